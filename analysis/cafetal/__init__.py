@@ -1,0 +1,33 @@
+"""Cafetal: run coffea where the data are.
+
+`MultiSiteExecutor` is for coffea's Runner, `FederatedExecutor` and `python_app` for any Parsl program.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cafetal.errors import CafetalError
+    from cafetal.federation.apps import python_app
+    from cafetal.federation.executor import FederatedExecutor
+    from cafetal.fileset import Fileset, load
+    from cafetal.runs.executor import MultiSiteExecutor
+
+__all__ = ["CafetalError", "FederatedExecutor", "Fileset", "MultiSiteExecutor", "load", "python_app"]
+
+_HOMES = {
+    "CafetalError": "cafetal.errors",
+    "FederatedExecutor": "cafetal.federation.executor",
+    "Fileset": "cafetal.fileset",
+    "MultiSiteExecutor": "cafetal.runs.executor",
+    "load": "cafetal.fileset",
+    "python_app": "cafetal.federation.apps",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for when it is asked for: coffea and Parsl take seconds, `cafetal --help` should not."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -1,0 +1,252 @@
+"""The site table (``sites.yaml``): which sites there are, how they are reached, what they call a file."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+import platformdirs
+import yaml
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from cafetal.errors import ConfigError, nearest
+from cafetal.worker.names import Rules, prefixes, to_pfn
+
+
+def cache_folder() -> Path:
+    """``$CAFETAL_CACHE``, or the user's cache folder of this machine."""
+    return Path(os.environ.get("CAFETAL_CACHE") or platformdirs.user_cache_dir("cafetal"))
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LocalEndpoint(_Strict):
+    """Worker processes on this machine (a Parsl HighThroughputExecutor)."""
+
+    kind: Literal["local"] = "local"
+    worker_init: str = Field("", description="Shell lines run before the workers start, e.g. to set a variable.")
+    prepend: str = Field("", description="Command put before that of the worker pool, e.g. `nice -n 10`.")
+
+
+class ParslEndpoint(_Strict):
+    """Any Parsl executor: a function ``f(label, workers, **options)`` that returns one, by import path."""
+
+    kind: Literal["parsl"] = "parsl"
+    factory: str = Field(description="`package.module:function`, or `file.py:function` relative to the site table.")
+    options: dict[str, Any] = Field(default_factory=dict, description="Further keyword arguments for it.")
+
+
+class GlobusEndpoint(_Strict):
+    """An endpoint of Globus Compute, formerly funcX. Logins are kept by its SDK; nothing secret stands here."""
+
+    kind: Literal["globus_compute"] = "globus_compute"
+    endpoint: UUID = Field(description="Its id, as `globus-compute-endpoint list` shows it.")
+    user_endpoint_config: dict[str, Any] = Field(
+        default_factory=dict, description="Values for the endpoint's template, e.g. a partition."
+    )
+    resource_specification: dict[str, Any] = Field(
+        default_factory=dict, description="For every task, if the endpoint's engine takes one (MPI)."
+    )
+    trust: Literal["plain", "pickle"] = Field(
+        "plain", description="`pickle`: results of any type, which can run any code on this machine."
+    )
+    rehearsal: str | None = Field(None, description="Folder of a rehearsal that stands for the cloud.")
+
+
+Endpoint = Annotated[LocalEndpoint | ParslEndpoint | GlobusEndpoint, Field(discriminator="kind")]
+
+
+class Site(_Strict):
+    """One site: an endpoint that runs tasks, and files that it reads without crossing the WAN."""
+
+    endpoint: Endpoint = Field(LocalEndpoint(), description="How tasks get there.")
+    pfn: Rules = Field(
+        description="From LFN to PFN: a prefix, or {regex: template with $1}. The first regex that fits counts."
+    )
+    scratch: str = Field(
+        description="Folder that all workers of the site share, for code and partial results. $VARIABLES and ~ "
+        "are expanded at the site."
+    )
+    workers: int = Field(1, ge=1, description="Processes that compute at the same time.")
+    start_timeout: float = Field(
+        300, gt=0, description="Seconds until a worker of the site must have answered; its work goes elsewhere then."
+    )
+    weight: float = Field(1, gt=0, description="How much the site is wanted, in relation to its power.")
+    door: Rules | None = Field(
+        None, description="PFNs under which other sites read its files over the WAN (XRootD, HTTP); as `pfn`."
+    )
+    rses: tuple[str, ...] = Field((), description="Rucio storage elements whose files this site reads.")
+
+    @field_validator("endpoint", mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        """``endpoint: local`` says as much as ``endpoint: {kind: local}``."""
+        return {"kind": value} if isinstance(value, str) else value
+
+    @field_validator("pfn", "door")
+    @classmethod
+    def _rules_compile(cls, value: Rules | None) -> Rules | None:
+        for pattern in () if isinstance(value, str) else value or ():
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"{pattern!r} is not a regular expression: {error}") from None
+        return value
+
+
+class Routing(_Strict):
+    """What the user wants of the scheduler."""
+
+    bundle_seconds: float = Field(60, gt=0, description="How long a task should take.")
+    duplicates: float = Field(0.05, ge=0, le=1, description="Events that may be processed twice, as a share of all.")
+    wan_budget: ByteSize = Field(ByteSize(0), description="Bytes that may be read over the WAN, e.g. `50 GB`.")
+    split: bool = Field(False, description="Whether chunks may be cut where that ends the run sooner.")
+    pin: dict[str, tuple[str, ...]] = Field(
+        default_factory=dict, description="From dataset or LFN (with * and ?) to the only sites that may process it."
+    )
+    forbid: tuple[str, ...] = Field((), description="Sites that get no tasks.")
+
+
+class SiteTable(_Strict):
+    """All sites, in the order in which they were written, which is also the order of reports and merges."""
+
+    sites: dict[str, Site] = Field(min_length=1)
+    placement: dict[str, tuple[str, ...]] = Field(
+        default_factory=dict, description="Sites that hold a dataset whose fileset names no replicas."
+    )
+    policy: str = Field("balanced", description="Routing policy: a name, or `module:Class`.")
+    routing: Routing = Field(default_factory=lambda: Routing(), description="What the scheduler may do.")
+
+    @field_validator("sites")
+    @classmethod
+    def _plain_names(cls, value: dict[str, Site]) -> dict[str, Site]:
+        """Names become parts of file names at the sites."""
+        for name in value:
+            if not re.fullmatch(r"\w[\w.-]*", name):
+                raise ValueError(f"a site's name has letters, digits, and _ . - only; {name!r} has others")
+        return value
+
+    @model_validator(mode="after")
+    def _known_sites(self) -> SiteTable:
+        for dataset, names in self.placement.items():
+            for name in names:
+                if name not in self.sites:
+                    raise ValueError(f"placement of {dataset}: no site {name!r}; {nearest(name, self.sites)}")
+        for name in {*self.routing.forbid, *(site for sites in self.routing.pin.values() for site in sites)}:
+            if name not in self.sites:
+                raise ValueError(f"routing: no site {name!r}; {nearest(name, self.sites)}")
+        return self
+
+    def pfn(self, site: str, lfn: str) -> str | None:
+        """The PFN of a file at a site, ``None`` if no rule of the site fits."""
+        return to_pfn(lfn, self.sites[site].pfn)
+
+    def site_named(self, name: str) -> str | None:
+        """The site with this name, or with this RSE."""
+        if name in self.sites:
+            return name
+        return next((site for site, entry in self.sites.items() if name in entry.rses), None)
+
+    def site_of_pfn(self, pfn: str) -> str | None:
+        """The site whose PFNs begin as this one does; the longest such beginning wins."""
+        fits = [
+            (len(prefix), site)
+            for site, entry in self.sites.items()
+            for prefix in prefixes(entry.pfn)
+            if prefix and pfn.startswith(prefix)
+        ]
+        return max(fits, key=lambda fit: fit[0])[1] if fits else None
+
+
+def load_sites(source: str | Path | Mapping[str, Any] | SiteTable) -> SiteTable:
+    """Read a site table from a YAML file, or check one that is given as a dict.
+
+    Paths of ``local`` sites are taken relative to the file's folder (for a dict, to the working folder).
+
+    Raises:
+        ConfigError: one sentence a mistake, with the key and the nearest known one.
+    """
+    if isinstance(source, SiteTable):
+        return source
+    if isinstance(source, Mapping):
+        content, name, folder = dict(source), "the site table", Path.cwd()
+    else:
+        path = Path(source)
+        name, folder = str(path), path.resolve().parent
+        try:
+            content = yaml.safe_load(path.read_text())
+        except OSError as error:
+            raise ConfigError(f"The site table {path} cannot be read: {error.strerror}.") from None
+        except yaml.YAMLError as error:
+            raise ConfigError(f"The site table {path} is not YAML: {error}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{name} is not a site table: it has no `sites:`. `cafetal init` writes an example.")
+    try:
+        table = SiteTable.model_validate(content)
+    except ValidationError as error:
+        raise ConfigError(f"{name} cannot be used:\n" + "\n".join(_sentences(error, content))) from None
+    sites = {key: _anchor(site, folder) for key, site in table.sites.items()}
+    return table.model_copy(update={"sites": sites})
+
+
+def _anchor(site: Site, folder: Path) -> Site:
+    """A local site with absolute paths; the paths of other sites mean something there, not here."""
+    if isinstance(site.endpoint, GlobusEndpoint):
+        rehearsal = site.endpoint.rehearsal
+        return site if rehearsal is None else _with(site, rehearsal=str(folder / Path(rehearsal).expanduser()))
+    if isinstance(site.endpoint, ParslEndpoint):
+        factory = site.endpoint.factory
+        if factory.rpartition(":")[0].endswith(".py"):  # a file beside the table; modules are found by name
+            factory = str(folder / factory)
+        return _with(site, factory=factory)
+
+    def absolute(path: str) -> str:
+        if "://" in path or path.startswith(("/", "~", "$")):
+            return path
+        return os.path.normpath(folder / path) + ("/" if path.endswith("/") else "")
+
+    def anchored(rules: Rules) -> Rules:
+        return absolute(rules) if isinstance(rules, str) else {key: absolute(value) for key, value in rules.items()}
+
+    door = None if site.door is None else anchored(site.door)
+    return site.model_copy(update={"pfn": anchored(site.pfn), "door": door, "scratch": absolute(site.scratch)})
+
+
+def _with(site: Site, **changes: Any) -> Site:
+    """The site with changes in its endpoint."""
+    return site.model_copy(update={"endpoint": site.endpoint.model_copy(update=changes)})
+
+
+_MODELS: dict[str, type[BaseModel]] = {
+    "local": LocalEndpoint,
+    "parsl": ParslEndpoint,
+    "globus_compute": GlobusEndpoint,
+}
+
+
+def _sentences(error: ValidationError, content: dict[str, Any]) -> list[str]:
+    """Pydantic's findings in words, with the nearest known key for an unknown one."""
+    lines = []
+    for finding in error.errors():
+        place = [str(step) for step in finding["loc"]]
+        kind = place.pop(3) if len(place) > 3 and place[2] == "endpoint" else ""
+        where = ".".join(place)
+        if finding["type"] == "extra_forbidden":
+            other = Routing if place[0] == "routing" else Site
+            model = _MODELS[kind] if kind else SiteTable if len(place) == 1 else other
+            lines.append(f"  {where}: no such key; {nearest(place[-1], model.model_fields)}.")
+        elif finding["type"] == "missing":
+            lines.append(f"  {where}: is missing.")
+        elif finding["type"].startswith("union_tag"):
+            value = content["sites"][place[1]]["endpoint"]
+            given = value.get("kind") if isinstance(value, dict) else value
+            lines.append(f"  {where}: no endpoint kind {str(given)!r}; {nearest(str(given), _MODELS)}.")
+        else:
+            lines.append(f"  {where}: {finding['msg']} (given: {finding['input']!r}).")
+    return lines

@@ -1,0 +1,260 @@
+"""Filesets: datasets, their files by LFN, and the replicas of each."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import itertools
+import json
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cafetal.errors import FilesetError, UnreadableFile
+
+Replicas = Mapping[str, str | None]
+"""``{site: PFN}``; ``None`` where the site's own rules make the PFN from the LFN."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataFile:
+    """One file, whatever the number of its copies."""
+
+    lfn: str
+    object_path: str | None = None
+    """Name of the tree; ``None`` if only the caller knows it."""
+    replicas: Replicas = field(default_factory=dict)
+    """Empty: not known, the site table decides."""
+    num_entries: int | None = None
+    uuid: str | None = None
+    """32 hexadecimal digits, without dashes."""
+    size: int | None = None
+    """Bytes."""
+    adler32: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """Files that are processed alike and whose histograms bear one name."""
+
+    name: str
+    files: tuple[DataFile, ...]
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    preload: tuple[str, ...] = ()
+    """Columns that coffea reads ahead."""
+
+
+class LogicalFile(str):
+    """An LFN as Runner wants it, a string, that can also be read on this machine.
+
+    Runner opens the first file of a dataset here when it is asked to trace columns, by the name it knows,
+    which is the LFN. Uproot reads whatever has ``read`` and ``seek``; so this reads the first replica that
+    can be read from here.
+    """
+
+    _content: Any = None
+    _locate: Callable[[str], Sequence[str]] | None = None
+
+    def _open(self) -> Any:
+        if self._content is None:
+            import fsspec
+
+            pfns = self._locate(str(self)) if self._locate else []
+            for pfn in pfns:
+                try:
+                    self._content = fsspec.open(pfn, "rb").open()
+                    # Who reads a file-like object leaves it to its owner to close it, and Runner drops us.
+                    weakref.finalize(self, self._content.close)
+                    break
+                except OSError:
+                    continue
+            else:
+                raise UnreadableFile(
+                    f"No replica of {self} can be read from this machine (tried: {', '.join(pfns) or 'none'}); "
+                    "name the columns in the fileset (`preload`) instead of tracing them.",
+                    lfn=str(self),
+                )
+        return self._content
+
+    def read(self, size: int = -1) -> bytes:
+        """Bytes from where the last read ended."""
+        content: bytes = self._open().read(size)
+        return content
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """As of any file."""
+        return int(self._open().seek(offset, whence))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return str, (str(self),)
+
+
+class Fileset(Mapping[str, Dataset]):
+    """Datasets by name, in order.
+
+    ``locate`` is set by the executor that is given this fileset: the PFNs of an LFN, for reading here.
+    """
+
+    def __init__(self, datasets: Sequence[Dataset]) -> None:
+        self._datasets = {dataset.name: dataset for dataset in datasets}
+        self.locate: Callable[[str], Sequence[str]] | None = None
+        self._files: dict[tuple[str, str | None], DataFile] = {}
+        for file in self.files():
+            known = self._files.setdefault((file.lfn, None), file)
+            if known.replicas != file.replicas:
+                raise FilesetError(f"{file.lfn} is in two datasets with different replicas.", lfn=file.lfn)
+            self._files.setdefault((file.lfn, file.object_path), file)
+
+    def __getitem__(self, name: str) -> Dataset:
+        return self._datasets[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._datasets)
+
+    def __len__(self) -> int:
+        return len(self._datasets)
+
+    def files(self) -> Iterator[DataFile]:
+        """All files of all datasets."""
+        for dataset in self._datasets.values():
+            yield from dataset.files
+
+    def file(self, lfn: str, tree: str | None = None) -> DataFile | None:
+        """The file with this LFN, as the dataset that uses this tree of it describes it."""
+        return self._files.get((lfn, tree)) or self._files.get((lfn, None))
+
+    def for_runner(self, treename: str | None = None) -> dict[str, dict[str, Any]]:
+        """Coffea's short form, keyed by LFN: what ``Runner.__call__`` takes.
+
+        ``treename`` stands in where a file names no tree.
+        """
+        short: dict[str, dict[str, Any]] = {}
+        for dataset in self._datasets.values():
+            files = {}
+            for file in dataset.files:
+                name = LogicalFile(file.lfn)
+                name._locate = lambda lfn: self.locate(lfn) if self.locate else []
+                tree = file.object_path or treename
+                if tree is None:
+                    raise FilesetError(
+                        f"{file.lfn} of {dataset.name} names no tree: give `--treename` (or "
+                        "`for_runner(treename=...)`), or name it in the fileset.",
+                        lfn=file.lfn,
+                    )
+                files[name] = tree
+            short[dataset.name] = {"files": files, "metadata": dict(dataset.metadata)}
+            if dataset.preload:
+                short[dataset.name]["preload"] = list(dataset.preload)
+        return short
+
+    def to_json(self) -> dict[str, Any]:
+        """The long form, as files in ``datasets/`` hold it and `load` reads it."""
+        return {
+            dataset.name: {
+                "metadata": dict(dataset.metadata),
+                **({"preload": list(dataset.preload)} if dataset.preload else {}),
+                "files": {file.lfn: _file_to_json(file) for file in dataset.files},
+            }
+            for dataset in self._datasets.values()
+        }
+
+
+def _file_to_json(file: DataFile) -> dict[str, Any]:
+    replicas: Any = dict(file.replicas)
+    if all(pfn is None for pfn in file.replicas.values()):
+        replicas = list(file.replicas)
+    keys = ("object_path", "num_entries", "uuid", "size", "adler32")
+    content = {key: getattr(file, key) for key in keys if getattr(file, key) is not None}
+    return {**content, "replicas": replicas} if replicas else content
+
+
+def load(source: str | Path | Mapping[str, Any] | Fileset) -> Fileset:
+    """A fileset from a JSON or YAML file (also gzipped), or from a dict.
+
+    Taken as they are: this project's own form, coffea's short and long forms, plain lists of URLs, and what
+    coffea's preprocessing returns.
+
+    Raises:
+        FilesetError: if it is none of these, with the place that is not understood.
+    """
+    if isinstance(source, Fileset):
+        return source
+    content = source if isinstance(source, Mapping) else _read(Path(source))
+    name = "The fileset" if isinstance(source, Mapping) else f"The fileset {source}"
+    if not isinstance(content, Mapping) or not content:
+        raise FilesetError(f"{name} is not a mapping from dataset names to files.")
+    return Fileset([_dataset(f"{name}: {key}", str(key), value) for key, value in content.items()])
+
+
+def _read(path: Path) -> Any:
+    try:
+        raw = path.read_bytes()
+        text = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise FilesetError(f"The fileset {path} cannot be read: {error}.") from None
+    try:
+        return yaml.safe_load(text) if ".yaml" in path.name or ".yml" in path.name else json.loads(text)
+    except (yaml.YAMLError, json.JSONDecodeError) as error:
+        raise FilesetError(f"The fileset {path} is neither JSON nor YAML: {error}.") from None
+
+
+def _dataset(where: str, name: str, content: Any) -> Dataset:
+    if hasattr(content, "model_dump"):  # coffea's preprocessing returns pydantic models
+        content = content.model_dump()
+    if isinstance(content, str | Path):
+        content = [content]
+    if isinstance(content, Sequence):
+        content = {"files": content}
+    if not isinstance(content, Mapping) or "files" not in content:
+        raise FilesetError(f"{where} is neither a list of files nor a mapping with `files`.")
+    files = content["files"]
+    if isinstance(files, str | Path):
+        files = [files]
+    if isinstance(files, Sequence):
+        files = dict.fromkeys(map(str, files))
+    if not isinstance(files, Mapping):
+        raise FilesetError(f"{where}: `files` is neither a list nor a mapping.")
+    tree = content.get("treename")
+    parsed = tuple(_file(f"{where}, {lfn}", str(lfn), value, tree) for lfn, value in files.items())
+    return Dataset(name, parsed, dict(content.get("metadata") or {}), tuple(content.get("preload") or ()))
+
+
+def _file(where: str, lfn: str, content: Any, tree: str | None) -> DataFile:
+    if content is None or isinstance(content, str):
+        return DataFile(lfn, content or tree)
+    if not isinstance(content, Mapping):
+        raise FilesetError(f"{where}: expected a tree name or a mapping.")
+    entries = content.get("num_entries")
+    _check_steps(where, content.get("steps"), entries)
+    replicas = content.get("replicas") or {}
+    if isinstance(replicas, Sequence) and not isinstance(replicas, str):
+        replicas = dict.fromkeys(replicas)
+    if not isinstance(replicas, Mapping):
+        raise FilesetError(f"{where}: `replicas` is neither a list of sites nor a mapping of site to PFN.")
+    uuid = content.get("uuid")
+    return DataFile(
+        lfn=lfn,
+        object_path=content.get("object_path") or content.get("treename") or tree,
+        replicas=dict(replicas),
+        num_entries=None if entries is None else int(entries),
+        uuid=None if uuid is None else str(uuid).replace("-", "").lower(),
+        size=content.get("size"),
+        adler32=content.get("adler32"),
+    )
+
+
+def _check_steps(where: str, steps: Any, entries: int | None) -> None:
+    """Runner cuts files into chunks itself; steps that leave something out would be overruled silently."""
+    if not steps:
+        return
+    edges = [tuple(step) for step in steps]
+    whole = edges[0][0] == 0 and all(a[1] == b[0] for a, b in itertools.pairwise(edges))
+    if not whole or (entries is not None and edges[-1][1] != entries):
+        raise FilesetError(
+            f"{where}: the steps do not cover the whole file, and Runner makes its own chunks; take the steps "
+            "out and limit the run with `--maxchunks`."
+        )
