@@ -1,0 +1,101 @@
+"""Failures as data: what went wrong with a chunk or a file, in plain values that any channel carries."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from pathlib import Path
+from typing import Any, Literal, TypedDict
+
+from .reading import StaleFile
+
+Kind = Literal["data", "stale", "processor", "worker", "away", "site", "partial"]
+"""What failed: reading the file; the file not being the one that was planned; the user's code; the process
+that ran the task; the site, for the moment; the site; keeping a partial until it was merged."""
+
+
+class Failure(TypedDict):
+    """One thing that went wrong."""
+
+    kind: Kind
+    site: str
+    lfn: str
+    pfn: str
+    start: int
+    """First entry concerned."""
+    stop: int
+    """One past the last entry concerned."""
+    chunks: str
+    """The chunks that are not in the partial because of it, as `ChunkSet` writes them."""
+    types: list[str]
+    """Qualified class names of the exception and of what caused it, outermost first."""
+    messages: list[str]
+    """Their messages, in the same order."""
+    traceback: str
+
+
+_READERS = ("uproot", "fsspec", "pyarrow")
+
+
+def chain(error: BaseException) -> list[BaseException]:
+    """The exception and what it was raised from, outermost first."""
+    links: list[BaseException] = []
+    step: BaseException | None = error
+    while step is not None and step not in links:
+        links.append(step)
+        step = step.__cause__ or (None if step.__suppress_context__ else step.__context__)
+    return links
+
+
+def kind_of(error: BaseException) -> Kind:
+    """Whether the data or the user's code is to blame.
+
+    Columns are read when the processor first touches them, so a corrupt basket shows inside ``process``. The
+    calls on the way to the first exception tell: the libraries that read call nothing of the user's.
+    """
+    links = chain(error)
+    if any(isinstance(link, StaleFile) for link in links):
+        return "stale"
+    if text(error).startswith("Failed to open file"):
+        return "data"
+    folders = [Path(file).parent for name in _READERS if (file := getattr(sys.modules.get(name), "__file__", None))]
+    frames = traceback.extract_tb(links[-1].__traceback__)
+    reading = any(Path(frame.filename).is_relative_to(folder) for frame in frames for folder in folders)
+    return "data" if reading else "processor"
+
+
+def text(error: BaseException) -> str:
+    """What the exception says; some cannot say it any more once they have been pickled."""
+    try:
+        return str(error)
+    except Exception:
+        return "(its message cannot be shown)"
+
+
+def type_name(error: BaseException) -> str:
+    """``builtins.OSError`` for an OSError."""
+    return f"{type(error).__module__}.{type(error).__qualname__}"
+
+
+def describe(error: BaseException, **where: Any) -> Failure:
+    """A failure from an exception; the PFN gives way to the LFN in every text, as users know that one."""
+    lfn, pfn = where.get("lfn", ""), where.get("pfn", "")
+
+    def logical(words: str) -> str:
+        return words.replace(pfn, lfn) if pfn else words
+
+    links = chain(error)
+    failure: Failure = {
+        "kind": kind_of(error),
+        "site": "",
+        "lfn": "",
+        "pfn": "",
+        "start": 0,
+        "stop": 0,
+        "chunks": "",
+        "types": [type_name(link) for link in links],
+        "messages": [logical(text(link)) for link in links],
+        "traceback": logical("".join(traceback.format_exception(error))),
+    }
+    failure.update(where)  # type: ignore[typeddict-item]
+    return failure

@@ -1,0 +1,79 @@
+"""The user's own modules at a site: imported from the zip they came in, under their own names."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import io
+import sys
+import threading
+import zipfile
+from pathlib import Path
+
+
+class Damaged(OSError):
+    """A file on the scratch is not the one that was sent."""
+
+
+_lock = threading.Lock()
+_active: str | None = None
+_names: tuple[str, ...] = ()
+
+
+def activate(archive: Path) -> bool:
+    """Make the modules in an archive importable, and forget those of the archive before it.
+
+    A worker process outlives a run: modules of an earlier analysis must not answer for those of this one, and
+    one that has not changed may hold on to one that has. Only modules that came from elsewhere (in a thread of
+    the user's own process) stay, if all have the very same source: so their classes stay the same.
+
+    Returns whether anything was changed, so that what was unpickled before must be unpickled again.
+    """
+    global _active, _names
+    with _lock:
+        if _active == str(archive):
+            return False
+        sources = _sources(archive)
+        for name in _names:
+            if _active is not None and (_origin(name) or "").startswith(_active):
+                del sys.modules[name]
+        if any(name in sys.modules and _source(name) != source for name, source in sources.items()):
+            for name in sources:
+                sys.modules.pop(name, None)
+        if _active in sys.path:
+            sys.path.remove(_active)
+        sys.path.insert(0, str(archive))
+        importlib.invalidate_caches()
+        _active, _names = str(archive), tuple(sources)
+        return True
+
+
+def _sources(archive: Path) -> dict[str, bytes]:
+    """``{module: source}`` of an archive whose name bears the SHA-256 of its content.
+
+    Raises:
+        Damaged: if the content is another one: what is imported here runs with the user's rights.
+    """
+    content = archive.read_bytes()
+    if hashlib.sha256(content).hexdigest() != archive.stem:
+        raise Damaged(f"{archive} is not what was sent: its checksum differs.")
+    with zipfile.ZipFile(io.BytesIO(content)) as packed:
+        return {
+            name.removesuffix(".py").removesuffix("/__init__").replace("/", "."): packed.read(name)
+            for name in packed.namelist()
+            if name.endswith(".py")
+        }
+
+
+def _origin(module: str) -> str | None:
+    origin: str | None = getattr(getattr(sys.modules.get(module), "__spec__", None), "origin", None)
+    return origin
+
+
+def _source(module: str) -> bytes | None:
+    loader = getattr(sys.modules[module], "__loader__", None)
+    try:
+        source: bytes = loader.get_data(_origin(module))  # type: ignore[union-attr]  # what it lacks is caught
+    except (AttributeError, TypeError, OSError):
+        return None
+    return source

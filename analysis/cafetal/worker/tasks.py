@@ -1,0 +1,320 @@
+"""The tasks a site can run. Each takes plain values and returns plain values.
+
+``inspect`` counts the entries of files, ``map`` processes a bundle into a partial, ``reduce`` merges
+partials of this site, ``fetch`` reads one in parts, ``clean`` removes a run. What fails in the data or in the
+user's code comes back as data; what else goes wrong raises, and is settled on the user's machine.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import os
+import pickle
+import platform
+import shutil
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import lz4.frame
+import uproot
+from coffea.processor import accumulate
+from coffea.processor.executor import FileMeta, ParquetFileContext, UprootMissTreeError, WorkItem
+from uproot.models.TTree import Model_TTree_NumEntries
+
+from . import modules, partials
+from .chunksets import ChunkSet, Overlap
+from .failures import Failure, Kind, describe
+from .names import SiteNames, resolve
+from .reading import OpenFiles, share_files
+
+
+def run(task: str, scratch: str, payload: bytes, *upstream: Any) -> Any:
+    """Call a task by its name; the payload is a pickled dict of its arguments, made on the user's machine."""
+    root = Path(os.path.expanduser(os.path.expandvars(scratch)))
+    arguments = pickle.loads(payload)
+    return _TASKS[task](root, *upstream, **arguments)
+
+
+@functools.lru_cache(maxsize=4)
+def _load(path: Path) -> Any:
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != path.stem:
+        raise modules.Damaged(f"{path} is not what was sent: its checksum differs.")
+    return cloudpickle.loads(content)
+
+
+def _function(root: Path, function: str, archive: str) -> Any:
+    """The function that Runner made, unpickled once in a process for each set of the user's modules."""
+    _activate(root, archive)
+    return _load(root / "code" / function)
+
+
+def _activate(root: Path, archive: str) -> None:
+    if modules.activate(root / "code" / archive):
+        _load.cache_clear()
+
+
+# --- inspect ---------------------------------------------------------------------------------------------
+
+
+def inspect(
+    root: Path, *, site: str, files: list[dict[str, Any]], names: SiteNames, function: str | None, archive: str
+) -> list[dict[str, Any]]:
+    """Count the entries of files.
+
+    Each file is a dict ``{lfn, treename, format, options, known}``; ``known`` is what an earlier
+    inspection returned, believed while size and modification time are the same. With ``function``, the name
+    of a file that holds Runner's own metadata function, that one is asked (for cluster boundaries).
+
+    Returns one dict a file: ``{num_entries, uuid, size, mtime_ns}`` (bytes, ns; ``None`` where the storage
+    tells no size), ``clusters`` if asked for, or ``{failure}``.
+    """
+    call = _function(root, function, archive) if function else None
+    return [_inspect_one(site, file, resolve(file["lfn"], names), call) for file in files]
+
+
+def _inspect_one(site: str, file: dict[str, Any], pfn: str, call: Callable[[FileMeta], Any] | None) -> dict[str, Any]:
+    known = file["known"]
+    try:
+        found: dict[str, Any] = _stat(pfn)
+        unchanged = known and found["size"] is not None and all(known.get(key) == found[key] for key in found)
+        if unchanged and (call is None or "clusters" in known):
+            return dict(known)
+        if file["format"] == "parquet":
+            with ParquetFileContext(pfn) as table:
+                found.update(num_entries=int(table.num_entries), uuid=hashlib.md5(file["lfn"].encode()).hexdigest())
+        else:
+            found.update(_count(pfn, file["treename"], file["options"], found["size"]))
+        if call is not None:
+            (meta,) = call(FileMeta("", pfn, file["treename"]))
+            found["clusters"] = [int(edge) for edge in meta.metadata.get("clusters", [])]
+    except Exception as error:
+        return {"failure": {**describe(error, site=site, lfn=file["lfn"], pfn=pfn), "kind": "data"}}
+    return found
+
+
+def _stat(pfn: str) -> dict[str, Any]:
+    pfn = pfn.removeprefix("file://")
+    if "://" in pfn:
+        return {"size": None, "mtime_ns": None}
+    status = os.stat(pfn)
+    return {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
+
+
+def _count(pfn: str, treename: str, options: dict[str, Any], size: int | None) -> dict[str, Any]:
+    """Entries and UUID, reading of a TTree only its head: 1 ms where parsing a wide one takes up to 1.4 s."""
+    with uproot.open({pfn: None}, **options) as file:
+        if size is not None and size < file.file.fEND:
+            raise OSError(f"the file is truncated: it has {size} bytes, and {file.file.fEND} by its own header")
+        try:
+            kind = file.classname_of(treename)
+        except uproot.exceptions.KeyInFileError as error:
+            raise UprootMissTreeError(str(error)) from error
+        if kind == "TTree":
+            with uproot.open({pfn: treename}, custom_classes={"TTree": Model_TTree_NumEntries}, **options) as head:
+                entries = head.all_members["fEntries"][0]
+        else:
+            tree = file[treename]
+            if not hasattr(tree, "num_entries"):
+                raise uproot.exceptions.KeyInFileError(
+                    treename, because=f"it is a {kind}, neither a TTree nor an RNTuple", file_path=pfn
+                )
+            entries = tree.num_entries
+        return {"num_entries": int(entries), "uuid": bytes(file.file.fUUID).hex()}
+
+
+# --- map -------------------------------------------------------------------------------------------------
+
+
+def map_bundle(
+    root: Path,
+    *,
+    run: str,
+    site: str,
+    name: str,
+    function: str,
+    archive: str,
+    items: bytes,
+    chunks: str,
+    names: SiteNames,
+    keep_going: bool,
+) -> dict[str, Any]:
+    """Process chunks, one open file after another, into one partial.
+
+    ``items`` is a pickled list of ``(chunk id, work item named by LFN)``, ``chunks`` the set of their ids. A chunk
+    that cannot be read is left out and reported; the first one at which the user's code fails ends the bundle,
+    unless ``keep_going``.
+
+    Returns ``{partial: reference or None, failures, events, seconds, read: {lfn: bytes}, host}``.
+    """
+    began = time.perf_counter()
+    failures: list[Failure] = []
+    done: list[WorkItem] = []
+    ids: list[int] = []
+    total: Any = None
+    read: dict[str, int] = {}
+    todo: list[tuple[int, WorkItem]] = []
+    with OpenFiles() as files:
+        try:
+            work = share_files(_function(root, function, archive), files)
+            todo = pickle.loads(items)
+        except Exception as error:
+            failures.append(_not_loaded(error, site, chunks))
+        for chunk, item in todo:
+            pfn = resolve(item.filename, names)
+            try:
+                out, size = _process(work, files, item, pfn)
+                total = _add(total, out, len(ids))
+            except (Exception, SystemExit) as error:
+                where = {"chunks": str(chunk), "start": item.entrystart, "stop": item.entrystop}
+                failures.append(describe(error, site=site, lfn=item.filename, pfn=pfn, **where))
+                if failures[-1]["kind"] == "processor" and not keep_going:
+                    break
+                continue
+            done.append(item)
+            ids.append(chunk)
+            read[item.filename] = read.get(item.filename, 0) + size
+    reference, failure = _keep(root / "runs" / run, name, total, ids, site)
+    return {
+        "partial": reference,
+        "failures": failures if failure is None else [*failures, failure],
+        "events": sum(len(item) for item in done) if reference else 0,
+        "seconds": time.perf_counter() - began,
+        "read": read if reference else {},
+        "host": platform.node(),
+    }
+
+
+def _not_loaded(error: Exception, site: str, chunks: str) -> Failure:
+    """The function or the user's modules cannot be loaded: a file of the site's is bad, or an import fails."""
+    kind: Kind = "site" if isinstance(error, OSError) else "processor"
+    return {**describe(error, site=site, chunks=chunks), "kind": kind}
+
+
+def _add(total: Any, out: Any, merged: int) -> Any:
+    """The sum so far and one more. Only a sum that was made here is added to in place.
+
+    The first output is the processor's own; it may be a constant that the processor returns again.
+    """
+    if merged == 0:
+        return out
+    return accumulate([total, out]) if merged == 1 else accumulate([out], total)
+
+
+def _keep(
+    folder: Path, name: str, total: Any, ids: list[int], site: str
+) -> tuple[partials.Reference | None, Failure | None]:
+    """Write a partial, or say why not: what cannot be pickled is the user's, a full disk is the site's."""
+    if not ids:
+        return None, None
+    chunks = ChunkSet.of(ids)
+    try:
+        return partials.write(folder, name, total, chunks), None
+    except Exception as error:
+        kind: Kind = "site" if isinstance(error, OSError) else "processor"
+        return None, {**describe(error, site=site, chunks=str(chunks)), "kind": kind}
+
+
+def _process(work: Callable[[Any], Any], files: OpenFiles, item: WorkItem, pfn: str) -> tuple[Any, int]:
+    """One chunk through Runner's function. Returns its output and the bytes read for it."""
+    # Runner's metadata would name the PFN; usermeta comes after it, so that the processor sees the LFN.
+    usermeta = {**(item.usermeta or {}), "filename": item.filename}
+    before = files.bytes_read
+    files.expected_uuid = item.fileuuid
+    with warnings.catch_warnings():
+        # coffea warns of every cross reference that a reduced file lacks; at a site nobody reads that.
+        warnings.filterwarnings("ignore", message="Missing (cross-reference index|event_ids)", category=RuntimeWarning)
+        out = work(dataclasses.replace(item, filename=pfn, usermeta=usermeta))
+    size = files.bytes_read - before
+    if isinstance(out, dict) and "processed" in out:
+        # The ledger knows what was processed; thousands of work items need not travel with the histograms.
+        del out["processed"]
+        if "bytesread" in out.get("metrics", {}):
+            out["metrics"]["bytesread"] = size  # coffea's counts from the opening of the file
+    return out, size
+
+
+# --- reduce, fetch, clean --------------------------------------------------------------------------------
+
+
+def reduce(root: Path, *inputs: dict[str, Any], run: str, site: str, name: str, archive: str) -> dict[str, Any]:
+    """Merge the partials of this site that are named in the results of earlier tasks, in their order.
+
+    The inputs are removed once the output is there under its own name, so the same reduce may be run again
+    if its worker died: it finds its output, or all its inputs.
+
+    Returns ``{partial, lost: [failure], seconds}``: partials that cannot be read are left out and named. If the
+    user's outputs do not add, ``failure`` says so.
+    """
+    began = time.perf_counter()
+    _activate(root, archive)
+    folder = root / "runs" / run
+    output = partials.find(folder, name)
+    lost: list[Failure] = []
+    if output is None:
+        total: Any = None
+        chunks = ChunkSet()
+        merged = 0
+        for result in inputs:
+            reference = result["partial"]
+            if reference is None:
+                continue
+            try:
+                together = chunks.union(ChunkSet.parse(reference["chunks"]))
+                content = partials.read_bytes(folder, reference)
+            except (partials.PartialLost, Overlap) as error:
+                lost.append({**describe(error, site=site, chunks=reference["chunks"]), "kind": "partial"})
+                continue
+            try:
+                total = _add(total, partials.decode(content), merged)
+            except Exception as error:
+                failure = describe(error, site=site, chunks=str(together))
+                return {"partial": None, "lost": [], "failure": {**failure, "kind": "processor"}}
+            chunks, merged = together, merged + 1
+        if chunks:
+            output = partials.write(folder, name, total, chunks)
+    if output is not None:
+        for result in inputs:
+            if result["partial"] is not None:
+                (folder / result["partial"]["name"]).unlink(missing_ok=True)
+    return {"partial": output, "lost": lost, "seconds": time.perf_counter() - began}
+
+
+def fetch(
+    root: Path, *, run: str, reference: partials.Reference, offset: int, length: int, compression: int | None
+) -> bytes:
+    """Bytes ``offset`` to ``offset + length`` of a partial, compressed with LZ4 unless that is ``None``."""
+    with open(root / "runs" / run / reference["name"], "rb") as file:
+        file.seek(offset)
+        part = file.read(length)
+    return part if compression is None else lz4.frame.compress(part, compression_level=compression)
+
+
+def clean(root: Path, *, run: str, keep_days: float) -> None:
+    """Remove what a run left on the scratch, and what nobody has touched for so many days: code, dead runs."""
+    shutil.rmtree(root / "runs" / run, ignore_errors=True)
+    for path in [*(root / "code").glob("*"), *(root / "runs").glob("*")]:
+        try:
+            if time.time() - path.stat().st_mtime <= keep_days * 86400:
+                continue
+        except FileNotFoundError:
+            continue  # another run cleans too
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+_TASKS: dict[str, Callable[..., Any]] = {
+    "inspect": inspect,
+    "map": map_bundle,
+    "reduce": reduce,
+    "fetch": fetch,
+    "clean": clean,
+}
