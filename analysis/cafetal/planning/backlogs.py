@@ -1,0 +1,110 @@
+"""The dispatcher for policies that choose a site for each bundle: every site has a backlog of its own."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+from cafetal.planning.bundles import Bundle, Chunk, bundle, target_events
+from cafetal.planning.events import Reason
+from cafetal.planning.routing import RoutingPolicy, SiteLoad, Task, checked_choice
+from cafetal.planning.scheduler import Choice, State
+
+
+class PolicyDispatch:
+    """Asks a policy for each bundle, and keeps what it has sent to a site's backlog there.
+
+    A policy with ``early = True`` is asked about all bundles at once, as apps are routed when they are called; any
+    other only when a site has run dry, so that it knows what the run has taught so far.
+
+    Args:
+        policy: chooses among the sites that hold a bundle's files.
+        bundle_events: how many events a bundle should have; by default enough bundles are made for every worker to
+            get several.
+    """
+
+    def __init__(self, policy: RoutingPolicy, bundle_events: int | None = None) -> None:
+        self.policy, self.bundle_events = policy, bundle_events
+        self._unbound: deque[Bundle] = deque()
+        self._backlogs: dict[str, deque[Bundle]] = {}
+        self._sizes: dict[str, int] = {}
+        self._asked = 0
+
+    def add(self, state: State, chunks: Sequence[Chunk]) -> None:
+        """Make bundles of chunks."""
+        held = {site for chunk in chunks for site in chunk.sites}
+        workers = sum(state.sites[name].workers for name in held)
+        events = self.bundle_events or target_events(sum(chunk.events for chunk in chunks), workers)
+        self._unbound.extend(bundle(chunks, events))
+        if getattr(self.policy, "early", False):
+            while self._unbound:
+                item = self._unbound.popleft()
+                self._bind(state, item, state.able(item.sites))
+
+    def put_back(self, state: State, item: Bundle, sites: tuple[str, ...]) -> None:
+        """Ask again for a bundle that came back."""
+        self._bind(state, item, sites)
+
+    def _bind(self, state: State, item: Bundle, sites: Sequence[str]) -> str:
+        loads = [self._load(state, site, item) for site in sites]
+        chosen = checked_choice(self.policy, Task(self._asked, item.events), loads)
+        self._asked += 1
+        self._backlogs.setdefault(chosen, deque()).append(item)
+        self._sizes[chosen] = self._sizes.get(chosen, 0) + item.events
+        return chosen
+
+    def _load(self, state: State, site: str, item: Bundle) -> SiteLoad:
+        known = state.sites[site]
+        waiting = self._sizes.get(site, 0) + known.events
+        rate = state.rates.rate(site, item.chunks[0].dataset)
+        wait = 0.0 if known.ready else state.backlog(site)
+        return SiteLoad(site, max(1, known.workers), waiting, rate or 1.0, wait if rate else 0.0)
+
+    def room(self, state: State, site: str) -> int:
+        """One task in four more than there are workers keeps them busy while results travel."""
+        known = state.sites[site]
+        return known.workers + max(1, known.workers // 4) - len(known.running)
+
+    def next(self, state: State, site: str) -> Choice | None:
+        """The first of the site's backlog; the policy is asked about more work if that is empty."""
+        while not self._backlogs.get(site) and self._unbound:
+            item = self._unbound[0]
+            able = state.able(item.sites)
+            if not able:
+                break
+            del self._unbound[0]
+            chosen = self._bind(state, item, able)
+            if len(self._backlogs[chosen]) > state.sites[chosen].workers:
+                break  # the policy insists on a site that has enough to do; it is asked again when things have moved
+        backlog = self._backlogs.get(site)
+        if not backlog:
+            return None
+        item = backlog.popleft()
+        self._sizes[site] -= item.events
+        dataset = item.chunks[0].dataset
+        return Choice(
+            item,
+            Reason("retry" if item.again else "assigned", state.seconds(site, dataset, item.events)),
+        )
+
+    def review(self, state: State, *, changed: bool) -> None:
+        """What is in a backlog stays there."""
+
+    def take_back(self, state: State, site: str) -> list[Bundle]:
+        """The backlog of a site, and what only it could be asked for."""
+        items = list(self._backlogs.pop(site, ()))
+        self._sizes[site] = 0
+        stuck = [item for item in self._unbound if not state.able(item.sites)]
+        for item in stuck:
+            self._unbound.remove(item)
+        return items + stuck
+
+    def waiting(self, site: str) -> bool:
+        """Whether the site has a backlog, or might be chosen."""
+        return bool(self._backlogs.get(site)) or any(site in item.sites for item in self._unbound)
+
+    def clear(self) -> None:
+        """Drop what waits."""
+        self._unbound.clear()
+        self._backlogs.clear()
+        self._sizes.clear()

@@ -1,0 +1,341 @@
+"""The default dispatcher: work is poured over the sites of its replicas, and each takes its share when it has room."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from cafetal.planning.bundles import Bundle, Chunk
+from cafetal.planning.events import Reason, Rule, Split
+from cafetal.planning.fluid import Pool, pour
+from cafetal.planning.pool import Group, Key, WorkPool
+from cafetal.planning.scheduler import Choice, Running, State
+
+_UNKNOWN_RATE = 1000.0
+"""Events/s of a worker before anything is known; only its being the same everywhere matters."""
+_TAIL = 3
+"""A bundle takes at most the remaining time over this, so that the last ones end close together."""
+_FLOW = 0.25
+"""So many tasks, at least, must end while news travel for one to be sent ahead at the end of a run."""
+_SHORTEST = 4.0
+"""Seconds that a bundle takes at least; less is not worth a task."""
+_PASSES = 5
+"""How often each worker is sent a bundle until the end, if bundles get shorter and shorter as they should."""
+_SLACK = 1.01
+"""By how much longer bundles are, where each worker gets but one, so that nothing is left over."""
+_LEAST = 1.0
+"""As above, where sending tasks takes the longest."""
+_MARGIN = 1.2
+"""By how much a duplicate, or a read over the WAN, must be predicted to be faster."""
+_UNTRIED = 5.0
+"""The same, where nothing has been read over that link."""
+_LATE = 1.5
+"""A task that takes so many times what it should is a straggler."""
+_CRUMB = 0.05
+"""No part of a chunk is smaller than this share of a bundle."""
+_TAIL_BEGINS = 0.75
+"""Share of the events that must be done before tasks are duplicated."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a user may set."""
+
+    bundle_seconds: float = 60.0
+    """How long a task should take."""
+    duplicates: float = 0.05
+    """Events that may be processed twice, as a share of all."""
+    wan_bytes: float = 0.0
+    """That may be read from other sites."""
+    split: bool = False
+    """Whether chunks may be cut where that ends the run sooner."""
+    submit_rate: float = math.inf
+    """Tasks a second that can be sent to all sites together."""
+    bundle_events: int | None = None
+    """How many events a task should take; by default as many as the time of a bundle allows."""
+    reachable: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """``{site: sites whose replicas it can read}``"""
+
+
+class BalancedDispatch:
+    """Shares by data, queue and speed; bound late, stolen where that helps, duplicated at the end.
+
+    All that waits is divided among the sites that hold it such that they should end together (`fluid.pour`), by what
+    is known of their speeds, their workers and the time until they are there. A site with room takes from its shares,
+    first from those that few others could take; when they are empty it takes what others would do later than it.
+    """
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self.limits = limits or Limits()
+        self.pool = WorkPool()
+        self.wan_left = self.limits.wan_bytes
+        self._shares: dict[Key, dict[str, float]] = {}
+        self._orders: dict[str, list[Group]] = {}
+        self._levels: dict[str, float] = {}
+        self._end = 0.0
+        self._planned = -math.inf
+        self._next_plan = -math.inf
+        self._dirty = True
+        self._nothing: dict[str, float] = {}
+        self._workers = 0
+        self._sender = -math.inf
+
+    # --- work --------------------------------------------------------------------------------------------------
+
+    def add(self, state: State, chunks: Sequence[Chunk]) -> None:
+        """Chunks wait in the pool until a site with room takes them."""
+        self.pool.add(chunks)
+        self._dirty = True
+        self._nothing.clear()
+
+    def put_back(self, state: State, item: Bundle, sites: tuple[str, ...]) -> None:
+        """Wait again, for those sites."""
+        self.pool.put_back(item, sites)
+        self._dirty = True
+        self._nothing.clear()
+
+    def take_back(self, state: State, site: str) -> list[Bundle]:
+        """What only this site could take, of those that may be given tasks."""
+        groups = [group for group in self.pool.at(site) if not any(state.sites[name].open for name in group.sites)]
+        return [item for group in groups for item in self.pool.drain(group)]
+
+    def waiting(self, site: str) -> bool:
+        """Whether anything waits that the site holds, or could read from another one."""
+        if any(True for _ in self.pool.at(site)):
+            return True
+        reachable = self.limits.reachable.get(site, frozenset())
+        return self.wan_left > 0 and any(not reachable.isdisjoint(group.sites) for group in self.pool)
+
+    def clear(self) -> None:
+        """Drop what waits."""
+        self.pool.clear()
+        self._orders.clear()
+
+    # --- the plan ----------------------------------------------------------------------------------------------
+
+    def review(self, state: State, *, changed: bool) -> None:
+        """Divide what waits anew, if that could change something."""
+        soon = state.now - self._planned < 1.0
+        if changed or (self._dirty and not soon) or state.now >= self._next_plan:
+            self._plan(state)
+
+    def _plan(self, state: State) -> None:
+        groups = [group for group in self.pool if state.able(group.sites)]
+        pools = [
+            Pool(max(1, group.events), {site: self._power(state, site, group) for site in state.able(group.sites)})
+            for group in groups
+        ]
+        begin = {name: state.now + state.backlog(name) for name in state.sites}
+        shares = pour(pools, begin, [self._shares.get(group.key, {}) for group in groups])
+        levels = dict(begin)
+        orders: dict[str, list[tuple[float, int, Group]]] = {}
+        for number, (group, pool, share) in enumerate(zip(groups, pools, shares, strict=True)):
+            for site, events in share.items():
+                levels[site] += events / pool.rates[site]
+                if events >= 1:
+                    orders.setdefault(site, []).append((-events / pool.events, number, group))
+        self._orders = {site: [group for *_, group in sorted(order)] for site, order in orders.items()}
+        self._shares = {group.key: share for group, share in zip(groups, shares, strict=True)}
+        self._levels = levels
+        busy = {name for name, site in state.sites.items() if site.running} | orders.keys()
+        self._end = max((levels[name] for name in busy), default=state.now)
+        state.end = self._end if state.rates.known() else None
+        self._workers = sum(site.workers for site in state.sites.values() if site.ready and site.open)
+        self._planned, self._dirty = state.now, False
+        self._next_plan = state.now + max(2.0, 0.03 * (self._end - state.now))
+        self._nothing.clear()
+
+    def _power(self, state: State, site: str, group: Group) -> float:
+        """Events/s of all workers of a site together, as much as the user wants of it."""
+        known = state.sites[site]
+        rate = state.rates.rate(site, group.dataset) or _UNKNOWN_RATE
+        return rate * max(1, known.workers) * known.weight
+
+    # --- what is next ------------------------------------------------------------------------------------------
+
+    def room(self, state: State, site: str) -> int:
+        """Idle workers, and as many tasks more as end while news of them and new tasks travel.
+
+        At the end, a task that waits behind another one would better be somewhere else.
+        """
+        known = state.sites[site]
+        flow = known.workers * known.trip / self._seconds(state, site)
+        ahead = math.ceil(flow + math.sqrt(flow))
+        if flow < _FLOW and self._levels.get(site, 0.0) - state.now < _TAIL * self.limits.bundle_seconds:
+            ahead = 0
+        return known.workers + ahead - len(known.running)
+
+    def next(self, state: State, site: str) -> Choice | None:
+        """From the site's shares; else what others would do later; else over the WAN; else a duplicate."""
+        if self._nothing.get(site, -math.inf) > state.now:
+            return None
+        choice = self._local(state, site) or self._remote(state, site) or self._duplicate(state, site)
+        if choice is None:
+            self._nothing[site] = state.now + 1.0
+        else:
+            self._sender = max(self._sender, state.now) + 1 / self.limits.submit_rate
+        return choice
+
+    def _local(self, state: State, site: str) -> Choice | None:
+        for group in self._orders.get(site, ()):
+            if not group.empty and self._shares[group.key].get(site, 0.0) > 0:
+                choice = self._take(state, site, group, planned=True)
+                if choice is not None:
+                    return choice
+        others = sorted(self.pool.at(site), key=lambda group: -self._elsewhere(state, site, group, 0))
+        for group in others:
+            choice = self._take(state, site, group, planned=False)
+            if choice is not None:
+                return choice
+        return None
+
+    def _seconds(self, state: State, site: str) -> float:
+        """How long a bundle should take at a site: less when the end is near.
+
+        If tasks cannot be sent so fast that every worker gets several until the end, each gets one, and those that
+        are sent later get shorter ones: the n-th of W workers begins n / rate late, so all can end together no
+        sooner than half of W / rate after they would if all began at once.
+        """
+        left = self._levels.get(site, state.now) - state.now
+        feeding = self._workers / self.limits.submit_rate
+        shortest = max(_SHORTEST, 3 * state.sites[site].trip)
+        if left < _PASSES * feeding:
+            queue = max(0.0, self._sender - state.now)
+            return max(min(self.limits.bundle_seconds, _SLACK * left + feeding / 2 - queue), _LEAST)
+        return max(min(self.limits.bundle_seconds, left / _TAIL), shortest)
+
+    def _elsewhere(self, state: State, site: str, group: Group, events: float) -> float:
+        """When so many events of a group would be done at the best of the other sites; infinite if there is none.
+
+        A site that is not there yet does not count: nobody should wait for it.
+        """
+        best = math.inf
+        for name in group.sites:
+            if name != site and state.sites[name].ready and state.sites[name].open:
+                rate = state.rates.rate(name, group.dataset) or _UNKNOWN_RATE
+                best = min(best, max(state.now, self._levels.get(name, 0.0)) + events / rate)
+        return best
+
+    def _take(self, state: State, site: str, group: Group, *, planned: bool) -> Choice | None:
+        """A bundle of a group, unless it would be done later than where it would go otherwise."""
+        rate = state.rates.rate(site, group.dataset)
+        if rate is None:
+            return self._bundle(state, site, group, self.limits.bundle_events or 1, None, planned=planned)
+        seconds = self._seconds(state, site)
+        if not state.rates.tried(site, group.dataset):
+            seconds /= 2
+        takes = group.first / rate
+        if self.limits.split and not group.returned:
+            takes = min(takes, seconds)
+        # With nothing under way, nobody else will ever be better: then it is tried whatever is predicted.
+        if state.tasks and (
+            state.now < (state.sites[site].ends or -math.inf) < state.now + takes
+            or state.now + takes > self._elsewhere(state, site, group, takes * rate)
+        ):
+            return None
+        events = self.limits.bundle_events or max(1, int(seconds * rate))
+        return self._bundle(state, site, group, events, rate, planned=planned)
+
+    def _bundle(
+        self, state: State, site: str, group: Group, events: int, rate: float | None, *, planned: bool
+    ) -> Choice:
+        rule: Rule = "planned" if planned else "stolen"
+        split = None
+        if group.returned and group.returned[0].again:
+            rule = "retry"
+        elif not state.rates.tried(site, group.dataset):
+            rule = "probe"
+        if rate is not None and self.limits.split and not group.returned:
+            split = self._cut(state, group, events)
+        item = group.take(events)
+        share = self._shares.get(group.key, {})
+        if site in share:
+            share[site] -= item.events
+        seconds = None if rate is None else item.events / rate
+        return Choice(item, Reason(rule, seconds, self._candidates(state, group)), split=split)
+
+    def _candidates(self, state: State, group: Group) -> dict[str, float]:
+        """When each site that could take of a group should have done all that it should do."""
+        return {name: max(state.now, self._levels.get(name, 0.0)) for name in group.sites if state.sites[name].open}
+
+    def _cut(self, state: State, group: Group, events: int) -> Split | None:
+        """Cut the chunk with which a bundle would become too large, if chunks are large for such bundles."""
+        room, place = events, 0
+        while place < len(group.fresh) and group.fresh[place].events <= room:
+            room -= group.fresh[place].events
+            place += 1
+        if place == len(group.fresh):
+            return None
+        chunk = group.fresh[place]
+        small = _CRUMB * events
+        if chunk.events < events / 2 or room < small or chunk.events - room < small:
+            return None
+        first, second = state.next_chunk, state.next_chunk + 1
+        state.next_chunk += 2
+        origin = chunk.id if chunk.origin is None else chunk.origin
+        parts = (
+            replace(chunk, id=first, stop=chunk.start + room, origin=origin),
+            replace(chunk, id=second, start=chunk.start + room, origin=origin),
+        )
+        group.fresh[place] = parts[1]
+        group.fresh.insert(place, parts[0])
+        return Split(chunk.id, parts)
+
+    # --- at the end --------------------------------------------------------------------------------------------
+
+    def _remote(self, state: State, site: str) -> Choice | None:
+        """A bundle of other sites, if it would be done here well before they are done, and the budget has room."""
+        reachable = self.limits.reachable.get(site, frozenset())
+        if self.wan_left <= 0 or not reachable or not state.tasks:
+            return None
+        far = [group for group in self.pool if site not in group.holders and not reachable.isdisjoint(group.sites)]
+        for level, number in sorted(((self._elsewhere(state, site, g, 0), n) for n, g in enumerate(far)), reverse=True):
+            group = far[number]
+            source = next(name for name in group.sites if name in reachable)
+            rate = state.rates.rate(site, group.dataset, source)
+            size = state.event_bytes.get(group.dataset)
+            if rate is None or size is None or not math.isfinite(level) or group.first * size > self.wan_left:
+                continue
+            tried = state.rates.tried(site, group.dataset, source)
+            left = level - state.now
+            if not tried and any(task.source == source for task in state.sites[site].running.values()):
+                continue  # one is trying that link
+            if group.first / rate * (_MARGIN if tried else _UNTRIED) > left:
+                continue
+            most = min(self.limits.bundle_seconds, left / _TAIL) * rate if tried else 1
+            item = group.take(min(most, self.wan_left / size))
+            self.wan_left -= item.events * size
+            return Choice(item, Reason("remote", item.events / rate, self._candidates(state, group)), source=source)
+        return None
+
+    def _duplicate(self, state: State, site: str) -> Choice | None:
+        """The task that should end last, if it is late or slow and would be done sooner here."""
+        here = state.sites[site]
+        if state.events_committed < _TAIL_BEGINS * state.events_added or len(here.running) >= here.workers:
+            return None
+        slow = [task for task in state.tasks.values() if self._worth_doing_again(state, task, site)]
+        if not slow:
+            return None
+        task = max(slow, key=state.left)
+        seconds = state.seconds(site, task.dataset, task.bundle.events)
+        candidates = {task.site: state.now + state.left(task), site: state.now + (seconds or 0.0)}
+        return Choice(task.bundle, Reason("duplicate", seconds, candidates), twin=task.id)
+
+    def _worth_doing_again(self, state: State, task: Running, site: str) -> bool:
+        """Whether a site should do a task again that runs elsewhere, or on a slow worker of its own."""
+        item = task.bundle
+        budget = self.limits.duplicates * state.events_added - state.events_duplicated
+        if task.twin is not None or task.seconds is None or item.events > budget:
+            return False
+        if site not in item.sites or site in item.tried:
+            return False
+        if task.site == site and len(state.able(item.sites)) > 1:
+            return False  # another replica is better: what slows this one may slow its neighbours
+        here = state.seconds(site, task.dataset, item.events)
+        if here is None:
+            return False
+        here += state.sites[site].trip
+        late = state.age(task) > _LATE * (task.seconds + state.sites[task.site].trip)
+        left = state.left(task)
+        return here * _MARGIN < left and (late or (task.site != site and left > 2 * here))

@@ -1,0 +1,99 @@
+"""Chunks of files, and bundles of chunks: what one task takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """An entry range of one file."""
+
+    id: int
+    """Its place in the plan, from 0."""
+    dataset: str
+    lfn: str
+    start: int
+    stop: int
+    """One past the last entry."""
+    sites: tuple[str, ...]
+    """Sites that hold a replica of the file."""
+    origin: int | None = None
+    """The chunk of the plan of which this is a part, if it was cut."""
+
+    @property
+    def events(self) -> int:
+        """Number of entries."""
+        return self.stop - self.start
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """Neighbouring chunks that one task processes, one open file after another."""
+
+    id: int
+    chunks: tuple[Chunk, ...]
+    tried: tuple[str, ...] = ()
+    """Sites that could not read these chunks, or could not run them at all."""
+    losses: int = 0
+    """How often the worker that ran them, or their partial, was lost."""
+    again: bool = False
+    """Whether they have failed before, in whatever way."""
+
+    @property
+    def events(self) -> int:
+        """Number of entries."""
+        return sum(chunk.events for chunk in self.chunks)
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """Sites that hold all its files."""
+        return self.chunks[0].sites
+
+
+def target_events(total: int, workers: int, *, per_worker: int = 8, most: int = 2_000_000) -> int:
+    """Events a bundle should have, so that every worker gets several and none gets hours of work.
+
+    >>> target_events(1_000_000, 4)
+    31250
+    """
+    return max(1, min(most, total // max(1, workers * per_worker)))
+
+
+def bundle(chunks: Iterable[Chunk], target: int) -> list[Bundle]:
+    """Group neighbouring chunks of one dataset and the same sites until a bundle has ``target`` events.
+
+    A bundle always takes at least one chunk; each chunk is in exactly one bundle.
+    """
+    bundles: list[Bundle] = []
+    open_chunks: list[Chunk] = []
+    events = 0
+
+    def close() -> None:
+        nonlocal events
+        if open_chunks:
+            bundles.append(Bundle(len(bundles), tuple(open_chunks)))
+            open_chunks.clear()
+        events = 0
+
+    for chunk in chunks:
+        if open_chunks:
+            last = open_chunks[-1]
+            if (last.dataset, last.sites) != (chunk.dataset, chunk.sites) or events + chunk.events > target:
+                close()
+        open_chunks.append(chunk)
+        events += chunk.events
+    close()
+    return bundles
+
+
+def split_by_sites(chunks: Sequence[Chunk]) -> list[tuple[Chunk, ...]]:
+    """Runs of neighbours with the same sites; what a failed bundle is made anew from."""
+    runs: list[list[Chunk]] = []
+    for chunk in chunks:
+        if runs and runs[-1][-1].sites == chunk.sites and runs[-1][-1].dataset == chunk.dataset:
+            runs[-1].append(chunk)
+        else:
+            runs.append([chunk])
+    return [tuple(run) for run in runs]

@@ -1,0 +1,118 @@
+"""Chunks that wait, by what they need: neighbours of one dataset that the same sites can take."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+
+from cafetal.planning.bundles import Bundle, Chunk
+
+Key = tuple[str, tuple[str, ...]]
+"""A dataset, and the sites that can take its chunks."""
+
+
+@dataclass(slots=True)
+class Group:
+    """Waiting chunks with the same dataset and sites: fresh ones in order, and bundles that came back."""
+
+    dataset: str
+    sites: tuple[str, ...]
+    fresh: deque[Chunk] = field(default_factory=deque)
+    returned: deque[Bundle] = field(default_factory=deque)
+    """They are not mixed with others, so that what fails again fails alone."""
+    events: int = 0
+
+    def take(self, most: float) -> Bundle:
+        """Of a bundle that came back, or of fresh ones: neighbours with at most so many events, one chunk at least."""
+        if self.returned:
+            item = self.returned.popleft()
+            count, events = 1, item.chunks[0].events
+            while count < len(item.chunks) and events + item.chunks[count].events <= most:
+                events += item.chunks[count].events
+                count += 1
+            if count < len(item.chunks):
+                self.returned.appendleft(replace(item, chunks=item.chunks[count:]))
+            self.events -= events
+            return replace(item, chunks=item.chunks[:count])
+        chunks = [self.fresh.popleft()]
+        events = chunks[0].events
+        while self.fresh and events + self.fresh[0].events <= most:
+            chunks.append(self.fresh.popleft())
+            events += chunks[-1].events
+        self.events -= events
+        return Bundle(0, tuple(chunks))
+
+    @property
+    def key(self) -> Key:
+        """What its chunks need."""
+        return self.dataset, self.sites
+
+    @property
+    def holders(self) -> tuple[str, ...]:
+        """Sites that hold what would be taken next, also if they may not take it."""
+        return self.returned[0].sites if self.returned else self.sites
+
+    @property
+    def first(self) -> int:
+        """Events of the least that can be taken."""
+        return self.returned[0].chunks[0].events if self.returned else self.fresh[0].events
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing waits; chunks without events wait too."""
+        return not self.fresh and not self.returned
+
+
+class WorkPool:
+    """All that waits, in groups."""
+
+    def __init__(self) -> None:
+        self._groups: dict[Key, Group] = {}
+        self._by_site: dict[str, list[Group]] = {}
+
+    def add(self, chunks: Iterable[Chunk]) -> None:
+        """Chunks that nobody has tried."""
+        for chunk in chunks:
+            group = self._group(chunk.dataset, chunk.sites)
+            group.fresh.append(chunk)
+            group.events += chunk.events
+
+    def put_back(self, item: Bundle, sites: tuple[str, ...]) -> None:
+        """A bundle that came back, for those sites that may still take it."""
+        group = self._group(item.chunks[0].dataset, sites)
+        group.returned.append(item)
+        group.events += item.events
+
+    def _group(self, dataset: str, sites: tuple[str, ...]) -> Group:
+        key = (dataset, sites)
+        if key not in self._groups:
+            self._groups[key] = Group(dataset, sites)
+            for site in sites:
+                self._by_site.setdefault(site, []).append(self._groups[key])
+        return self._groups[key]
+
+    def at(self, site: str) -> Iterator[Group]:
+        """Groups with waiting work that a site can take."""
+        return (group for group in self._by_site.get(site, ()) if not group.empty)
+
+    def __iter__(self) -> Iterator[Group]:
+        return (group for group in self._groups.values() if not group.empty)
+
+    def drain(self, group: Group) -> list[Bundle]:
+        """All that waits in a group, which is empty then."""
+        items = list(group.returned)
+        if group.fresh:
+            items.append(Bundle(0, tuple(group.fresh)))
+        group.returned.clear()
+        group.fresh.clear()
+        group.events = 0
+        return items
+
+    def clear(self) -> None:
+        """Drop everything."""
+        self._groups.clear()
+        self._by_site.clear()
+
+    def __bool__(self) -> bool:
+        return any(True for _ in self)

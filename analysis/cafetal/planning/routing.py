@@ -1,0 +1,135 @@
+"""Which site a task goes to: policies, pure and pluggable.
+
+A policy is any object with a ``choose`` method as in `RoutingPolicy`; users name theirs by import path
+(``mypackage.policies:Cheapest``, see `cafetal.extensions`) wherever a policy's name is asked for.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from cafetal.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What a policy may know of a task."""
+
+    number: int
+    """How many tasks were routed before it."""
+    size: int = 1
+    """Events to process; 1 where nothing is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class SiteLoad:
+    """What a policy may know of a site that can take the task."""
+
+    name: str
+    workers: int
+    outstanding: int = 0
+    """Sizes of the tasks that were sent there and have not come back, summed."""
+    rate: float = 1.0
+    """Events/s of one worker, as observed or guessed; 1 at every site where nothing is known."""
+    wait: float = 0.0
+    """Seconds until its first worker should be there."""
+
+    def finish(self, size: int) -> float:
+        """Seconds until a task of this size would be done there, after all that was sent before it."""
+        return self.wait + (self.outstanding + size) / (self.rate * max(1, self.workers))
+
+
+@runtime_checkable
+class RoutingPolicy(Protocol):
+    """Chooses one of the sites that can take a task (for data: those that hold a replica).
+
+    If it has an attribute ``early`` that is true, a run asks it for all its work at the beginning.
+    """
+
+    def choose(self, task: Task, sites: Sequence[SiteLoad]) -> str:
+        """The name of one of ``sites``, of which there is at least one. Must not depend on anything else."""
+        ...
+
+
+class Balanced:
+    """Data, queue and speed together: the site that would be done first; the first of equals.
+
+    Runs bind its work late, steal it, and duplicate stragglers: `planning.balanced`.
+    """
+
+    def choose(self, task: Task, sites: Sequence[SiteLoad]) -> str:
+        """The least `SiteLoad.finish`."""
+        return min(sites, key=lambda site: site.finish(task.size)).name
+
+
+class LocalOnly(Balanced):
+    """As balanced, and never over the WAN, whatever the budget."""
+
+
+class Fastest:
+    """The site with the fastest workers, however many wait for them."""
+
+    early = True
+
+    def choose(self, task: Task, sites: Sequence[SiteLoad]) -> str:
+        """The greatest rate; the first of equals."""
+        return max(sites, key=lambda site: site.rate).name
+
+
+class Capacity:
+    """As many events for each worker, wherever it is."""
+
+    early = True
+
+    def choose(self, task: Task, sites: Sequence[SiteLoad]) -> str:
+        """The site with the least outstanding a worker."""
+        return min(sites, key=lambda site: (site.outstanding + task.size) / max(1, site.workers)).name
+
+
+class RoundRobin:
+    """One site after another."""
+
+    early = True
+
+    def choose(self, task: Task, sites: Sequence[SiteLoad]) -> str:
+        """The task's number counts the sites round."""
+        return sites[task.number % len(sites)].name
+
+
+class Random:
+    """Any site; the same one for the same task number and seed."""
+
+    early = True
+
+    def __init__(self, seed: int = 0) -> None:
+        self.seed = seed
+
+    def choose(self, task: Task, sites: Sequence[SiteLoad]) -> str:
+        """Drawn with a generator that is seeded for this task alone."""
+        return random.Random(f"{self.seed}/{task.number}").choice(sites).name
+
+
+POLICIES: dict[str, type[RoutingPolicy]] = {
+    "balanced": Balanced,
+    "local-only": LocalOnly,
+    "fastest": Fastest,
+    "capacity": Capacity,
+    "round-robin": RoundRobin,
+    "random": Random,
+}
+
+
+def checked_choice(policy: RoutingPolicy, task: Task, sites: Sequence[SiteLoad]) -> str:
+    """What the policy chooses, if that is one of the sites it was offered.
+
+    Raises:
+        ConfigError: if it is not.
+    """
+    chosen = policy.choose(task, sites)
+    if chosen not in {site.name for site in sites}:
+        offered = ", ".join(site.name for site in sites)
+        raise ConfigError(f"The policy {type(policy).__name__} chose {chosen!r}, and was offered {offered}.")
+    return chosen

@@ -1,0 +1,396 @@
+"""The scheduler: a state machine that is told what happens and answers with what to do. No I/O, no clock.
+
+`Scheduler` keeps the books that every policy needs: which tasks run where, what may be committed, what came back and
+may be tried where. A `Dispatcher` decides what a site with room gets next. The real run (`runs.execution`) and the
+simulator (`simulation.simulator`) drive the same objects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from cafetal.planning.bundles import Bundle, Chunk, bundle, split_by_sites
+from cafetal.planning.events import (
+    Ask,
+    Assign,
+    Cancel,
+    Commit,
+    Discard,
+    Event,
+    GiveUp,
+    Hold,
+    Instruction,
+    PartialLost,
+    Reason,
+    SiteDrained,
+    SiteLost,
+    SiteReport,
+    Split,
+    Stop,
+    TaskEnded,
+    TaskStarted,
+    WorkAdded,
+)
+from cafetal.planning.rates import Rates
+from cafetal.planning.recovery import after_failure
+from cafetal.worker.failures import Kind
+
+
+@dataclass(slots=True)
+class Running:
+    """A task that was sent and has not come back."""
+
+    id: int
+    site: str
+    bundle: Bundle
+    sent: float
+    seconds: float | None
+    """How long it should take a worker."""
+    source: str | None = None
+    twin: int | None = None
+    started: float | None = None
+
+    @property
+    def dataset(self) -> str:
+        """Of all its chunks."""
+        return self.bundle.chunks[0].dataset
+
+
+@dataclass(slots=True)
+class SiteState:
+    """What the scheduler knows of a site."""
+
+    name: str
+    workers: int
+    """That it should have, or has, if it has told."""
+    weight: float = 1.0
+    """How much the user wants it to be used, in relation to its power."""
+    wait: float = 30.0
+    """Seconds that it should take to be there once it was asked."""
+    asked: float = 0.0
+    """When it was."""
+    ready: bool = False
+    lost: str | None = None
+    drained: bool = False
+    ends: float | None = None
+    running: dict[int, Running] = field(default_factory=dict)
+    trip: float = 0.0
+    """Seconds between what a task takes a worker and what it takes as seen from here, when there is no queue."""
+    events: int = 0
+    """Of what runs there."""
+    held: bool = False
+
+    @property
+    def open(self) -> bool:
+        """Whether it may be given tasks, now or later."""
+        return self.lost is None and not self.drained
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What a dispatcher wants sent to a site."""
+
+    bundle: Bundle
+    reason: Reason
+    source: str | None = None
+    twin: int | None = None
+    split: Split | None = None
+
+
+class Dispatcher(Protocol):
+    """Decides what is sent where; made for one run."""
+
+    def add(self, state: State, chunks: Sequence[Chunk]) -> None:
+        """Chunks to be processed."""
+        ...
+
+    def put_back(self, state: State, item: Bundle, sites: tuple[str, ...]) -> None:
+        """A bundle that came back unprocessed, and the sites that may still take it."""
+        ...
+
+    def room(self, state: State, site: str) -> int:
+        """How many more tasks may be sent to a site now."""
+        ...
+
+    def next(self, state: State, site: str) -> Choice | None:
+        """What to send to a site that has room; ``None``: nothing, for now."""
+        ...
+
+    def review(self, state: State, *, changed: bool) -> None:
+        """Something has happened; ``changed``: a site has come, gone, or has another number of workers."""
+        ...
+
+    def take_back(self, state: State, site: str) -> list[Bundle]:
+        """Give up what waits for a site alone: nobody will process it there."""
+        ...
+
+    def waiting(self, site: str) -> bool:
+        """Whether work waits that this site could take."""
+        ...
+
+    def clear(self) -> None:
+        """Forget what waits."""
+        ...
+
+
+class State:
+    """What a dispatcher may look at."""
+
+    def __init__(self, sites: Iterable[SiteState], rates: Rates) -> None:
+        self.now = 0.0
+        self.tasks: dict[int, Running] = {}
+        self.sites = {site.name: site for site in sites}
+        self.rates = rates
+        self.events_added = 0
+        self.events_committed = 0
+        self.events_duplicated = 0
+        self.next_chunk = 0
+        self.end: float | None = None
+        """When all should be done, if the dispatcher foresees it."""
+        self.event_bytes: dict[str, float] = {}
+        """``{dataset: bytes read of an event}``, as observed."""
+
+    def able(self, sites: Iterable[str]) -> tuple[str, ...]:
+        """Those sites that may be given tasks."""
+        return tuple(name for name in sites if self.sites[name].open)
+
+    def seconds(self, site: str, dataset: str, events: int) -> float | None:
+        """How long a worker should take for so many events of its own site; ``None``: nothing is known."""
+        rate = self.rates.rate(site, dataset)
+        return None if rate is None else events / rate
+
+    def backlog(self, site: str) -> float:
+        """Seconds until a worker of the site is free, by what runs there and how long it should take."""
+        state = self.sites[site]
+        if not state.ready:  # the longer it has been late, the longer it will be
+            waited = self.now - state.asked
+            return max(state.wait - waited, 0.5 * waited)
+        return self.outstanding(site) / max(1, state.workers)
+
+    def outstanding(self, site: str) -> float:
+        """Worker-seconds that the tasks at a site should still need."""
+        state = self.sites[site]
+        return sum(self.left(task) for task in state.running.values())
+
+    def left(self, task: Running) -> float:
+        """Seconds until news of a task should be here; one that is late should take half as long again as it has."""
+        if task.seconds is None:
+            return 0.0
+        age, expected = self.age(task), task.seconds + self.sites[task.site].trip
+        return expected - age if age < expected else 0.5 * age
+
+    def age(self, task: Running) -> float:
+        """Seconds since a task was begun, as far as that was told, or sent."""
+        return self.now - (task.sent if task.started is None else task.started)
+
+
+class Scheduler:
+    """Turns events into instructions.
+
+    Args:
+        sites: that take part.
+        dispatcher: decides what goes where.
+        rates: what is known of speeds; it learns here.
+    """
+
+    def __init__(self, sites: Sequence[SiteState], dispatcher: Dispatcher, rates: Rates | None = None) -> None:
+        self.state = State(sites, rates or Rates())
+        self.dispatcher = dispatcher
+        self.stopped = False
+        self._tasks = self.state.tasks
+        self._asked: set[str] = set()
+        self._next_task = 0
+        self._open_chunks = 0
+        self._out: list[Instruction] = []
+
+    @property
+    def done(self) -> bool:
+        """Whether every chunk was committed or given up, or the run was stopped and nothing runs."""
+        return not self._open_chunks or (self.stopped and not self._tasks)
+
+    def handle(self, event: Event) -> list[Instruction]:
+        """Take note of an event; return what is to be done, in this order."""
+        self._out = []
+        self.state.now = max(self.state.now, event.time)
+        changed = self._note(event)
+        self.dispatcher.review(self.state, changed=changed)
+        if not self.stopped:
+            self._ask()
+            self._dispatch()
+            self._give_up_what_nobody_takes()
+        return self._out
+
+    def _note(self, event: Event) -> bool:
+        """Book an event; return whether a site has changed."""
+        state = self.state
+        if isinstance(event, TaskEnded):
+            self._ended(event)
+        elif isinstance(event, TaskStarted):
+            if event.task in self._tasks:
+                self._tasks[event.task].started = event.time
+        elif isinstance(event, WorkAdded):
+            self._add(event.chunks)
+        elif isinstance(event, SiteReport):
+            site = state.sites[event.site]
+            changed = not site.ready or site.workers != event.workers or site.lost is not None
+            site.ready, site.workers, site.ends, site.lost = True, event.workers, event.ends, None
+            self._asked.discard(event.site)
+            return changed
+        elif isinstance(event, SiteLost):
+            state.sites[event.site].lost = event.reason
+            self._move_all(event.site, "site")
+            return True
+        elif isinstance(event, SiteDrained):
+            state.sites[event.site].drained = event.drained
+            self._spread(event.site)
+            return True
+        elif isinstance(event, PartialLost):
+            self._redo(event)
+        elif isinstance(event, Stop):
+            self.stopped = True
+            self.dispatcher.clear()
+        return False
+
+    # --- work ------------------------------------------------------------------------------------------------
+
+    def _add(self, chunks: Sequence[Chunk]) -> None:
+        self._open_chunks += len(chunks)
+        self.state.events_added += sum(chunk.events for chunk in chunks)
+        self.state.next_chunk = max(self.state.next_chunk, max((chunk.id for chunk in chunks), default=-1) + 1)
+        self.dispatcher.add(self.state, chunks)
+
+    def _redo(self, event: PartialLost) -> None:
+        events = sum(chunk.events for chunk in event.chunks)
+        self._open_chunks += len(event.chunks)
+        self.state.events_committed -= events
+        workers = sum(site.workers for site in self.state.sites.values() if site.open)
+        for item in bundle(event.chunks, max(1, events // (4 * max(1, workers)))):
+            self._move(item, item.chunks, "partial", event.site)
+
+    # --- tasks -----------------------------------------------------------------------------------------------
+
+    def _ask(self) -> None:
+        """Sites that could have work, and are not known to be there."""
+        for site in self.state.sites.values():
+            if site.open and not site.ready and site.name not in self._asked and self.dispatcher.waiting(site.name):
+                self._asked.add(site.name)
+                site.asked = self.state.now
+                self._out.append(Ask(site.name))
+
+    def _dispatch(self) -> None:
+        for site in self._in_turn():
+            given = False
+            while self.dispatcher.room(self.state, site.name) > 0:
+                choice = self.dispatcher.next(self.state, site.name)
+                if choice is None:
+                    break
+                given = True
+                self._assign(site, choice)
+            idle = not given and not site.running and self.dispatcher.waiting(site.name)
+            if idle and not site.held:
+                self._out.append(Hold(site.name, "others would be done with what waits before it"))
+            site.held = idle
+
+    def _in_turn(self) -> list[SiteState]:
+        """Sites that can be given tasks, those with the most idle workers first: work goes to who waits for it."""
+        able = [site for site in self.state.sites.values() if site.open and site.ready]
+        return sorted(able, key=lambda site: len(site.running) - site.workers)
+
+    def _assign(self, site: SiteState, choice: Choice) -> None:
+        if choice.split is not None:
+            self._open_chunks += len(choice.split.parts) - 1
+            self._out.append(choice.split)
+        number = self._next_task
+        self._next_task += 1
+        item = replace(choice.bundle, id=number)
+        task = Running(number, site.name, item, self.state.now, choice.reason.seconds, choice.source, choice.twin)
+        self._tasks[number] = site.running[number] = task
+        site.events += item.events
+        if choice.twin is not None:
+            self._tasks[choice.twin].twin = number
+            self.state.events_duplicated += item.events
+        self._out.append(Assign(number, site.name, item.chunks, choice.reason, choice.source, choice.twin))
+
+    def _ended(self, event: TaskEnded) -> None:
+        task = self._tasks.pop(event.task, None)
+        if task is None:
+            return  # it was cancelled, or is not ours
+        site = self.state.sites[task.site]
+        self._left(task)
+        failed = {i for _, ids in event.failures for i in ids}
+        done = [chunk for chunk in task.bundle.chunks if chunk.id not in failed]
+        self._learn(task, event, sum(chunk.events for chunk in done))
+        if site.ready and any(kind in ("away", "site") for kind, _ in event.failures):
+            site.ready = False  # until it has answered
+            self._spread(site.name)
+        twin = self._tasks.get(task.twin) if task.twin is not None else None
+        if done:
+            self._open_chunks -= len(done)
+            self.state.events_committed += sum(chunk.events for chunk in done)
+            self._out.append(Commit(task.id, tuple(chunk.id for chunk in done)))
+            if twin is not None:
+                self._drop(twin)
+        elif twin is not None:
+            twin.twin = None  # the other may still do it all
+            return
+        chunks = {chunk.id: chunk for chunk in task.bundle.chunks}
+        for kind, ids in event.failures:
+            self._move(task.bundle, [chunks[i] for i in ids if i in chunks], kind, task.site)
+
+    def _left(self, task: Running) -> None:
+        site = self.state.sites[task.site]
+        del site.running[task.id]
+        site.events -= task.bundle.events
+
+    def _drop(self, task: Running) -> None:
+        del self._tasks[task.id]
+        self._left(task)
+        self._out += [Discard(task.id), Cancel(task.id)]
+
+    def _learn(self, task: Running, event: TaskEnded, events: int) -> None:
+        if not events or not event.seconds:
+            return
+        rates, site = self.state.rates, self.state.sites[task.site]
+        rates.observe(task.site, task.dataset, events, event.seconds, task.source)
+        if event.bytes:
+            self.state.event_bytes[task.dataset] = event.bytes / events
+        trip = max(0.0, self.state.now - task.sent - event.seconds)
+        # Time in a queue at the site is no part of it, so the smallest that is seen is nearest to the truth.
+        site.trip = trip if not site.trip else min(trip, site.trip * 1.02)
+
+    # --- what came back --------------------------------------------------------------------------------------
+
+    def _move(self, item: Bundle, chunks: Sequence[Chunk], kind: Kind, site: str) -> None:
+        """Try chunks of a bundle again where that may be, or give them up."""
+        alive = [name for name, other in self.state.sites.items() if other.open]
+        for run in split_by_sites(chunks):
+            for part in after_failure(replace(item, chunks=run), kind, site, alive):
+                if not part.sites or self.stopped:
+                    self._give_up(part.bundle.chunks, kind, site)
+                else:
+                    self.dispatcher.put_back(self.state, part.bundle, part.sites)
+
+    def _move_all(self, site: str, kind: Kind) -> None:
+        for item in self.dispatcher.take_back(self.state, site):
+            self._move(item, item.chunks, kind, site)
+
+    def _spread(self, site: str) -> None:
+        """Offer what waits for a site to the others; what no other can take waits on."""
+        for item in self.dispatcher.take_back(self.state, site):
+            able = [name for name in self.state.able(item.sites) if name not in item.tried and name != site]
+            self.dispatcher.put_back(self.state, item, tuple(able) or (site,))
+
+    def _give_up(self, chunks: Sequence[Chunk], kind: Kind, site: str) -> None:
+        self._open_chunks -= len(chunks)
+        self._out.append(GiveUp(tuple(chunk.id for chunk in chunks), kind, site))
+
+    def _give_up_what_nobody_takes(self) -> None:
+        """At the end, what only drained sites hold."""
+        if self._tasks or not self._open_chunks:
+            return
+        for site in self.state.sites.values():
+            if site.drained:
+                for item in self.dispatcher.take_back(self.state, site.name):
+                    self._give_up(item.chunks, "site", site.name)
