@@ -1,0 +1,97 @@
+"""From a site of the table to the Parsl executor that reaches it."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+
+from parsl.executors import HighThroughputExecutor
+from parsl.executors.base import ParslExecutor
+from parsl.executors.high_throughput.executor import DEFAULT_LAUNCH_CMD
+from parsl.launchers import SimpleLauncher, WrappedLauncher
+from parsl.providers import LocalProvider
+
+from cafetal.config import GlobusEndpoint, LocalEndpoint, ParslEndpoint, Site
+from cafetal.errors import ConfigError
+from cafetal.extensions import import_object
+
+# Numerical libraries that start a thread a core would make every worker compete with all the others.
+_ONE_THREAD = "\n".join(f"export {name}=1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"))
+
+# Parsl starts the interchange in our process group, where Ctrl-C in a terminal would kill it before what is
+# finished can be merged; and it would outlive us if we are killed.
+_INTERCHANGE = """
+import os, runpy, threading, time
+os.setpgrp()
+parent = os.getppid()
+def follow():
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+threading.Thread(target=follow, daemon=True).start()
+runpy.run_module("parsl.executors.high_throughput.interchange", run_name="__main__")
+"""
+
+
+def make_endpoint(name: str, site: Site) -> ParslExecutor:
+    """The Parsl executor of a site, not yet started, labelled with the site's name.
+
+    Raises:
+        ConfigError: if a ``parsl`` endpoint's factory cannot be imported, or returns something else.
+    """
+    if isinstance(site.endpoint, LocalEndpoint):
+        return _local(name, site.workers, site.endpoint)
+    if isinstance(site.endpoint, GlobusEndpoint):
+        return _globus(name, site.workers, site.endpoint)
+    return _from_factory(name, site.workers, site.endpoint)
+
+
+def _globus(name: str, workers: int, endpoint: GlobusEndpoint) -> ParslExecutor:
+    from cafetal.federation.globus import GlobusComputeEndpoint  # the SDK takes a second to import
+
+    return GlobusComputeEndpoint(
+        name,
+        endpoint.endpoint,
+        workers=workers,
+        rehearsal=endpoint.rehearsal,
+        user_endpoint_config=endpoint.user_endpoint_config or None,
+        resource_specification=endpoint.resource_specification,
+        trust=endpoint.trust,
+    )
+
+
+def _local(name: str, workers: int, endpoint: LocalEndpoint) -> HighThroughputExecutor:
+    # By the interpreter and not by the script's name: a venv need not be on PATH.
+    pool = f"{shlex.quote(sys.executable)} -m parsl.executors.high_throughput.process_worker_pool"
+    return HighThroughputExecutor(
+        label=name,
+        address="127.0.0.1",
+        max_workers_per_node=workers,
+        launch_cmd=DEFAULT_LAUNCH_CMD.replace("process_worker_pool.py", pool),
+        interchange_launch_cmd=[sys.executable, "-c", _INTERCHANGE],
+        heartbeat_period=5,
+        heartbeat_threshold=30,
+        provider=LocalProvider(
+            init_blocks=1,
+            min_blocks=1,
+            max_blocks=1,
+            worker_init=f"{_ONE_THREAD}\n{endpoint.worker_init}",
+            launcher=WrappedLauncher(endpoint.prepend) if endpoint.prepend else SimpleLauncher(),
+        ),
+    )
+
+
+def _from_factory(name: str, workers: int, endpoint: ParslEndpoint) -> ParslExecutor:
+    factory = import_object(endpoint.factory)
+    try:
+        executor = factory(label=name, workers=workers, **endpoint.options)
+    except Exception as error:
+        raise ConfigError(
+            f"The factory {endpoint.factory} of the site {name} failed: {type(error).__name__}: {error}."
+        ) from error
+    if not isinstance(executor, ParslExecutor) or executor.label != name:
+        raise ConfigError(
+            f"The factory {endpoint.factory} of the site {name} returned {executor!r}; expected a Parsl executor "
+            f"with the label {name!r}."
+        )
+    return executor

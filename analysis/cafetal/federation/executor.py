@@ -1,0 +1,274 @@
+"""`FederatedExecutor`: one Parsl executor that stands before several others, its endpoints."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+from uuid import UUID
+
+from parsl.dataflow.futures import AppFuture
+from parsl.executors.base import ParslExecutor
+from parsl.executors.status_handling import BlockProviderExecutor
+from parsl.jobs.job_status_poller import JobStatusPoller
+from parsl.monitoring.radios.base import RadioConfig
+
+from cafetal.errors import ConfigError, LoginError, SiteError, UnknownEndpoint, nearest
+from cafetal.extensions import find_policy
+from cafetal.federation.sending import look_at, send, workers_of
+from cafetal.federation.telemetry import EndpointStatus, TaskStatus, Telemetry
+from cafetal.planning.routing import RoutingPolicy, SiteLoad, Task, checked_choice
+
+logger = logging.getLogger(__name__)
+
+
+class FederatedExecutor(ParslExecutor):  # type: ignore[misc]  # parsl comes without types
+    """Several Parsl executors behind one label, for any Parsl program.
+
+    A task goes to one of the endpoints that it names (``parsl_resource_specification={"endpoints": [...]}``,
+    in the decorator `cafetal.python_app` or at the call), or of all; not to one that it names under ``"avoid"``,
+    and not to one that was drained. Among these the policy chooses. The rest of the resource specification goes on
+    to the endpoint.
+
+    Parsl's DataFlowKernel scales and monitors the executors it knows, not those behind this one: so this one
+    polls and scales them itself, and hands the monitoring on.
+
+    Args:
+        label: name of this executor in Parsl.
+        endpoints: Parsl executors, each with a label of its own; a UUID is an endpoint of Globus Compute, which is
+            then its label too.
+        policy: a name, an import path ``module:Class``, or an object with ``choose(task, sites)``.
+        weights: how much endpoints are wanted, in relation to their power; 1 where nothing is said.
+        strategy: Parsl's scaling strategy for the endpoints that scale in blocks: ``"none"``, ``"simple"`` or
+            ``"htex_auto_scale"``.
+        strategy_period: seconds between two looks at the endpoints.
+        max_idletime: seconds after which an idle block may go.
+        remote_monitoring_radio: how tasks report to Parsl's monitoring; by default as the endpoints' own
+            executors would have them do it. Where these differ, monitoring of resources needs one to be given:
+            Parsl equips a task for it before an endpoint is chosen.
+
+    Raises:
+        ConfigError: if two endpoints share a label, or there is no such policy.
+    """
+
+    def __init__(
+        self,
+        label: str = "sites",
+        endpoints: Sequence[ParslExecutor | str] = (),
+        policy: str | RoutingPolicy = "balanced",
+        *,
+        weights: Mapping[str, float] | None = None,
+        strategy: str = "none",
+        strategy_period: float = 5,
+        max_idletime: float = 120,
+        remote_monitoring_radio: RadioConfig | None = None,
+    ) -> None:
+        super().__init__()
+        self.label = label
+        self.policy = find_policy(policy)
+        self.weights = dict(weights or {})
+        self.drained: set[str] = set()
+        self.endpoints: dict[str, ParslExecutor] = {}
+        self.broken: dict[str, Exception] = {}
+        self.storage_access = None
+        self._strategy = {"strategy": strategy, "strategy_period": strategy_period, "max_idletime": max_idletime}
+        self._poller: JobStatusPoller | None = None
+        self._submitted = 0
+        self._outstanding: dict[str, int] = {}
+        self._lock = threading.Lock()
+        self.telemetry = Telemetry()
+        executors = [_by_id(each) if isinstance(each, str) else each for each in endpoints]
+        self._enter(executors)
+        self.remote_monitoring_radio = remote_monitoring_radio or _common_radio(executors)
+
+    def _enter(self, endpoints: Sequence[ParslExecutor]) -> None:
+        labels = [*self.endpoints, *(endpoint.label for endpoint in endpoints)]
+        for label in labels:
+            if labels.count(label) > 1:
+                raise ConfigError(f"Two endpoints of {self.label} have the label {label!r}; give each its own.")
+        for endpoint in endpoints:
+            self.endpoints[endpoint.label] = endpoint
+            self._outstanding[endpoint.label] = 0
+
+    def start(self) -> None:
+        """Start every endpoint. One that cannot start is left out; if none can, that is an error.
+
+        Raises:
+            LoginError: if there is no valid login for an endpoint.
+            SiteError: if there are endpoints and none started.
+        """
+        super().start()
+        self._poller = JobStatusPoller(**self._strategy)
+        try:
+            self._start_all(list(self.endpoints.values()))
+            if self.endpoints and len(self.broken) == len(self.endpoints):
+                reasons = "; ".join(f"{name}: {error}" for name, error in self.broken.items())
+                raise SiteError(f"No endpoint of {self.label} could be started. {reasons}")
+        except BaseException:
+            self.shutdown()  # Parsl does not shut down what has not started
+            raise
+
+    def add(self, endpoints: Sequence[ParslExecutor]) -> None:
+        """Add endpoints to a running executor and start them; a failure shows when a task is sent there.
+
+        Raises:
+            LoginError: if there is no valid login for an endpoint.
+        """
+        self._enter(endpoints)
+        self._start_all(endpoints)
+
+    def _start_all(self, endpoints: Sequence[ParslExecutor]) -> None:
+        """Start endpoints side by side: each waits seconds for a process of its own."""
+        if not endpoints:
+            return
+        with ThreadPoolExecutor(max_workers=min(16, len(endpoints))) as pool:
+            list(pool.map(self._start, endpoints))
+        scaling = [e for e in endpoints if isinstance(e, BlockProviderExecutor) and e.label not in self.broken]
+        if self._poller is not None:
+            self._poller.add_executors(scaling)
+        for endpoint in endpoints:
+            error = self.broken.get(endpoint.label)
+            if isinstance(error, LoginError):
+                raise error  # going on without would hide what the user can mend at once
+
+    def _start(self, endpoint: ParslExecutor) -> None:
+        """What Parsl's DataFlowKernel does for an executor, for one behind us."""
+        endpoint.run_id = self.run_id
+        endpoint.run_dir = self.run_dir
+        endpoint.log_config = self.log_config
+        endpoint.monitoring_messages = self.monitoring_messages
+        provider: Any = getattr(endpoint, "provider", None)
+        if hasattr(provider, "script_dir"):
+            provider.script_dir = os.path.join(self.run_dir, "submit_scripts")
+            os.makedirs(provider.script_dir, exist_ok=True)
+        try:
+            endpoint.start()
+        except Exception as error:
+            logger.exception("Endpoint %s cannot be started", endpoint.label)
+            self.broken[endpoint.label] = error
+
+    def submit(
+        self, func: Callable[..., Any], resource_specification: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> Future[Any]:
+        """Send a task to an endpoint.
+
+        Raises:
+            UnknownEndpoint: if the task names an endpoint that is not there.
+            SiteError: if none of the endpoints that it may go to was started and is not drained.
+        """
+        specification = dict(resource_specification)
+        named, avoided = (_names(specification.pop(key, None)) for key in ("endpoints", "avoid"))
+        with self._lock:
+            name = self._choose(named, avoided)
+            self._submitted += 1
+            self._outstanding[name] += 1
+        # Parsl hands the specification to the function too, whether it has such a parameter or not.
+        if "parsl_resource_specification" not in inspect.signature(func).parameters:
+            kwargs.pop("parsl_resource_specification", None)
+        watch, measure = self.telemetry.follow(name)
+        try:
+            future = send(self.endpoints[name], func, specification, args, kwargs, measure)
+        except BaseException:
+            self._came_back(name)
+            raise
+        watch(future)
+        future.add_done_callback(lambda _: self._came_back(name))
+        return future
+
+    def drain(self, name: str, *, undo: bool = False) -> None:
+        """Send no more tasks to an endpoint, or do so again.
+
+        Raises:
+            UnknownEndpoint: if there is no endpoint of this name.
+        """
+        self._check(name)
+        with self._lock:
+            (self.drained.discard if undo else self.drained.add)(name)
+
+    def _check(self, name: str) -> None:
+        if name not in self.endpoints:
+            raise UnknownEndpoint(
+                f"{self.label} has no endpoint {name!r}; {nearest(name, self.endpoints)}.", endpoint=name
+            )
+
+    def _choose(self, named: Sequence[str], avoided: Sequence[str]) -> str:
+        for name in (*named, *avoided):
+            self._check(name)
+        against = {name: str(error) for name, error in self.broken.items()}
+        against |= {**dict.fromkeys(self.drained, "it is drained"), **dict.fromkeys(avoided, "the task avoids it")}
+        able = [name for name in named or self.endpoints if name not in against]
+        if not able:
+            reasons = "; ".join(f"{name}: {against[name]}" for name in named or self.endpoints)
+            raise SiteError(f"No endpoint that could take the task was started. {reasons or 'There is none.'}")
+        return checked_choice(self.policy, Task(self._submitted), [self._load(name) for name in able])
+
+    def _load(self, name: str) -> SiteLoad:
+        rate = self.telemetry.rate(name) * self.weights.get(name, 1.0)
+        return SiteLoad(name, workers_of(self.endpoints[name]), self._outstanding[name], rate)
+
+    def _came_back(self, name: str) -> None:
+        with self._lock:
+            self._outstanding[name] -= 1
+
+    def outstanding(self, endpoint: str) -> int:
+        """Number of tasks that were sent to an endpoint and have not come back."""
+        return self._outstanding[endpoint]
+
+    def get_endpoint_status(self, name: str) -> EndpointStatus:
+        """What is known of an endpoint now.
+
+        Raises:
+            UnknownEndpoint: if there is no endpoint of this name.
+        """
+        self._check(name)
+        endpoint = self.endpoints[name]
+        told = look_at(endpoint, started=self._poller is not None, broken=self.broken.get(name))
+        told = replace(told, outstanding=self._outstanding[name])
+        return self.telemetry.complete(told, told.workers or workers_of(endpoint))
+
+    def get_task_status(self, future: Future[Any]) -> TaskStatus | None:
+        """What is known of a task, by the future of its app; ``None`` if it was not sent (yet) by this executor."""
+        if isinstance(future, AppFuture):
+            future = future.task_record["exec_fu"]
+        return self.telemetry.task(future) if future is not None else None
+
+    def shutdown(self) -> None:
+        """Stop polling, release the blocks, and shut every endpoint down; one that fails does not spare the rest."""
+
+        def attempt(close: Callable[[], Any]) -> None:
+            try:
+                close()
+            except Exception:
+                logger.exception("%s was not shut down properly", close)
+
+        if self._poller is not None:
+            attempt(self._poller.close)
+        if self.endpoints:
+            with ThreadPoolExecutor(max_workers=min(16, len(self.endpoints))) as pool:
+                list(pool.map(attempt, [endpoint.shutdown for endpoint in self.endpoints.values()]))
+        super().shutdown()
+
+
+def _names(given: str | Sequence[str] | None) -> Sequence[str]:
+    return [given] if isinstance(given, str) else given or ()
+
+
+def _common_radio(endpoints: Sequence[ParslExecutor]) -> RadioConfig | None:
+    radios = [endpoint.remote_monitoring_radio for endpoint in endpoints]
+    return radios[0] if radios and len({type(radio) for radio in radios}) == 1 else None
+
+
+def _by_id(endpoint: str) -> ParslExecutor:
+    from cafetal.federation.globus import GlobusComputeEndpoint  # the SDK takes a second to import
+
+    try:
+        return GlobusComputeEndpoint(endpoint, UUID(endpoint))
+    except ValueError:
+        raise ConfigError(
+            f"{endpoint!r} is neither a Parsl executor nor the UUID of a Globus Compute endpoint."
+        ) from None

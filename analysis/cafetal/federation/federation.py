@@ -1,0 +1,177 @@
+"""A running federation: the sites of a table behind one Parsl executor, and the ways to have work done there."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import shutil
+import tempfile
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+from parsl.config import Config
+from parsl.dataflow.dflow import DataFlowKernel
+
+from cafetal.config import Site, SiteTable
+from cafetal.errors import UnknownEndpoint, nearest
+from cafetal.federation.apps import by_value, python_app
+from cafetal.federation.compatibility import LOOKED_AT, mismatch, versions_here
+from cafetal.federation.endpoints import make_endpoint
+from cafetal.federation.executor import FederatedExecutor
+from cafetal.planning.routing import RoutingPolicy
+from cafetal.worker import trampoline
+
+_LABEL = "sites"
+_PART = 4_000_000
+"""Bytes of a file that go to a site in one task: in text 5.3 MB, where a service carries 10 MB."""
+
+
+class Federation:
+    """Starts sites when they are needed, and stops them all in `close` (or when Python ends).
+
+    It has a DataFlowKernel of its own, so it can live beside one that the user has loaded, and in any thread.
+
+    Args:
+        table: the sites.
+        policy: for tasks that name no site.
+        logs: folder for Parsl's logs; by default a temporary one that goes with the federation.
+    """
+
+    def __init__(
+        self, table: SiteTable, *, policy: str | RoutingPolicy | None = None, logs: str | Path | None = None
+    ) -> None:
+        self.table = table
+        self._own_logs = logs is None
+        self.logs = Path(tempfile.mkdtemp(prefix="cafetal-") if logs is None else logs)
+        self.logs.mkdir(parents=True, exist_ok=True, mode=0o700)
+        handler = _log_to(self.logs / "parsl.log")
+        self.executor = FederatedExecutor(
+            _LABEL, policy=policy or table.policy, strategy="simple", strategy_period=1, max_idletime=1e9
+        )
+        self._kernel = DataFlowKernel(
+            Config(
+                executors=[self.executor],
+                run_dir=str(self.logs),
+                strategy="none",
+                usage_tracking=0,
+                initialize_logging=False,
+            )
+        )
+        self._apps = {
+            name: python_app(function, executors=[_LABEL], data_flow_kernel=self._kernel)
+            for name, function in by_value(trampoline).items()
+            if name in ("install", "store", "join", "call")
+        }
+        self._starting = threading.Lock()
+        self._finalizer = weakref.finalize(self, _close, self._kernel, handler, self.logs if self._own_logs else None)
+
+    def start(self, sites: Iterable[str]) -> None:
+        """Start those of the sites that have not been started.
+
+        Raises:
+            UnknownEndpoint: if the table has no such site.
+            LoginError: if there is no valid login for a site.
+        """
+        wanted = {name: self.site(name) for name in sites}
+        with self._starting:
+            missing = {name: site for name, site in wanted.items() if name not in self.executor.endpoints}
+            self.executor.add([make_endpoint(name, site) for name, site in missing.items()])
+
+    def site(self, name: str) -> Site:
+        """A site of the table.
+
+        Raises:
+            UnknownEndpoint: if the table has no such site.
+        """
+        if name not in self.table.sites:
+            raise UnknownEndpoint(f"There is no site {name!r}; {nearest(name, self.table.sites)}.", site=name)
+        return self.table.sites[name]
+
+    def install(self, site: str, files: Mapping[str, bytes]) -> Future[dict[str, Any]]:
+        """Put code on a site's scratch, and look what is installed there.
+
+        Files of more than a few MB go in parts, once the site is known to be usable and not to have them. The
+        future holds what `worker.trampoline.install` tells, and ``"error"``, a sentence, if the site cannot be used.
+        """
+        scratch = self.table.sites[site].scratch
+        small = {name: content for name, content in files.items() if len(content) <= _PART}
+        large = {name: content for name, content in files.items() if len(content) > _PART}
+        ready: Future[dict[str, Any]] = Future()
+
+        def judge(done: Future[dict[str, Any]]) -> None:
+            found = done.result()
+            error = None if "error" in found else mismatch(found, versions_here())
+            if error is not None:
+                found = {**found, "error": f"The site {site} cannot be used. {error}"}
+            missing = {} if "error" in found else {n: c for n, c in large.items() if n not in found["present"]}
+            if not missing:
+                ready.set_result(found)
+                return
+            joined = self._send_in_parts(site, missing)
+            joined.add_done_callback(lambda last: _pass_on(lambda: ready.set_result({**found, **last.result()}), ready))
+
+        installed = self._submit(site, "install", scratch, small, list(LOOKED_AT), list(large))
+        installed.add_done_callback(lambda done: _pass_on(lambda: judge(done), ready))
+        return ready
+
+    def _send_in_parts(self, site: str, files: Mapping[str, bytes]) -> Future[dict[str, Any]]:
+        scratch = self.table.sites[site].scratch
+        starts = {name: range(0, len(content), _PART) for name, content in files.items()}
+        stored = [
+            self._submit(site, "store", scratch, name, number, files[name][start : start + _PART])
+            for name in files
+            for number, start in enumerate(starts[name])
+        ]
+        return self._submit(site, "join", scratch, {name: len(begins) for name, begins in starts.items()}, *stored)
+
+    def call(
+        self, site: str, code: tuple[str, str], task: str, arguments: Mapping[str, Any], *inputs: Future[Any]
+    ) -> Future[Any]:
+        """Run a task of the worker code at a site, once the futures it depends on are there.
+
+        ``code`` is the archive's and the package's name. The future holds what the task returned, or
+        ``{"error": sentence}`` if the worker code is not at the site; it raises what Parsl raises if the task
+        was lost.
+        """
+        payload = pickle.dumps(dict(arguments), protocol=pickle.HIGHEST_PROTOCOL)
+        return self._submit(site, "call", self.table.sites[site].scratch, *code, task, payload, *inputs)
+
+    def _submit(self, site: str, app: str, *args: Any) -> Future[Any]:
+        future: Future[Any] = self._apps[app](*args, parsl_resource_specification={"endpoints": [site]})
+        return future
+
+    def close(self) -> None:
+        """Stop all sites; their workers are gone when this returns."""
+        self._finalizer()
+
+
+def _pass_on(act: Callable[[], None], outcome: Future[Any]) -> None:
+    """Act; what goes wrong is the outcome."""
+    try:
+        act()
+    except BaseException as error:
+        outcome.set_exception(error)
+
+
+def _log_to(path: Path) -> logging.Handler:
+    """Parsl's own set-up logs at DEBUG level, which formats the payload of every task, and leaves its file open."""
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(threadName)s %(name)s %(levelname)s: %(message)s"))
+    logger = logging.getLogger("parsl")
+    logger.addHandler(handler)
+    if logger.level == logging.NOTSET:
+        logger.setLevel(logging.INFO)
+    return handler
+
+
+def _close(kernel: DataFlowKernel, handler: logging.Handler, logs: Path | None) -> None:
+    if not kernel.cleanup_called:
+        kernel.cleanup()
+    logging.getLogger("parsl").removeHandler(handler)
+    handler.close()
+    if logs is not None:
+        shutil.rmtree(logs, ignore_errors=True)

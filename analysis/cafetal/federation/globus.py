@@ -1,0 +1,361 @@
+"""A Globus Compute endpoint as a Parsl executor: requests and answers in plain text, and a watchdog over both."""
+
+from __future__ import annotations
+
+import base64
+import inspect
+import json
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from typing import Any, Literal
+from uuid import UUID
+
+import cloudpickle
+import globus_sdk
+from globus_compute_sdk import Client
+from globus_compute_sdk.errors import TaskExecutionFailed
+from parsl.executors.base import ParslExecutor
+
+from cafetal.errors import (
+    CafetalError,
+    ConfigError,
+    RemoteCause,
+    SiteAway,
+    SiteError,
+    TaskTooLarge,
+    WorkerLost,
+    rebuild,
+)
+from cafetal.federation.apps import BY_VALUE, by_value
+from cafetal.federation.courier import BATCH_BYTES, Courier, Parcel
+from cafetal.federation.login import connect, refusal
+from cafetal.federation.pace import SERVICE
+from cafetal.federation.userendpoints import recall, remember
+from cafetal.federation.watchdog import Sighting, lost
+from cafetal.worker import trampoline
+
+logger = logging.getLogger(__name__)
+
+RESULT_LIMIT = 5_000_000
+"""Characters of an answer. The agents refuse more than 10 MiB."""
+_PATIENCE = 30.0
+"""Seconds for which tasks wait for an endpoint that has gone offline, before they are given back."""
+_SHORTEST_PERIOD = 5.0
+Trust = Literal["plain", "pickle"]
+
+
+class GlobusComputeEndpoint(ParslExecutor):  # type: ignore[misc]  # parsl comes without types
+    """One endpoint of Globus Compute, the successor of funcX.
+
+    Nothing that the endpoint sends is unpickled unless ``trust`` is ``"pickle"``: results are plain data (see
+    `worker.trampoline.encode`), and exceptions are made anew here from their type and message.
+
+    Args:
+        label: name of the endpoint in Parsl.
+        endpoint_id: its UUID.
+        workers: how many tasks it runs at a time, for policies.
+        rehearsal: folder of a rehearsal that stands for the cloud (see `login.connect`).
+        user_endpoint_config: values for the template of the endpoint.
+        resource_specification: for every task, as the endpoint's engine knows it.
+        trust: whether results may come as pickles, which can run any code here.
+
+    Raises:
+        SiteError: at `start`, if the service does not know the endpoint, or it is offline.
+        LoginError: at `start`, if there is no valid login.
+    """
+
+    def __init__(
+        self,
+        label: str,
+        endpoint_id: str | UUID,
+        *,
+        workers: int = 1,
+        rehearsal: str | None = None,
+        user_endpoint_config: Mapping[str, Any] | None = None,
+        resource_specification: Mapping[str, Any] | None = None,
+        trust: Trust = "plain",
+    ) -> None:
+        super().__init__()
+        self.label = label
+        self.endpoint_id = UUID(str(endpoint_id))
+        self.max_threads = workers
+        self.rehearsal, self.user_endpoint_config, self.trust = rehearsal, user_endpoint_config, trust
+        self.resource_specification = dict(resource_specification or {})
+        self.late_answers = 0
+        """Answers of tasks that had been given up."""
+        self._open: dict[Parcel, tuple[Future[Any], Callable[[Mapping[str, Any]], None]]] = {}
+        self._lock = threading.Lock()
+        self._sightings: deque[Sighting] = deque(maxlen=1000)
+        self._user_endpoint = recall(self.endpoint_id, user_endpoint_config)
+        self._unknown: UUID | None = None
+        self._offline_since: float | None = None
+        self._closed = threading.Event()
+
+    # --- Parsl's interface -------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Log in, look whether the endpoint is online, and register the function that serves our requests.
+
+        Raises:
+            LoginError, SiteError: see the class.
+        """
+        self._client = connect(self.rehearsal)
+        seen = self.look()
+        if seen is None or not seen.online:
+            why = "it is offline" if seen else "the service cannot be reached"
+            raise SiteError(f"The endpoint {self.endpoint_id} of {self.label} cannot be used: {why}.")
+        self.courier = Courier(
+            self.label,
+            self._client,
+            self.endpoint_id,
+            _registered(self._client),
+            self.user_endpoint_config,
+            self._answered,
+            self._fail,
+        )
+        self._watcher = threading.Thread(target=self._watch, daemon=True, name=f"watchdog of {self.label}")
+        self._watcher.start()
+        if self._user_endpoint is None:
+            # Its answer tells which user endpoint works for us; until then the watchdog sees the core endpoint alone.
+            self.submit(by_value(trampoline)["nothing"], {})
+
+    def submit(
+        self, func: Callable[..., Any], resource_specification: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> Future[Any]:
+        """Send a task. The future raises what the function raised, or why it could not run.
+
+        Raises:
+            ConfigError: if the resource specification is not plain data.
+            SiteError: if the endpoint has been offline for long, or is shut down.
+            TaskTooLarge: if its arguments are too large for the service.
+        """
+        return self.submit_watched(func, resource_specification, args, kwargs, lambda measures: None)
+
+    def submit_watched(
+        self,
+        func: Callable[..., Any],
+        resource_specification: Mapping[str, Any],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        watch: Callable[[Mapping[str, Any]], None],
+    ) -> Future[Any]:
+        """As `submit`; ``watch`` is told of measures and sizes (see `worker.trampoline.measured`)."""
+        request = self._request(func, args, kwargs)
+        if len(request) > BATCH_BYTES:
+            raise TaskTooLarge(
+                f"A task for {self.label} has {len(request) / 1e6:.1f} MB of arguments, and Globus Compute carries "
+                f"{BATCH_BYTES / 1e6:.0f} MB: put them into a file at the site, or make several tasks."
+            )
+        specification = {**self.resource_specification, **resource_specification}
+        try:
+            json.dumps(specification)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"The resource specification {specification} is not plain data: {error}.") from None
+        parcel = Parcel(request, specification)
+        future: Future[Any] = Future()
+        watch({"bytes_in": len(request)})
+        with self._lock:
+            if self._closed.is_set():
+                raise SiteError(f"{self.label} has been shut down.")
+            if self._offline_for(time.monotonic()) > _PATIENCE:
+                raise self._offline()
+            self._open[parcel] = future, watch
+        self.courier.post(parcel)
+        return future
+
+    def _request(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
+        asked: dict[str, Any] = {"limit": RESULT_LIMIT, "trust": self.trust == "pickle"}
+        if func.__module__ == BY_VALUE and not kwargs:
+            asked |= {"function": func.__name__, "args": trampoline.encode(list(args))}
+        else:
+            asked["pickle"] = base64.b64encode(cloudpickle.dumps((func, args, dict(kwargs)))).decode()
+        return json.dumps(asked)
+
+    def shutdown(self) -> None:
+        """Stop; tasks without an answer fail here, and may run on there."""
+        with self._lock:
+            self._closed.set()
+        for parcel in list(self._open):
+            self._fail(parcel, SiteError(f"{self.label} has been shut down."))
+        if hasattr(self, "courier"):
+            self.courier.close()
+            self._watcher.join(10)
+
+    # --- answers ---------------------------------------------------------------------------------------------
+
+    def _take(self, parcel: Parcel) -> tuple[Future[Any], Callable[[Mapping[str, Any]], None]] | None:
+        with self._lock:
+            return self._open.pop(parcel, None)
+
+    def _fail(self, parcel: Parcel, error: Exception) -> None:
+        taken = self._take(parcel)
+        if taken is not None:
+            taken[0].set_exception(error)
+
+    def _answered(self, parcel: Parcel, done: Future[str]) -> None:
+        taken = self._take(parcel)
+        if taken is None:
+            self.late_answers += 1  # the work was given to somebody else, or is not wanted any more
+            return
+        future, watch = taken
+        try:
+            future.set_result(self._read(done, watch))
+        except Exception as error:
+            future.set_exception(error)
+
+    def _read(self, done: Future[str], watch: Callable[[Mapping[str, Any]], None]) -> Any:
+        """The result in an answer; raises what the task raised, or what is wrong with the answer."""
+        if done.cancelled():
+            raise SiteAway(f"The answer of {self.label} was given up.")
+        error = done.exception()
+        if isinstance(error, TaskExecutionFailed):
+            text = str(error.remote_data).strip()
+            raise WorkerLost(f"A task was lost at {self.label}: {text.splitlines()[-1][:500]}", text=text[-5000:])
+        if error is not None:
+            raise SiteAway(f"The answer of {self.label} cannot be had ({type(error).__name__}: {str(error)[:200]}).")
+        try:
+            text = done.result()
+            answer = json.loads(text)
+            told = dict(answer.get("error") or {})
+            watch({"bytes_out": len(text), **_measures(answer.get("measures"))})
+        except (ValueError, TypeError, AttributeError) as garbled:
+            raise SiteError(f"{self.label} has sent an answer that is none of ours ({garbled}).") from None
+        if told:
+            cause = RemoteCause(f"\n{told.get('traceback')}")
+            raise rebuild(str(told.get("type")), str(told.get("message"))) from cause
+        if "too_large" in answer:
+            raise TaskTooLarge(
+                f"The result of a task at {self.label} has {answer['too_large'] / 1e6:.1f} MB, and Globus Compute "
+                f"carries {RESULT_LIMIT / 1e6:.0f} MB: leave it at the site, or return it in parts."
+            )
+        if "not_plain" in answer:
+            raise SiteError(
+                f"A task at {self.label} returned a {answer['not_plain']}, which only a pickle can carry, and a pickle "
+                "can run any code here. Return plain data, or say `trust: pickle` for this endpoint."
+            )
+        if "pickle" in answer and self.trust == "pickle":
+            return cloudpickle.loads(base64.b64decode(answer["pickle"]))
+        try:
+            return trampoline.decode(answer["result"])
+        except (ValueError, TypeError, KeyError) as garbled:
+            raise SiteError(f"{self.label} has sent a result that is none of ours ({garbled!r}).") from None
+
+    # --- watchdog --------------------------------------------------------------------------------------------
+
+    def look(self, endpoint: UUID | None = None) -> Sighting | None:
+        """Ask the service for the newest report of the endpoint (or of its user endpoint); ``None``: no answer.
+
+        Raises:
+            LoginError, SiteError: if the service refuses to tell.
+        """
+        SERVICE.wait()
+        try:
+            told = self._client.get_endpoint_status(str(endpoint or self.endpoint_id))
+        except globus_sdk.GlobusError as error:
+            if getattr(error, "http_status", None) == 404:
+                asked = endpoint or self.endpoint_id
+                raise SiteError(f"Globus Compute does not know the endpoint {asked} of {self.label}.") from None
+            login = refusal(error)
+            if login is not None:
+                raise login from None
+            return None
+        return Sighting(time.monotonic(), told.get("status") == "online", told.get("details") or {})
+
+    def look_closely(self) -> Sighting | None:
+        """The newest report of the user endpoint that does the work, or of the endpoint itself if there is none."""
+        seen = self._look_at_user_endpoint()
+        return seen if seen is not None and seen.online else self.look()
+
+    def _look_at_user_endpoint(self) -> Sighting | None:
+        told = self._client.worked_at
+        if told not in (None, self._user_endpoint, self._unknown):
+            self._user_endpoint = told
+            remember(self.endpoint_id, self.user_endpoint_config, told)
+        if self._user_endpoint is None:
+            return self.look()
+        try:
+            return self.look(self._user_endpoint)
+        except CafetalError:  # one from an earlier life, or not for us to ask: then its core endpoint must do
+            self._unknown, self._user_endpoint = self._user_endpoint, None
+            return self.look()
+
+    def _watch(self) -> None:
+        period = _SHORTEST_PERIOD
+        while not self._closed.wait(period):
+            if not self._open and self._offline_since is None:
+                continue
+            try:
+                period = max(_SHORTEST_PERIOD, self._watch_once() / 2)
+            except CafetalError as error:  # the service will not tell any more: nothing can be expected of it
+                for parcel in list(self._open):
+                    self._fail(parcel, error)
+            except Exception:
+                logger.exception("%s: the watchdog stumbled", self.label)
+
+    def _watch_once(self) -> float:
+        """Look once, give up what is lost, and return the seconds between two reports."""
+        seen = self._look_at_user_endpoint()
+        if seen is None:
+            return _SHORTEST_PERIOD  # the service does not answer, which says nothing of the endpoint
+        self._sightings.append(seen)
+        online = seen.online
+        if not online and self._user_endpoint is not None:
+            # A user endpoint may have ended for want of work; its core endpoint starts a new one when asked.
+            core = self.look()
+            if core is None:
+                return _SHORTEST_PERIOD
+            online = core.online
+        self._keep_back(online, seen.time)
+        accepted = {p.task: p.accepted for p in list(self._open) if p.task is not None and p.accepted is not None}
+        hopeless = lost(accepted, list(self._sightings))
+        for parcel in list(self._open):
+            if parcel.task in hopeless:
+                self._fail(parcel, SiteAway(f"{self.label} has lost a task: {hopeless[parcel.task]}."))
+        return seen.period
+
+    def _keep_back(self, online: bool, now: float) -> None:
+        """Do not send to an endpoint that is offline; give back what has waited for it long enough."""
+        if online:
+            self._offline_since = None
+            self.courier.hold(False)
+            return
+        self._offline_since = self._offline_since or now
+        self.courier.hold(True)
+        if self._offline_for(now) > _PATIENCE:
+            self.courier.drop_waiting()
+            for parcel in list(self._open):
+                self._fail(parcel, self._offline())
+
+    def _offline_for(self, now: float) -> float:
+        return 0.0 if self._offline_since is None else now - self._offline_since
+
+    def _offline(self) -> SiteError:
+        return SiteError(f"{self.label} has been offline for {self._offline_for(time.monotonic()):.0f} s.")
+
+
+def _measures(told: Any) -> dict[str, float]:
+    """Those measures that are numbers; what else a site may send is nothing to us."""
+    names = ("started", "finished", "cpu_seconds", "peak_memory", "job_ends")
+    return {name: told[name] for name in names if type((told or {}).get(name)) in (int, float)}
+
+
+_functions: dict[str, str] = {}
+_registering = threading.Lock()
+
+
+def _registered(client: Client) -> str:
+    """The id of the function that serves our requests, registered once in a process."""
+    source = inspect.getsource(trampoline)
+    with _registering:
+        if client.web_service_address not in _functions:
+            SERVICE.wait()
+            try:
+                registered = client.register_source_code(source, "serve", description="Serves requests of cafetal.")
+            except globus_sdk.GlobusError as error:
+                raise refusal(error) or SiteError(f"Globus Compute takes no function: {error}.") from None
+            _functions[client.web_service_address] = registered
+        return _functions[client.web_service_address]

@@ -1,0 +1,120 @@
+"""What differs between kinds of endpoints: how a task is measured, and what the endpoint tells of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from functools import cache
+from typing import Any
+
+from parsl.executors import HighThroughputExecutor, ThreadPoolExecutor
+from parsl.executors.base import ParslExecutor
+from parsl.executors.status_handling import BlockProviderExecutor
+from parsl.jobs.states import JobState
+from parsl.serialize import deserialize, serialize
+from parsl.serialize.facade import pack_buffers
+
+from cafetal.federation import packing
+from cafetal.federation.apps import by_value
+from cafetal.federation.telemetry import EndpointStatus
+from cafetal.federation.watchdog import Sighting
+from cafetal.worker import trampoline
+
+_NO_WARNING = 1 << 40
+"""Parsl warns of packed parts of more bytes than it is told."""
+Measure = Callable[[Mapping[str, Any]], None]
+
+
+def send(
+    endpoint: ParslExecutor,
+    func: Callable[..., Any],
+    specification: dict[str, Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    measure: Measure,
+) -> Future[Any]:
+    """Submit a task so that it is measured where it runs; ``measure`` is told before the future is done."""
+    if hasattr(endpoint, "submit_watched"):
+        future: Future[Any] = endpoint.submit_watched(func, specification, args, kwargs, measure)
+        return future
+    if isinstance(endpoint, ThreadPoolExecutor):  # nothing travels, so nothing needs to be packed
+        sent = endpoint.submit(trampoline.measured, specification, func, args, kwargs)
+        return _unpacked(sent, measure, lambda result: result)
+    run, measured = _by_value()
+    packed = pack_buffers([serialize(part, _NO_WARNING) for part in (measured, func, args, kwargs)])
+    measure({"bytes_in": len(packed)})
+    return _unpacked(endpoint.submit(run, specification, packed), measure, deserialize)
+
+
+@cache
+def _by_value() -> tuple[Callable[..., Any], Callable[..., Any]]:
+    return by_value(packing)["run_packed"], by_value(trampoline)["measured"]
+
+
+def _unpacked(sent: Future[Any], measure: Measure, unpack: Callable[[Any], Any]) -> Future[Any]:
+    """The future of the function's own result, for one of ``(result, measures)``."""
+    future: Future[Any] = Future()
+
+    def finish(done: Future[Any]) -> None:
+        try:
+            result, measures = done.result()
+            measure(measures)
+            result = unpack(result)
+        except BaseException as error:
+            future.set_exception(error)
+        else:
+            future.set_result(result)
+
+    sent.add_done_callback(finish)
+    return future
+
+
+def workers_of(endpoint: ParslExecutor) -> int:
+    """How many tasks an endpoint can run at once, as far as it says; 1 if it does not."""
+    try:
+        provider = endpoint.provider
+        return int(endpoint.workers_per_node * provider.nodes_per_block * max(1, provider.max_blocks))
+    except (AttributeError, NotImplementedError, TypeError):
+        return int(getattr(endpoint, "max_threads", 1))
+
+
+def look_at(endpoint: ParslExecutor, *, started: bool, broken: Exception | None) -> EndpointStatus:
+    """What an endpoint tells of itself."""
+    kind = type(endpoint).__name__
+    if broken is not None:
+        return EndpointStatus(endpoint.label, kind, alive=False, error=str(broken))
+    if not started:
+        return EndpointStatus(endpoint.label, kind, alive=None)
+    if hasattr(endpoint, "look_closely"):
+        return _from_agent(endpoint.label, endpoint.look_closely())
+    told: dict[str, Any] = {"report_age": 0.0}
+    if isinstance(endpoint, HighThroughputExecutor):
+        managers = endpoint.connected_managers()
+        told["workers"] = sum(manager["worker_count"] for manager in managers)
+        told["idle"] = sum(max(0, manager["worker_count"] - manager["tasks"]) for manager in managers)
+        told["queued"] = max(0, endpoint.outstanding() - sum(manager["tasks"] for manager in managers))
+    elif isinstance(endpoint, ThreadPoolExecutor):
+        told["workers"] = endpoint.max_threads
+    if isinstance(endpoint, BlockProviderExecutor):
+        states = [status.state for status in endpoint.status().values()]
+        told["blocks"] = sum(state in (JobState.RUNNING, JobState.PENDING) for state in states)
+    return EndpointStatus(endpoint.label, kind, alive=not getattr(endpoint, "bad_state_is_set", False), **told)
+
+
+def _from_agent(name: str, seen: Sighting | None) -> EndpointStatus:
+    kind = "globus_compute"
+    if seen is None:
+        return EndpointStatus(name, kind, alive=None, error="the service does not answer")
+    report = seen.report
+    nodes: Mapping[str, Any] = report.get("node_info") or {}
+    return EndpointStatus(
+        name,
+        kind,
+        alive=seen.online,
+        workers=report.get("total_workers"),
+        idle=report.get("idle_workers"),
+        queued=report.get("pending_tasks"),
+        blocks=len(nodes) if "node_info" in report else None,
+        report_age=seen.period if seen.online else None,
+        error="" if seen.online else "offline",
+    )

@@ -1,0 +1,112 @@
+"""Who is there: whether sites answer, how many workers they have, and what is installed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future, wait
+from concurrent.futures import TimeoutError as FutureTimeout
+from dataclasses import dataclass, field
+from typing import Any
+
+from cafetal.config import GlobusEndpoint
+from cafetal.errors import CafetalError
+from cafetal.federation.compatibility import differences, versions_here
+from cafetal.federation.federation import Federation
+from cafetal.federation.telemetry import EndpointStatus
+
+
+@dataclass(frozen=True, slots=True)
+class SiteStatus:
+    """What is known of one site at one moment."""
+
+    name: str
+    endpoint: str
+    """Its kind."""
+    alive: bool
+    """A task sent there came back."""
+    workers: int
+    """As the site table says."""
+    workers_connected: int | None = None
+    """As the endpoint says; ``None`` if it does not."""
+    host: str = ""
+    software: dict[str, str] = field(default_factory=dict)
+    """Versions of Python and of the packages that a site needs; empty where one is missing."""
+    cpus: int | None = None
+    memory: int | None = None
+    """Bytes, of the machine that answered."""
+    scratch_free: int | None = None
+    """Bytes."""
+    walltime_left: float | None = None
+    """Seconds until the batch system ends the job that answered."""
+    remarks: tuple[str, ...] = ()
+    """What is other than here, and does no harm."""
+    error: str = ""
+    """Why it cannot be used."""
+
+    @property
+    def usable(self) -> bool:
+        """Whether a run could go there."""
+        return self.alive and not self.error
+
+
+def ask_sites(federation: Federation, names: Sequence[str], timeout: float = 90) -> list[SiteStatus]:
+    """Start sites and have each answer one task; wait ``timeout`` seconds at most for all of them together.
+
+    Raises:
+        UnknownEndpoint: if the table has no such site.
+    """
+    asked: dict[str, Future[Any] | Exception] = {}
+    for name in names:
+        try:
+            federation.start([name])
+        except CafetalError as error:
+            asked[name] = error
+    asked |= {name: federation.install(name, {}) for name in names if name not in asked}
+    wait([answer for answer in asked.values() if isinstance(answer, Future)], timeout=timeout)
+    return [_status(federation, name, asked[name], timeout) for name in names]
+
+
+def look_at_sites(federation: Federation, names: Sequence[str]) -> list[EndpointStatus]:
+    """What the agents of sites report, without sending a task; sites that only live with a run are not started.
+
+    Raises:
+        UnknownEndpoint: if the table has no such site.
+    """
+    agents = [n for n in names if isinstance(federation.site(n).endpoint, GlobusEndpoint)]
+    federation.start(agents)
+    known = federation.executor.endpoints
+    return [
+        federation.executor.get_endpoint_status(name)
+        if name in known
+        else EndpointStatus(name, federation.site(name).endpoint.kind, alive=None, error="starts with a run")
+        for name in names
+    ]
+
+
+def _status(federation: Federation, name: str, answer: Future[Any] | Exception, timeout: float) -> SiteStatus:
+    site = federation.table.sites[name]
+    found: dict[str, Any] = {}
+    try:
+        if isinstance(answer, Exception):
+            raise answer
+        found = dict(answer.result(timeout=0))
+        error = found.pop("error", "")
+    except FutureTimeout:
+        error = f"no answer within {timeout:.0f} s"
+    except Exception as reason:
+        error = str(reason)
+    machine = found.pop("machine", {})
+    found.pop("present", None)
+    host = found.pop("host", "")
+    return SiteStatus(
+        name=name,
+        endpoint=site.endpoint.kind,
+        alive=isinstance(answer, Future) and answer.done() and answer.exception() is None,
+        workers=site.workers,
+        workers_connected=federation.executor.get_endpoint_status(name).workers if found else None,
+        host=host,
+        software=found,
+        remarks=tuple(differences(found, versions_here())) if found else (),
+        error=error,
+        **machine,
+    )
