@@ -1,0 +1,1 @@
+"""A whole federation on one machine: data to try things on, laid out over sites."""
