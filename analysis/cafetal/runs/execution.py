@@ -1,0 +1,425 @@
+"""A plan, carried out: tasks go where the scheduler says, the reduce trees grow there, the roots come home.
+
+The loop below runs in the thread that called the executor. Parsl's callbacks only put events into a queue, so
+nothing here needs a lock.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, wait
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import cloudpickle
+
+from cafetal.errors import CafetalError, EventsLost, LoginError, RunInterrupted
+from cafetal.federation.federation import Federation
+from cafetal.planning import events
+from cafetal.planning.ledger import Ledger
+from cafetal.planning.recovery import TRIES
+from cafetal.planning.scheduler import Scheduler
+from cafetal.runs import messages
+from cafetal.runs.fetching import fetch
+from cafetal.runs.interrupts import interrupts
+from cafetal.runs.journal import Journal
+from cafetal.runs.lookout import Lookout, drained
+from cafetal.runs.merging import merge
+from cafetal.runs.plan import Plan
+from cafetal.runs.record import RunRecord
+from cafetal.runs.settling import lost_task, settle
+from cafetal.runs.shipping import Shipment, install
+from cafetal.runs.trees import Merge, Trees
+from cafetal.worker import partials
+from cafetal.worker.chunksets import ChunkSet
+from cafetal.worker.failures import Failure, Kind, describe
+from cafetal.worker.names import site_names
+
+Event = tuple[Literal["ready", "report", "map", "reduce", "part", "interrupt", "stop"], Any, Any]
+_TICK = 1.0
+
+
+class Execution:
+    """One run of one plan. Use it once.
+
+    Args:
+        federation: starts sites when the scheduler asks for them.
+        shipment: the code, with the function that processes a work item.
+        scheduler: decides; it knows the plan's sites.
+        run: name of the run's folder at the sites.
+        fan_in: how many partials one reduce merges.
+        compression: LZ4 level for partials that come home; ``None`` for none.
+        may_skip: whether a failure of the data or of the user's code may leave its chunks out.
+        keep_going: whether a bundle goes on after the user's code has failed on a chunk.
+        watch: called with the record whenever something has come back.
+        folder: where the run's journal goes, and where the user names sites that are to be drained.
+    """
+
+    def __init__(
+        self,
+        federation: Federation,
+        shipment: Shipment,
+        plan: Plan,
+        scheduler: Scheduler,
+        *,
+        run: str,
+        record: RunRecord,
+        fan_in: int = 16,
+        compression: int | None = 1,
+        may_skip: Callable[[Failure], bool] = lambda failure: False,
+        keep_going: bool = False,
+        watch: Callable[[RunRecord], None] = lambda record: None,
+        journal: Journal | None = None,
+        folder: Path | None = None,
+    ) -> None:
+        self.federation, self.shipment, self.plan, self.run_id = federation, shipment, plan, run
+        self.scheduler, self.record, self.compression, self.watch = scheduler, record, compression, watch
+        self.may_skip, self.keep_going = may_skip, keep_going
+        self.journal, self.folder = journal or Journal(), folder
+        self.ledger = Ledger(plan.chunks)
+        self.given_up = ChunkSet()
+        self.waits: dict[str, float] = {}
+        """Seconds until each site answered."""
+        self.trees = Trees(fan_in, record, self._submit_reduce, self._site_lost)
+        self._began = time.monotonic()
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._sent: dict[int, tuple[events.Assign, Future[Any]]] = {}
+        self._committed: list[tuple[str, ChunkSet]] = []
+        self._failed: dict[int, Failure] = {}
+        self._asked: dict[str, float] = {}
+        self._lost: dict[str, Failure] = {}
+        self._drained: frozenset[str] = frozenset()
+        self._redone = 0
+        self._ticked = 0.0
+        self._lookout = Lookout(federation, lambda *told: self._events.put(("report", told[0], told[1:])))
+        record.events_planned = plan.events
+        record.chunks_planned = len(plan.chunks)
+        record.holders = {lfn: frozenset(sites) for lfn, sites in plan.replicas.items()}
+
+    # --- the run ---------------------------------------------------------------------------------------
+
+    def execute(self) -> Any:
+        """Run to the end and return the merged result; ``None`` if there is nothing to merge.
+
+        What could not be processed is in ``record.given_up``; after Ctrl-C the result holds what was finished.
+
+        Raises:
+            ProcessorError: as soon as the user's code has failed.
+            RunInterrupted: at the second Ctrl-C.
+            EventsLost: if the chunks in the result are not those that the account says.
+        """
+        with interrupts(lambda: self._events.put(("interrupt", None, None))):
+            try:
+                self._tell(events.WorkAdded(self._now(), tuple(self.plan.chunks)))
+                result = self._run()
+            except BaseException:
+                self._clean(patience=3)
+                raise
+            finally:
+                self._lookout.close()
+                self.journal.close()
+            self._clean(patience=30)
+            return result
+
+    def _run(self) -> Any:
+        while True:
+            while not self.scheduler.done:
+                self._take_event()
+            home = self._bring_home(self._finish_trees())
+            lost = self.ledger.planned.minus(self.given_up)
+            for reference, _ in home.values():
+                lost = lost.minus(ChunkSet.parse(reference["chunks"]))
+            if not lost or self.record.interrupted:
+                result = merge(home, self.ledger, self.record, self.given_up)
+                self.watch(self.record)
+                return result
+            self._redone += 1
+            if self._redone == TRIES:
+                raise EventsLost(f"The partials of the chunks {lost} were lost at the sites {TRIES} times.")
+            self._redo(lost)
+
+    def _now(self) -> float:
+        return time.monotonic() - self._began
+
+    def _take_event(self) -> None:
+        """Wait for one event, or a while, and act on it."""
+        if self._now() - self._ticked >= _TICK:
+            self._ticked = self._now()
+            self._drain()
+            self._tell(events.Tick(self._ticked))
+        try:
+            kind, key, result = self._events.get(timeout=_TICK)
+        except queue.Empty:
+            return
+        if kind == "ready":
+            self._site_ready(key, result)
+        elif kind == "report":
+            self._site_reports(key, *result)
+        elif kind == "map":
+            self._map_done(key, result)
+        elif kind == "reduce":
+            self._note("reduce", result)
+            self.trees.ended(key, result)
+        elif kind == "interrupt":
+            self._interrupt()
+        elif kind == "stop":
+            raise result
+        self.watch(self.record)
+
+    def _interrupt(self) -> None:
+        """The first Ctrl-C drops what has not been sent; the second one does not wait for the rest."""
+        if self.record.interrupted:
+            raise RunInterrupted("Stopped at once; nothing of this run was kept.")
+        self.record.interrupted = True
+        self._tell(events.Stop(self._now()))
+
+    # --- the scheduler -----------------------------------------------------------------------------------
+
+    def _tell(self, event: events.Event) -> None:
+        """Have the scheduler decide, and do what it says."""
+        decided = self.scheduler.handle(event)
+        self.journal.note(self._now(), event, decided)
+        end = self.scheduler.state.end
+        self.record.seconds_left = None if end is None else max(0.0, end - self._now())
+        for each in decided:
+            if isinstance(each, events.Assign):
+                self._send(each)
+            elif isinstance(each, events.Commit):
+                self._commit(each)
+            elif isinstance(each, events.Split):
+                self._split(each)
+            elif isinstance(each, events.GiveUp):
+                self._give_up(each)
+            # Parsl's executors cannot cancel what was sent: what is discarded runs on, and counts for nothing.
+        self._ask([each.site for each in decided if isinstance(each, events.Ask)])
+
+    def _ask(self, sites: Sequence[str]) -> None:
+        """Start sites, side by side, and have them answer."""
+        if sites:
+            self.federation.start(sites)
+        for site in sites:
+            self._asked[site] = self._now()
+            install(self.federation, site, self.shipment).add_done_callback(partial(self._answered, site))
+
+    def _answered(self, site: str, done: Future[Any]) -> None:
+        self._events.put(("ready", site, done.result()))
+
+    def _site_ready(self, site: str, result: Any) -> None:
+        if isinstance(result, Exception):
+            self._lost[site] = {**lost_task(result, site), "kind": "site"}
+            self.record.failures.append(self._lost[site])
+            self._tell(events.SiteLost(self._now(), site, str(result)))
+            return
+        self.waits.setdefault(site, self._now() - self._asked[site])
+        self._lookout.add(site)
+        self._tell(events.SiteReport(self._now(), site, self.federation.table.sites[site].workers))
+
+    def _site_reports(self, site: str, workers: int, walltime_left: float | None) -> None:
+        if self.scheduler.state.sites[site].ready:
+            ends = None if walltime_left is None else self._now() + walltime_left
+            self._tell(events.SiteReport(self._now(), site, workers, ends))
+
+    def _site_lost(self, site: str, reason: str) -> None:
+        self._tell(events.SiteLost(self._now(), site, reason))
+
+    def _drain(self) -> None:
+        """Take note of sites that the user has drained, or has taken back."""
+        named = drained(self.folder) & self.scheduler.state.sites.keys()
+        for site in named ^ self._drained:
+            self._tell(events.SiteDrained(self._now(), site, site in named))
+        self._drained = named
+
+    def _split(self, told: events.Split) -> None:
+        self.plan.cut(told.chunk, told.parts)
+        self.ledger.cut(told.chunk, told.parts)
+        self.record.chunks_planned += len(told.parts) - 1
+
+    def _give_up(self, told: events.GiveUp) -> None:
+        if self.record.interrupted:
+            return
+        ids = ChunkSet.of(told.chunks)
+        self.given_up = self.given_up.union(ids)
+        otherwise = self._lost.get(told.site) or _drained_site(told.site)
+        reasons: dict[int, tuple[Failure, list[int]]] = {}
+        for i in told.chunks:
+            failure = self._failed.get(i, otherwise)
+            reasons.setdefault(id(failure), (failure, []))[1].append(i)
+        self.record.given_up += [
+            {**failure, "chunks": str(ChunkSet.of(numbers))} for failure, numbers in reasons.values()
+        ]
+
+    def _call(
+        self,
+        site: str,
+        task: str,
+        arguments: Mapping[str, Any],
+        *inputs: Future[Any],
+        on_loss: Callable[[Exception], Any],
+    ) -> Future[Any]:
+        """A task at a site, settled. What the user must mend, and no other site can help with, stops the run."""
+
+        def lost(error: Exception) -> Any:
+            if isinstance(error, LoginError):
+                self._events.put(("stop", None, error))
+            return on_loss(error)
+
+        return settle(self.federation.call(site, self.shipment.code, task, arguments, *inputs), lost)
+
+    # --- map -------------------------------------------------------------------------------------------
+
+    def _send(self, told: events.Assign) -> None:
+        site, number = told.site, told.task
+        chunks = str(ChunkSet.of(chunk.id for chunk in told.chunks))
+        pfns = {chunk.lfn: self.plan.pfn(chunk.lfn, site, told.source) for chunk in told.chunks}
+        arguments = {
+            "run": self.run_id,
+            "site": site,
+            "name": f"{site}.map-{number}",
+            "function": self.shipment.function,
+            "archive": self.shipment.modules,
+            "items": cloudpickle.dumps([(chunk.id, self.plan.items[chunk.id]) for chunk in told.chunks]),
+            "chunks": chunks,
+            "names": site_names(self.federation.table.sites[site].pfn, pfns),
+            "keep_going": self.keep_going,
+        }
+        future = self._call(
+            site,
+            "map",
+            arguments,
+            on_loss=lambda error: {"partial": None, "failures": [lost_task(error, site, chunks)]},
+        )
+        self._sent[number] = told, future
+        if told.reason.rule == "retry":
+            self.record.retries += 1
+        future.add_done_callback(lambda done: self._events.put(("map", number, done.result())))
+
+    def _map_done(self, number: int, result: Mapping[str, Any]) -> None:
+        told, _ = self._sent[number]
+        self._note("map", result)
+        self.record.failures.extend(result["failures"])
+        failed: list[tuple[Kind, tuple[int, ...]]] = []
+        for failure in result["failures"]:
+            if failure["kind"] == "processor" and not self.may_skip(failure):
+                raise messages.processor_error(failure)
+            ids = tuple(ChunkSet.parse(failure["chunks"]))
+            self._failed.update(dict.fromkeys(ids, failure))
+            failed.append((failure["kind"], ids))
+        for lfn, size in result.get("read", {}).items():
+            sizes = self.record.read.setdefault(lfn, {})
+            sizes[told.site] = sizes.get(told.site, 0) + size
+        read = sum(result.get("read", {}).values())
+        seconds = result.get("seconds", 0.0)
+        self.record.site_seconds[told.site] += seconds
+        self._tell(events.TaskEnded(self._now(), number, seconds, read, tuple(failed)))
+        self._sent.pop(number)
+
+    def _commit(self, told: events.Commit) -> None:
+        assigned, future = self._sent[told.task]
+        ids = ChunkSet.of(told.chunks)
+        done = self.ledger.events(ids)
+        self.record.events_done += done
+        self.record.site_events[assigned.site] += done
+        self._committed.append((assigned.site, ids))
+        self.trees.add(assigned.site, future)
+
+    def _redo(self, lost: ChunkSet) -> None:
+        """Process again what was in partials that are gone."""
+        self.record.events_done -= self.ledger.events(lost)
+        for site, ids in self._committed_at(lost).items():
+            failure = self._lost.get(site)
+            reason = messages.reason(failure) if failure else "it was damaged or removed"
+            error = partials.PartialLost(f"A partial of the site {site} is gone: {reason}.")
+            why: Failure = {**describe(error, site=site, chunks=str(ids)), "kind": "partial"}
+            self._failed.update(dict.fromkeys(ids, why))
+            chunks = tuple(self.ledger.chunks[i] for i in ids)
+            self._tell(events.PartialLost(self._now(), site, chunks))
+
+    def _committed_at(self, lost: ChunkSet) -> dict[str, ChunkSet]:
+        """Where these chunks were processed; they are no longer booked there."""
+        found: dict[str, ChunkSet] = {}
+        left: list[tuple[str, ChunkSet]] = []
+        for site, ids in self._committed:
+            kept = ids.minus(lost)
+            gone = ids.minus(kept)
+            if gone:
+                found[site] = found.get(site, ChunkSet()).union(gone)
+            if kept:
+                left.append((site, kept))
+        self._committed = left
+        return found
+
+    # --- reduce ----------------------------------------------------------------------------------------
+
+    def _submit_reduce(self, merge: Merge, inputs: Sequence[Future[Any]]) -> None:
+        name = f"{merge.site}.reduce-{self._redone}-{merge.reduce.node}"
+        arguments = {"run": self.run_id, "site": merge.site, "name": name, "archive": self.shipment.modules}
+        future = self._call(
+            merge.site,
+            "reduce",
+            arguments,
+            *inputs,
+            on_loss=lambda error: {"partial": None, "lost": [], "failure": lost_task(error, merge.site)},
+        )
+        future.add_done_callback(lambda done: self._events.put(("reduce", merge, done.result())))
+
+    def _finish_trees(self) -> dict[str, partials.Reference]:
+        """The root of every site's tree, when all its reduces are done."""
+        ends = self.trees.finish()
+        while self.trees.busy:
+            self._take_event()
+        return self.trees.references(ends)
+
+    # --- home ------------------------------------------------------------------------------------------
+
+    def _bring_home(self, roots: Mapping[str, partials.Reference]) -> dict[str, tuple[partials.Reference, bytes]]:
+        """Fetch one partial a site. One that cannot be had any more is lost, and its site with it."""
+        home: dict[str, tuple[partials.Reference, bytes]] = {}
+        for site in self._in_order(roots):
+            reference = roots[site]
+            try:
+                home[site] = (reference, self._fetch(site, reference))
+            except CafetalError:
+                raise  # of an event that came in meanwhile, such as the second Ctrl-C
+            except Exception as error:
+                self.trees.forget(site)
+                self._lost[site] = lost_task(error, site, reference["chunks"])
+                self.record.failures.append(self._lost[site])
+                self._site_lost(site, str(error))
+        return home
+
+    def _in_order(self, names: Iterable[str]) -> list[str]:
+        """As in the site table, so that the same run gives the same sums."""
+        known = set(names)
+        return [name for name in self.federation.table.sites if name in known]
+
+    def _fetch(self, site: str, reference: partials.Reference) -> bytes:
+        def ask(request: Mapping[str, Any]) -> Future[Any]:
+            future = self._call(site, "fetch", {"run": self.run_id, **request}, on_loss=lambda error: error)
+            future.add_done_callback(lambda _: self._events.put(("part", None, None)))
+            return future
+
+        return fetch(reference, site, ask, self._take_event, compression=self.compression, record=self.record)
+
+    def _clean(self, patience: float, keep_days: float = 14) -> None:
+        """Remove what this run left on the scratches; a site that does not answer in so many seconds keeps it."""
+        arguments = {"run": self.run_id, "keep_days": keep_days}
+        futures = [
+            settle(self.federation.call(name, self.shipment.code, "clean", arguments), lambda error: None)
+            for name, state in self.scheduler.state.sites.items()
+            if state.ready and state.lost is None
+        ]
+        wait(futures, timeout=patience)
+
+    def _note(self, task: str, result: Mapping[str, Any]) -> None:
+        self.record.tasks[task] += 1
+        self.record.bytes_in["references"] += len(json.dumps(result))
+
+
+def _drained_site(site: str) -> Failure:
+    """For work that nobody has tried, as only a drained site holds it."""
+    error = CafetalError(f"The site {site} was drained, and no other holds these data.")
+    return {**describe(error, site=site), "kind": "site"}

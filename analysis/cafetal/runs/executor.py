@@ -1,0 +1,329 @@
+"""`MultiSiteExecutor`: what coffea's Runner is given, and answers both of its calls."""
+
+from __future__ import annotations
+
+import functools
+import time
+import uuid
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from coffea.processor import accumulate
+from coffea.processor.accumulator import set_accumulator
+from coffea.processor.executor import ExecutorBase, FileMeta, Runner, WorkItem
+
+from cafetal.catalog import FilesetCatalog
+from cafetal.config import SiteTable, load_sites
+from cafetal.errors import CafetalError, ConfigError, RunInterrupted
+from cafetal.extensions import find_policy
+from cafetal.federation.federation import Federation
+from cafetal.fileset import Fileset, load
+from cafetal.planning.routing import RoutingPolicy
+from cafetal.runs import messages
+from cafetal.runs.execution import Execution
+from cafetal.runs.experience import keep, load_experience
+from cafetal.runs.filecache import FileCache
+from cafetal.runs.inspection import Answer, Question, inspect
+from cafetal.runs.journal import JOURNAL, Journal
+from cafetal.runs.lookout import forget_drained
+from cafetal.runs.plan import make_plan
+from cafetal.runs.progress import show_progress
+from cafetal.runs.record import RunRecord
+from cafetal.runs.scheduling import make_dispatcher, make_scheduler
+from cafetal.runs.session import Session
+from cafetal.runs.shipping import pack_function, pack_worker
+from cafetal.worker.failures import Failure
+
+_LINGER = 120.0
+"""Seconds for which sites are kept after files were counted: the work on them usually follows at once."""
+
+
+class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes are Any to mypy
+    """A coffea executor that runs every chunk at a site that holds a replica of its file.
+
+    ::
+
+        fileset = cafetal.load("datasets/dimuon.json")
+        run = processor.Runner(executor=MultiSiteExecutor("config/sites.yaml", fileset=fileset))
+        out = run(fileset.for_runner(), Processor())
+
+    Sites start when they are first needed and stop when the output is there; inside ``with executor:`` they
+    stay until its end. ``executor.record`` tells what happened in the last run.
+
+    Args:
+        sites: the site table, or the path of its file.
+        fileset: knows the replicas of each LFN; without it every file must be named by a PFN that begins as
+            those of a site do, or have a default placement.
+        policy: routing policy; by default the one of the site table.
+        fan_in: how many partials one reduce merges.
+        bundle_events: how many events one task should take; by default as many as it can process in
+            ``routing.bundle_seconds`` of the site table.
+        folder: where the journal of the run goes; sites that are named in the file ``drained`` there get no more
+            tasks.
+        logs: folder for Parsl's logs.
+        status: show progress.
+        unit, desc, compression, function_name: as of all coffea executors; ``compression`` is the LZ4 level of
+            what travels to this machine.
+        session: shared by copies; not for users.
+
+    Raises:
+        ConfigError, FilesetError: if what is given cannot be used.
+    """
+
+    def __init__(
+        self,
+        sites: str | Path | Mapping[str, Any] | SiteTable,
+        *,
+        fileset: str | Path | Mapping[str, Any] | Fileset | None = None,
+        policy: str | RoutingPolicy | None = None,
+        fan_in: int = 16,
+        bundle_events: int | None = None,
+        folder: str | Path | None = None,
+        logs: str | Path | None = None,
+        status: bool = True,
+        unit: str = "items",
+        desc: str = "Processing",
+        compression: int | None = 1,
+        function_name: str | None = None,
+        session: Session | None = None,
+    ) -> None:
+        super().__init__(status=status, unit=unit, desc=desc, compression=compression, function_name=function_name)
+        if fan_in < 2:
+            raise ConfigError(f"fan_in is {fan_in}; a reduce must merge 2 partials at least.")
+        # ExecutorBase.copy makes a new one from __dict__, so this holds the arguments under their names only.
+        self.sites = load_sites(sites)
+        self.fileset = None if fileset is None else load(fileset)
+        self.policy = find_policy(policy or self.sites.policy)
+        self.fan_in = fan_in
+        self.bundle_events = bundle_events
+        self.folder = None if folder is None else Path(folder)
+        self.logs = logs
+        self.session = session or Session()
+        if self.fileset is not None:
+            catalog = self._catalog()
+            self.fileset.locate = lambda lfn: list(catalog.replicas(lfn).values())
+
+    @property
+    def record(self) -> RunRecord | None:
+        """What happened in the last run; ``None`` before the first."""
+        return self.session.record
+
+    def __enter__(self) -> MultiSiteExecutor:
+        self.session.held = True
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop the sites that are running."""
+        self.session.held = False
+        self.session.close_if_idle()
+
+    def __call__(
+        self, items: Iterable[Any], function: Callable[[Any], Any], accumulator: Any
+    ) -> tuple[Any, int | BaseException]:
+        """Answer Runner: the metadata of files (a set of FileMeta), or the merged output of work items.
+
+        Returns ``(accumulator, 0)``, or ``(what could be done, the error)``.
+
+        Raises:
+            CafetalError: if nothing could be done, or it would be wrong.
+        """
+        items = list(items)
+        if not items:
+            return accumulator, 0
+        try:
+            if isinstance(items[0], FileMeta):
+                with self.session.use(self._make_federation, linger=_LINGER) as federation:
+                    return self._inspect(federation, items, function, accumulator)
+            if isinstance(items[0], WorkItem):
+                with self.session.use(self._make_federation) as federation:
+                    return self._process(federation, items, function, accumulator)
+        except RunInterrupted:
+            raise
+        except KeyboardInterrupt:
+            raise RunInterrupted("Stopped before any work was done.") from None
+        raise ConfigError(
+            f"MultiSiteExecutor runs coffea's FileMeta and WorkItem, which name a file; it was given "
+            f"{type(items[0]).__name__}."
+        )
+
+    def _catalog(self) -> FilesetCatalog:
+        return FilesetCatalog(self.sites, self.fileset)
+
+    def _make_federation(self) -> Federation:
+        return Federation(self.sites, policy=self.policy, logs=self.logs)
+
+    # --- metadata ----------------------------------------------------------------------------------------
+
+    def _inspect(
+        self, federation: Federation, metas: Sequence[FileMeta], function: Callable[[Any], Any], accumulator: Any
+    ) -> tuple[Any, int | BaseException]:
+        request = _RunnerCall.read(function)
+        catalog = self._catalog()
+        questions = []
+        # A set has another order in every process; the same run should do the same things.
+        for meta in sorted(metas, key=lambda meta: (meta.dataset, str(meta.filename))):
+            lfn = str(meta.filename)
+            questions.append(
+                Question(
+                    lfn=lfn,
+                    treename=str(meta.treename),
+                    replicas=catalog.replicas(lfn),
+                    declared=self.fileset.file(lfn, str(meta.treename)) if self.fileset else None,
+                    format=request.format,
+                    options=request.options,
+                )
+            )
+        shipment = pack_function(request.inner) if request.ask_function else pack_worker()
+        federation.start({site for question in questions for site in question.replicas})
+        answers = inspect(federation, shipment, questions, self.policy, FileCache())
+        bad = {q.key: answers[q.key].failures[-1] for q in questions if answers[q.key].record is None}
+        refused = [failure for failure in bad.values() if not request.may_skip(failure)]
+        if refused:
+            raise messages.unreadable(refused, "opened")
+        keys = {meta: (str(meta.filename), str(meta.treename)) for meta in metas}
+        self.session.unreadable += [(meta.dataset, bad[key]) for meta, key in keys.items() if key in bad]
+        for failure in bad.values():
+            _warn_left_out(failure)
+        found = {_populated(meta, answers[key]) for meta, key in keys.items()}
+        return accumulate([set_accumulator(found - {None}), accumulator]), 0
+
+    # --- work --------------------------------------------------------------------------------------------
+
+    def _process(
+        self, federation: Federation, items: Sequence[WorkItem], function: Callable[[Any], Any], accumulator: Any
+    ) -> tuple[Any, int | BaseException]:
+        request = _RunnerCall.read(function)
+        record = self.session.record = RunRecord()
+        datasets = {item.dataset for item in items}
+        record.skipped.extend(failure for dataset, failure in self.session.unreadable if dataset in datasets)
+        self.session.unreadable = [pair for pair in self.session.unreadable if pair[0] not in datasets]
+        plan = make_plan(items, self._catalog(), self.sites)
+        shipment = pack_function(request.inner)
+        code = self.session.code_hash = shipment.code_hash
+        experience = load_experience()
+        scheduler = make_scheduler(plan, make_dispatcher(plan, self.policy, self.bundle_events), experience, code)
+        run = uuid.uuid4().hex[:12]
+        journal = Journal(None if self.folder is None else self.folder / JOURNAL)
+        forget_drained(self.folder)
+        journal.begin(run, type(self.policy).__name__, plan.chunks)
+        with show_progress(self.desc, enabled=self.status) as watch:
+            execution = Execution(
+                federation,
+                shipment,
+                plan,
+                scheduler,
+                run=run,
+                record=record,
+                fan_in=self.fan_in,
+                compression=self.compression,
+                may_skip=request.may_skip,
+                keep_going=bool(request.skip),
+                watch=watch,
+                journal=journal,
+                folder=self.folder,
+            )
+            try:
+                merged = execution.execute()
+            except BaseException:
+                # Tasks that are under way would occupy the workers of a next run.
+                self.session.dirty = True
+                raise
+            finally:
+                record.ended = time.time()
+                experience = load_experience()  # other runs may have written meanwhile
+                experience.learn(code, scheduler.state.rates, execution.waits)
+                keep(experience)
+        error = self._outcome(request, record)
+        if merged is None and error is not None:
+            raise error
+        if isinstance(merged, dict):
+            merged["processed"] = {plan.items[i] for i in execution.ledger.whole()}
+        return accumulate([merged, accumulator]), error or 0
+
+    def _outcome(self, request: _RunnerCall, record: RunRecord) -> CafetalError | None:
+        """What Runner must be told besides the output; what the user allowed to skip is a warning."""
+        refused = []
+        for failure in record.given_up:
+            if request.may_skip(failure):
+                record.skipped.append(failure)
+                _warn_left_out(failure)
+            else:
+                refused.append(failure)
+        if record.interrupted:
+            return RunInterrupted(
+                f"Interrupted: the output holds {record.events_counted:,} of {record.events_planned:,} events."
+            )
+        return messages.unreadable(refused, "processed") if refused else None
+
+
+@dataclass(frozen=True, slots=True)
+class _RunnerCall:
+    """What Runner put into the function it gives to an executor, as far as we need to know it.
+
+    Runner wraps its function into ``automatic_retries``, which retries at the same replica and skips bad files
+    with a warning on the worker, where nobody sees it. We take the inner function: replicas are tried one after
+    another here, and what is skipped is told.
+    """
+
+    inner: Callable[[Any], Any]
+    skip: tuple[type[BaseException], ...] = ()
+    """Exceptions for which Runner may leave a file out."""
+    format: str = "root"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """For ``uproot.open``."""
+    ask_function: bool = False
+    """Whether only Runner's own function can tell what is wanted (cluster boundaries)."""
+
+    @classmethod
+    def read(cls, function: Callable[[Any], Any]) -> _RunnerCall:
+        if not _is_partial_of(function, Runner.automatic_retries):
+            return cls(inner=function, ask_function=True)
+        _, skip, inner = function.args  # type: ignore[attr-defined]
+        allowed = () if function.keywords.get("use_result_type") else (OSError,) if skip is True else skip or ()  # type: ignore[attr-defined]
+        if inner is Runner.metadata_fetcher_parquet:
+            return cls(inner, allowed, format="parquet")
+        if _is_partial_of(inner, Runner.metadata_fetcher_root):
+            timeout, align_clusters, options = inner.args
+            return cls(inner, allowed, options={"timeout": timeout, **options}, ask_function=align_clusters)
+        return cls(inner, allowed)
+
+    def may_skip(self, failure: Failure) -> bool:
+        """Whether Runner would leave out what failed so; a lost worker or a full disk is no bad file."""
+        if failure["kind"] in ("worker", "away", "site", "partial"):
+            return False
+        link: BaseException | None = messages.cause(failure)
+        while link is not None:
+            if isinstance(link, self.skip):
+                return True
+            link = link.__cause__
+        return False
+
+
+def _warn_left_out(failure: Failure) -> None:
+    warnings.warn(
+        f"Left out, as skipbadfiles allows: {messages.place(failure)} ({messages.reason(failure)})", stacklevel=4
+    )
+
+
+def _is_partial_of(function: Any, wanted: Callable[..., Any]) -> bool:
+    return isinstance(function, functools.partial) and function.func is wanted
+
+
+def _populated(meta: FileMeta, answer: Answer) -> FileMeta | None:
+    """Runner's FileMeta with what the site found; named by LFN, as it came."""
+    if answer.record is None:
+        return None
+    metadata = {
+        **(meta.metadata or {}),
+        "numentries": answer.record["num_entries"],
+        "uuid": bytes.fromhex(answer.record["uuid"]),
+    }
+    if answer.record.get("clusters"):
+        metadata["clusters"] = list(answer.record["clusters"])
+    return FileMeta(meta.dataset, str(meta.filename), meta.treename, metadata, meta.preload)

@@ -1,0 +1,52 @@
+"""What is known of files from earlier runs: entries, UUID, and by what the file may be recognised."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from cafetal.config import cache_folder
+
+Key = tuple[str, str, str]
+"""Site, PFN, tree."""
+
+
+class FileCache:
+    """Records of inspected files in one SQLite file, which several runs may use at the same time.
+
+    A record is believed only after the site has confirmed it: see ``known`` in `worker.tasks.inspect`. A cache
+    that cannot be used (a full disk, a home folder that is read-only) costs time, not the run.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._path = (folder or cache_folder()) / "files.sqlite"
+
+    def get(self, keys: Iterable[Key]) -> dict[Key, dict[str, Any]]:
+        """The records there are."""
+        found: dict[Key, dict[str, Any]] = {}
+        with contextlib.suppress(sqlite3.Error, OSError), self._open() as database:
+            for key in keys:
+                row = database.execute("SELECT record FROM files WHERE site=? AND pfn=? AND tree=?", key).fetchone()
+                if row:
+                    found[key] = json.loads(row[0])
+        return found
+
+    def put(self, records: Mapping[Key, Mapping[str, Any]]) -> None:
+        """Keep records, replacing older ones of the same files."""
+        rows = [(*key, json.dumps(record)) for key, record in records.items()]
+        with contextlib.suppress(sqlite3.Error, OSError), self._open() as database:
+            database.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", rows)
+            database.commit()
+
+    def _open(self) -> contextlib.closing[sqlite3.Connection]:
+        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        database = sqlite3.connect(self._path, timeout=10)
+        database.execute(
+            "CREATE TABLE IF NOT EXISTS files (site TEXT, pfn TEXT, tree TEXT, record TEXT, "
+            "PRIMARY KEY (site, pfn, tree))"
+        )
+        return contextlib.closing(database)

@@ -1,0 +1,196 @@
+"""What a run would do, from what is known here: its scheduler plays it in the simulator, and nothing is submitted."""
+
+from __future__ import annotations
+
+import uuid
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from coffea.processor.executor import FileMeta, WorkItem
+
+from cafetal.catalog import FilesetCatalog
+from cafetal.config import SiteTable
+from cafetal.extensions import find_policy
+from cafetal.fileset import DataFile, Fileset
+from cafetal.planning.events import Assign, Commit, Event, Instruction
+from cafetal.planning.rates import Rates
+from cafetal.runs.experience import Experience, load_experience
+from cafetal.runs.filecache import FileCache
+from cafetal.runs.plan import Plan, make_plan
+from cafetal.runs.scheduling import make_dispatcher
+from cafetal.simulation.scenario import Block, Scenario, SimulatedSite
+from cafetal.simulation.simulator import Simulator
+
+_ANY_RATE = 10_000.0
+"""Events/s of a worker where nothing is known: then only the shares mean something, and no time is told."""
+
+
+@dataclass(frozen=True, slots=True)
+class SiteForecast:
+    """What one site would get."""
+
+    name: str
+    workers: int
+    tasks: int
+    chunks: int
+    events: int
+    files: int
+    bytes: int | None
+    """Sizes of the files to be opened there; ``None`` if one of them is not known."""
+    begins: float | None
+    """Seconds until it should be there; ``None`` if nothing is known of its speed."""
+    ends: float | None
+    """Seconds until its last task should be back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What a run would do."""
+
+    sites: tuple[SiteForecast, ...]
+    events: int
+    chunks: int
+    files: int
+    uncounted: int
+    """Files whose number of entries is not known here."""
+    wan_bytes: int
+    """That may be read over the WAN."""
+    seconds: float | None
+    """Until everything is processed; ``None`` if nothing is known of the speeds."""
+
+
+@dataclass(slots=True)
+class _Tally:
+    counts: Counter[str] = field(default_factory=Counter)
+    lfns: set[str] = field(default_factory=set)
+    ends: float = 0.0
+
+
+def forecast(
+    fileset: Fileset,
+    table: SiteTable,
+    *,
+    treename: str | None = None,
+    chunksize: int = 100_000,
+    maxchunks: int | None = None,
+    policy: str | None = None,
+) -> Forecast:
+    """Chunks, bytes and times for each site, with Runner's own way of cutting files.
+
+    Entries come from the fileset, or from the cache of earlier runs; speeds from the last run, whatever it ran.
+
+    Raises:
+        NoReplica, ConfigError, FilesetError: as a run would.
+    """
+    catalog = FilesetCatalog(table, fileset)
+    known = {(file.lfn, file.object_path or treename): file for file in fileset.files()}
+    cached = _from_cache(known, catalog)
+    items, uncounted = _items(fileset, known, cached, treename, chunksize, maxchunks)
+    plan = make_plan(items, catalog, table)
+    experience = load_experience()
+    rates = experience.latest()
+    timed = bool(rates.known())  # playing teaches, too
+    tallies, seconds = _play(plan, policy or table.policy, experience, rates)
+    sizes = {lfn: file.size or cached.get((lfn, tree), {}).get("size") for (lfn, tree), file in known.items()}
+    rows = tuple(
+        _row(name, tallies[name], table, sizes, experience.waits.get(name, 0.0) if timed else None)
+        for name in table.sites
+        if name in tallies
+    )
+    return Forecast(
+        rows,
+        plan.events,
+        len(plan.chunks),
+        len(known),
+        uncounted,
+        int(table.routing.wan_budget),
+        seconds if timed and items else None,
+    )
+
+
+def _items(
+    fileset: Fileset,
+    known: Mapping[tuple[str, str | None], DataFile],
+    cached: Mapping[tuple[str, str | None], Mapping[str, Any]],
+    treename: str | None,
+    chunksize: int,
+    maxchunks: int | None,
+) -> tuple[list[WorkItem], int]:
+    """Work items as Runner would make them, and the number of files whose entries nobody knows."""
+    items: list[WorkItem] = []
+    uncounted = 0
+    for dataset, content in fileset.for_runner(treename).items():
+        left = maxchunks
+        for lfn, tree in content["files"].items():
+            entries = _entries(known[lfn, tree], cached.get((lfn, tree)))
+            if entries is None:
+                uncounted += 1
+                continue
+            meta = FileMeta(dataset, str(lfn), tree, {"numentries": entries, "uuid": uuid.UUID(int=0).bytes})
+            chunks = list(meta.chunks(chunksize, False))[:left]
+            left = None if left is None else left - len(chunks)
+            items += chunks
+    return items, uncounted
+
+
+def _play(plan: Plan, policy: str, experience: Experience, rates: Rates) -> tuple[dict[str, _Tally], float]:
+    """What each site does when the plan is simulated, and how long it all takes."""
+    tallies: dict[str, _Tally] = {}
+    sites: dict[int, str] = {}
+
+    def watch(event: Event, decided: list[Instruction]) -> None:
+        for each in decided:
+            if isinstance(each, Assign):
+                sites[each.task] = each.site
+                tally = tallies.setdefault(each.site, _Tally())
+                tally.counts.update(tasks=1, chunks=len(each.chunks), events=sum(chunk.events for chunk in each.chunks))
+                tally.lfns.update(chunk.lfn for chunk in each.chunks)
+            elif isinstance(each, Commit):
+                tallies[sites[each.task]].ends = event.time
+
+    dispatcher = make_dispatcher(plan, find_policy(policy))
+    outcome = Simulator(scenario_of(plan, experience.waits, rates), dispatcher, rates, watch).run()
+    return tallies, outcome.makespan
+
+
+def scenario_of(plan: Plan, waits: Mapping[str, float], rates: Rates) -> Scenario:
+    """A plan as a scenario: sites that come when they came last time, as fast as they were."""
+    sites = []
+    for name in plan.sites:
+        workers = plan.table.sites[name].workers
+        sites.append(SimulatedSite(name, (Block(workers, waits.get(name, 0.0)),), cold_start=0.0, overhead=0.0))
+    datasets = {chunk.dataset for chunk in plan.chunks}
+    pace = {(site.name, d): (rates.rate(site.name, d) or _ANY_RATE) / _ANY_RATE for site in sites for d in datasets}
+    return Scenario(tuple(sites), tuple(plan.chunks), dict.fromkeys(datasets, _ANY_RATE), pace)
+
+
+def _row(
+    site: str, tally: _Tally, table: SiteTable, sizes: Mapping[str, int | None], begins: float | None
+) -> SiteForecast:
+    known = [size for lfn in tally.lfns if (size := sizes[lfn]) is not None]
+    return SiteForecast(
+        name=site,
+        workers=table.sites[site].workers,
+        tasks=tally.counts["tasks"],
+        chunks=tally.counts["chunks"],
+        events=tally.counts["events"],
+        files=len(tally.lfns),
+        bytes=sum(known) if len(known) == len(tally.lfns) else None,
+        begins=begins,
+        ends=None if begins is None else tally.ends,
+    )
+
+
+def _entries(file: DataFile, cached: Mapping[str, Any] | None) -> int | None:
+    if file.num_entries is not None:
+        return file.num_entries
+    return None if cached is None else int(cached["num_entries"])
+
+
+def _from_cache(
+    known: Mapping[tuple[str, str | None], DataFile], catalog: FilesetCatalog
+) -> dict[tuple[str, str | None], dict[str, Any]]:
+    keys = {(site, pfn, tree or ""): (lfn, tree) for lfn, tree in known for site, pfn in catalog.replicas(lfn).items()}
+    return {keys[key]: record for key, record in FileCache().get(keys).items()}

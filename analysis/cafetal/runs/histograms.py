@@ -1,0 +1,91 @@
+"""Histograms in an output, by name, and as ROOT and UHI know them."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import boost_histogram as bh
+import hist
+import uhi.io.json
+import uproot
+
+Histogram = Any
+"""A ``hist.Hist`` (or another boost-histogram); the library's own types say no more to mypy."""
+
+_MAX_ROOT_AXES = 3
+
+
+def find(output: Any, prefix: str = "") -> Iterator[tuple[str, Histogram]]:
+    """All histograms in an output, however deeply nested in mappings, as ``("group/name", histogram)``."""
+    if isinstance(output, bh.Histogram):
+        yield prefix or "histogram", output
+    elif isinstance(output, Mapping):
+        for key, value in output.items():
+            yield from find(value, f"{prefix}/{key}" if prefix else str(key))
+
+
+def by_category(histogram: Histogram) -> Iterator[tuple[str, Histogram]]:
+    """The histogram apart, one for each combination of string categories: ``("DYJets/nominal", h)``.
+
+    One without string categories, or with nothing else, comes whole, with an empty name.
+    """
+    categories: dict[int, Any] = {
+        i: axis for i, axis in enumerate(histogram.axes) if isinstance(axis, bh.axis.StrCategory)
+    }
+    if not categories or len(categories) == histogram.ndim:
+        yield "", histogram
+        return
+    for values in itertools.product(*map(list, categories.values())):
+        place = {i: bh.loc(value) for i, value in zip(categories, values, strict=True)}
+        yield "/".join(value.replace("/", "_") for value in values), histogram[place]
+
+
+def write_root(path: Path, output: Any) -> dict[str, str]:
+    """Write every histogram that ROOT can hold, categories as folders.
+
+    Returns those that it can't hold: ``{name: reason}``.
+    """
+    left_out: dict[str, str] = {}
+    with uproot.recreate(path) as file:
+        for name, whole in find(output):
+            if whole.ndim - _categories(whole) > _MAX_ROOT_AXES:
+                left_out[name] = f"ROOT's histograms have {_MAX_ROOT_AXES} axes at most"
+                continue
+            for category, part in by_category(whole):
+                target = f"{name}/{category}" if category else name
+                try:
+                    file[target] = _with_float_counts(part)
+                except (ValueError, TypeError, NotImplementedError) as error:
+                    left_out[target] = str(error).splitlines()[0]
+    return left_out
+
+
+def _categories(histogram: Histogram) -> int:
+    return sum(isinstance(axis, bh.axis.StrCategory) for axis in histogram.axes)
+
+
+def _with_float_counts(histogram: Histogram) -> Histogram:
+    """Uproot writes no 64-bit integers; doubles hold counts up to 2**53 exactly."""
+    if histogram.storage_type not in (bh.storage.Int64, bh.storage.AtomicInt64):
+        return histogram
+    return hist.Hist(*histogram.axes, storage=hist.storage.Double(), data=histogram.values(flow=True))
+
+
+def write_uhi(path: Path, output: Any) -> dict[str, str]:
+    """Write every histogram in the UHI serialisation: ``{name: histogram}``, readable in any language.
+
+    Returns those that it can't hold: ``{name: reason}``.
+    """
+    texts: dict[str, str] = {}
+    left_out: dict[str, str] = {}
+    for name, histogram in find(output):
+        try:
+            texts[name] = json.dumps(histogram, default=uhi.io.json.default)
+        except (TypeError, ValueError, KeyError) as error:
+            left_out[name] = str(error).splitlines()[0]
+    path.write_text("{" + ", ".join(f"{json.dumps(name)}: {text}" for name, text in texts.items()) + "}")
+    return left_out

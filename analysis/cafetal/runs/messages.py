@@ -1,0 +1,74 @@
+"""Failures of a run in the user's words, as errors of our tree."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cafetal.errors import CafetalError, ProcessorError, SiteError, UnreadableFile, rebuild
+from cafetal.worker.failures import Failure
+
+
+def processor_error(failure: Failure) -> ProcessorError:
+    """The user's code failed: where, on which events, and its own traceback."""
+    error = ProcessorError(
+        f"The processor failed at the site {failure['site']} on {place(failure)}: {reason(failure)}\n\n"
+        f"{failure['traceback'].rstrip()}",
+        **_where(failure),
+    )
+    error.__cause__ = cause(failure)
+    return error
+
+
+def merge_error(failure: Failure) -> ProcessorError:
+    """The outputs of the user's code do not add up with one another."""
+    error = ProcessorError(
+        f"The outputs of the processor cannot be merged (at {failure['site']}): {reason(failure)}\n"
+        "Each call must return what coffea can add: numbers, histograms, sets and mappings of these, of the same "
+        "types each time.",
+        **_where(failure),
+    )
+    error.__cause__ = cause(failure)
+    return error
+
+
+def unreadable(failures: Sequence[Failure], doing: str) -> CafetalError:
+    """Files, or parts of them, that no replica could give."""
+    lines = [f"  {place(failure)}, at {failure['site']}: {reason(failure)}" for failure in failures]
+    files = len({failure["lfn"] for failure in failures})
+    lost = [failure for failure in failures if failure["kind"] in ("worker", "away", "site", "partial")]
+    kind = SiteError if len(lost) == len(failures) else UnreadableFile
+    what = f"{files} file{'s' * (files > 1)}" if kind is UnreadableFile else "Some of the work"
+    error = kind(
+        f"{what} could not be {doing} at any site that holds the data:\n" + "\n".join(lines), **_where(failures[-1])
+    )
+    error.__cause__ = cause(failures[-1])
+    return error
+
+
+def reason(failure: Failure) -> str:
+    """The first line of what the innermost exception says, with its class."""
+    if not failure["types"]:
+        return "no reason was given"
+    name = failure["types"][-1].rpartition(".")[2]
+    text = next((line for line in failure["messages"][-1].splitlines() if line.strip()), "")
+    return f"{name}: {text.strip()}" if text else name
+
+
+def cause(failure: Failure) -> Exception | None:
+    """The chain of exceptions at the site, rebuilt from its text, so that callers can tell their types."""
+    first: Exception | None = None
+    for type_name, message in zip(reversed(failure["types"]), reversed(failure["messages"]), strict=True):
+        link = rebuild(type_name, message)
+        link.__cause__, first = first, link
+    return first
+
+
+def place(failure: Failure) -> str:
+    """The file, and the entries if not all of it; chunks where a whole task was lost."""
+    if not failure["lfn"]:
+        return f"chunks {failure['chunks']}"
+    return failure["lfn"] + (f", entries {failure['start']} to {failure['stop']}" if failure["stop"] else "")
+
+
+def _where(failure: Failure) -> dict[str, object]:
+    return {"site": failure["site"], "lfn": failure["lfn"], "entries": (failure["start"], failure["stop"])}

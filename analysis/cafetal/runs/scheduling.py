@@ -1,0 +1,45 @@
+"""The scheduler that a run, or the forecast of one, is given."""
+
+from __future__ import annotations
+
+from cafetal.config import GlobusEndpoint
+from cafetal.planning.backlogs import PolicyDispatch
+from cafetal.planning.balanced import BalancedDispatch, Limits
+from cafetal.planning.routing import Balanced, LocalOnly, RoutingPolicy
+from cafetal.planning.scheduler import Dispatcher, Scheduler, SiteState
+from cafetal.runs.experience import Experience
+from cafetal.runs.plan import Plan
+
+_RATE, _SERVICE_RATE = 1000.0, 100.0
+"""Tasks a second that this machine can send through Parsl, and through Globus Compute; see docs/performance.md."""
+_WAIT = 30.0
+"""Seconds that a site is expected to need to answer, if nothing is known of it."""
+
+
+def make_dispatcher(plan: Plan, policy: RoutingPolicy, bundle_events: int | None = None) -> Dispatcher:
+    """What decides where a plan's work goes, within the limits that the site table sets."""
+    if type(policy) not in (Balanced, LocalOnly):
+        return PolicyDispatch(policy, bundle_events)
+    routing = plan.table.routing
+    doors = frozenset(name for name in plan.sites if plan.table.sites[name].door is not None)
+    service = any(isinstance(plan.table.sites[name].endpoint, GlobusEndpoint) for name in plan.sites)
+    limits = Limits(
+        submit_rate=_SERVICE_RATE if service else _RATE,
+        bundle_seconds=routing.bundle_seconds,
+        bundle_events=bundle_events,
+        duplicates=routing.duplicates,
+        split=routing.split,
+        wan_bytes=0.0 if type(policy) is LocalOnly else float(routing.wan_budget),
+        reachable={name: doors - {name} for name in plan.sites},
+    )
+    return BalancedDispatch(limits)
+
+
+def make_scheduler(plan: Plan, dispatcher: Dispatcher, experience: Experience, code: str) -> Scheduler:
+    """With the sites of a plan, and what earlier runs of the same code have taught."""
+    sites = [
+        SiteState(name, entry.workers, entry.weight, experience.waits.get(name, _WAIT))
+        for name, entry in plan.table.sites.items()
+        if name in plan.sites
+    ]
+    return Scheduler(sites, dispatcher, experience.for_code(code))

@@ -1,0 +1,230 @@
+"""What travels to a site besides tasks: our worker code, the user's modules, and the function that Runner made.
+
+Each goes as one file that bears the hash of its content, once a site.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.util
+import io
+import pickletools
+import site
+import sys
+import sysconfig
+import zipfile
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import lz4.frame
+
+import cafetal.worker
+from cafetal.federation.federation import Federation
+from cafetal.planning.recovery import TRIES
+from cafetal.runs.settling import lost_task, settle
+
+
+@dataclass(frozen=True, slots=True)
+class Shipment:
+    """Files for a site's code folder, and the names under which tasks ask for them."""
+
+    archive: str
+    """The zip of the worker code."""
+    package: str
+    """Its name when imported at the site."""
+    function: str | None = None
+    """The pickled function, if the tasks need one."""
+    modules: str | None = None
+    """The zip of the user's modules that go with it."""
+    files: dict[str, bytes] = field(default_factory=dict)
+
+    @property
+    def code(self) -> tuple[str, str]:
+        """What `Federation.call` wants to know."""
+        return self.archive, self.package
+
+    @property
+    def code_hash(self) -> str:
+        """SHA-256 over the function and the modules that go with it."""
+        return hashlib.sha256(f"{self.function}/{self.modules}".encode()).hexdigest()
+
+
+def install(federation: Federation, site: str, shipment: Shipment) -> Future[Any]:
+    """Put a shipment on a site's scratch; the future holds what the site told of itself, or an exception.
+
+    Where a worker was lost meanwhile, it is tried again.
+    """
+    patience = federation.table.sites[site].start_timeout
+    late = f"The site {site} has not answered within {patience:.0f} s (`start_timeout`)."
+    outcome: Future[Any] = Future()
+
+    def attempt(left: int) -> None:
+        answer = settle(federation.install(site, shipment.files), lambda error: error)
+        answer.add_done_callback(lambda done: judge(done.result(), left))
+
+    def judge(told: Any, left: int) -> None:
+        again = isinstance(told, Exception) and lost_task(told, site)["kind"] in ("worker", "away")
+        if again and left > 1:
+            attempt(left - 1)
+        else:
+            outcome.set_result(told)
+
+    attempt(TRIES)
+    return settle(outcome, lambda error: error, within=patience, late=late)
+
+
+def pack_worker() -> Shipment:
+    """The worker code alone."""
+    return _pack_worker()
+
+
+@cache
+def _pack_worker() -> Shipment:
+    folder = Path(cafetal.worker.__file__).parent
+    sources = {path.name: path.read_bytes() for path in sorted(folder.glob("*.py"))}
+    package = "cafetal_worker_" + hashlib.sha256(b"\0".join(sources.values())).hexdigest()[:16]
+    content = _zip({f"{package}/{name}": source for name, source in sources.items()})
+    name = _hashed(content, ".zip")
+    return Shipment(archive=name, package=package, files={name: content})
+
+
+def pack_function(function: Any) -> Shipment:
+    """The worker code, a function, and the local modules that the function and its objects come from."""
+    worker = pack_worker()
+    pickled = cloudpickle.dumps(function)
+    modules = _zip(local_sources(_modules_in(pickled, function)))
+    names = _hashed(pickled, ".pkl"), _hashed(modules, ".zip")
+    files = {**worker.files, names[0]: pickled, names[1]: modules}
+    return Shipment(worker.archive, worker.package, names[0], names[1], files)
+
+
+def _hashed(content: bytes, suffix: str) -> str:
+    return hashlib.sha256(content).hexdigest() + suffix
+
+
+def _zip(files: dict[str, bytes]) -> bytes:
+    """The same bytes for the same files, whenever and wherever it is made."""
+    buffer = io.BytesIO()
+    folders = {str(parent) + "/" for name in files for parent in Path(name).parents if str(parent) != "."}
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        # Packages without __init__.py are found only where the folder itself has an entry.
+        for name in sorted({*files, *folders}):
+            archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), files.get(name, b""))
+    return buffer.getvalue()
+
+
+def _modules_in(pickled: bytes, function: Any) -> set[str]:
+    """Names of modules in a pickle, and in the processor that Runner has put into it, compressed.
+
+    A pickle names modules in strings; other strings that happen to be module names do no harm.
+    """
+    names: set[str] = set()
+    pickles = [pickled]
+    step = function
+    while step is not None:
+        packed = getattr(step, "keywords", {}).get("processor_instance")
+        if isinstance(packed, bytes):
+            pickles.append(lz4.frame.decompress(packed))
+        step = next((arg for arg in getattr(step, "args", ()) if hasattr(arg, "keywords")), None)
+    for content in pickles:
+        for _, argument, _ in pickletools.genops(content):
+            if isinstance(argument, str):
+                # Functions of a notebook are sent by value, with the names that they import among the strings.
+                words = {argument, argument.partition(" ")[0]}
+                names.update(w for w in words if w in sys.modules or (w.isidentifier() and _is_local_top(w)))
+    return names
+
+
+def local_sources(names: Iterable[str]) -> dict[str, bytes]:
+    """Sources of those of the modules that are local, and of the local modules that these import.
+
+    Local is what lies outside of the standard library and of the folders for installed packages. Imports are
+    read from the sources, so those inside functions are seen too. Keys are paths inside the zip.
+    """
+    sources: dict[str, bytes] = {}
+    todo, seen = list(names), set()
+    while todo:
+        name = todo.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        path = _local_path(name)
+        if path is None:
+            continue
+        source = path.read_bytes()
+        package = path.name == "__init__.py"
+        if name != "__main__":
+            sources[name.replace(".", "/") + ("/__init__.py" if package else ".py")] = source
+        todo.extend(_imports(source, name if package else name.rpartition(".")[0]))
+        if "." in name:
+            todo.append(name.rpartition(".")[0])
+    return sources
+
+
+def _local_path(name: str) -> Path | None:
+    """The source file of a module if it is local, without importing anything that is not."""
+    top = name.partition(".")[0]
+    if top in sys.stdlib_module_names or top == "cafetal":
+        return None
+    if name != top and not _is_local_top(top):
+        return None
+    if name in sys.modules:
+        origin = getattr(sys.modules[name], "__file__", None)
+    else:
+        try:
+            spec = importlib.util.find_spec(name)
+        except Exception:  # looking for a submodule imports its package, which may raise anything
+            return None
+        origin = spec.origin if spec else None
+    if origin is None or not origin.endswith(".py"):
+        return None
+    path = Path(origin).resolve()
+    return None if _is_installed(path) else path
+
+
+def _is_local_top(top: str) -> bool:
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        return False
+    places = [spec.origin, *(spec.submodule_search_locations or ())] if spec else []
+    found = [Path(place).resolve() for place in places if place and place not in ("built-in", "frozen")]
+    return bool(found) and not any(_is_installed(path) for path in found)
+
+
+def _is_installed(path: Path) -> bool:
+    """Whether a file belongs to Python or an installed package, also in a software view on PYTHONPATH."""
+    if {"site-packages", "dist-packages"} & set(path.parts):
+        return True
+    return any(path.is_relative_to(folder) for folder in _installed_folders())
+
+
+@cache
+def _installed_folders() -> tuple[Path, ...]:
+    keys = ("stdlib", "platstdlib", "purelib", "platlib")
+    folders = [sysconfig.get_path(key) for key in keys] + site.getsitepackages() + [site.getusersitepackages()]
+    return tuple(Path(folder).resolve() for folder in folders)
+
+
+def _imports(source: bytes, package: str) -> Iterator[str]:
+    """Names of the modules that a source may import, absolute."""
+    try:
+        nodes = list(ast.walk(ast.parse(source)))
+    except SyntaxError:
+        return
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parents = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*parents, *([base] if base else [])])
+            yield base
+            yield from (f"{base}.{alias.name}" for alias in node.names)

@@ -1,0 +1,109 @@
+"""The reduce trees of a run: one a site, growing as partials are committed there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+from cafetal.planning.recovery import TRIES
+from cafetal.planning.tree import Reduce, TreeGrower
+from cafetal.runs import messages
+from cafetal.runs.record import RunRecord
+from cafetal.worker.partials import Reference
+
+Submit = Callable[["Merge", Sequence[Future[Any]]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Merge:
+    """A reduce that was submitted, for the so-many-th time."""
+
+    site: str
+    reduce: Reduce
+    settled: Future[Any]
+    """Ends when it has succeeded or was tried often enough; what depends on it waits for this."""
+    tries: int = 1
+
+
+@dataclass(slots=True)
+class _SiteTree:
+    grower: TreeGrower
+    nodes: dict[int, Future[Any]] = field(default_factory=dict)
+    open: int = 0
+
+
+class Trees:
+    """Submits reduces as their inputs come to be, and tells where the roots are.
+
+    Args:
+        fan_in: how many partials one reduce merges.
+        submit: sends a reduce with the futures of its inputs; its result must be given to `ended`.
+        lost: called with a site and the reason, when a reduce there has failed for good.
+    """
+
+    def __init__(self, fan_in: int, record: RunRecord, submit: Submit, lost: Callable[[str, str], None]) -> None:
+        self.fan_in, self.record = fan_in, record
+        self._submit, self._lost = submit, lost
+        self._sites: dict[str, _SiteTree] = {}
+
+    @property
+    def busy(self) -> bool:
+        """Whether reduces are under way."""
+        return any(tree.open for tree in self._sites.values())
+
+    def add(self, site: str, partial: Future[Any]) -> None:
+        """A partial that counts, in the form of the future whose result names it."""
+        tree = self._sites.setdefault(site, _SiteTree(TreeGrower(self.fan_in)))
+        leaf, reduces = tree.grower.add_leaf()
+        tree.nodes[leaf] = partial
+        self._start(site, tree, reduces)
+
+    def _start(self, site: str, tree: _SiteTree, reduces: Sequence[Reduce]) -> None:
+        for made in reduces:
+            settled: Future[Any] = Future()
+            tree.nodes[made.node] = settled
+            tree.open += 1
+            self._submit(Merge(site, made, settled), [tree.nodes[node] for node in made.inputs])
+
+    def ended(self, merge: Merge, result: dict[str, Any]) -> None:
+        """A reduce came back, with ``partial`` and ``lost``, or with ``failure``.
+
+        Raises:
+            ProcessorError: if the outputs do not add up with one another, which no repetition can mend.
+        """
+        tree = self._sites[merge.site]
+        if "failure" in result:
+            self.record.failures.append(result["failure"])
+            if result["failure"]["kind"] == "processor":
+                raise messages.merge_error(result["failure"])
+            if merge.tries < TRIES and result["failure"]["kind"] != "site":
+                self.record.retries += 1
+                again = Merge(merge.site, merge.reduce, merge.settled, merge.tries + 1)
+                self._submit(again, [tree.nodes[node] for node in merge.reduce.inputs])
+                return
+            self._lost(merge.site, messages.reason(result["failure"]))
+        else:
+            self.record.failures.extend(result["lost"])
+        tree.open -= 1
+        merge.settled.set_result({"partial": result["partial"]})
+
+    def finish(self) -> dict[str, int]:
+        """Submit the last reduces; the root of every site that has partials, good once nothing is `busy`."""
+        ends: dict[str, int] = {}
+        for site, tree in self._sites.items():
+            root, reduces = tree.grower.finish()
+            self._start(site, tree, reduces)
+            if root is not None:
+                ends[site] = root
+        return ends
+
+    def references(self, ends: dict[str, int]) -> dict[str, Reference]:
+        """What the roots are; those that are lost are left out."""
+        found = {site: self._sites[site].nodes[root].result()["partial"] for site, root in ends.items()}
+        return {site: reference for site, reference in found.items() if reference is not None}
+
+    def forget(self, site: str) -> None:
+        """What a site held cannot be had any more."""
+        del self._sites[site]
