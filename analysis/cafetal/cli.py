@@ -1,0 +1,371 @@
+"""The command line: one thin command a step."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+from rich.console import Console
+from rich.markup import escape
+
+from cafetal.errors import CafetalError, ConfigError, OutputError, RunInterrupted
+
+_out = Console(soft_wrap=False)
+_err = Console(stderr=True, soft_wrap=True, highlight=False)
+
+_sites = click.option("--sites", "sites_path", default="config/sites.yaml", show_default=True, help="The site table.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--debug", is_flag=True, help="Show tracebacks of our own code.")
+@click.version_option(package_name="cafetal")
+def cli(debug: bool) -> None:
+    """Run coffea analyses at the sites that hold the data."""
+    del debug  # `main` looks for it, as it handles what commands raise
+
+
+def _analysis_options(command: Any) -> Any:
+    """What `run` and `plan` take alike."""
+    for option in reversed(
+        [
+            click.argument("processor"),
+            click.argument("fileset"),
+            _sites,
+            click.option("--schema", default="NanoAODSchema", show_default=True, help="Of coffea, or FILE.py:CLASS."),
+            click.option("--treename", help="For files whose fileset entry names no tree."),
+            click.option("--chunksize", default=100_000, show_default=True, type=click.IntRange(min=1), help="Events."),
+            click.option("--maxchunks", type=click.IntRange(min=1), help="Chunks of each dataset, for a try."),
+            click.option("--arg", "arguments", multiple=True, metavar="K=V", help="For the processor's constructor."),
+            click.option("--policy", help="A name (see docs/reference.md), or MODULE:CLASS."),
+            click.option("--format", "file_format", type=click.Choice(["root", "parquet"]), default="root"),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+@cli.command()
+@_analysis_options
+@click.option("-o", "--output", "folder", required=True, type=click.Path(path_type=Path), help="Where results go.")
+@click.option("--overwrite", is_flag=True, help="Replace the results that are there.")
+@click.option("--quiet", is_flag=True, help="No progress.")
+def run(folder: Path, overwrite: bool, quiet: bool, **given: Any) -> None:
+    """Process FILESET with PROCESSOR (FILE.py:CLASS) where its files are, and merge the output here."""
+    from cafetal.runs import output
+
+    if (folder / output.MANIFEST).exists() and not overwrite:
+        raise OutputError(f"{folder} holds the results of a run; give `--overwrite` or another `-o`.")
+    error: BaseException | None = None
+    executor, runner, instance, fileset = _prepare(status=not quiet, folder=folder, **given)
+    try:
+        out = runner(fileset.for_runner(given["treename"]), instance)
+    except CafetalError as caught:
+        if not hasattr(caught, "partial_output"):
+            raise
+        error, out = caught, caught.partial_output
+    finally:
+        executor.close()
+    _save(folder, out, executor, given)
+    if error is not None:
+        raise error
+
+
+def _prepare(status: bool, folder: Path | None = None, **given: Any) -> tuple[Any, Any, Any, Any]:
+    """Everything that can be wrong with what was given is found here, before a site is started."""
+    from coffea.processor import Runner
+
+    from cafetal.catalog import FilesetCatalog
+    from cafetal.fileset import load
+    from cafetal.loading import load_processor, load_schema
+    from cafetal.runs.executor import MultiSiteExecutor
+
+    instance = load_processor(given["processor"], _parse_arguments(given["arguments"]))
+    fileset = load(given["fileset"])
+    executor = MultiSiteExecutor(
+        given["sites_path"], fileset=fileset, policy=given["policy"], status=status, folder=folder
+    )
+    catalog = FilesetCatalog(executor.sites, fileset)
+    for file in fileset.files():
+        catalog.replicas(file.lfn)
+    runner = Runner(
+        executor=executor,
+        schema=load_schema(given["schema"]),
+        chunksize=given["chunksize"],
+        maxchunks=given["maxchunks"],
+        format=given["file_format"],
+    )
+    return executor, runner, instance, fileset
+
+
+def _parse_arguments(pairs: Sequence[str]) -> dict[str, Any]:
+    """``["bins=60", "cuts=[1, 2]"]`` with the values read as YAML."""
+    parsed = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key.isidentifier():
+            raise ConfigError(f"--arg {pair!r} is not of the form name=value.")
+        try:
+            parsed[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            parsed[key] = value
+    return parsed
+
+
+def _save(folder: Path, out: Any, executor: Any, given: dict[str, Any]) -> None:
+    from cafetal.runs import output
+    from cafetal.views.plots import draw
+    from cafetal.views.tables import print_result
+
+    record = executor.record
+    options = {key: given[key] for key in ("schema", "treename", "chunksize", "maxchunks", "arguments", "policy")}
+    provenance = output.Provenance(
+        processor=given["processor"],
+        processor_hash=executor.session.code_hash or "",
+        fileset=f"{given['fileset']} (sha256 {hashlib.sha256(Path(given['fileset']).read_bytes()).hexdigest()})",
+        sites=str(given["sites_path"]),
+        options=options,
+    )
+    output.save(folder, out, record, provenance)
+    try:
+        plots = draw(out, folder / output.PLOTS)
+    except Exception as error:  # the results are there; a plot can be drawn again
+        warnings.warn(f"A plot could not be drawn ({type(error).__name__}: {error}).", stacklevel=1)
+        plots = []
+    print_result(output.read_manifest(folder), str(folder), _err)
+    for path in plots:
+        click.echo(path)
+
+
+@cli.command()
+@_analysis_options
+@click.option("--ask", is_flag=True, help="Have the sites count the entries of files where that is not known.")
+def plan(ask: bool, **given: Any) -> None:
+    """Show what would run where: chunks, events and bytes for each site. Submits nothing."""
+    from cafetal.runs.forecast import forecast
+    from cafetal.views.tables import print_plan
+
+    executor, runner, _, fileset = _prepare(status=False, **given)
+    if ask:
+        with executor:
+            runner.preprocess(fileset.for_runner(given["treename"]))
+    keys = ("treename", "chunksize", "maxchunks", "policy")
+    print_plan(forecast(fileset, executor.sites, **{key: given[key] for key in keys}), _out)
+
+
+@cli.command()
+@click.argument("what")
+@click.argument("folder", type=click.Path(path_type=Path))
+def why(what: str, folder: Path) -> None:
+    """Tell why a chunk (number), a file (LFN) or a site was treated as it was in the run in FOLDER."""
+    from cafetal.runs.explanation import explain
+    from cafetal.runs.journal import read
+
+    for sentence in explain(read(folder), what):
+        click.echo(sentence)
+
+
+@cli.group(invoke_without_command=True)
+@_sites
+@click.pass_context
+def sites(context: click.Context, sites_path: str) -> None:
+    """Who is there; `cafetal sites` alone is `cafetal sites check`."""
+    context.default_map = {name: {"sites_path": sites_path} for name in ("check", "status", "drain")}
+    if context.invoked_subcommand is None:
+        context.invoke(check, sites_path=sites_path, timeout=90.0, names=())
+
+
+@sites.command()
+@_sites
+@click.option("--timeout", default=90.0, show_default=True, help="Seconds to wait for an answer.")
+@click.argument("names", nargs=-1)
+def check(sites_path: str, timeout: float, names: tuple[str, ...]) -> None:
+    """Have all sites (or those NAMES) answer a task, and show what they are and whether a run can go there."""
+    from cafetal.federation.status import ask_sites
+    from cafetal.views.tables import print_sites
+
+    with _federation(sites_path) as federation:
+        statuses = ask_sites(federation, names or tuple(federation.table.sites), timeout)
+    print_sites(statuses, _out)
+    if not all(status.usable for status in statuses):
+        raise click.exceptions.Exit(1)
+
+
+@sites.command()
+@_sites
+@click.argument("names", nargs=-1)
+def status(sites_path: str, names: tuple[str, ...]) -> None:
+    """Show what the endpoints of sites report: workers, queue, age of the report. Sends no task."""
+    from cafetal.federation.status import look_at_sites
+    from cafetal.views.tables import print_endpoints
+
+    with _federation(sites_path) as federation:
+        statuses = look_at_sites(federation, names or tuple(federation.table.sites))
+    print_endpoints(statuses, _out)
+    if any(status.alive is False for status in statuses):
+        raise click.exceptions.Exit(1)
+
+
+@sites.command()
+@_sites
+@click.option("--run", "folder", required=True, type=click.Path(path_type=Path), help="The run's `-o`.")
+@click.option("--undo", is_flag=True, help="They may get tasks again.")
+@click.argument("names", nargs=-1, required=True)
+def drain(sites_path: str, folder: Path, undo: bool, names: tuple[str, ...]) -> None:
+    """Have a run that goes on give no more tasks to the sites NAMES."""
+    from cafetal.config import load_sites
+    from cafetal.errors import UnknownEndpoint, nearest
+    from cafetal.runs.journal import JOURNAL
+    from cafetal.runs.lookout import drain
+
+    known = load_sites(sites_path).sites
+    for name in names:
+        if name not in known:
+            raise UnknownEndpoint(f"There is no site {name!r}; {nearest(name, known)}.", site=name)
+    if not (folder / JOURNAL).is_file():
+        raise OutputError(f"{folder} is not the folder of a run: it has no {JOURNAL}.")
+    named = drain(folder, names, undo=undo)
+    click.echo(f"Drained in {folder}: {', '.join(sorted(named)) or 'none'}.")
+
+
+@sites.command()
+def login() -> None:
+    """Log in to Globus, for sites with a Globus Compute endpoint."""
+    from cafetal.federation.login import log_in
+
+    click.echo(log_in())
+
+
+@contextmanager
+def _federation(sites_path: str) -> Iterator[Any]:
+    from cafetal.config import load_sites
+    from cafetal.federation.federation import Federation
+
+    federation = Federation(load_sites(sites_path))
+    try:
+        yield federation
+    finally:
+        federation.close()
+
+
+@cli.group()
+def rehearse() -> None:
+    """A federation of Globus Compute sites on this machine, with all but the cloud service real."""
+
+
+_rehearsal = click.argument("folder", type=click.Path(path_type=Path), default=Path("rehearsal"))
+
+
+@rehearse.command()
+@_rehearsal
+@click.option("--sites", "names", default="desy,cern,nebraska", show_default=True, help="Names of the sites.")
+@click.option("--workers", default=1, show_default=True, type=click.IntRange(min=1), help="Of each site.")
+@click.option("--direct", is_flag=True, help="User endpoints without core endpoints: faster, less like the real ones.")
+def up(folder: Path, names: str, workers: int, direct: bool) -> None:
+    """Start it in FOLDER, and write a site table there."""
+    from cafetal.rehearsal.federation import SITES, Rehearsal
+
+    rehearsal = Rehearsal(folder)
+    rehearsal.up(names.split(","), workers=workers, kind="direct" if direct else "core")
+    click.echo(
+        f"It runs. Its sites are in {folder / SITES}; their data goes to {folder}/sites/NAME/data.\n"
+        f"  cafetal sites check --sites {folder / SITES}\n  cafetal rehearse down {folder}"
+    )
+
+
+@rehearse.command("status")
+@_rehearsal
+def rehearsal_status(folder: Path) -> None:
+    """Show which of its processes run."""
+    from cafetal.rehearsal.federation import Rehearsal
+
+    parts = Rehearsal(folder).status()
+    for part, runs in parts.items():
+        click.echo(f"{part}: {'runs' if runs else 'has ended'}")
+    if not all(parts.values()):
+        raise click.exceptions.Exit(1)
+
+
+@rehearse.command()
+@_rehearsal
+def down(folder: Path) -> None:
+    """Stop all its processes. Data, logs and the site table stay."""
+    from cafetal.rehearsal.federation import Rehearsal
+
+    click.echo(f"{Rehearsal(folder).down()} processes were stopped.")
+
+
+@cli.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+def plot(folder: Path) -> None:
+    """Draw the histograms of a run again, into FOLDER/plots."""
+    from cafetal.runs import output
+    from cafetal.views.plots import draw
+
+    for path in draw(output.read_output(folder), folder / output.PLOTS):
+        click.echo(path)
+
+
+@cli.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+def init(folder: Path) -> None:
+    """Write a small analysis to start from: a processor, a fileset with its data, and a site table."""
+    from cafetal.config import load_sites
+    from cafetal.rehearsal.data import Recipe, make_files, write_fileset
+
+    if folder.exists() and any(folder.iterdir()):
+        raise OutputError(f"{folder} is not empty; `cafetal init` starts a new folder.")
+    with as_file(files("cafetal") / "templates" / "analysis") as template:
+        shutil.copytree(template, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+    table = load_sites(folder / "config" / "sites.yaml")
+    made = make_files(Recipe("dimuon", files=6, events=20_000), table)
+    write_fileset(folder / "datasets" / "dimuon.json", made)
+    click.echo(
+        f"{folder} is ready. Try it:\n\n  cd {folder}\n"
+        "  cafetal plan processors/dimuon.py datasets/dimuon.json\n"
+        "  cafetal run processors/dimuon.py datasets/dimuon.json -o results/first\n"
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; every error becomes a sentence and an exit code that is not 0."""
+    debug = next(iter(sys.argv[1:] if arguments is None else arguments), "") == "--debug"
+    warnings.showwarning = lambda message, *_: _err.print(f"[yellow]warning:[/] {escape(str(message))}")
+    try:
+        code = cli.main(args=arguments, standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except click.exceptions.Exit as exit_:
+        sys.exit(exit_.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort) as error:
+        # click makes an Abort of everything that derives from KeyboardInterrupt.
+        reason = error if isinstance(error, RunInterrupted) else error.__cause__
+        _complain(str(reason) if isinstance(reason, RunInterrupted) else "Interrupted.", debug)
+        sys.exit(130)
+    except CafetalError as error:
+        _complain(str(error), debug)
+        sys.exit(1)
+    except Exception as error:
+        _complain(f"{type(error).__name__}: {error}\nThis was not expected: `cafetal --debug ...` shows where.", debug)
+        sys.exit(1)
+
+
+def _complain(message: str, debug: bool) -> None:
+    if debug:
+        _err.print_exception()
+    _err.print("[red]error:[/] ", end="")
+    _err.print(message, markup=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""Tables for the terminal: what is planned, who is there, what came out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from cafetal.federation.status import SiteStatus
+from cafetal.federation.telemetry import EndpointStatus
+from cafetal.runs.forecast import Forecast
+from cafetal.runs.progress import duration
+
+
+def size(count: float) -> str:
+    """Bytes in a unit that reads well: ``1.5 MB``."""
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if count < 1000 or unit == "TB":
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    raise AssertionError("unreachable")
+
+
+def print_plan(forecast: Forecast, console: Console) -> None:
+    """Chunks, events and bytes for each site, and what is not known yet."""
+    table = Table(title="What would run where", box=box.SIMPLE_HEAD)
+    for name in ("site", "workers", "tasks", "chunks", "events", "files", "bytes", "from", "to"):
+        table.add_column(name, justify="left" if name == "site" else "right", no_wrap=True)
+    for row in forecast.sites:
+        sized = size(row.bytes) if row.bytes is not None else "unknown"
+        table.add_row(
+            row.name, f"{row.workers}", f"{row.tasks}", f"{row.chunks:,}", f"{row.events:,}", f"{row.files}", sized,
+            _or_unknown(row.begins, duration), _or_unknown(row.ends, duration),
+        )  # fmt: skip
+    console.print(table)
+    data = f"up to {size(forecast.wan_bytes)} of data" if forecast.wan_bytes else "no data"
+    console.print(
+        f"{forecast.events:,} events in {forecast.chunks:,} chunks. Over the WAN: {data}; one merged partial a site."
+    )
+    if forecast.seconds is None:
+        console.print("How long it takes is not known before a first run has shown how fast the sites are.")
+    else:
+        console.print(f"As fast as in the last run, it should take {duration(forecast.seconds)}.")
+    if forecast.uncounted:
+        console.print(
+            f"The entries of {forecast.uncounted} of {forecast.files} files are not known yet, so these are not in "
+            "the table: `--ask` has their sites count them."
+        )
+
+
+def print_sites(statuses: Sequence[SiteStatus], console: Console) -> None:
+    """Who is there, with which software."""
+    table = Table(title="Sites")
+    for name in ("site", "endpoint", "state", "workers", "host", "cpus", "memory", "scratch", "walltime"):
+        table.add_column(name, overflow="fold")
+    for s in statuses:
+        state = "[green]alive[/]" if s.usable else "[red]cannot be used[/]" if s.alive else "[red]not there[/]"
+        workers = f"{s.workers_connected}/{s.workers}" if s.workers_connected is not None else f"{s.workers}"
+        table.add_row(
+            s.name, s.endpoint, state, workers, s.host, _or_unknown(s.cpus), _or_unknown(s.memory, size),
+            _or_unknown(s.scratch_free, size), _or_unknown(s.walltime_left, _minutes),
+        )  # fmt: skip
+    console.print(table)
+    for s in statuses:
+        told = [f"Python {s.software['python']}, coffea {s.software['coffea']}"] if s.software else []
+        _print_remark(console, s.name, s.error or "; ".join([*told, *s.remarks]))
+
+
+def print_endpoints(statuses: Sequence[EndpointStatus], console: Console) -> None:
+    """What the endpoints of sites tell of themselves."""
+    table = Table(title="Endpoints")
+    names = ("site", "kind", "alive", "workers", "idle", "queued", "blocks", "report age", "walltime left")
+    for name in names:
+        table.add_column(name, overflow="fold")
+    for s in statuses:
+        alive = {True: "[green]yes[/]", False: "[red]no[/]", None: "?"}[s.alive]
+        table.add_row(
+            s.name, s.kind, alive, *(_or_unknown(value) for value in (s.workers, s.idle, s.queued, s.blocks)),
+            _or_unknown(s.report_age, lambda age: f"<= {age:.0f} s"), _or_unknown(s.walltime_left, _minutes),
+        )  # fmt: skip
+    console.print(table)
+    for s in statuses:
+        _print_remark(console, s.name, s.error)
+
+
+def _print_remark(console: Console, name: str, remark: str) -> None:
+    if remark:
+        console.print(f"{name}: {remark}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _or_unknown(value: Any, show: Callable[[Any], str] = str) -> str:
+    return "?" if value is None else show(value)
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min"
+
+
+def print_result(manifest: dict[str, Any], folder: str, console: Console) -> None:
+    """A closing summary: what was counted, what was not, and where it is."""
+    events = manifest["events"]
+    for site, row in manifest["sites"].items():
+        console.print(f"  {site}: {row['events']:,} events, {size(row['bytes_read'])} read", highlight=False)
+    home = manifest["bytes_to_laptop"]
+    console.print(
+        f"  here: {sum(manifest['partials_to_laptop'].values())} partials, {size(home.get('partials', 0))}; "
+        f"{size(home.get('references', 0))} of references",
+        highlight=False,
+    )
+    if manifest["retries"]:
+        console.print(f"  {manifest['retries']} tasks were repeated; the manifest says why.", highlight=False)
+    for failure in manifest["skipped"]:
+        console.print(f"  left out: {failure['file']} ({failure['reason']})", highlight=False, markup=False)
+    share = "" if manifest["complete"] else f" ({manifest['fraction']:.2%}: INCOMPLETE)"
+    console.print(
+        f"{events['counted']:,} of {events['planned']:,} events{share} in {manifest['seconds']:.1f} s: {folder}",
+        highlight=False,
+        soft_wrap=True,
+    )
