@@ -1,0 +1,187 @@
+"""What tests share: the data, three sites on this machine, and a federation that stays for the whole session."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from coffea import processor
+from coffea.nanoevents import NanoAODSchema
+
+from cafetal.config import SiteTable, load_sites
+from cafetal.fileset import Fileset
+from cafetal.rehearsal import broker
+from cafetal.rehearsal.data import lay_out
+from cafetal.rehearsal.federation import SITES as TABLE
+from cafetal.rehearsal.federation import Rehearsal
+from cafetal.runs.executor import MultiSiteExecutor, Session
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "processors"))
+
+SITES = ("desy", "cern", "nebraska")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def private_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Tests neither use nor change what the user's own runs know of files."""
+    os.environ["CAFETAL_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder with CMS files; a clone without them skips the tests that need them, CI fails."""
+    folder = Path(os.environ.get("CAFETAL_TEST_DATA", ROOT.parent / "shared" / "data"))
+    if not (folder / "cms-opendata").is_dir():
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"{folder} does not hold the CMS test files; name their folder in CAFETAL_TEST_DATA.")
+        pytest.skip("no CMS test files: name their folder in CAFETAL_TEST_DATA")
+    return folder
+
+
+def three_sites(folder: Path, workers: int = 1) -> SiteTable:
+    """Three local sites with folders of their own."""
+    return load_sites(
+        {
+            "sites": {
+                name: {
+                    "endpoint": "local",
+                    "workers": workers,
+                    "pfn": f"{folder}/{name}/data",
+                    "scratch": f"{folder}/{name}/scratch",
+                }
+                for name in SITES
+            }
+        }
+    )
+
+
+@pytest.fixture(scope="session")
+def table(tmp_path_factory: pytest.TempPathFactory) -> SiteTable:
+    """The sites of the whole session."""
+    return three_sites(tmp_path_factory.mktemp("sites"))
+
+
+@pytest.fixture(scope="session")
+def session(table: SiteTable) -> Iterator[Session]:
+    """Sites that are started once for all tests that share them."""
+    with MultiSiteExecutor(table, status=False) as executor:
+        yield executor.session
+        executor.session.held = False
+
+
+@pytest.fixture
+def make_executor(table: SiteTable, session: Session) -> Any:
+    """A `MultiSiteExecutor` on the running sites, for a fileset of the test's own."""
+
+    def make(fileset: Fileset | dict[str, Any] | None = None, **options: Any) -> MultiSiteExecutor:
+        session.held = True
+        return MultiSiteExecutor(table, fileset=fileset, session=session, **{"status": False, **options})
+
+    return make
+
+
+class NoIdsSchema(NanoAODSchema):
+    """For files without run, luminosity block and event."""
+
+    error_missing_event_ids = False
+
+
+@pytest.fixture(scope="session")
+def laid_out(table: SiteTable, data: Path) -> Fileset:
+    """The real files, as replicas over the three sites."""
+    cms, samples, tutorial = data / "cms-opendata", data / "coffea-samples", data / "heptutorial"
+    names = ("ww", "wz", "zz", "single_top", "qcd")
+    return lay_out(
+        {
+            "opendata": [(cms / "open-data-example.root", "Events")],
+            "ZJets": [(samples / "nano_dy.root", "Events")],
+            "Data": [(samples / "nano_dimuon.root", "Events")],
+            "ZJets_rntuple": [(samples / "nano_dy_rntuple.root", "Events")],
+            "Data_rntuple": [(samples / "nano_dimuon_rntuple.root", "Events")],
+            "singlemu": [(cms / "Run2012B_SingleMu_1000.root", "Events")],
+            **{name: [(tutorial / f"{name}.root", "events")] for name in names},
+        },
+        table,
+    )
+
+
+@pytest.fixture(scope="session")
+def rehearsal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rehearsal]:
+    """Three Globus Compute sites: a real broker, real agents, and the stand-in for the cloud."""
+    if broker.find_server() is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("RabbitMQ is not installed, and ./scripts/test should have done that.")
+        pytest.skip("RabbitMQ is not installed: ./scripts/test --install-servers does that")
+    made = Rehearsal(tmp_path_factory.mktemp("globus") / "rehearsal")
+    made.up(SITES)
+    try:
+        yield made
+    finally:
+        made.down()  # raises if a process cannot be stopped
+        assert not users_of(made.folder)
+
+
+def users_of(folder: Path) -> list[str]:
+    """Command lines of processes that have files open in a folder, however they hide."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if any(Path(file.path).is_relative_to(folder) for file in process.open_files()):
+                found.append(" ".join(process.cmdline()))
+    return found
+
+
+@pytest.fixture
+def federated(rehearsal: Rehearsal) -> Rehearsal:
+    """The rehearsal with all its parts running, whatever the test before has done to them."""
+    if not rehearsal.process("broker").find():
+        rehearsal.start_broker()
+    if not rehearsal.process("cloud").find():
+        rehearsal.start_cloud()
+    for site in SITES:
+        if not rehearsal.process(site).find():
+            rehearsal.restart_site(site)
+    rehearsal.wait_online()
+    return rehearsal
+
+
+@pytest.fixture
+def globus_table(federated: Rehearsal) -> SiteTable:
+    """The three sites of the rehearsal, without those that tests have added."""
+    table = load_sites(federated.folder / TABLE)
+    return table.model_copy(update={"sites": {name: table.sites[name] for name in SITES}})
+
+
+@pytest.fixture
+def globus_executor(globus_table: SiteTable) -> Any:
+    """A `MultiSiteExecutor` on the sites of the rehearsal."""
+
+    def make(fileset: Fileset, **options: Any) -> MultiSiteExecutor:
+        return MultiSiteExecutor(globus_table, fileset=fileset, **{"status": False, **options})
+
+    return make
+
+
+def some(fileset: Fileset, *names: str) -> Fileset:
+    """Some of the datasets of a fileset."""
+    return Fileset([fileset[name] for name in names])
+
+
+def iterate(fileset: Fileset, table: SiteTable, instance: Any, **options: Any) -> Any:
+    """The truth: coffea's own IterativeExecutor on the first replica of each file."""
+    files = {
+        name: {
+            "files": {table.pfn(next(iter(file.replicas)), file.lfn): file.object_path for file in dataset.files},
+            "metadata": dict(dataset.metadata),
+        }
+        for name, dataset in fileset.items()
+    }
+    runner = processor.Runner(executor=processor.IterativeExecutor(status=False), metadata_cache={}, **options)
+    return runner(files, instance)

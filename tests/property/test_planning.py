@@ -1,0 +1,142 @@
+"""What is split, routed and merged is conserved: nothing dropped, nothing twice."""
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cafetal.errors import ConfigError, EventsLost
+from cafetal.planning.bundles import Bundle, Chunk, bundle, split_by_sites, target_events
+from cafetal.planning.ledger import Ledger
+from cafetal.planning.recovery import TRIES, after_failure
+from cafetal.planning.tree import TreeGrower
+from cafetal.worker.chunksets import ChunkSet
+
+SITES = ("a", "b", "c")
+some_sites = st.lists(st.sampled_from(SITES), min_size=1, unique=True).map(tuple)
+
+
+@st.composite
+def chunk_lists(draw):
+    """Files of some datasets, cut into chunks, as Runner hands them over."""
+    chunks = []
+    for number in range(draw(st.integers(0, 8))):
+        sites, dataset = draw(some_sites), draw(st.sampled_from(["x", "y"]))
+        start = 0
+        for events in draw(st.lists(st.integers(0, 100), min_size=1, max_size=5)):
+            chunks.append(Chunk(len(chunks), dataset, f"/f{number}", start, start + events, sites))
+            start += events
+    return chunks
+
+
+@given(chunk_lists(), st.integers(1, 300))
+def test_bundles_conserve_chunks(chunks, target):
+    bundles = bundle(chunks, target)
+    assert [chunk for item in bundles for chunk in item.chunks] == chunks
+    assert [item.id for item in bundles] == list(range(len(bundles)))
+    assert sum(item.events for item in bundles) == sum(chunk.events for chunk in chunks)
+    for item in bundles:
+        assert len({(chunk.dataset, chunk.sites) for chunk in item.chunks}) == 1
+        assert item.events <= target or len(item.chunks) == 1
+
+
+@given(chunk_lists())
+def test_runs_of_the_same_sites_conserve_chunks(chunks):
+    runs = split_by_sites(chunks)
+    assert [chunk for run in runs for chunk in run] == chunks
+    assert all(len({chunk.sites for chunk in run}) == 1 for run in runs)
+
+
+@given(st.integers(0, 10**9), st.integers(0, 10_000))
+def test_target_events(total, workers):
+    assert 1 <= target_events(total, workers) <= 2_000_000
+
+
+@given(st.integers(0, 300), st.integers(2, 20), st.lists(st.integers(0, 300), max_size=3))
+def test_tree_consumes_each_leaf_once(leaves, fan_in, finishes):
+    """Also if the tree is finished and grows on, as after a loss."""
+    tree = TreeGrower(fan_in)
+    used = Counter()
+    numbered = set()
+    depth = {}
+    made = []
+    leaf_numbers = []
+    for number in range(leaves):
+        if number in finishes:
+            made += tree.finish()[1]
+        leaf, reduces = tree.add_leaf()
+        leaf_numbers.append(leaf)
+        made += reduces
+    root, last = tree.finish()
+    made += last
+    for reduce in made:
+        assert 2 <= len(reduce.inputs) <= fan_in
+        assert reduce.node not in numbered
+        numbered.add(reduce.node)
+        used.update(reduce.inputs)
+        assert all(node in depth or node in leaf_numbers for node in reduce.inputs)  # inputs come before
+        depth[reduce.node] = 1 + max(depth.get(node, 0) for node in reduce.inputs)
+    everything = numbered | set(leaf_numbers)
+    assert (root is None) == (leaves == 0)
+    assert set(used.values()) <= {1}
+    assert everything - set(used) == ({root} if leaves else set())
+
+
+def test_a_tree_is_as_flat_as_its_fan_in_allows():
+    tree = TreeGrower(10)
+    reduces = [made for _ in range(1000) for made in tree.add_leaf()[1]]
+    root, last = tree.finish()
+    assert (len(reduces), last, root) == (111, [], reduces[-1].node)
+
+
+def test_fan_in_of_one_would_never_end():
+    with pytest.raises(ConfigError, match="2 at least"):
+        TreeGrower(1)
+
+
+kinds = st.sampled_from(["data", "stale", "site", "worker", "away", "partial"])
+
+
+@given(some_sites, st.integers(1, 20), st.lists(st.tuples(kinds, st.integers(0, 2)), max_size=60))
+def test_failures_lead_elsewhere_and_end(sites, count, failures):
+    """Whatever fails, a bundle goes where its data are and where it has not been in vain, and not for ever."""
+    item = Bundle(0, tuple(Chunk(i, "d", "/f", 10 * i, 10 * i + 10, sites) for i in range(count)))
+    here, steps = sites[0], 0
+    for kind, pick in failures:
+        retries = after_failure(item, kind, here, SITES)
+        assert [chunk for retry in retries for chunk in retry.bundle.chunks] == list(item.chunks)
+        for retry in retries:
+            assert set(retry.sites) <= set(sites) - set(retry.bundle.tried)
+            if len(retry.sites) > 1 or kind in ("data", "stale", "site"):
+                assert here not in retry.sites
+        retry = retries[pick % len(retries)]
+        if not retry.sites:
+            break
+        item, here, steps = retry.bundle, retry.sites[pick % len(retry.sites)], steps + 1
+    assert steps < len(sites) + TRIES + count.bit_length() + 1
+
+
+def test_the_users_code_is_not_tried_twice():
+    item = Bundle(0, (Chunk(0, "d", "/f", 0, 10, SITES),))
+    assert [retry.sites for retry in after_failure(item, "processor", "a", SITES)] == [()]
+    assert [retry.sites for retry in after_failure(item, "data", "a", ["a", "c"])] == [("c",)]
+    assert [retry.sites for retry in after_failure(item, "worker", "a", ["a"])] == [("a",)]
+
+
+@given(st.sets(st.integers(0, 30), min_size=1), st.data())
+def test_ledger_counts_once(ids, data):
+    ledger = Ledger(Chunk(i, "d", "/f", i * 10, i * 10 + i, ("a",)) for i in ids)
+    parts = data.draw(st.lists(st.sets(st.sampled_from(sorted(ids)), min_size=1), max_size=4))
+    counted = set()
+    for part in parts:
+        if counted & part:
+            with pytest.raises(EventsLost, match="the same events"):
+                ledger.count(ChunkSet.of(part))
+        else:
+            ledger.count(ChunkSet.of(part))
+            counted |= part
+    assert set(ledger.missing) == ids - counted
+    assert ledger.events(ledger.counted) == sum(counted)
+    with pytest.raises(EventsLost, match="not in the plan"):
+        ledger.count(ChunkSet.of([31]))

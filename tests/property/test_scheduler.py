@@ -1,0 +1,240 @@
+"""Whatever happens in whatever order: nothing lost, nothing committed twice, and it ends."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cafetal.planning import events as ev
+from cafetal.planning.backlogs import PolicyDispatch
+from cafetal.planning.balanced import BalancedDispatch, Limits
+from cafetal.planning.bundles import Chunk
+from cafetal.planning.recovery import TRIES
+from cafetal.planning.routing import Balanced, Capacity, Random
+from cafetal.planning.scheduler import Scheduler, SiteState
+from cafetal.simulation.rivals import Delta, Dha, ParslRandom
+
+SITES = ("a", "b", "c")
+REACHABLE = {name: frozenset(SITES) - {name} for name in SITES}
+DISPATCHERS = {
+    "balanced": BalancedDispatch,
+    "split": lambda: BalancedDispatch(Limits(split=True, bundle_seconds=5)),
+    "remote": lambda: BalancedDispatch(Limits(wan_bytes=1e9, reachable=REACHABLE, duplicates=1.0)),
+    "fixed": lambda: BalancedDispatch(Limits(bundle_events=25)),
+    "early": lambda: PolicyDispatch(Capacity(), 30),
+    "late": lambda: PolicyDispatch(Balanced(), 30),
+    "random": lambda: PolicyDispatch(Random(1)),
+    "DELTA": Delta,
+    "DHA": Dha,
+    "Parsl": ParslRandom,
+}
+some_sites = st.lists(st.sampled_from(SITES), min_size=1, unique=True).map(lambda names: tuple(sorted(names)))
+failures = st.sampled_from(["data", "worker", "away", "site", "processor"])
+steps = st.one_of(
+    st.tuples(st.just("report"), st.sampled_from(SITES), st.integers(0, 6)),
+    st.tuples(st.just("lost"), st.sampled_from(SITES), st.just(0)),
+    st.tuples(st.just("drain"), st.sampled_from(SITES), st.booleans()),
+    st.tuples(st.just("wait"), st.floats(0.1, 500), st.just(0)),
+    st.tuples(st.just("end"), st.integers(0, 50), st.floats(0.1, 100)),
+    st.tuples(st.just("end"), st.integers(0, 50), st.floats(0.1, 100)),
+    st.tuples(st.just("fail"), st.integers(0, 50), failures),
+    st.tuples(st.just("half"), st.integers(0, 50), failures),
+    st.tuples(st.just("start"), st.integers(0, 50), st.just(0)),
+    st.tuples(st.just("partial"), st.integers(0, 50), st.just(0)),
+)
+
+
+@st.composite
+def chunk_lists(draw):
+    chunks = []
+    for number in range(draw(st.integers(1, 6))):
+        sites, dataset = draw(some_sites), draw(st.sampled_from(["x", "y"]))
+        start = 0
+        for size in draw(st.lists(st.integers(0, 30), min_size=1, max_size=8)):
+            chunks.append(Chunk(len(chunks), dataset, f"/f{number}", start, start + size, sites))
+            start += size
+    return tuple(chunks)
+
+
+class World:
+    """Plays sites to a scheduler, and keeps books of its own."""
+
+    def __init__(self, dispatcher, chunks):
+        self.dispatcher = dispatcher
+        self.scheduler = Scheduler([SiteState(name, 2) for name in SITES], dispatcher)
+        self.now = 0.0
+        self.chunks = {chunk.id: chunk for chunk in chunks}
+        self.running = {}
+        self.committed = {}
+        self.given_up = set()
+        self.failed = set()
+        self.told = []
+        self.refused = set()
+        self.tell(ev.WorkAdded(0.0, chunks))
+
+    def tell(self, event):
+        before = {name: len(site.running) for name, site in self.scheduler.state.sites.items()}
+        decided = self.scheduler.handle(event)
+        self.told.append(decided)
+        for each in decided:
+            self.obey(each)
+        for name, site in self.scheduler.state.sites.items():
+            if len(site.running) > before[name]:
+                assert self.dispatcher.room(self.scheduler.state, name) >= 0  # never more than it allows itself
+        assert self.running.keys() == self.scheduler.state.tasks.keys()
+
+    def obey(self, each):
+        state = self.scheduler.state
+        if isinstance(each, ev.Assign):
+            site = state.sites[each.site]
+            assert site.open
+            assert site.ready
+            ids = {chunk.id for chunk in each.chunks}
+            assert ids
+            assert not ids & self.committed.keys()
+            assert not ids & self.given_up
+            others = [task for task in self.running.values() if ids & {chunk.id for chunk in task.chunks}]
+            assert [task.task for task in others] == ([] if each.twin is None else [each.twin])
+            for chunk in each.chunks:
+                assert chunk == self.chunks[chunk.id]
+                assert (each.source or each.site) in chunk.sites
+                assert each.source is None or each.site not in chunk.sites
+            self.running[each.task] = each
+        elif isinstance(each, ev.Commit):
+            task = self.running.pop(each.task)
+            assert set(each.chunks) <= {chunk.id for chunk in task.chunks}
+            assert not self.committed.keys() & set(each.chunks)
+            self.committed.update(dict.fromkeys(each.chunks, task.site))
+        elif isinstance(each, ev.Discard):
+            del self.running[each.task]
+        elif isinstance(each, ev.Split):
+            old = self.chunks.pop(each.chunk)
+            assert sum(part.events for part in each.parts) == old.events
+            assert all(part.events for part in each.parts)
+            assert [part.start for part in each.parts[1:]] == [part.stop for part in each.parts[:-1]]
+            self.chunks |= {part.id: part for part in each.parts}
+        elif isinstance(each, ev.GiveUp):
+            assert not self.given_up & set(each.chunks)
+            assert not self.committed.keys() & set(each.chunks)
+            self.given_up |= set(each.chunks)
+
+    def end(self, pick, seconds, failures=()):
+        if not self.running:
+            return
+        number = sorted(self.running)[pick % len(self.running)]
+        task = self.running[number]
+        ids = [chunk.id for chunk in task.chunks]
+        lost = tuple(ids if failures == "all" else ids[: len(ids) // 2])
+        kinds = ((self.kind, lost),) if failures and lost else ()
+        self.failed |= {i for _, each in kinds for i in each}
+        if len(lost) == len(ids) and kinds:
+            del self.running[number]
+        self.now += 0.1
+        self.tell(ev.TaskEnded(self.now, number, seconds, 1000.0, kinds))
+
+    def step(self, what, first, second):
+        self.now += 0.1
+        sites = self.scheduler.state.sites
+        if what == "report":
+            self.tell(ev.SiteReport(self.now, first, second))
+        elif what == "lost":
+            if sum(site.lost is None for site in sites.values()) > 1:
+                self.refused.add(first)
+                self.tell(ev.SiteLost(self.now, first, "it burns"))
+        elif what == "drain":
+            self.refused.add(first)
+            self.tell(ev.SiteDrained(self.now, first, second))
+        elif what == "wait":
+            self.now += first
+            self.tell(ev.Tick(self.now))
+        elif what == "start":
+            self.tell(ev.TaskStarted(self.now, first))
+        elif what == "partial":
+            self.lose(first)
+        else:
+            self.kind = second
+            self.end(first, second if what == "end" else 0.0, {"end": (), "fail": "all", "half": "half"}[what])
+
+    def lose(self, pick):
+        sites = sorted(set(self.committed.values()))
+        if sites and not self.scheduler.stopped:
+            site = sites[pick % len(sites)]
+            gone = [i for i, where in self.committed.items() if where == site]
+            for i in gone:
+                del self.committed[i]
+            self.failed.update(gone)
+            self.tell(ev.PartialLost(self.now, site, tuple(self.chunks[i] for i in gone)))
+
+    def finish(self):
+        """From now on all that is left works."""
+        for name, site in self.scheduler.state.sites.items():
+            if site.lost is None:
+                self.tell(ev.SiteDrained(self.now, name, False))
+                self.tell(ev.SiteReport(self.now, name, 2))
+        for _ in range(3000):
+            if self.scheduler.done:
+                return
+            if self.running:
+                self.end(0, 1.0)
+            else:
+                self.now += 10.0
+                self.tell(ev.Tick(self.now))
+                for decided in self.told[-2:]:
+                    for each in decided:
+                        if isinstance(each, ev.Ask):
+                            self.tell(ev.SiteReport(self.now, each.site, 2))
+        raise AssertionError(f"it does not end: {self.scheduler.state.sites}")
+
+
+@pytest.mark.parametrize("name", DISPATCHERS)
+@settings(deadline=None)
+@given(chunks=chunk_lists(), script=st.lists(steps, max_size=60))
+def test_everything_ends_somewhere(name, chunks, script):
+    world = World(DISPATCHERS[name](), chunks)
+    for step in script:
+        world.step(*step)
+    world.finish()
+    assert world.committed.keys() | world.given_up == world.chunks.keys()
+    for i in world.given_up - world.failed:  # what never failed was given up for one reason only
+        assert world.refused.issuperset(world.chunks[i].sites)
+    again = World(DISPATCHERS[name](), chunks)
+    for step in script:
+        again.step(*step)
+    again.finish()
+    assert again.told == world.told  # the same happens when the same happens
+
+
+@pytest.mark.parametrize("name", DISPATCHERS)
+@settings(deadline=None)
+@given(chunks=chunk_lists(), script=st.lists(steps, max_size=30))
+def test_stopping_ends_it(name, chunks, script):
+    world = World(DISPATCHERS[name](), chunks)
+    for step in script:
+        world.step(*step)
+    world.tell(ev.Stop(world.now))
+    running = set(world.running)
+    while not world.scheduler.done:
+        world.end(0, 1.0)
+        assert set(world.running) <= running
+    assert not world.running or world.committed.keys() | world.given_up == world.chunks.keys()
+
+
+@pytest.mark.parametrize("name", DISPATCHERS)
+def test_one_bad_file_does_not_end_the_rest(name):
+    """A chunk that always costs its worker takes at most its bundle's halves along, and is given up alone."""
+    chunks = tuple(Chunk(i, "x", "/f", 10 * i, 10 * i + 10, ("a", "b")) for i in range(16))
+    world = World(DISPATCHERS[name](), chunks)
+    for site in SITES:
+        world.tell(ev.SiteReport(0.0, site, 1))
+    for _ in range(1000):
+        if world.scheduler.done:
+            break
+        if not world.running:
+            world.now += 5
+            world.tell(ev.Tick(world.now))
+            continue
+        number = min(world.running)
+        poisoned = any(chunk.id == 5 or chunk.origin == 5 for chunk in world.running[number].chunks)
+        world.kind = "worker"
+        world.end(0, 10.0, "all" if poisoned else ())
+    assert {world.chunks[i].origin or i for i in world.given_up} == {5}
+    assert TRIES == 3

@@ -1,0 +1,209 @@
+"""The simulator and what it stands on: rates, pouring, the bound; and the policies on scenarios from the ranges."""
+
+import math
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cafetal.errors import EventsLost
+from cafetal.planning.backlogs import PolicyDispatch
+from cafetal.planning.balanced import BalancedDispatch, Limits
+from cafetal.planning.bundles import Chunk
+from cafetal.planning.fluid import Pool, pour
+from cafetal.planning.rates import Rates
+from cafetal.planning.routing import Capacity, Random
+from cafetal.simulation import ranges
+from cafetal.simulation.bound import lower_bound
+from cafetal.simulation.ranges import draw_scenario
+from cafetal.simulation.rivals import Delta, Dha, ParslRandom
+from cafetal.simulation.scenario import Block, Scenario, SimulatedSite
+from cafetal.simulation.simulator import Simulator
+
+SITES = ("a", "b", "c", "d")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_runs():
+    """The ranges, but for the length of a run."""
+    before, ranges.NOMINAL = ranges.NOMINAL, (100.0, 300.0)
+    yield
+    ranges.NOMINAL = before
+
+
+def makespan(scenario, dispatcher, **options):
+    outcome = Simulator(scenario, dispatcher, **options).run()
+    assert outcome.given_up == 0
+    assert outcome.events_committed == sum(chunk.events for chunk in scenario.chunks)
+    assert sum(outcome.sites.values()) == outcome.events_committed
+    return outcome.makespan
+
+
+@pytest.mark.parametrize("seed", range(1000, 1008))
+def test_no_policy_beats_the_bound_and_ours_comes_near(seed):
+    scenario = draw_scenario(seed)
+    assert scenario == draw_scenario(seed)
+    bound = lower_bound(scenario)
+    ours = makespan(scenario, BalancedDispatch())
+    assert bound <= ours <= 1.5 * bound  # runs of minutes: the last tasks and the queues count for more than usual
+    for dispatcher in (PolicyDispatch(Random(), 1), PolicyDispatch(Capacity()), Delta(), Dha()):
+        assert makespan(scenario, dispatcher) >= bound
+    assert makespan(scenario, ParslRandom()) > ours
+    assert makespan(scenario, BalancedDispatch()) == ours  # the same run again
+
+
+def test_the_ranges_hold_what_they_promise():
+    for seed in range(20):
+        scenario = draw_scenario(seed)
+        names = {site.name for site in scenario.sites}
+        leavers = {site.name for site in scenario.sites if site.leaves < math.inf}
+        assert 2 <= len(names) <= 16
+        assert [chunk.id for chunk in scenario.chunks] == list(range(len(scenario.chunks)))
+        for chunk in scenario.chunks:
+            assert set(chunk.sites) <= names
+            assert not set(chunk.sites) <= leavers  # what vanishes with a site is elsewhere too
+
+
+def simple(sites, count=40, holders=None, **options):
+    holders = holders or tuple(site.name for site in sites)
+    chunks = tuple(Chunk(i, "d", f"/{i // 5}", i * 1000, i * 1000 + 1000, holders) for i in range(count))
+    return Scenario(sites, chunks, {"d": 100.0}, **options)
+
+
+def test_the_bound_where_it_is_known():
+    """40 chunks of 10 s: two workers need 200 s, one and a half as fast again; what is not there counts for nothing."""
+    plain = SimulatedSite("a", (Block(2),), cold_start=0.0, round_trip=0.0, overhead=0.0)
+    assert lower_bound(simple((plain,))) == pytest.approx(200, rel=1e-3)
+    fast = replace(plain, name="b", speed=3.0)
+    assert lower_bound(simple((plain, fast))) == pytest.approx(50, rel=1e-3)
+    assert lower_bound(simple((plain, fast), holders=("a",))) == pytest.approx(200, rel=1e-3)
+    late = replace(plain, blocks=(Block(2, 100.0),))
+    assert lower_bound(simple((late,))) == pytest.approx(300, rel=1e-3)
+    leaving = replace(fast, leaves=10.0)  # does 60 worker-seconds of the slow one's
+    assert lower_bound(simple((plain, leaving))) == pytest.approx(170, rel=1e-3)
+
+
+def test_a_site_that_leaves_and_one_that_comes_late():
+    early = SimulatedSite("a", (Block(4),), leaves=60.0)
+    late = SimulatedSite("b", (Block(1), Block(8, 100.0)))
+    assert 100 < makespan(simple((early, late)), BalancedDispatch()) < 250
+
+
+def test_walltime_that_is_known_is_respected():
+    """No task is sent to workers that will be gone before it can end."""
+    scenario = simple((SimulatedSite("a", (Block(2, 0.0, 55.0), Block(2, 80.0))), SimulatedSite("b", (Block(1),))))
+    dispatcher = BalancedDispatch()
+    simulator = Simulator(scenario, dispatcher)
+    simulator.scheduler.state.sites["a"].ends = 50.0
+    outcome = simulator.run()
+    assert outcome.events_committed == 40_000
+
+
+def test_what_is_lost_with_a_site_is_told():
+    outcome = Simulator(simple((SimulatedSite("a", (Block(2),), leaves=40.0),)), BalancedDispatch()).run()
+    assert outcome.given_up
+    assert outcome.events_committed + outcome.given_up * 1000 == 40_000
+
+
+def test_reads_over_the_wan_stay_within_the_budget():
+    """All data at a small site, a large one idle: it may read a tenth of them."""
+    sites = (SimulatedSite("a", (Block(1),)), SimulatedSite("b", (Block(20),)))
+    scenario = simple(sites, holders=("a",), event_bytes={"d": 100.0}, links={("a", "b"): 1e6})
+    alone = makespan(scenario, BalancedDispatch())
+    limits = Limits(wan_bytes=400_000.0, reachable={"b": frozenset({"a"})})
+    outcome = Simulator(scenario, BalancedDispatch(limits)).run()
+    assert 0 < outcome.bytes_remote <= 400_000
+    assert outcome.makespan < 0.95 * alone
+
+
+@pytest.mark.parametrize("duplicates", [0.0, 0.05])
+def test_stragglers_are_duplicated_within_the_limit(duplicates):
+    sites = tuple(SimulatedSite(n, (Block(5),), straggle=0.02, slowdown=6.0) for n in ("a", "b"))
+    scenario = simple(sites, 500)
+    outcome = Simulator(scenario, BalancedDispatch(Limits(duplicates=duplicates))).run()
+    extra = outcome.events_processed - outcome.events_committed
+    assert extra <= duplicates * 500_000
+    if duplicates:
+        assert outcome.makespan < makespan(scenario, BalancedDispatch(Limits(duplicates=0.0)))
+
+
+def test_cut_chunks_feed_more_workers_than_there_are_chunks():
+    rates = Rates({("a", "d", None): 100.0})
+    scenario = simple((SimulatedSite("a", (Block(100),), cold_start=0.0, overhead=0.0),), 40)
+    whole = makespan(scenario, BalancedDispatch(), rates=Rates({("a", "d", None): 100.0}))
+    cut = makespan(scenario, BalancedDispatch(Limits(split=True, submit_rate=500.0)), rates=rates)
+    assert cut < 0.6 * whole
+
+
+def test_a_run_that_stands_still_is_an_error():
+    scenario = simple((SimulatedSite("a", (Block(2, 1e9),)),))
+    with pytest.raises(EventsLost, match="stands still"):
+        Simulator(scenario, BalancedDispatch()).run()
+
+
+pools = st.lists(
+    st.builds(
+        Pool,
+        st.floats(1, 1e6),
+        st.dictionaries(st.sampled_from(SITES), st.floats(1.0, 1e4), min_size=1),
+    ),
+    max_size=8,
+)
+
+
+@settings(deadline=None)
+@given(pools, st.fixed_dictionaries({site: st.floats(0, 1e3) for site in SITES}))
+def test_pouring_conserves_and_levels(given_pools, begin):
+    shares = pour(given_pools, begin)
+    for pool, share in zip(given_pools, shares, strict=True):
+        assert share.keys() == pool.rates.keys()
+        assert all(events >= 0 for events in share.values())
+        assert sum(share.values()) == pytest.approx(pool.events, rel=1e-6)
+    again = pour(given_pools, begin, shares)
+    for one, two in zip(shares, again, strict=True):
+        assert sum(two.values()) == pytest.approx(sum(one.values()), rel=1e-6)
+
+
+@given(st.floats(1, 1e6), st.dictionaries(st.sampled_from(SITES), st.floats(1.0, 1e4), min_size=1))
+def test_one_pool_ends_everywhere_at_once(events, rates):
+    begin = {site: 10.0 * number for number, site in enumerate(SITES)}
+    (share,) = pour([Pool(events, rates)], begin)
+    ends = {site: begin[site] + share[site] / rates[site] for site in rates}
+    used = [ends[site] for site in rates if share[site] > 0]
+    assert max(used) == pytest.approx(min(used), rel=1e-6, abs=1e-6)
+    assert all(ends[site] >= max(used) - 1e-6 for site in rates)  # who does nothing would not have been done sooner
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(SITES), st.sampled_from("xy"), st.integers(1, 10**6), st.floats(0.01, 1e4)),
+        min_size=1,
+        max_size=80,
+    )
+)
+def test_rates_lie_within_what_was_seen(seen):
+    rates = Rates()
+    for site, dataset, events, seconds in seen:
+        rates.observe(site, dataset, events, seconds)
+    for site, dataset in {(site, dataset) for site, dataset, *_ in seen}:
+        each = [events / seconds for s, d, events, seconds in seen if (s, d) == (site, dataset)]
+        assert min(each) * (1 - 1e-9) <= rates.rate(site, dataset) <= max(each) * (1 + 1e-9)
+        assert rates.tried(site, dataset)
+    for site in SITES:  # what was never tried is guessed, once anything is known
+        assert rates.rate(site, "z") > 0
+        assert rates.rate(site, "z", "elsewhere") == pytest.approx(rates.rate(site, "z") / 2)
+
+
+def test_a_guess_knows_slow_sites():
+    rates = Rates()
+    rates.observe("a", "x", 100, 1.0)
+    rates.observe("b", "x", 400, 1.0)
+    rates.observe("a", "y", 10, 1.0)
+    assert rates.rate("b", "y") > 1.9 * 10
+    assert rates.rate("b", "x", "a") == 200  # half, as nothing is known of any link
+    rates.observe("b", "x", 40, 1.0, "a")
+    assert rates.rate("b", "y", "a") == pytest.approx(rates.rate("b", "y") / 10)
+    assert rates.rate("a", "x", "b") == pytest.approx(10)  # other links are as good as the ones that were tried
+    rates.observe("a", "x", 0, 5.0)  # an empty chunk teaches nothing
+    assert rates.rate("a", "x") == 100

@@ -1,0 +1,74 @@
+"""The examples in the repository are good."""
+
+import ast
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cafetal.catalog import FilesetCatalog
+from cafetal.config import load_sites
+from cafetal.extensions import find_policy, import_object
+from cafetal.fileset import load
+from cafetal.planning.routing import SiteLoad, Task
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_agc_ttbar():
+    """Nine samples, 787 files, 940 million events: every file has a PFN at both sites."""
+    fileset = load(ROOT / "datasets" / "agc_ttbar.json")
+    catalog = FilesetCatalog(load_sites(ROOT / "config" / "lhc.yaml"), fileset)
+    assert len(fileset) == 9
+    assert sum(1 for _ in fileset.files()) == 787
+    assert sum(file.num_entries for file in fileset.files()) == 940_160_174
+    for file in fileset.files():
+        nebraska, cern = catalog.replicas(file.lfn).values()
+        assert nebraska == f"root://xrootd-local.unl.edu:1094/{file.lfn}"
+        assert cern.startswith("root://eospublic.cern.ch//eos/opendata/cms/upload/agc/1.0.0/")
+
+
+def test_open_data():
+    fileset = load(ROOT / "datasets" / "doublemuparked.json")
+    catalog = FilesetCatalog(load_sites(ROOT / "config" / "lhc.yaml"), fileset)
+    for file in fileset.files():
+        assert catalog.replicas(file.lfn) == {"T2_CH_CERN": f"root://eospublic.cern.ch/{file.lfn}"}
+
+
+def test_factory_of_the_example():
+    site = load_sites(ROOT / "config" / "lhc.yaml").sites["T2_US_Nebraska"]
+    factory = import_object(site.endpoint.factory)
+    executor = factory("T2_US_Nebraska", site.workers, address="127.0.0.1", **site.endpoint.options)
+    assert (executor.label, executor.provider.max_blocks, executor.workers_per_node) == ("T2_US_Nebraska", 8, 8)
+
+
+def test_globus_sites():
+    table = load_sites(ROOT / "config" / "globus.yaml")
+    assert {site.endpoint.kind for site in table.sites.values()} == {"globus_compute", "local"}
+    assert table.sites["nebraska"].endpoint.user_endpoint_config == {"partition": "short", "max_blocks": 8}
+    assert load_sites(table.model_dump(mode="json")) == table
+
+
+@pytest.mark.parametrize("name", ["zpeak.py", "nano.py", "hzz.py"])
+def test_processors_do_not_know_us(name):
+    tree = ast.parse((ROOT / "processors" / name).read_text())
+    modules = {alias.name for n in ast.walk(tree) if isinstance(n, ast.Import) for alias in n.names}
+    modules |= {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
+    assert {module.split(".")[0] for module in modules} <= {"awkward", "coffea", "hist", "numpy"}
+
+
+@pytest.mark.parametrize("document", [*sorted(ROOT.glob("docs/*.md")), ROOT / "README.md"], ids=lambda p: p.name)
+def test_links_in_the_documents(document):
+    for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
+        if "://" not in target:
+            assert (document.parent / target).exists(), target
+
+
+def test_policy_of_the_example():
+    """The greenest site that is not much slower."""
+    policy = find_policy(f"{ROOT}/config/greenest.py:Greenest")
+    desy, cern = SiteLoad("desy", 10, 0, 100.0), SiteLoad("cern", 10, 900, 100.0)
+    assert policy.choose(Task(0, 1000), [desy, cern]) == "cern"
+    assert policy.choose(Task(0, 1000), [desy, replace(cern, outstanding=1500)]) == "desy"
+    assert policy.choose(Task(0, 1000), [desy, replace(cern, wait=60.0)]) == "desy"

@@ -1,0 +1,87 @@
+"""How a partial comes home, with sites that fail in every way."""
+
+from concurrent.futures import Future
+
+import lz4.frame
+import pytest
+
+from cafetal.errors import SiteAway, SiteError, WorkerLost
+from cafetal.runs import fetching
+from cafetal.runs.record import RunRecord
+from cafetal.runs.settling import Lost
+from cafetal.worker import partials
+from cafetal.worker.chunksets import ChunkSet
+
+
+@pytest.fixture
+def kept(tmp_path, monkeypatch):
+    """A partial of ten parts, and its reference."""
+    reference = partials.write(tmp_path, "p", list(range(1_000)), ChunkSet.of(range(5)))
+    monkeypatch.setattr(fetching, "_PART", -(-reference["size"] // 10))
+    return (tmp_path / "p").read_bytes(), reference
+
+
+class Site:
+    """Answers requests for parts at once, in the order of ``faults`` first: an exception, or ``None`` for none."""
+
+    def __init__(self, content, faults=()):
+        self.content, self.faults, self.asked, self.open = content, list(faults), [], 0
+
+    def ask(self, request):
+        self.asked.append(request["offset"])
+        future = Future()
+        fault = self.faults.pop(0) if self.faults else None
+        part = self.content[request["offset"] : request["offset"] + request["length"]]
+        packed = part if request["compression"] is None else lz4.frame.compress(part)
+        future.set_result(packed if fault is None else fault)
+        return future
+
+
+def fetch(site, reference, compression=None, record=None):
+    def wait():
+        raise AssertionError("nothing is open")
+
+    record = record or RunRecord()
+    return fetching.fetch(reference, "desy", site.ask, wait, compression=compression, record=record)
+
+
+@pytest.mark.parametrize("compression", [None, 1])
+def test_parts_in_order(kept, compression):
+    content, reference = kept
+    site, record = Site(content), RunRecord()
+    assert fetch(site, reference, compression, record) == content
+    assert len(site.asked) == 10
+    assert site.asked == sorted(site.asked)
+    assert record.retries == 0
+    assert (record.bytes_in["partials"] == len(content)) == (compression is None)
+
+
+def test_what_may_pass_is_asked_again(kept):
+    content, reference = kept
+    faults = [None, WorkerLost("x"), None, None, SiteAway("y"), None, RuntimeError("z")]
+    site, record = Site(content, faults), RunRecord()
+    assert fetch(site, reference, record=record) == content
+    assert record.retries == 3
+
+
+@pytest.mark.parametrize("fault", [SiteError("offline"), FileNotFoundError("gone"), Lost("no code")])
+def test_what_cannot_pass_is_not(kept, fault):
+    content, reference = kept
+    site = Site(content, [fault])
+    with pytest.raises(Lost, match=str(fault)):
+        fetch(site, reference)
+    assert len(site.asked) == 2  # the two that were on their way
+
+
+def test_not_for_ever(kept):
+    content, reference = kept
+    site = Site(content, [WorkerLost("again")] * 20)
+    with pytest.raises(Lost, match="WorkerLost: again"):
+        fetch(site, reference)
+    assert len(site.asked) == 4
+
+
+def test_another_content(kept):
+    content, reference = kept
+    with pytest.raises(partials.PartialLost, match="has changed since"):
+        fetch(Site(bytes(len(content))), reference)

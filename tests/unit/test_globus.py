@@ -1,0 +1,225 @@
+"""What decides about Globus Compute endpoints, without any."""
+
+import base64
+import json
+import os
+import pickle
+from concurrent.futures import Future
+from uuid import uuid4
+
+import cloudpickle
+import globus_sdk
+import pytest
+import requests
+
+from cafetal.errors import LoginError, SiteError, TaskTooLarge
+from cafetal.federation import userendpoints
+from cafetal.federation.courier import verdict
+from cafetal.federation.globus import GlobusComputeEndpoint
+from cafetal.federation.telemetry import EndpointStatus, Telemetry
+from cafetal.federation.watchdog import START_GRACE, Sighting, lost
+from cafetal.worker import trampoline
+
+COUNTING = {"engine_type": "GlobusComputeEngine", "heartbeat_period": 5, "pending_tasks": 0}
+IDLE, BUSY = {**COUNTING, "outstanding_tasks": 0}, {**COUNTING, "outstanding_tasks": 1}
+
+
+def seen(*sightings):
+    """``(time, online, report)`` each."""
+    return [Sighting(*sighting) for sighting in sightings]
+
+
+@pytest.mark.parametrize(
+    ("sightings", "reason"),
+    [
+        ([], None),
+        ([(5, False, {})], None),  # before the task came
+        ([(15, True, BUSY)], None),
+        ([(15, True, BUSY), (20, False, BUSY)], "gone offline with the task"),
+        ([(15, False, {}), (20, False, {})], None),  # a user endpoint that is coming up
+        ([(10 + START_GRACE + 1, False, {})], "offline for 121 s since it was given the task"),
+        ([(12, True, IDLE), (15, True, IDLE)], None),  # reports from before it had the task
+        ([(17, True, IDLE)], None),
+        ([(17, True, IDLE), (22, True, IDLE)], "reports that it has no such task"),
+        ([(17, True, IDLE), (22, True, BUSY)], None),
+        ([(17, True, BUSY), (22, True, IDLE)], None),
+        ([(17, True, IDLE), (18, True, IDLE)], None),  # the same report twice
+        ([(17, True, {"heartbeat_period": 5}), (22, True, {"heartbeat_period": 5})], None),  # an engine that counts not
+        ([(17, True, {**IDLE, "pending_tasks": 3}), (22, True, {**IDLE, "pending_tasks": 3})], None),
+    ],
+)
+def test_watchdog(sightings, reason):
+    found = lost({"task": 10.0}, seen(*sightings))
+    assert (reason is None) == (not found)
+    if reason:
+        assert reason in found["task"]
+
+
+def test_watchdog_judges_each_task():
+    assert set(lost({"old": 1.0, "new": 19.0}, seen((5, True, BUSY), (20, False, BUSY)))) == {"old"}
+
+
+def api_error(status):
+    response = requests.Response()
+    response.status_code = status
+    response.headers["Content-Type"] = "application/json"
+    response._content = json.dumps({"code": "X", "message": "why", "reason": "why"}).encode()
+    response.request = requests.Request("POST", "http://127.0.0.1/submit").prepare()
+    return globus_sdk.GlobusAPIError(response)
+
+
+@pytest.mark.parametrize(
+    ("error", "seconds", "kind"),
+    [
+        (api_error(401), 0, LoginError),
+        (api_error(403), 0, LoginError),
+        (globus_sdk.AuthAPIError(api_error(400)._underlying_response), 0, LoginError),
+        (api_error(404), 0, SiteError),
+        (api_error(413), 0, TaskTooLarge),
+        (api_error(429), 0, None),
+        (api_error(429), 200, SiteError),
+        (api_error(503), 0, None),
+        (api_error(500), 200, SiteError),
+        (RuntimeError("the SDK's executor has stopped"), 0, None),
+        (globus_sdk.GlobusConnectionError("refused", OSError()), 60, None),
+        (globus_sdk.GlobusConnectionError("refused", OSError()), 130, SiteError),
+    ],
+)
+def test_what_becomes_of_a_refused_submission(error, seconds, kind):
+    found = verdict(error, seconds, "desy")
+    assert type(found) is (type(None) if kind is None else kind)
+    if found is not None:
+        assert str(found).endswith((".", "?"))
+
+
+def serve(**request):
+    return json.loads(trampoline.serve(json.dumps({"limit": 100_000, **request})))
+
+
+def packed(function, *args):
+    return base64.b64encode(cloudpickle.dumps((function, args, {}))).decode()
+
+
+def test_serving():
+    answer = serve(pickle=packed(lambda a, b: (a + b, b"x"), 1, 2))
+    assert trampoline.decode(answer["result"]) == (3, b"x")
+    assert answer["measures"]["finished"] >= answer["measures"]["started"]
+    assert answer["measures"]["peak_memory"] > 1e6
+    answer = serve(pickle=packed(lambda: 1 / 0))
+    assert answer["error"]["type"] == "builtins.ZeroDivisionError"
+    assert "division by zero" in answer["error"]["traceback"]
+    assert "SystemExit" in serve(pickle=packed(lambda: exit(3)))["error"]["type"]
+    assert serve(pickle=packed(lambda: "x" * 200_000))["too_large"] > 200_000
+    assert serve(pickle=packed(lambda: 10**5000))["error"]["type"] == "builtins.ValueError"
+    assert serve(pickle=packed(lambda: object()))["not_plain"] == "builtins.object"
+    trusted = serve(pickle=packed(lambda: {1j}), trust=True)
+    assert pickle.loads(base64.b64decode(trusted["pickle"])) == {1j}
+    assert "KeyError" in serve(function="no_such_function", args=[])["error"]["type"]
+
+
+def test_what_is_served_needs_no_module_of_ours(tmp_path):
+    """As an agent does it: the source alone, in an empty namespace, under any Python that knows annotations."""
+    namespace = {}
+    with open(trampoline.__file__) as source:
+        exec(source.read(), namespace)
+    request = {"limit": 10_000, "function": "install", "args": [str(tmp_path), {}, ["coffea"], []]}
+    found = trampoline.decode(json.loads(namespace["serve"](json.dumps(request)))["result"])
+    assert found["coffea"]
+    assert found["machine"]["cpus"] >= 1
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"$code": 1},
+        {"$bytes": "", "x": 1},
+        {"a": 1, "$dict": []},
+        {"$tuple": [1], "$set": [2]},
+        {"$bytes": "%%"},
+        {"$dict": [[[], 1]]},
+    ],
+)
+def test_data_that_nobody_has_encoded(value):
+    with pytest.raises((ValueError, TypeError)):
+        trampoline.decode(value)
+
+
+def test_large_files_in_parts(tmp_path):
+    import hashlib
+
+    content = os.urandom(1000)
+    name = hashlib.sha256(content).hexdigest() + ".pkl"
+    trampoline.install(str(tmp_path), {}, [], [])
+    for number, start in enumerate(range(0, 1000, 300)):
+        trampoline.store(str(tmp_path), name, number, content[start : start + 300])
+    assert "cannot be joined" in trampoline.join(str(tmp_path), {name: 5})["error"]
+    assert trampoline.join(str(tmp_path), {name: 4}) == {}
+    assert (tmp_path / "code" / name).read_bytes() == content
+    assert [path.name for path in (tmp_path / "code").iterdir() if "part" in path.name] == []
+    assert trampoline.join(str(tmp_path), {name: 4}) == {}  # again, as another run may
+    assert trampoline.install(str(tmp_path), {}, [], [name])["present"] == [name]
+    trampoline.store(str(tmp_path), name, 0, b"other")
+    assert "arrived damaged" in trampoline.join(str(tmp_path), {name: 1})["error"]
+
+
+def endpoint_without_cloud():
+    return GlobusComputeEndpoint("desy", uuid4())
+
+
+def answered(content):
+    future = Future()
+    future.set_result(content)
+    return future
+
+
+@pytest.mark.parametrize("content", [None, 3, "", "[]", "3", "{", '{"error": 3}', '{"measures": 3, "result": 1}'])
+def test_answers_that_are_none(content):
+    """What a site sends is data; whatever it is, the task fails with a sentence."""
+    with pytest.raises(SiteError, match=r"desy has sent an answer that is none of ours"):
+        endpoint_without_cloud()._read(answered(content), lambda measures: None)
+
+
+@pytest.mark.parametrize("content", ["{}", '{"result": {"$x": 1}}', '{"pickle": "gASVAAAA"}'])
+def test_results_that_are_none(content):
+    with pytest.raises(SiteError, match=r"desy has sent a result that is none of ours"):
+        endpoint_without_cloud()._read(answered(content), lambda measures: None)
+
+
+def test_measures_are_numbers_that_we_know():
+    told = []
+    answer = {"result": 1, "measures": {"started": 1.5, "finished": "late", "cpu_seconds": True, "endpoint": "cern"}}
+    assert endpoint_without_cloud()._read(answered(json.dumps(answer)), told.append) == 1
+    assert told == [{"bytes_out": len(json.dumps(answer)), "started": 1.5}]
+
+
+def test_telemetry():
+    telemetry = Telemetry()
+    futures = [Future() for _ in range(2)]
+    for future, ends in zip(futures, (None, 4e9), strict=True):
+        watch, measure = telemetry.follow("desy")
+        measure({"bytes_in": 100})
+        watch(future)
+        assert telemetry.task(future).state == "sent"
+        assert telemetry.task(future).bytes_in == 100
+        if ends:
+            measure({"started": 10.0, "finished": 14.0, "cpu_seconds": 2.0, "bytes_out": 7, "job_ends": ends})
+    futures[0].set_exception(KeyError("x"))
+    futures[1].set_result(1)
+    failed, done = (telemetry.task(future) for future in futures)
+    assert (failed.state, failed.error, failed.seconds, failed.utilisation) == ("failed", "KeyError: 'x'", None, None)
+    assert (done.state, done.seconds, done.utilisation, done.bytes_out) == ("done", 4.0, 0.5, 7)
+    status = telemetry.complete(EndpointStatus("desy", "local", alive=True), workers=1)
+    assert (status.finished, status.failed, status.bytes_in, status.bytes_out) == (1, 1, 200, 7)
+    assert status.walltime_left > 0
+    unknown = telemetry.complete(EndpointStatus("cern", "local", alive=None), workers=1)
+    assert (unknown.utilisation, unknown.walltime_left, unknown.finished) == (None, None, 0)
+    assert telemetry.task(Future()) is None
+
+
+def test_user_endpoints_are_remembered(tmp_path, monkeypatch):
+    monkeypatch.setenv("CAFETAL_CACHE", str(tmp_path))
+    core, user = uuid4(), uuid4()
+    assert userendpoints.recall(core, None) is None
+    userendpoints.remember(core, None, user)
+    assert userendpoints.recall(core, {}) == user
+    assert userendpoints.recall(core, {"partition": "gpu"}) is None

@@ -1,0 +1,90 @@
+"""Who may import whom, as docs/architecture.md draws it."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+ENGINE = ROOT / "analysis" / "cafetal"
+
+# Each layer may import itself and those before it.
+LAYERS = [
+    {"errors"},
+    {"config"},
+    {"fileset"},
+    {"planning"},
+    {"simulation"},
+    {"extensions"},
+    {"federation", "catalog"},
+    {"rehearsal", "runs", "loading"},
+    {"views"},
+    {"cli"},
+]
+EVERYBODY = {"worker"}  # the types on the wire; it imports nothing of ours
+FRONT = {"__init__"}  # names for users, imported when asked for
+
+
+def imports_of(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0 or path.parent.name == "worker", f"{path}: relative import"
+            yield node.module or ""
+
+
+def room_of(path):
+    return path.relative_to(ENGINE).parts[0].removesuffix(".py")
+
+
+SOURCES = [p for p in sorted(ENGINE.rglob("*.py")) if "templates" not in p.parts]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ENGINE)))
+def test_layers(path):
+    room = room_of(path)
+    if room in FRONT:
+        return
+    assert "cafetal" not in imports_of(path), "name the module, so that this test sees it"
+    ours = {name.split(".")[1] for name in imports_of(path) if name.startswith("cafetal.")}
+    assert not {name for name in imports_of(path) if name.split(".")[0] == "processors"}
+    if room in EVERYBODY:
+        assert not ours
+        return
+    level = next(i for i, layer in enumerate(LAYERS) if room in layer)
+    allowed = EVERYBODY.union(*LAYERS[: level + 1])
+    assert ours <= allowed, f"{room} imports {ours - allowed}"
+
+
+@pytest.mark.parametrize("path", sorted((ENGINE / "worker").glob("*.py")), ids=lambda path: path.name)
+def test_worker_needs_only_what_every_site_has(path):
+    tops = {name.split(".")[0] for name in imports_of(path)} - {""}
+    relative = {p.stem for p in (ENGINE / "worker").glob("*.py")}
+    allowed = {"uproot", "coffea", "cloudpickle", "lz4"}  # coffea's own dependencies
+    assert tops - sys.stdlib_module_names - relative <= allowed
+
+
+@pytest.mark.parametrize("path", sorted((ENGINE / "planning").glob("*.py")), ids=lambda path: path.name)
+def test_planning_is_pure(path):
+    forbidden = {
+        "time",
+        "datetime",
+        "os",
+        "pathlib",
+        "socket",
+        "subprocess",
+        "parsl",
+        "coffea",
+        "uproot",
+        "threading",
+        "importlib",
+    }
+    assert not {name.split(".")[0] for name in imports_of(path)} & forbidden
+
+
+def test_help_does_not_wait_for_coffea():
+    code = "import sys, cafetal.cli; sys.exit(any(name in sys.modules for name in ('coffea', 'parsl', 'awkward')))"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -1,0 +1,156 @@
+"""The journal of a run, the answers from it, and what one run leaves for the next."""
+
+import json
+import stat
+
+import pytest
+
+from cafetal.errors import OutputError, UnknownSubject
+from cafetal.planning import events as ev
+from cafetal.planning.balanced import BalancedDispatch, Limits
+from cafetal.planning.bundles import Chunk
+from cafetal.planning.rates import Rates
+from cafetal.runs.experience import Experience, keep, load_experience
+from cafetal.runs.explanation import explain
+from cafetal.runs.journal import JOURNAL, Journal, read
+from cafetal.runs.lookout import drain, drained, forget_drained, usable
+from cafetal.simulation.scenario import Block, Scenario, SimulatedSite
+from cafetal.simulation.simulator import Simulator
+
+
+@pytest.fixture
+def told(tmp_path):
+    """The journal of a simulated run with everything in it: probes, losses, a slow site, a duplicate."""
+    chunks = tuple(
+        Chunk(i, "d", f"/store/f{i // 10}.root", i % 10 * 1000, i % 10 * 1000 + 1000, ("a", "b")) for i in range(60)
+    ) + tuple(Chunk(60 + i, "e", "/store/alone.root", i * 1000, i * 1000 + 1000, ("a",)) for i in range(10))
+    sites = (
+        SimulatedSite("a", (Block(2),), speed=2.0, loss=0.05, notice=5.0),
+        SimulatedSite("b", (Block(3, 30.0),), speed=0.5, straggle=0.3, slowdown=6.0),
+    )
+    scenario = Scenario(sites, chunks, {"d": 100.0, "e": 20.0}, seed=3)
+    journal = Journal(tmp_path / JOURNAL)
+    journal.begin("r1", "Balanced", chunks)
+    where, kinds = {}, set()
+
+    def watch(event, decided):
+        journal.note(event.time, event, decided)
+        for each in decided:
+            kinds.add(type(each).__name__)
+            if isinstance(each, ev.Assign):
+                kinds.add(each.reason.rule)
+                where[each.task] = each.site
+            if isinstance(each, ev.Commit):
+                where.update({("chunk", i): where[each.task] for i in each.chunks})
+
+    Simulator(scenario, BalancedDispatch(Limits(split=True, duplicates=0.5)), watch=watch).run()
+    journal.close()
+    assert kinds >= {"Ask", "Assign", "Commit", "Discard", "Cancel", "probe", "planned", "retry", "duplicate", "Split"}
+    return tmp_path, where
+
+
+def test_a_journal_is_private_and_whole(told):
+    folder, _ = told
+    path = folder / JOURNAL
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    lines = list(read(folder))
+    path.write_text(path.read_text() + '{"is": "Assi')  # the run was killed while it wrote
+    assert list(read(folder)) == lines
+    with pytest.raises(OutputError, match="holds no journal"):
+        list(read(folder / "elsewhere"))
+
+
+def test_why_a_chunk_ran_where_it_ran(told):
+    folder, where = told
+    lines = list(read(folder))
+    cut = {line["chunk"] for line in lines if line["is"] == "Split"}
+    for chunk in range(70):
+        text = "\n".join(explain(lines, str(chunk)))
+        assert f"Chunk {chunk} is /store/" in text
+        if chunk not in cut:
+            assert f"sent to {where['chunk', chunk]}" in text
+        assert "done, and counted" in text
+    assert "It was cut; chunk" in "\n".join(explain(lines, str(min(cut & set(range(70))))))
+    everything = "\n".join(sentence for chunk in range(70) for sentence in explain(lines, str(chunk)))
+    for words in ("as it had failed before", "had the same chunks and was late", "failed (worker)", "candidates"):
+        assert words in everything
+
+
+def test_why_a_file_and_a_site(told):
+    folder, _ = told
+    lines = list(read(folder))
+    text = "\n".join(explain(lines, "/store/alone.root"))
+    assert "chunks 60 to 69, which could run at a." in text
+    assert "to a (task" in text
+    assert "to b (task" not in text
+    assert text == "\n".join(explain(lines, "alone"))
+    text = "\n".join(explain(lines, "b"))
+    assert "b was given" in text
+    assert "has 3 workers" in text
+
+
+@pytest.mark.parametrize(
+    ("subject", "sentence"),
+    [("70", "no chunk 70"), ("/store/f", "files have it"), ("alnoe", "there is none"), ("nowhere", "there is none")],
+)
+def test_what_was_not_in_the_run(told, subject, sentence):
+    folder, _ = told
+    with pytest.raises(UnknownSubject, match=sentence):
+        list(explain(read(folder), subject))
+
+
+def test_experience_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setenv("CAFETAL_CACHE", str(tmp_path))
+    assert load_experience() == Experience()
+    rates = Rates()
+    rates.observe("desy", "x", 1000, 2.0)
+    rates.observe("cern", "x", 4000, 2.0)
+    experience = Experience()
+    experience.learn("code", rates, {"desy": 12.5})
+    keep(experience)
+    found = load_experience()
+    assert found.for_code("code").rate("desy", "x") == 500
+    assert found.waits == {"desy": 12.5}
+    assert not found.for_code("other code").tried("desy", "x")
+    assert found.speeds == pytest.approx({"desy": 0.5, "cern": 2.0})
+    assert found.latest().rate("cern", "x") == 2000
+    rates.observe("desy", "x", 100, 1.0, "cern")
+    experience.learn("code", rates, {})
+    keep(experience)
+    assert load_experience().for_code("code").rate("desy", "x", "cern") == 100
+    other = Rates(speeds=found.speeds)  # of other code only the sites' speeds are known, relative to one another
+    assert other.rate("desy", "x") is None
+    other.observe("desy", "x", 100, 1.0)
+    assert other.rate("cern", "x") > 150
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", '{"rates": 5}', '{"rates": {}, "speeds": {"a": "x"}, "waits": {}}', '{"rates": {"c": 1}}']
+)
+def test_broken_experience_is_none(tmp_path, monkeypatch, content):
+    monkeypatch.setenv("CAFETAL_CACHE", str(tmp_path))
+    (tmp_path / "experience.json").write_text(content)
+    assert load_experience() == Experience()
+
+
+def test_old_code_is_forgotten():
+    experience = Experience()
+    for number in range(60):
+        rates = Rates()
+        rates.observe("a", "x", 10, 1.0)
+        experience.learn(f"{number}", rates, {})
+    assert len(experience.rates) == 50
+    assert list(experience.rates)[-1] == "59"
+    assert json.dumps(experience.rates)
+
+
+def test_draining_by_file(tmp_path):
+    assert drained(None) == drained(tmp_path) == frozenset()
+    assert drain(tmp_path, ["desy", "cern"]) == {"desy", "cern"}
+    assert drain(tmp_path, ["desy"], undo=True) == drained(tmp_path) == {"cern"}
+    forget_drained(tmp_path)
+    assert drained(tmp_path) == frozenset()
+
+
+def test_usable_workers():
+    assert [usable(n, 8) for n in (0, 4, 8, 20)] == [2, 5, 8, 8]

@@ -1,0 +1,131 @@
+"""What a run leaves: histograms in ROOT and UHI, plots, manifest."""
+
+import json
+
+import boost_histogram as bh
+import coffea.util
+import hist
+import numpy as np
+import pytest
+import uhi.io.json
+import uproot
+
+from cafetal.errors import OutputError
+from cafetal.runs import histograms, output
+from cafetal.runs.record import RunRecord
+from cafetal.views.plots import draw
+
+
+def filled():
+    spectrum = (
+        hist.Hist.new.StrCat([], name="dataset", growth=True)
+        .StrCat(["nominal", "up/down"], name="systematic")
+        .Reg(10, 1, 100, name="mass", label="m [GeV]", transform=hist.axis.transform.log)
+        .Weight()
+    )
+    spectrum.fill(dataset="ww", systematic="nominal", mass=[2, 3, 50], weight=[1, 2, 1000])
+    spectrum.fill(dataset="zz", systematic="up/down", mass=[5, 7], weight=[0.5, 0.5])
+    counts = hist.Hist.new.Integer(0, 4, name="jets").Int64()
+    counts.fill([1, 1, 2])
+    plane = hist.Hist.new.Reg(4, 0, 1, name="x").Reg(3, 0, 1, name="y").Double().fill([0.1], [0.9])
+    deep = hist.Hist.new.Reg(2, 0, 1).Reg(2, 0, 1).Reg(2, 0, 1).Reg(2, 0, 1).Double()
+    categories = hist.Hist.new.StrCat(["a", "b"], name="cut").Double().fill(["a", "b", "b"])
+    return {"mass": spectrum, "n": {"jets": counts, "events": 7}, "plane": plane, "deep": deep, "cuts": categories}
+
+
+def test_found_by_name():
+    assert [name for name, _ in histograms.find(filled())] == ["mass", "n/jets", "plane", "deep", "cuts"]
+    assert [name for name, _ in histograms.find(filled()["plane"])] == ["histogram"]
+    assert list(histograms.find({"n": 1, "s": {1, 2}})) == []
+
+
+def test_root(tmp_path):
+    out = filled()
+    left_out = histograms.write_root(tmp_path / "h.root", out)
+    assert left_out == {"deep": "ROOT's histograms have 3 axes at most"}
+    with uproot.open(tmp_path / "h.root") as file:
+        assert {"mass/ww/nominal", "mass/zz/up_down", "n/jets", "plane", "cuts"} <= {k.split(";")[0] for k in file}
+        one = out["mass"]["ww", "nominal", :]
+        np.testing.assert_array_equal(file["mass/ww/nominal"].values(flow=True), one.values(flow=True))
+        np.testing.assert_array_equal(file["mass/ww/nominal"].variances(flow=True), one.variances(flow=True))
+        np.testing.assert_allclose(file["mass/ww/nominal"].axis().edges(), one.axes[0].edges)
+        np.testing.assert_array_equal(file["n/jets"].values(), [0, 2, 1, 0])
+
+
+def test_uhi(tmp_path):
+    out = filled()
+    histograms.write_uhi(tmp_path / "h.json", out)
+    back = json.loads((tmp_path / "h.json").read_text(), object_hook=uhi.io.json.object_hook)
+    for name, histogram in histograms.find(out):
+        found = hist.Hist(back[name])
+        assert (found.view(flow=True) == histogram.view(flow=True)).all()
+        for axis, wanted in zip(found.axes, histogram.axes, strict=True):
+            assert (axis.name, axis.label, axis.size) == (wanted.name, wanted.label, wanted.size)
+            # Before boost-histogram 1.8 a logarithmic axis comes back as its edges.
+            assert list(axis) == list(wanted) if axis.traits.discrete else axis.edges == pytest.approx(wanted.edges)
+
+
+def test_plots(tmp_path):
+    names = {path.name for path in draw(filled(), tmp_path / "plots")}
+    assert names == {"mass.png", "n_jets.png", "plane.png", "cuts.png"}
+    assert all((tmp_path / "plots" / name).stat().st_size > 5_000 for name in names)
+
+
+def test_outputs_that_are_hard_to_show(tmp_path):
+    """No events at all, plain boost-histograms, axes without names: the run is not spoilt by its plots."""
+    empty = hist.Hist.new.StrCat([], name="dataset", growth=True).Reg(3, 0, 1, name="x").Weight()
+    plain = bh.Histogram(bh.axis.StrCategory(["a"]), bh.axis.Regular(3, 0, 1)).fill("a", [0.5])
+    out = {"empty": empty, "plain": plain, "bare": hist.Hist.new.StrCat([], growth=True).Double()}
+    assert {path.name for path in draw(out, tmp_path / "plots")} == {"plain.png"}
+    assert histograms.write_uhi(tmp_path / "h.json", out) == {}
+    histograms.write_root(tmp_path / "h.root", out)
+    with uproot.open(tmp_path / "h.root") as file:
+        assert file["plain/a"].values().tolist() == [0, 1, 0]
+    folder = output.save(tmp_path / "results", out, RunRecord(), provenance())
+    assert output.read_manifest(folder)["complete"]
+
+
+def test_what_uhi_cannot_hold_is_named(tmp_path, monkeypatch):
+    def refuse(value):
+        raise TypeError("no such storage")
+
+    monkeypatch.setattr("uhi.io.json.default", refuse)
+    assert histograms.write_uhi(tmp_path / "h.json", filled()).keys() == {"mass", "n/jets", "plane", "deep", "cuts"}
+    assert json.loads((tmp_path / "h.json").read_text()) == {}
+
+
+def provenance():
+    return output.Provenance("p.py:P", "0" * 64, "f.json", "sites.yaml", {"chunksize": 5})
+
+
+def test_saved_and_read_back(tmp_path):
+    record = RunRecord(events_planned=10, events_counted=10, chunks_planned=2, chunks_counted=2)
+    record.read = {"/a": {"desy": 5, "cern": 2}}
+    record.holders = {"/a": frozenset({"desy"})}
+    record.site_events["desy"] = 10
+    folder = output.save(tmp_path / "results", filled(), record, provenance())
+    assert output.read_output(folder)["mass"] == filled()["mass"]
+    manifest = output.read_manifest(folder)
+    assert manifest["complete"]
+    assert manifest["fraction"] == 1
+    assert manifest["not_in_root"].keys() == {"deep"}
+    assert manifest["versions"]["coffea"]
+    assert manifest["sites"]["desy"]["bytes_read"] == 5
+    assert manifest["bytes_read"] == {"local": 5, "remote": 2}
+    assert folder.stat().st_mode & 0o077 == 0
+    assert coffea.util.load(str(folder / "output.coffea"))["n"]["events"] == 7
+
+
+def test_folders_that_cannot_be(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OutputError, match="cannot be written"):
+        output.save(tmp_path / "file", {}, RunRecord(), provenance())
+    with pytest.raises(OutputError, match=r"manifest\.json is not there"):
+        output.read_manifest(tmp_path)
+    with pytest.raises(OutputError, match=r"output\.coffea is not there"):
+        output.read_output(tmp_path)
+
+
+def test_an_empty_run_is_complete():
+    assert RunRecord().to_json()["fraction"] == 1
+    assert RunRecord(events_planned=4, chunks_planned=1).to_json()["fraction"] == 0

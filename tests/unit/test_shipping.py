@@ -1,0 +1,88 @@
+"""What travels: the user's local modules, and nothing that is installed."""
+
+import importlib
+import io
+import sys
+import zipfile
+from functools import partial
+
+import cloudpickle
+import lz4.frame
+import pytest
+
+from cafetal.runs.shipping import local_sources, pack_function, pack_worker
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A user's folder with a processor, helpers and a package."""
+    files = {
+        "proc_x.py": "import helper_x, numpy\nfrom pkg_x import sub\nclass P:\n    def __call__(self, e): return 1\n",
+        "helper_x.py": "def f():\n    import deep_x\n    return deep_x.value\n",
+        "deep_x.py": "value = 1\n",
+        "unused_x.py": "value = 2\n",
+        "pkg_x/__init__.py": "",
+        "pkg_x/sub.py": "from . import other\nfrom .other import *\n",
+        "pkg_x/other.py": "from .third import *\n",
+        "pkg_x/third.py": "",
+        "pkg_x/fourth.py": "",
+        "broken_x.py": "def f(:\n",
+        "view/site-packages/installed_x.py": "value = 3\n",
+    }
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.syspath_prepend(str(tmp_path / "view" / "site-packages"))
+    yield tmp_path
+    for name in [name for name in sys.modules if name.partition(".")[0].endswith("_x")]:
+        del sys.modules[name]
+
+
+WANTED = {"proc_x.py", "helper_x.py", "deep_x.py", *(f"pkg_x/{n}.py" for n in ("__init__", "sub", "other", "third"))}
+
+
+def names_in(shipment):
+    with zipfile.ZipFile(io.BytesIO(shipment.files[shipment.modules])) as archive:
+        return {name for name in archive.namelist() if not name.endswith("/")}
+
+
+def test_followed_from_the_processors_module(project):
+    assert set(local_sources(["proc_x"])) == WANTED
+    assert local_sources(["numpy", "json", "coffea.processor", "cafetal.config", "no_such_module"]) == {}
+    assert local_sources(["installed_x"]) == {}  # as in a software view on PYTHONPATH
+    assert set(local_sources(["broken_x"])) == {"broken_x.py"}
+
+
+def test_found_in_what_runner_sends(project):
+    proc_x = importlib.import_module("proc_x")
+    packed = lz4.frame.compress(cloudpickle.dumps(proc_x.P()))
+    inner = partial(print, processor_instance=packed)
+    assert names_in(pack_function(partial(print, 0, False, inner))) == WANTED
+    assert names_in(pack_function(proc_x.P())) == WANTED
+
+
+def test_function_of_a_notebook(project):
+    """Sent by value; what it imports inside shows only as a name in its code."""
+    namespace = {"__name__": "__main__"}
+    exec("def f(events):\n    import helper_x\n    return helper_x.f()\n", namespace)
+    assert {"helper_x.py", "deep_x.py"} <= names_in(pack_function(namespace["f"]))
+
+
+def test_same_content_same_names(project):
+    proc_x = importlib.import_module("proc_x")
+    one, two = pack_function(proc_x.P()), pack_function(proc_x.P())
+    assert one == two
+    assert one.code_hash == two.code_hash
+    (project / "deep_x.py").write_text("value = 5\n")
+    three = pack_function(proc_x.P())
+    assert (three.function, three.modules == one.modules) == (one.function, False)
+    assert three.code_hash != one.code_hash
+
+
+def test_worker_code_is_a_package_of_its_own():
+    shipment = pack_worker()
+    with zipfile.ZipFile(io.BytesIO(shipment.files[shipment.archive])) as archive:
+        assert f"{shipment.package}/tasks.py" in archive.namelist()
+    assert shipment.package.startswith("cafetal_worker_")
+    assert shipment == pack_worker()

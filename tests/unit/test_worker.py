@@ -1,0 +1,410 @@
+"""The tasks of a site, called in this process on a scratch folder."""
+
+import dataclasses
+import functools
+import hashlib
+import pickle
+import sys
+import types
+from pathlib import Path
+
+import cloudpickle
+import lz4.frame
+import numpy as np
+import pytest
+import uproot
+from coffea.nanoevents import BaseSchema
+from coffea.processor import Runner
+from coffea.processor.executor import WorkItem
+
+from cafetal.runs.shipping import pack_function, pack_worker
+from cafetal.worker import modules, partials, tasks, trampoline
+from cafetal.worker.chunksets import ChunkSet
+from cafetal.worker.failures import chain, describe, kind_of
+from cafetal.worker.names import resolve, site_names
+from cafetal.worker.reading import OpenFiles, StaleFile, share_files
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "data" / "a.root"
+    path.parent.mkdir()
+    with uproot.recreate(path) as output:
+        output.mktree("Events", {"x": "f8"}).extend({"x": np.arange(100.0)})
+    return path
+
+
+@pytest.fixture(autouse=True)
+def forget_modules():
+    yield
+    modules._active, modules._names = None, ()
+    tasks._load.cache_clear()
+
+
+def work_function(processor, savemetrics=False):
+    """As Runner makes it."""
+    packed = lz4.frame.compress(cloudpickle.dumps(processor))
+    return functools.partial(
+        Runner._work_function,
+        *("root", 60, BaseSchema, False, savemetrics),
+        processor_instance=packed,
+        uproot_options={},
+        iteritems_options={},
+        checkpointer=None,
+        cache_function=lambda: None,
+    )
+
+
+def items_of(path, *ranges, uuid=b""):
+    return [(i, WorkItem("d", str(path), "Events", a, b, uuid)) for i, (a, b) in enumerate(ranges)]
+
+
+LFN = "/store/a.root"
+
+
+def run_map(scratch, processor, items, keep_going=False, **options):
+    shipment = pack_function(work_function(processor, **options))
+    assert "error" not in trampoline.install(str(scratch), shipment.files, [], [])
+    arguments = {
+        "run": "r",
+        "site": "desy",
+        "name": "map-0",
+        "function": shipment.function,
+        "archive": shipment.modules,
+        "items": cloudpickle.dumps([(i, dataclasses.replace(item, filename=LFN)) for i, item in items]),
+        "chunks": "0",
+        "names": site_names("root://host/", {LFN: items[0][1].filename}),
+        "keep_going": keep_going,
+    }
+    return trampoline.call(str(scratch), *shipment.code, "map", pickle.dumps(arguments))
+
+
+def content(scratch, result):
+    return partials.decode(partials.read_bytes(scratch / "runs" / "r", result["partial"]))
+
+
+def test_a_bundle_opens_its_file_once(tmp_path, file, monkeypatch):
+    opened = []
+    original = uproot.open
+    monkeypatch.setattr(uproot, "open", lambda *args, **kwargs: opened.append(args) or original(*args, **kwargs))
+    result = run_map(
+        tmp_path / "s", lambda e: {"n": len(e), "x": float(e.x.to_numpy().sum())}, items_of(file, (0, 30), (30, 100))
+    )
+    assert len(opened) == 1
+    assert content(tmp_path / "s", result)["out"] == {"n": 100, "x": 4950.0}
+    assert result["events"] == 100
+    assert ChunkSet.parse(result["partial"]["chunks"]) == ChunkSet.of([0, 1])
+    assert len(pickle.dumps(result["partial"])) < 200
+
+
+def test_an_output_that_is_always_the_same_object(tmp_path, file):
+    """Adding in place to what the processor owns would count its content again and again."""
+    namespace = types.ModuleType("constants_x")
+    exec("import numpy as np\nEMPTY = {'h': np.ones(3)}\ndef process(events):\n    return EMPTY\n", namespace.__dict__)
+    result = run_map(tmp_path / "s", namespace.process, items_of(file, *((i, i + 1) for i in range(20))))
+    assert content(tmp_path / "s", result)["out"]["h"].tolist() == [20.0] * 3
+
+
+def test_metrics_count_bytes_once(tmp_path, file):
+    result = run_map(
+        tmp_path / "s", lambda e: {"x": e.x.to_numpy().sum()}, items_of(file, (0, 50), (50, 100)), savemetrics=True
+    )
+    metrics = content(tmp_path / "s", result)["metrics"]
+    assert metrics["bytesread"] == sum(result["read"].values()) > 0
+    assert metrics["entries"] == 100
+
+
+def failing(events):
+    if events.metadata["entrystart"] == 10:
+        raise KeyError("mine")
+    return {"n": len(events)}
+
+
+def test_failure_of_the_users_code_ends_the_bundle(tmp_path, file):
+    result = run_map(tmp_path / "s", failing, items_of(file, (0, 10), (10, 20), (20, 30)))
+    (failure,) = result["failures"]
+    assert (failure["kind"], failure["start"], failure["stop"], failure["chunks"]) == ("processor", 10, 20, "1")
+    assert failure["types"][-1] == "builtins.KeyError"
+    assert "in failing" in failure["traceback"]
+    assert str(file) not in failure["traceback"] + "".join(failure["messages"])  # named by LFN
+    assert result["partial"]["chunks"] == "0"
+    result = run_map(tmp_path / "s", failing, items_of(file, (0, 10), (10, 20), (20, 30)), keep_going=True)
+    assert result["partial"]["chunks"] == "0,2"
+
+
+@pytest.mark.parametrize(
+    ("processor", "kind"),
+    [
+        (lambda e: None, "processor"),
+        (lambda e: sys.exit(3), "processor"),
+        (lambda e: {"x": (i for i in [1])}, "processor"),  # cannot be pickled
+    ],
+)
+def test_what_the_users_code_can_do(tmp_path, file, processor, kind):
+    result = run_map(tmp_path / "s", processor, items_of(file, (0, 10)))
+    assert [failure["kind"] for failure in result["failures"]] == [kind]
+    assert result["partial"] is None
+    assert result["events"] == 0
+
+
+def test_stale_file(tmp_path, file):
+    result = run_map(tmp_path / "s", lambda e: {"n": len(e)}, items_of(file, (0, 10), uuid=b"x" * 16))
+    assert [failure["kind"] for failure in result["failures"]] == ["stale"]
+
+
+def test_function_that_cannot_be_loaded(tmp_path):
+    """A damaged file is the site's fault, a module that is not there the user's."""
+    shipment = pack_function(work_function(len))
+    trampoline.install(str(tmp_path), shipment.files, [], [])
+    arguments = {
+        "run": "r",
+        "site": "desy",
+        "name": "m",
+        "function": shipment.function,
+        "archive": shipment.modules,
+        "items": cloudpickle.dumps([]),
+        "chunks": "0-4",
+        "names": site_names("/", {}),
+        "keep_going": False,
+    }
+
+    def failure():
+        result = trampoline.call(str(tmp_path), *shipment.code, "map", pickle.dumps(arguments))
+        (found,) = result["failures"]
+        assert found["chunks"] == "0-4"
+        return found["kind"], found["messages"][0]
+
+    (tmp_path / "code" / shipment.function).write_bytes(b"tampered")
+    kind, message = failure()
+    assert kind == "site"
+    assert "its checksum differs" in message
+    (tmp_path / "code" / shipment.function).unlink()
+    assert failure()[0] == "site"
+    gone = b"cno_such_module_z\nf\n."
+    arguments["function"] = hashlib.sha256(gone).hexdigest() + ".pkl"
+    (tmp_path / "code" / arguments["function"]).write_bytes(gone)
+    assert failure() == ("processor", "No module named 'no_such_module_z'")
+
+
+def test_reduce_merges_checks_and_can_be_repeated(tmp_path):
+    folder = tmp_path / "runs" / "r"
+    archive = empty_archive(tmp_path)
+    results = [{"partial": partials.write(folder, f"p{i}", {"n": i}, ChunkSet.of([i]))} for i in range(4)] + [
+        {"partial": None}
+    ]
+    (folder / "p3").write_bytes(b"3\n" + b"damaged")
+    common = {"run": "r", "site": "desy", "name": "out", "archive": archive}
+    first = tasks.reduce(tmp_path, *results, **common)
+    assert first["partial"]["chunks"] == "0-2"
+    assert len(first["lost"]) == 1
+    assert (first["lost"][0]["kind"], first["lost"][0]["chunks"]) == ("partial", "3")
+    assert "p3 has changed" in first["lost"][0]["messages"][0]
+    assert partials.decode(partials.read_bytes(folder, first["partial"])) == {"n": 3}
+    assert not (folder / "p0").exists()
+    again = tasks.reduce(tmp_path, *results, **common)  # as after the loss of the worker that did it
+    assert again["partial"] == first["partial"]
+
+
+def empty_archive(scratch):
+    shipment = pack_function(len)
+    trampoline.install(str(scratch), shipment.files, [], [])
+    return shipment.modules
+
+
+def test_reduce_refuses_what_is_there_twice(tmp_path):
+    folder, archive = tmp_path / "runs" / "r", empty_archive(tmp_path)
+    results = [{"partial": partials.write(folder, f"p{i}", {"n": 1}, ChunkSet.of([7]))} for i in range(2)]
+    result = tasks.reduce(tmp_path, *results, run="r", site="desy", name="out", archive=archive)
+    assert "Chunk 7 is there twice" in result["lost"][0]["messages"][0]
+    assert result["partial"]["chunks"] == "7"
+
+
+def test_reduce_of_outputs_that_do_not_add(tmp_path):
+    folder, archive = tmp_path / "runs" / "r", empty_archive(tmp_path)
+    values = ({"n": 1}, {"n": "text"})
+    results = [{"partial": partials.write(folder, f"p{i}", v, ChunkSet.of([i]))} for i, v in enumerate(values)]
+    result = tasks.reduce(tmp_path, *results, run="r", site="desy", name="out", archive=archive)
+    assert result["failure"]["kind"] == "processor"
+
+
+def test_nothing_to_reduce(tmp_path):
+    archive = empty_archive(tmp_path)
+    result = tasks.reduce(tmp_path, {"partial": None}, run="r", site="desy", name="out", archive=archive)
+    assert result["partial"] is None
+
+
+def test_partials_are_private_whole_and_checked(tmp_path):
+    folder = tmp_path / "scratch" / "runs" / "r"
+    reference = partials.write(folder, "p", [1, 2], ChunkSet.of([1]))
+    assert [path.name for path in folder.iterdir()] == ["p"]
+    for path in (folder, folder.parent, folder.parent.parent):
+        assert path.stat().st_mode & 0o077 == 0
+    with pytest.raises(partials.PartialLost, match="holds the chunks 1, not 2"):
+        partials.read_bytes(folder, {**reference, "chunks": "2"})
+    (folder / "p").unlink()
+    with pytest.raises(partials.PartialLost, match="not on the scratch any more"):
+        partials.read_bytes(folder, reference)
+    with pytest.raises(FileExistsError):
+        partials.write_bytes(folder / "x" / "y", b"") if (folder / "x").write_text("a file") else None
+
+
+def test_a_write_that_fails_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        partials.write_bytes(tmp_path / "p", b"x")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_fetch_in_parts(tmp_path):
+    folder = tmp_path / "runs" / "r"
+    reference = partials.write(folder, "p", list(range(1000)), ChunkSet.of([0]))
+    parts = [
+        tasks.fetch(tmp_path, run="r", reference=reference, offset=start, length=700, compression=c)
+        for start, c in zip(range(0, reference["size"], 700), [1, None, 3, 1, 1, 1], strict=False)
+    ]
+    whole = b"".join(lz4.frame.decompress(p) if p[:4] == b"\x04\x22\x4d\x18" else p for p in parts)
+    partials.check(whole, reference)
+    assert partials.decode(whole) == list(range(1000))
+
+
+def test_clean(tmp_path):
+    for path in ("runs/mine/p", "runs/other/p", "code/new.zip"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text("x")
+    tasks.clean(tmp_path, run="mine", keep_days=1)
+    assert {p.name for p in tmp_path.rglob("*") if p.is_file()} == {"p", "new.zip"}
+    assert not (tmp_path / "runs" / "mine").exists()
+    tasks.clean(tmp_path, run="mine", keep_days=-1)
+    assert not [p for p in tmp_path.rglob("*") if p.is_file()]
+
+
+def test_install_says_what_is_wrong(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    assert "cannot be written" in trampoline.install(str(tmp_path / "file"), {}, [], [])["error"]
+    assert "arrived damaged" in trampoline.install(str(tmp_path), {"0" * 64 + ".zip": b"x"}, [], [])["error"]
+    assert trampoline.call(str(tmp_path / "no"), "a.zip", "pkg", "map", b"")["error"].endswith("is not there any more.")
+    worker = pack_worker()
+    trampoline.install(str(tmp_path), worker.files, [], [])
+    (tmp_path / "code" / worker.archive).write_bytes(b"tampered")
+    assert "checksum differs" in trampoline.call(str(tmp_path), worker.archive, "not_loaded", "map", b"")["error"]
+
+
+def test_install_tells_what_is_there(tmp_path):
+    found = trampoline.install(str(tmp_path / "deep" / "scratch"), {}, ["coffea", "no-such-package"], ["a.zip"])
+    assert found["coffea"]
+    assert found["no-such-package"] == ""
+    assert found["python"].startswith("3.")
+    assert found["present"] == []
+    assert found["machine"]["cpus"] >= 1
+    assert found["machine"]["memory"] > 1e8
+    assert found["machine"]["scratch_free"] > 0
+    assert found["machine"]["walltime_left"] is None
+    assert (tmp_path / "deep").stat().st_mode & 0o077 == 0
+
+
+def test_modules_of_another_run_are_forgotten(tmp_path, monkeypatch):
+    """`proc` is the same in both runs, and imports a helper that is not."""
+
+    def archive(value):
+        from cafetal.runs.shipping import _hashed, _zip
+
+        files = {
+            "proc_y.py": b"from helper_y import value\n",
+            "helper_y.py": f"value = {value}\n".encode(),
+            "pkg_y/__init__.py": b"",
+            f"pkg_y/only_{value}.py": b"",
+        }
+        packed = _zip(files)
+        path = tmp_path / _hashed(packed, ".zip")
+        path.write_bytes(packed)
+        return path
+
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    import importlib
+
+    for value in (1, 2, 1):
+        assert modules.activate(archive(value))
+        assert importlib.import_module("proc_y").value == value
+        importlib.import_module(f"pkg_y.only_{value}")  # the package is the same in all, what is in it is not
+        assert not modules.activate(archive(value))
+    for name in [name for name in sys.modules if name.partition(".")[0].endswith("_y")]:
+        del sys.modules[name]
+    Path(archive(3)).write_bytes(b"tampered")
+    with pytest.raises(modules.Damaged, match="its checksum differs"):
+        modules.activate(next(p for p in tmp_path.glob("*.zip") if p.read_bytes() == b"tampered"))
+
+
+class Wordless(Exception):
+    def __str__(self):
+        raise AttributeError("lost in pickling")
+
+
+def test_exceptions_that_cannot_speak():
+    failure = describe(Wordless(), site="desy")
+    assert failure["messages"] == ["(its message cannot be shown)"]
+    assert failure["site"] == "desy"
+
+
+def test_kinds_of_errors(tmp_path):
+    def caught(function):
+        try:
+            function()
+        except Exception as error:
+            return error
+
+    assert kind_of(caught(lambda: uproot.open(tmp_path / "none.root"))) == "data"
+    assert kind_of(caught(lambda: (tmp_path / "corrections.json").read_text())) == "processor"
+    assert kind_of(Exception("Failed to open file: x")) == "data"
+    assert kind_of(StaleFile("x")) == "stale"
+    error = caught(lambda: exec(compile("1/0", str(tmp_path / "uproot" / "mine.py"), "exec")))
+    assert kind_of(error) == "processor"  # a user's folder that bears the name of a library
+    assert len(chain(error)) == 1
+
+
+def test_open_files_lets_other_callables_alone(file):
+    with OpenFiles() as files:
+        assert share_files(len, files) is len
+        assert files.bytes_read == 0
+        with files.open({str(file): None}) as opened:
+            assert opened["Events"].num_entries == 100
+        files.expected_uuid = b"y" * 16
+        with pytest.raises(StaleFile, match="when its entries were counted"):
+            files.open({str(file): None})
+
+
+def test_inspect(tmp_path, file):
+    def ask(**changes):
+        names = site_names(f"{file.parent}/", {})
+        question = {"lfn": "a.root", "treename": "Events", "format": "root", "options": {}, "known": None, **changes}
+        (answer,) = tasks.inspect(tmp_path, site="desy", files=[question], names=names, function=None, archive="")
+        return answer
+
+    answer = ask()
+    assert (answer["num_entries"], answer["size"]) == (100, file.stat().st_size)
+    assert len(answer["uuid"]) == 32
+    believed = {**answer, "num_entries": 5}
+    assert ask(known=believed) == believed
+    assert ask(known={**believed, "size": 1}) == answer
+    assert ask(known={**believed, "mtime_ns": 1}) == answer
+    assert ask(treename="Evnts")["failure"]["types"] == [
+        "coffea.processor.executor.UprootMissTreeError",
+        "uproot.exceptions.KeyInFileError",
+    ]
+    assert ask(lfn="none.root")["failure"]["kind"] == "data"
+
+
+def test_names_are_resolved_where_the_task_runs(monkeypatch):
+    monkeypatch.setenv("SITE_DATA", "/pnfs")
+    monkeypatch.setenv("HOME", "/home/me")
+    names = site_names(
+        "$SITE_DATA/cms", {"/store/a": "$SITE_DATA/cms/store/a", "/store/b": "~/b", "/store/c": "root://x//c"}
+    )
+    assert names["explicit"] == {"/store/b": "~/b", "/store/c": "root://x//c"}
+    assert [resolve(f"/store/{n}", names) for n in "abcd"] == [
+        "/pnfs/cms/store/a",
+        "/home/me/b",
+        "root://x//c",
+        "/pnfs/cms/store/d",
+    ]
+    with pytest.raises(LookupError, match="No rule of this site fits /x"):
+        resolve("/x", {"rules": {"^/store": "y"}, "explicit": {}})
