@@ -1,0 +1,307 @@
+"""Whatever breaks between laptop and worker: the right totals, or a clear stop; and nothing left running."""
+
+import os
+import signal
+import threading
+import time
+
+import psutil
+import pytest
+from coffea import processor
+from coffea.nanoevents import BaseSchema
+
+from cafetal.config import load_sites
+from cafetal.errors import CafetalError, LoginError, SiteError
+from cafetal.federation.federation import Federation
+from cafetal.federation.globus import GlobusComputeEndpoint
+from cafetal.rehearsal.data import Recipe, make_files
+from cafetal.runs.executor import MultiSiteExecutor
+
+pytestmark = [pytest.mark.sites, pytest.mark.timeout(400)]
+
+EVENTS = 3_600
+EVERYWHERE = {"policy": "round-robin"}
+"""Each site gets its part, also one that comes late."""
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left():
+    """A thread that waits for lost results would keep Python from ending."""
+    yield
+    end = time.monotonic() + 20
+    while left := [thread for thread in threading.enumerate() if type(thread).__name__ == "_ResultWatcher"]:
+        assert time.monotonic() < end, left
+        time.sleep(0.1)
+
+
+@pytest.fixture
+def fileset(globus_table, request):
+    """Every file at two sites, so that each site may be lost."""
+    name = request.node.name.partition("[")[0]
+    return make_files(Recipe(name, files=3, events=EVENTS // 3), globus_table, copies=2)
+
+
+def slow(folder, seconds=0.4):
+    """A processor that leaves a mark at each site where it runs, and takes its time."""
+
+    def process(events):
+        import os
+        import time
+        from pathlib import Path
+
+        site = os.environ["GLOBUS_COMPUTE_USER_DIR"].split("/")[-2]
+        (Path(folder) / f"{site}.{os.getpid()}").touch()
+        time.sleep(seconds)
+        return {"n": len(events), "ids": processor.set_accumulator(int(e) for e in events.event)}
+
+    return process
+
+
+def analyse(executor, fileset, process):
+    runner = processor.Runner(executor=executor, schema=BaseSchema, chunksize=200, metadata_cache={})
+    return runner(fileset.for_runner(), process)
+
+
+def worker_at(folder, site):
+    """The pid of a worker that is processing at a site, once there is one."""
+    end = time.monotonic() + 120
+    while not (found := list(folder.glob(f"{site}.*"))):
+        assert time.monotonic() < end, f"nothing runs at {site}"
+        time.sleep(0.05)
+    return int(found[0].name.partition(".")[2])
+
+
+def user_endpoint(rehearsal, site):
+    """The process of the user endpoint of a site."""
+    core = rehearsal.process(site).find()
+    return next(child for child in core.children() if "uep." in " ".join(child.cmdline()) or child.children())
+
+
+def strike(act):
+    """Run something beside the analysis; what it raises is raised at the end."""
+    failed = []
+
+    def run():
+        try:
+            act()
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+
+    def join():
+        thread.join(150)
+        assert not thread.is_alive()
+        if failed:
+            raise failed[0]
+
+    return join
+
+
+def assert_complete(out, executor):
+    """Every event, and each once."""
+    assert out["n"] == EVENTS
+    assert len(out["ids"]) == EVENTS
+    assert executor.record.complete
+    assert executor.record.events_counted == EVENTS
+
+
+def test_worker_and_manager_killed(globus_executor, fileset, tmp_path):
+    """A worker at one site, the whole pool at another: the agents tell, and the tasks run again."""
+    executor = globus_executor(fileset, bundle_events=400, **EVERYWHERE)
+
+    def act():
+        os.kill(worker_at(tmp_path, "desy"), signal.SIGKILL)
+        os.kill(psutil.Process(worker_at(tmp_path, "cern")).ppid(), signal.SIGKILL)
+
+    join = strike(act)
+    out = analyse(executor, fileset, slow(str(tmp_path)))
+    join()
+    assert_complete(out, executor)
+    assert executor.record.retries >= 2
+    assert {failure["site"] for failure in executor.record.failures} >= {"desy", "cern"}
+
+
+def test_user_endpoint_killed(globus_executor, federated, fileset, tmp_path):
+    """Nobody tells: the service does not hear of it any more, and the watchdog sees that."""
+    executor = globus_executor(fileset, bundle_events=400, **EVERYWHERE)
+    killed = []
+
+    def act():
+        worker_at(tmp_path, "desy")
+        victim = user_endpoint(federated, "desy")
+        killed.append(victim.pid)
+        victim.kill()
+
+    join = strike(act)
+    out = analyse(executor, fileset, slow(str(tmp_path)))
+    join()
+    assert killed
+    assert_complete(out, executor)
+    told = [failure for failure in executor.record.failures if failure["site"] == "desy"]
+    # Some of its tasks may have waited for the endpoint that was started anew, and fail in another way or not at all.
+    reasons = [failure["messages"][0] for failure in told]
+    assert any("desy has lost a task" in reason for reason in reasons), reasons
+
+
+@pytest.mark.parametrize("how", ["killed", "stopped"])
+def test_core_endpoint_ends(globus_executor, federated, fileset, tmp_path, how):
+    """Its user endpoints end with it; the rest of the work is done elsewhere."""
+    executor = globus_executor(fileset, bundle_events=400, **EVERYWHERE)
+
+    def act():
+        worker_at(tmp_path, "cern")
+        core = federated.process("cern").find()
+        core.send_signal(signal.SIGKILL if how == "killed" else signal.SIGTERM)
+
+    join = strike(act)
+    out = analyse(executor, fileset, slow(str(tmp_path)))
+    join()
+    assert_complete(out, executor)
+    assert "cern" in {failure["site"] for failure in executor.record.failures}
+
+
+@pytest.mark.parametrize(("part", "seconds"), [("broker", 10), ("cloud", 20)])
+def test_service_down(globus_executor, federated, fileset, tmp_path, part, seconds):
+    """The message broker, or the web service: nothing comes or goes for a while; then all of it does."""
+    executor = globus_executor(fileset, bundle_events=400, **EVERYWHERE)
+
+    def act():
+        worker_at(tmp_path, "nebraska")
+        process = federated.process(part).find()
+        process.kill()
+        process.wait(10)
+        time.sleep(seconds)
+        {"broker": federated.start_broker, "cloud": federated.start_cloud}[part]()
+
+    join = strike(act)
+    out = analyse(executor, fileset, slow(str(tmp_path)))
+    join()
+    assert_complete(out, executor)
+
+
+@pytest.mark.parametrize("status", [413, 429, 503])
+def test_submissions_refused(globus_executor, federated, fileset, tmp_path, status):
+    """The SDK's Executor dies of it, and is rebuilt; what can pass later does, what never can is said."""
+    executor = globus_executor(fileset, **EVERYWHERE)
+    refused = 1 if status == 413 else 8  # the SDK itself tries six times, but not again what is too large
+
+    def act():
+        worker_at(tmp_path, "desy")
+        federated.ask("POST", "/_faults", {"path": "/submit", "status": status, "count": refused})
+
+    join = strike(act)
+    out = analyse(executor, fileset, slow(str(tmp_path), 0.2))
+    join()
+    assert_complete(out, executor)
+    if status == 413:
+        assert any("as too large" in failure["messages"][0] for failure in executor.record.failures)
+
+
+def test_login_that_expires(globus_executor, federated, fileset, tmp_path):
+    """In the middle of a run: it stops with a sentence, and not after tries everywhere."""
+    executor = globus_executor(fileset, **EVERYWHERE)
+
+    def act():
+        worker_at(tmp_path, "desy")
+        federated.ask("POST", "/_faults", {"path": "/submit", "status": 401, "count": 1})
+
+    join = strike(act)
+    with pytest.raises(LoginError, match=r"refuses the login .401.*cafetal sites login"):
+        analyse(executor, fileset, slow(str(tmp_path), 0.2))
+    join()
+
+
+def test_site_lost_while_its_partial_comes_home(globus_executor, federated, fileset, monkeypatch):
+    """What was on it is processed again at the other replicas."""
+    executor = globus_executor(fileset, compression=None, **EVERYWHERE)
+    call = Federation.call
+    killed = []
+
+    def strike_at_fetch(self, site, code, task, *rest):
+        if task == "fetch" and site == "cern" and not killed:
+            killed.append(site)
+            federated.process("cern").find().kill()
+            user_endpoint_of_cern.kill()
+        return call(self, site, code, task, *rest)
+
+    user_endpoint_of_cern = user_endpoint(federated, "cern")
+    monkeypatch.setattr(Federation, "call", strike_at_fetch)
+
+    def process(events):
+        import numpy as np
+
+        ids = processor.set_accumulator(int(e) for e in events.event)
+        return {"n": len(events), "ids": ids, "noise": processor.column_accumulator(np.ones(100_000))}
+
+    out = analyse(executor, fileset, process)
+    assert killed
+    assert_complete(out, executor)
+    assert "cern" in {failure["site"] for failure in executor.record.failures}
+
+
+def test_a_site_that_never_starts(globus_table, federated, fileset, tmp_path):
+    """Its agent is there, and no worker ever comes: the work goes elsewhere after `start_timeout`."""
+    engine = {
+        "type": "GlobusComputeEngine",
+        "max_workers_per_node": 1,
+        "address": "127.0.0.1",
+        "loopback_address": "127.0.0.1",
+        "encrypted": False,
+        "provider": {"type": "LocalProvider", "init_blocks": 0, "min_blocks": 0, "max_blocks": 0},
+    }
+    endpoint = federated.add_site("empty", kind="direct", engine=engine)
+    federated.wait_online(["empty"])
+    sites = {name: site.model_dump(mode="json") for name, site in globus_table.sites.items()}
+    sites["desy"]["endpoint"]["endpoint"] = endpoint
+    sites["desy"]["start_timeout"] = 8
+    executor = MultiSiteExecutor(load_sites({"sites": sites}), fileset=fileset, status=False)
+    out = analyse(executor, fileset, slow(str(tmp_path), 0))
+    assert_complete(out, executor)
+    told = [failure["messages"][0] for failure in executor.record.failures]
+    assert any("desy has not answered within 8 s" in text for text in told)
+
+
+def test_a_site_that_is_offline(globus_executor, federated, fileset, tmp_path):
+    """Known before anything is sent; with no other site the run stops in words."""
+    core = federated.process("desy").find()
+    core.terminate()
+    core.wait(20)
+    executor = globus_executor(fileset)
+    out = analyse(executor, fileset, slow(str(tmp_path), 0))
+    assert_complete(out, executor)
+    alone = load_sites({"sites": {"desy": executor.sites.sites["desy"].model_dump(mode="json")}})
+    runner = processor.Runner(executor=MultiSiteExecutor(alone, status=False), schema=BaseSchema, metadata_cache={})
+    files = {"d": [f"{alone.sites['desy'].pfn}/store/a.root"]}
+    with pytest.raises(CafetalError, match=r"desy.*it is offline"):
+        runner(files, slow(str(tmp_path)), treename="Events")
+
+
+def test_an_answer_that_is_late(federated):
+    """A task that was given up runs on, and its answer counts for nothing."""
+    endpoint = GlobusComputeEndpoint("desy", federated.endpoints["desy"], rehearsal=str(federated.folder))
+    endpoint.start()
+    try:
+
+        def sleep(seconds):
+            import time
+
+            time.sleep(seconds)
+            return seconds
+
+        future = endpoint.submit(sleep, {}, 3)
+        parcel = list(endpoint._open)[-1]
+        end = time.monotonic() + 60
+        while not parcel.accepted:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        endpoint._fail(parcel, SiteError("given up by the test"))
+        with pytest.raises(SiteError, match="given up by the test"):
+            future.result(0)
+        while not endpoint.late_answers:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        assert endpoint.submit(sleep, {}, 0).result(60) == 0
+    finally:
+        endpoint.shutdown()

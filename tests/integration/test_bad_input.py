@@ -1,0 +1,289 @@
+"""Bad files, bad processors, bad names: one clear error, and nothing lost without a word."""
+
+import os
+import shutil
+from pathlib import Path
+
+import awkward as ak
+import numpy as np
+import pytest
+import uproot
+from coffea import processor
+from coffea.nanoevents import BaseSchema, NanoAODSchema
+
+from cafetal.errors import ConfigError, ProcessorError, SiteError, UnreadableFile
+from cafetal.fileset import DataFile, Dataset, Fileset
+from cafetal.rehearsal.data import Recipe, make_files
+
+pytestmark = pytest.mark.sites
+
+
+@pytest.fixture(scope="module")
+def toys(table):
+    return make_files(Recipe("bad", files=2, events=400, seed=5), table)
+
+
+def count(events):
+    return {"n": len(events), "pt": float(ak.sum(events.Muon_pt))}
+
+
+def run(executor, fileset, instance=count, **options):
+    runner = processor.Runner(
+        executor=executor, metadata_cache={}, **{"schema": BaseSchema, "chunksize": 100, **options}
+    )
+    return runner(fileset.for_runner(), instance)
+
+
+def put(table, site, lfn, content):
+    path = Path(table.pfn(site, lfn))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def with_file(toys, lfn, **replicas):
+    bad = DataFile(lfn, "Events", dict.fromkeys(replicas) if replicas else {})
+    return Fileset([Dataset("bad", (*toys["bad"].files, bad))])
+
+
+def original(table, toys):
+    file = toys["bad"].files[0]
+    return Path(table.pfn(next(iter(file.replicas)), file.lfn)).read_bytes()
+
+
+BAD_CONTENTS = {
+    "truncated": lambda good: good[: len(good) // 2],
+    "empty_file": lambda good: b"",
+    "html": lambda good: b"<!DOCTYPE html><html><body>403 Forbidden</body></html>" * 20,
+    "parquet": lambda good: b"PAR1" + bytes(500) + b"PAR1",
+}
+
+
+@pytest.mark.parametrize("kind", BAD_CONTENTS)
+def test_bad_files_are_named(make_executor, table, toys, kind):
+    lfn = f"/store/bad/{kind}.root"
+    put(table, "desy", lfn, BAD_CONTENTS[kind](original(table, toys)))
+    with pytest.raises(UnreadableFile, match="1 file could not be opened") as caught:
+        run(make_executor(with_file(toys, lfn, desy=None)), with_file(toys, lfn, desy=None))
+    assert lfn in str(caught.value)
+    assert "desy" in str(caught.value)
+    assert "Traceback" not in str(caught.value)
+
+
+def test_missing_file(make_executor, toys):
+    fileset = with_file(toys, "/store/bad/missing.root", cern=None)
+    with pytest.raises(UnreadableFile, match=r"missing\.root, at cern: FileNotFoundError") as caught:
+        run(make_executor(fileset), fileset)
+    assert isinstance(caught.value.__cause__, OSError)
+
+
+def test_no_such_tree(make_executor, toys):
+    fileset = Fileset([Dataset("bad", tuple(DataFile(f.lfn, "Evnts", f.replicas) for f in toys["bad"].files))])
+    with pytest.raises(UnreadableFile, match="2 files could not be opened") as caught:
+        run(make_executor(fileset), fileset)
+    assert "Evnts" in str(caught.value)
+
+
+def test_not_a_tree(make_executor, table, toys):
+    lfn = "/store/bad/histogram.root"
+    path = Path(table.pfn("desy", lfn))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with uproot.recreate(path) as file:
+        file["Events"] = np.histogram([1.0, 2.0])
+    with pytest.raises(UnreadableFile, match="neither a TTree nor an RNTuple"):
+        run(make_executor(with_file(toys, lfn, desy=None)), with_file(toys, lfn, desy=None))
+
+
+def test_empty_tree_is_fine(make_executor, table, data):
+    lfn = "/store/bad/nano_dy_empty.root"
+    put(table, "desy", lfn, (data / "coffea-samples" / "nano_dy_empty.root").read_bytes())
+    fileset = Fileset([Dataset("empty", (DataFile(lfn, "Events", {"desy": None}),))])
+    executor = make_executor(fileset)
+    assert run(executor, fileset, lambda events: {"n": len(events)}) == {"n": 0}
+    assert executor.record.complete
+
+
+def test_a_bad_replica_is_passed_over(make_executor, table, toys):
+    """One copy is truncated, the other is good: nothing is lost, and the record says what happened."""
+    lfn = "/store/bad/half.root"
+    good = original(table, toys)
+    put(table, "desy", lfn, good[: len(good) // 2])
+    put(table, "nebraska", lfn, good)
+    fileset = Fileset([Dataset("bad", (DataFile(lfn, "Events", {"desy": None, "nebraska": None}),))])
+    executor = make_executor(fileset)
+    out = run(executor, fileset)
+    assert out["n"] == 400
+    assert executor.record.complete
+    assert set(executor.record.read[lfn]) == {"nebraska"}
+
+
+def test_a_corrupt_basket_is_read_elsewhere(make_executor, table):
+    """The head of the file is good, its data are not: that shows only when columns are read."""
+    lfn = "/store/bad/corrupt.root"
+    path = Path(table.pfn("desy", lfn))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with uproot.recreate(path, compression=uproot.ZLIB(1)) as file:
+        file.mktree("Events", {"Muon_pt": np.float64}).extend({"Muon_pt": np.arange(50_000) * 0.1})
+    good = path.read_bytes()
+    other = put(table, "cern", lfn, good)
+    with uproot.open(other) as file:
+        seek = int(file["Events"]["Muon_pt"].member("fBasketSeek")[0])
+    damaged = bytearray(good)
+    damaged[seek + 500 : seek + 600] = bytes(100)
+    path.write_bytes(damaged)
+    fileset = Fileset([Dataset("bad", (DataFile(lfn, "Events", {"desy": None, "cern": None}),))])
+    executor = make_executor(fileset, policy="capacity")  # of sites that are equal, the first
+    out = run(executor, fileset, chunksize=50_000)
+    assert out["n"] == 50_000
+    assert executor.record.retries == 1
+    assert [failure["kind"] for failure in executor.record.failures] == ["data"]
+
+
+def test_no_good_replica_finishes_the_rest(make_executor, table, toys):
+    """The rest of the events is processed, the error says which are not, and carries what there is."""
+    lfn = "/store/bad/late.root"
+    path = put(table, "desy", lfn, original(table, toys))
+    fileset = with_file(toys, lfn, desy=None)
+    executor = make_executor(fileset)
+    runner = processor.Runner(executor=executor, metadata_cache={}, schema=BaseSchema, chunksize=100)
+    chunks = list(runner.preprocess(fileset.for_runner()))
+    path.unlink()
+    with pytest.raises(UnreadableFile, match=r"late\.root, entries 0 to 100, at desy") as caught:
+        runner(chunks, count)
+    assert caught.value.partial_output["n"] == 800
+    assert executor.record.to_json()["fraction"] == pytest.approx(2 / 3)
+
+
+def test_replaced_file_is_noticed(make_executor, table, toys):
+    """Another file under the same name, between counting and processing: its UUID tells."""
+    lfn = "/store/bad/replaced.root"
+    path = put(table, "desy", lfn, original(table, toys))
+    fileset = Fileset([Dataset("bad", (DataFile(lfn, "Events", {"desy": None}),))])
+    runner = processor.Runner(executor=make_executor(fileset), metadata_cache={}, schema=BaseSchema, chunksize=100)
+    chunks = list(runner.preprocess(fileset.for_runner()))
+    second = toys["bad"].files[1]
+    shutil.copy(table.pfn(next(iter(second.replicas)), second.lfn), path)
+    with pytest.raises(UnreadableFile, match="it has been replaced since"):
+        runner(chunks, count)
+    # A new run asks again, and the cache of earlier runs does not mislead it.
+    assert run(make_executor(fileset), fileset)["n"] == 400
+
+
+def test_file_that_is_not_what_the_fileset_says(make_executor, toys):
+    files = [
+        DataFile(f.lfn, "Events", f.replicas, num_entries=f.num_entries + 1, uuid=f.uuid) for f in toys["bad"].files
+    ]
+    fileset = Fileset([Dataset("bad", tuple(files))])
+    with pytest.raises(UnreadableFile, match="the number of entries is 400 there, and 401 in the fileset"):
+        run(make_executor(fileset), fileset)
+
+
+def test_processor_that_raises(make_executor, toys):
+    def faulty(events):
+        return {"x": {}["no_such_key"]}
+
+    executor = make_executor(toys)
+    with pytest.raises(ProcessorError, match="no_such_key") as caught:
+        run(executor, toys, faulty)
+    message = str(caught.value)
+    assert caught.value.details["site"] in ("desy", "cern", "nebraska")
+    assert caught.value.details["lfn"] in message
+    start, stop = caught.value.details["entries"]
+    assert f"entries {start} to {stop}: KeyError: 'no_such_key'" in message
+    assert "in faulty" in message  # the user's own line
+    assert any(isinstance(link, KeyError) for link in chain(caught.value))
+    assert executor.record.retries == 0
+
+
+def chain(error):
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+def test_the_run_stops_at_once(make_executor, toys, tmp_path):
+    """Not after what is running elsewhere: that would have left its marks."""
+
+    def faulty(events):
+        import pathlib
+        import time
+
+        if events.metadata["entrystart"] == 0 and events.metadata["filename"].endswith("_0000.root"):
+            raise KeyError("mine")
+        (tmp_path / f"began-{time.time_ns()}").touch()
+        time.sleep(60)
+        pathlib.Path(tmp_path / "ended").touch()
+        return {"n": 1}
+
+    with pytest.raises(ProcessorError, match="mine"):
+        run(make_executor(toys, bundle_events=100), toys, faulty)
+    assert not (tmp_path / "ended").exists()
+
+
+def test_the_wrong_schema_is_not_a_bad_file(make_executor, toys, table, data):
+    """NanoAODSchema needs what reduced files lack; trying other replicas would not help."""
+    lfn = "/store/bad/missing_luminosityBlock.root"
+    for site in ("desy", "cern"):
+        put(table, site, lfn, (data / "coffea-samples" / "missing_luminosityBlock.root").read_bytes())
+    fileset = Fileset([Dataset("bad", (DataFile(lfn, "Events", {"desy": None, "cern": None}),))])
+    with pytest.raises(ProcessorError, match="luminosityBlock"):
+        run(make_executor(fileset), fileset, schema=NanoAODSchema)
+
+
+def test_processor_that_returns_none(make_executor, toys):
+    with pytest.raises(ProcessorError, match="should not be None"):
+        run(make_executor(toys), toys, lambda events: None)
+
+
+def test_processor_whose_outputs_do_not_add(make_executor, toys):
+    with pytest.raises(ProcessorError, match=r"cannot be merged.*incompatible type"):
+        run(make_executor(toys, bundle_events=100), toys, lambda events: {"x": object()})
+
+
+def test_processor_that_needs_a_module_no_site_has(make_executor, toys):
+    def importing(events):
+        import no_such_module_anywhere
+
+        return {"n": no_such_module_anywhere}
+
+    with pytest.raises(ProcessorError, match="no_such_module_anywhere"):
+        run(make_executor(toys), toys, importing)
+
+
+def test_a_worker_that_dies_once(make_executor, toys, tmp_path):
+    """As the kernel kills a process that takes too much memory: the work is done again, and counted once."""
+    marker = str(tmp_path / "died")
+
+    def dies_once(events):
+        if not os.path.exists(marker):
+            open(marker, "w").close()
+            os.kill(os.getpid(), 9)
+        return {"n": len(events)}
+
+    executor = make_executor(toys)
+    assert run(executor, toys, dies_once) == {"n": 800}
+    assert executor.record.retries >= 1
+    assert executor.record.complete
+
+
+def test_a_worker_that_always_dies(make_executor, toys):
+    """Bounded tries, then an error that says so; the events that could be processed are kept."""
+
+    def deadly(events):
+        if events.metadata["filename"].endswith("_0001.root"):
+            os.kill(os.getpid(), 9)
+        return {"n": len(events)}
+
+    executor = make_executor(toys, bundle_events=400)
+    with pytest.raises(SiteError, match="could not be processed") as caught:
+        run(executor, toys, deadly)
+    assert caught.value.partial_output == {"n": 400}
+
+
+def test_fan_in_and_policy_are_checked(table):
+    from cafetal.runs.executor import MultiSiteExecutor
+
+    with pytest.raises(ConfigError, match="at least"):
+        MultiSiteExecutor(table, fan_in=1)
+    with pytest.raises(ConfigError, match="did you mean 'random'"):
+        MultiSiteExecutor(table, policy="randon")

@@ -1,0 +1,195 @@
+"""Sites that do not start, or die in the middle: the work goes elsewhere, or the error says so."""
+
+import os
+import signal
+import threading
+import time
+
+import psutil
+import pytest
+from coffea import processor
+from coffea.nanoevents import BaseSchema
+
+from cafetal.config import load_sites
+from cafetal.errors import SiteError, UnreadableFile
+from cafetal.rehearsal.data import Recipe, make_files
+from cafetal.runs.execution import Execution
+from cafetal.runs.executor import MultiSiteExecutor
+
+pytestmark = pytest.mark.sites
+
+
+def make_table(folder, **broken):
+    sites = {
+        name: {
+            "endpoint": {"kind": "local", **broken.get(name, {})},
+            "pfn": f"{folder}/{name}/data",
+            "scratch": f"{folder}/{name}/scratch",
+        }
+        for name in ("desy", "cern")
+    }
+    return load_sites({"sites": sites})
+
+
+def run(executor, fileset, function, **options):
+    runner = processor.Runner(executor=executor, schema=BaseSchema, metadata_cache={}, **{"chunksize": 100, **options})
+    return runner(fileset.for_runner(), function)
+
+
+def count(events):
+    return {"n": len(events)}
+
+
+def test_a_site_that_does_not_start(tmp_path):
+    """Its workers end at once. What has a replica elsewhere is done there."""
+    table = make_table(tmp_path, cern={"worker_init": "exit 1"})
+    both = make_files(Recipe("both", files=2, events=200), table, copies=2)
+    executor = MultiSiteExecutor(table, fileset=both, status=False)
+    assert run(executor, both, count) == {"n": 400}
+    assert set(executor.record.site_events) == {"desy"}
+
+
+def test_a_site_that_does_not_start_and_holds_the_only_replicas(tmp_path):
+    table = make_table(tmp_path, cern={"worker_init": "exit 1"})
+    single = make_files(Recipe("single", files=2, events=200), table, copies=1)
+    with pytest.raises((SiteError, UnreadableFile), match="at cern") as caught:
+        run(MultiSiteExecutor(table, fileset=single, status=False), single, count)
+    assert "desy" not in str(caught.value)
+
+
+def pool_of(site, logs):
+    """The process that starts the workers of a site of this test."""
+    for process in psutil.process_iter(["cmdline"]):
+        line = process.info["cmdline"] or []
+        if f"--logdir={logs}/000/{site}" in line:
+            return process
+    raise AssertionError(f"the pool of {site} was not found")
+
+
+def in_background(action):
+    """Run beside the test; what it raises is raised by the function that this returns."""
+    failed = []
+
+    def work():
+        try:
+            action()
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+
+    def join():
+        thread.join()
+        if failed:
+            raise failed[0]
+
+    return join
+
+
+def wait_for(folder, pattern):
+    end = time.monotonic() + 120
+    while not (found := sorted(folder.glob(pattern))):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    return found[0]
+
+
+def slow(events):
+    import time
+
+    time.sleep(0.5)
+    return {"n": len(events)}
+
+
+def test_a_site_that_is_killed(tmp_path):
+    """All its processes at once, while it works: every event is counted once all the same."""
+    table = make_table(tmp_path)
+    both = make_files(Recipe("killed", files=2, events=2_000), table, copies=2)
+    executor = MultiSiteExecutor(table, fileset=both, status=False, bundle_events=200, logs=tmp_path / "logs")
+
+    def kill():
+        wait_for(tmp_path / "cern" / "scratch", "runs/*/cern.map-*")
+        pool = pool_of("cern", tmp_path / "logs")
+        for process in [pool, *pool.children(recursive=True)]:
+            os.kill(process.pid, signal.SIGKILL)
+
+    join = in_background(kill)
+    out = run(executor, both, slow)
+    join()
+    assert out == {"n": 4_000}
+    assert executor.record.complete
+    assert executor.record.retries > 0
+    assert {failure["site"] for failure in executor.record.failures} == {"cern"}
+
+
+def test_a_partial_that_is_damaged(tmp_path):
+    """Before it is merged: its chunks, and no others, are processed again, and the record says so."""
+    table = make_table(tmp_path)
+    both = make_files(Recipe("damaged", files=2, events=2_000), table, copies=2)
+    executor = MultiSiteExecutor(table, fileset=both, status=False, bundle_events=200)
+
+    def damage():
+        path = wait_for(tmp_path / "cern" / "scratch", "runs/*/cern.map-*")
+        path.write_bytes(path.read_bytes()[:-1])
+
+    join = in_background(damage)
+    out = run(executor, both, slow)
+    join()
+    assert out == {"n": 4_000}
+    assert executor.record.complete
+    kinds = [(failure["kind"], failure["site"]) for failure in executor.record.failures]
+    assert kinds == [("partial", "cern")]
+    assert "cern.map-" in executor.record.failures[0]["messages"][0]
+    assert executor.record.retries == 2  # its two chunks
+    assert executor.record.events_done == 4_000
+
+
+def test_partials_that_are_gone_before_they_come_home(tmp_path, monkeypatch):
+    """The root of a site's tree is removed once: all its chunks are processed at the other site."""
+    table = make_table(tmp_path)
+    both = make_files(Recipe("gone", files=2, events=500), table, copies=2)
+    executor = MultiSiteExecutor(table, fileset=both, status=False, fan_in=2, policy="round-robin")
+    original = Execution._bring_home
+
+    def without_cern(self, roots):
+        if not self.record.failures:
+            for path in (tmp_path / "cern" / "scratch").glob("runs/*/*"):
+                path.unlink()
+        return original(self, roots)
+
+    monkeypatch.setattr(Execution, "_bring_home", without_cern)
+    assert run(executor, both, count) == {"n": 1_000}
+    assert executor.record.complete
+    assert executor.record.failures[0]["site"] == "cern"
+    assert set(executor.record.partials_in) == {"desy"}
+
+
+def test_partials_that_are_gone_for_good(tmp_path, monkeypatch):
+    """With single replicas there is nowhere else to go: an error that says which events are missing."""
+    table = make_table(tmp_path)
+    single = make_files(Recipe("gone", files=2, events=500), table, copies=1)
+    original = Execution._bring_home
+
+    def without_cern(self, roots):
+        for path in (tmp_path / "cern" / "scratch").glob("runs/*/*"):
+            path.unlink()
+        return original(self, roots)
+
+    monkeypatch.setattr(Execution, "_bring_home", without_cern)
+    with pytest.raises(SiteError, match="A partial of the site cern is gone") as caught:
+        run(MultiSiteExecutor(table, fileset=single, status=False), single, count)
+    assert caught.value.partial_output == {"n": 500}
+
+
+def test_a_scratch_that_cannot_be_written(tmp_path):
+    """The site's own words reach the user, and the other site does the work."""
+    table = make_table(tmp_path)
+    both = make_files(Recipe("scratch", files=1, events=200), table, copies=2)
+    single = make_files(Recipe("single", files=2, events=200), table, copies=1)
+    (tmp_path / "cern" / "scratch").write_text("a file in the way")
+    with MultiSiteExecutor(table, fileset=both, status=False) as executor:
+        assert run(executor, both, count) == {"n": 200}
+        other = MultiSiteExecutor(table, fileset=single, status=False, session=executor.session)
+        with pytest.raises((SiteError, UnreadableFile), match=r"at cern: .*cannot be written"):
+            run(other, single, count)
