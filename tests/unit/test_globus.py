@@ -216,6 +216,24 @@ def test_telemetry():
     assert telemetry.task(Future()) is None
 
 
+def test_an_endpoint_where_all_failed_has_a_rate():
+    """A task that failed kept a worker busy, which must not look like a worker that never gets anything done."""
+    telemetry = Telemetry()
+    assert telemetry.rate("desy") == 1.0
+    watch, measure = telemetry.follow("desy")
+    failing = Future()
+    watch(failing)
+    measure({"started": 10.0, "finished": 14.0})
+    failing.set_exception(KeyError("x"))
+    assert telemetry.rate("desy") == telemetry.rate("cern") == 1.0
+    watch, measure = telemetry.follow("cern")
+    working = Future()
+    watch(working)
+    measure({"started": 10.0, "finished": 14.0})
+    working.set_result(None)
+    assert telemetry.rate("desy") == telemetry.rate("cern") == 0.25
+
+
 def test_user_endpoints_are_remembered(tmp_path, monkeypatch):
     monkeypatch.setenv("CAFETAL_CACHE", str(tmp_path))
     core, user = uuid4(), uuid4()

@@ -147,9 +147,9 @@ class Telemetry:
             return self._tasks.get(future)
 
     def rate(self, endpoint: str) -> float:
-        """Tasks/s of one worker; the mean of the others for an endpoint from which none has come back, 1 at first."""
+        """Tasks/s of one worker; the mean of the others for an endpoint where none has succeeded, 1 at first."""
         with self._lock:
-            rates = {name: each.finished / each.busy for name, each in self._tallies.items() if each.busy}
+            rates = {name: t.finished / t.busy for name, t in self._tallies.items() if t.finished and t.busy}
         return rates.get(endpoint) or (sum(rates.values()) / len(rates) if rates else 1.0)
 
     def complete(self, status: EndpointStatus, workers: int) -> EndpointStatus:
