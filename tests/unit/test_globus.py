@@ -45,6 +45,13 @@ def seen(*sightings):
         ([(17, True, BUSY), (22, True, IDLE)], None),
         ([(17, True, IDLE), (18, True, IDLE)], None),  # the same report twice
         ([(17, True, {"heartbeat_period": 5}), (22, True, {"heartbeat_period": 5})], None),  # an engine that counts not
+        ([(t, True, {**IDLE, "heartbeat_period": 30}) for t in (26, 41, 56, 71)], None),
+        ([(t, True, {**IDLE, "heartbeat_period": 30}) for t in (42, 57, 72)], "reports that it has no such task"),
+        ([(41, True, {**IDLE, "heartbeat_period": 30}), (56, True, {**BUSY, "heartbeat_period": 30})], None),
+        (
+            [(17, True, {"engine_type": "GlobusComputeEngine"}), (99, True, {"engine_type": "GlobusComputeEngine"})],
+            None,
+        ),
         ([(17, True, {**IDLE, "pending_tasks": 3}), (22, True, {**IDLE, "pending_tasks": 3})], None),
     ],
 )
@@ -55,15 +62,23 @@ def test_watchdog(sightings, reason):
         assert reason in found["task"]
 
 
+def test_watchdog_keeps_endpoints_apart():
+    """A user endpoint that is yet to report does not mean that its core endpoint has vanished."""
+    core, user = uuid4(), uuid4()
+    sightings = [Sighting(15.0, True, BUSY, core), Sighting(20.0, False, {}, user)]
+    assert lost({"task": 10.0}, sightings) == {}
+    assert lost({"task": 10.0}, [*sightings, Sighting(25.0, True, BUSY, user), Sighting(30.0, False, {}, user)])
+
+
 def test_watchdog_judges_each_task():
     assert set(lost({"old": 1.0, "new": 19.0}, seen((5, True, BUSY), (20, False, BUSY)))) == {"old"}
 
 
-def api_error(status):
+def api_error(status, **told):
     response = requests.Response()
     response.status_code = status
     response.headers["Content-Type"] = "application/json"
-    response._content = json.dumps({"code": "X", "message": "why", "reason": "why"}).encode()
+    response._content = json.dumps({"code": "X", "message": "why", "reason": "why", **told}).encode()
     response.request = requests.Request("POST", "http://127.0.0.1/submit").prepare()
     return globus_sdk.GlobusAPIError(response)
 
@@ -72,7 +87,8 @@ def api_error(status):
     ("error", "seconds", "kind"),
     [
         (api_error(401), 0, LoginError),
-        (api_error(403), 0, LoginError),
+        (api_error(403), 0, SiteError),  # the endpoint of somebody else: a new login would not help
+        (api_error(403, code="ConsentRequired", required_scopes=["all"]), 0, LoginError),
         (globus_sdk.AuthAPIError(api_error(400)._underlying_response), 0, LoginError),
         (api_error(404), 0, SiteError),
         (api_error(413), 0, TaskTooLarge),
@@ -107,6 +123,7 @@ def test_serving():
     assert answer["measures"]["peak_memory"] > 1e6
     answer = serve(pickle=packed(lambda: 1 / 0))
     assert answer["error"]["type"] == "builtins.ZeroDivisionError"
+    assert answer["measures"]["finished"] >= answer["measures"]["started"]
     assert "division by zero" in answer["error"]["traceback"]
     assert "SystemExit" in serve(pickle=packed(lambda: exit(3)))["error"]["type"]
     assert serve(pickle=packed(lambda: "x" * 200_000))["too_large"] > 200_000

@@ -142,6 +142,8 @@ class Courier:
             for parcel in batch:  # one by one: of those before an error it is known whether they were taken
                 futures.append(executor.submit_to_registered_function(self.function, (parcel.request,)))  # noqa: PERF401
             while not all(future.task_id or future.done() for future in futures):  # type: ignore[attr-defined]
+                if not executor._task_submitter.is_alive():
+                    break  # it ends without a word to those whose futures it has not seen
                 time.sleep(0.01)
             self._group = executor.task_group_id
         except Exception as error:  # the Executor has died before it took them all

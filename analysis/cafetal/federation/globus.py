@@ -42,8 +42,11 @@ logger = logging.getLogger(__name__)
 
 RESULT_LIMIT = 5_000_000
 """Characters of an answer. The agents refuse more than 10 MiB."""
-_PATIENCE = 30.0
-"""Seconds for which tasks wait for an endpoint that has gone offline, before they are given back."""
+_PATIENCE = 120.0
+"""Seconds for which tasks wait for an endpoint that has gone offline, before they are given back: a broker that is
+started anew, or a network that is cut for a minute, should not cost a site."""
+_ASK_AGAIN = 300.0
+"""Seconds after which a user endpoint of which the service would not tell is asked for again."""
 _SHORTEST_PERIOD = 5.0
 Trust = Literal["plain", "pickle"]
 
@@ -92,6 +95,8 @@ class GlobusComputeEndpoint(ParslExecutor):  # type: ignore[misc]  # parsl comes
         self._sightings: deque[Sighting] = deque(maxlen=1000)
         self._user_endpoint = recall(self.endpoint_id, user_endpoint_config)
         self._unknown: UUID | None = None
+        self._unknown_since = 0.0
+        self._introduced = self._user_endpoint is not None
         self._offline_since: float | None = None
         self._closed = threading.Event()
 
@@ -119,9 +124,6 @@ class GlobusComputeEndpoint(ParslExecutor):  # type: ignore[misc]  # parsl comes
         )
         self._watcher = threading.Thread(target=self._watch, daemon=True, name=f"watchdog of {self.label}")
         self._watcher.start()
-        if self._user_endpoint is None:
-            # Its answer tells which user endpoint works for us; until then the watchdog sees the core endpoint alone.
-            self.submit(by_value(trampoline)["nothing"], {})
 
     def submit(
         self, func: Callable[..., Any], resource_specification: dict[str, Any], *args: Any, **kwargs: Any
@@ -130,7 +132,8 @@ class GlobusComputeEndpoint(ParslExecutor):  # type: ignore[misc]  # parsl comes
 
         Raises:
             ConfigError: if the resource specification is not plain data.
-            SiteError: if the endpoint has been offline for long, or is shut down.
+            SiteAway: if the endpoint has been offline for long.
+            SiteError: if it is shut down.
             TaskTooLarge: if its arguments are too large for the service.
         """
         return self.submit_watched(func, resource_specification, args, kwargs, lambda measures: None)
@@ -155,8 +158,13 @@ class GlobusComputeEndpoint(ParslExecutor):  # type: ignore[misc]  # parsl comes
             json.dumps(specification)
         except (TypeError, ValueError) as error:
             raise ConfigError(f"The resource specification {specification} is not plain data: {error}.") from None
+        if not self._introduced:
+            # Its answer tells which user endpoint works for us; until then the watchdog sees the core endpoint alone.
+            self._introduced = True
+            self.submit(by_value(trampoline)["nothing"], {})
         parcel = Parcel(request, specification)
         future: Future[Any] = Future()
+        future.set_running_or_notify_cancel()  # nobody can take back what is on its way
         watch({"bytes_in": len(request)})
         with self._lock:
             if self._closed.is_set():
@@ -262,8 +270,12 @@ class GlobusComputeEndpoint(ParslExecutor):  # type: ignore[misc]  # parsl comes
             login = refusal(error)
             if login is not None:
                 raise login from None
+            if getattr(error, "http_status", None) == 403:
+                why = getattr(error, "message", error)
+                raise SiteError(f"You may not use the endpoint of {self.label} ({why}).") from None
             return None
-        return Sighting(time.monotonic(), told.get("status") == "online", told.get("details") or {})
+        online, report = told.get("status") == "online", told.get("details") or {}
+        return Sighting(time.monotonic(), online, report, endpoint or self.endpoint_id)
 
     def look_closely(self) -> Sighting | None:
         """The newest report of the user endpoint that does the work, or of the endpoint itself if there is none."""
@@ -272,6 +284,8 @@ class GlobusComputeEndpoint(ParslExecutor):  # type: ignore[misc]  # parsl comes
 
     def _look_at_user_endpoint(self) -> Sighting | None:
         told = self._client.worked_at
+        if time.monotonic() - self._unknown_since > _ASK_AGAIN:
+            self._unknown = None
         if told not in (None, self._user_endpoint, self._unknown):
             self._user_endpoint = told
             remember(self.endpoint_id, self.user_endpoint_config, told)
@@ -281,6 +295,7 @@ class GlobusComputeEndpoint(ParslExecutor):  # type: ignore[misc]  # parsl comes
             return self.look(self._user_endpoint)
         except CafetalError:  # one from an earlier life, or not for us to ask: then its core endpoint must do
             self._unknown, self._user_endpoint = self._user_endpoint, None
+            self._unknown_since = time.monotonic()
             return self.look()
 
     def _watch(self) -> None:
@@ -333,8 +348,8 @@ class GlobusComputeEndpoint(ParslExecutor):  # type: ignore[misc]  # parsl comes
     def _offline_for(self, now: float) -> float:
         return 0.0 if self._offline_since is None else now - self._offline_since
 
-    def _offline(self) -> SiteError:
-        return SiteError(f"{self.label} has been offline for {self._offline_for(time.monotonic()):.0f} s.")
+    def _offline(self) -> SiteAway:
+        return SiteAway(f"{self.label} has been offline for {self._offline_for(time.monotonic()):.0f} s.")
 
 
 def _measures(told: Any) -> dict[str, float]:

@@ -106,9 +106,15 @@ def log_in() -> str:
 
 
 def refusal(error: Exception) -> LoginError | None:
-    """The error to raise for an answer of the service that is about the login, ``None`` if it is not."""
+    """The error to raise for an answer of the service that is about the login, ``None`` if it is not.
+
+    An answer of 403 is about the login only where it asks for a consent, or for another login; else it is about what
+    was asked for.
+    """
     status = getattr(error, "http_status", None)
-    refused = isinstance(error, globus_sdk.GlobusAPIError) and status in (401, 403)
+    refused = isinstance(error, globus_sdk.GlobusAPIError) and (
+        status == 401 or (status == 403 and bool(error.info.consent_required or error.info.authorization_parameters))
+    )
     if refused or isinstance(error, globus_sdk.AuthAPIError):  # Globus Auth answers 400 to a login that was revoked
         why = getattr(error, "message", error)
         return LoginError(f"Globus Compute refuses the login ({status}: {why}). {_REMEDY}")

@@ -115,6 +115,6 @@ def _from_agent(name: str, seen: Sighting | None) -> EndpointStatus:
         idle=report.get("idle_workers"),
         queued=report.get("pending_tasks"),
         blocks=len(nodes) if "node_info" in report else None,
-        report_age=seen.period if seen.online else None,
+        report_age=2 * seen.period if seen.online else None,  # after that the service calls it offline
         error="" if seen.online else "offline",
     )

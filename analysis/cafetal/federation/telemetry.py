@@ -132,7 +132,7 @@ class Telemetry:
                 tally.busy += ended.seconds or 0.0
                 tally.bytes_in += ended.bytes_in or 0
                 tally.bytes_out += ended.bytes_out or 0
-                tally.job_ends = ended.job_ends
+                tally.job_ends = ended.job_ends or tally.job_ends
 
         def watch(future: Future[Any]) -> None:
             with self._lock:

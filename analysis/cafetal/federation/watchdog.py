@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any
+from uuid import UUID
 
 START_GRACE = 120.0
 """Seconds that a user endpoint may take to come up and report for the first time after a task was accepted."""
@@ -21,6 +23,8 @@ class Sighting:
     online: bool
     report: Mapping[str, Any] = field(default_factory=dict)
     """The newest status report of the agent."""
+    endpoint: UUID | None = None
+    """Whose: a core endpoint and the user endpoint that it has started say different things."""
 
     @property
     def period(self) -> float:
@@ -31,20 +35,24 @@ class Sighting:
     def idle(self) -> bool:
         """The agent counts its open tasks, and has none."""
         counts = self.report.get("engine_type") in _COUNTING
-        return counts and self.online and not (self.report["outstanding_tasks"] or self.report["pending_tasks"])
+        if not counts or not self.online:
+            return False
+        return self.report.get("outstanding_tasks") == 0 and self.report.get("pending_tasks") == 0
 
 
 def lost(accepted: Mapping[str, float], sightings: Sequence[Sighting]) -> dict[str, str]:
     """Which open tasks have no hope, and why: ``{task: reason}``.
 
-    ``accepted`` tells when the service took each task; ``sightings`` are in the order of time.
+    ``accepted`` tells when the service took each task; ``sightings`` are in the order of time. Only those of the
+    endpoint that was seen last count.
 
     - The endpoint was seen online after it had the task, and is offline now: it vanished with the task.
     - It has been offline since it was given the task, for longer than it needs to come up.
-    - It says twice, a report apart, that it has no open task: it has lost this one, say because it was started anew.
+    - It says for the time of a report that it has no open task: it has lost this one, say because it was started anew.
     """
     if not sightings:
         return {}
+    sightings = [sighting for sighting in sightings if sighting.endpoint == sightings[-1].endpoint]
     found = {}
     for task, since in accepted.items():
         seen = [sighting for sighting in sightings if sighting.time > since]
@@ -66,7 +74,7 @@ def _reason(since: float, seen: Sequence[Sighting]) -> str | None:
         return None
     # A report is up to one period old, so only what was seen a period after the task came can know of it.
     later = [sighting for sighting in seen if sighting.time > since + sighting.period + 1]
-    idle = [sighting for sighting in later if sighting.idle]
-    if len(later) >= 2 and later[-2:] == idle[-2:] and newest.time - later[-2].time >= newest.period:
+    idle = list(takewhile(lambda sighting: sighting.idle, reversed(later)))
+    if idle and newest.time - idle[-1].time >= newest.period:
         return "it reports that it has no such task"
     return None

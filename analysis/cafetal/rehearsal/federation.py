@@ -19,7 +19,7 @@ import yaml
 
 from cafetal.errors import RehearsalError
 from cafetal.rehearsal import agents, broker
-from cafetal.rehearsal.processes import Process, belonging, spawn, stop
+from cafetal.rehearsal.processes import Process, belonging, descendants, spawn, stop
 from cafetal.worker.partials import private_folder, write_bytes
 
 SITES = "sites.yaml"
@@ -207,7 +207,7 @@ class Rehearsal:
         # Agents first: while they can still say farewell. New processes may come up in the meantime.
         for names in (set(self.endpoints), set(self._state["processes"])):
             processes = [p for name in names if (p := self.process(name).find()) is not None]
-            processes += [child for process in processes for child in process.children(recursive=True)]
+            processes += [child for process in processes for child in descendants(process)]
             count += len(processes)
             stop(processes, patience=5)
         for _ in range(5):

@@ -81,6 +81,14 @@ def belonging(tag: str, folder: Path) -> list[psutil.Process]:
     return found
 
 
+def descendants(process: psutil.Process) -> list[psutil.Process]:
+    """What a process has started, and these in turn; nothing if it has just ended."""
+    try:
+        return list(process.children(recursive=True))
+    except psutil.Error:
+        return []
+
+
 def _works_in(process: psutil.Process, folder: Path) -> bool:
     line = " ".join(process.cmdline())
     if not any(title in line for title in _TITLES):

@@ -13,6 +13,7 @@ import pickletools
 import site
 import sys
 import sysconfig
+import threading
 import zipfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
@@ -28,6 +29,9 @@ import cafetal.worker
 from cafetal.federation.federation import Federation
 from cafetal.planning.recovery import TRIES
 from cafetal.runs.settling import lost_task, settle
+
+_BETWEEN_TRIES = 5.0
+"""Seconds until a site that is away is asked again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,25 +62,35 @@ class Shipment:
 def install(federation: Federation, site: str, shipment: Shipment) -> Future[Any]:
     """Put a shipment on a site's scratch; the future holds what the site told of itself, or an exception.
 
-    Where a worker was lost meanwhile, it is tried again.
+    Where a worker was lost meanwhile, it is tried again; a site that is away is asked every few seconds for as long as
+    its ``start_timeout`` allows.
     """
     patience = federation.table.sites[site].start_timeout
     late = f"The site {site} has not answered within {patience:.0f} s (`start_timeout`)."
     outcome: Future[Any] = Future()
+    ending = settle(outcome, lambda error: error, within=patience, late=late)
 
     def attempt(left: int) -> None:
-        answer = settle(federation.install(site, shipment.files), lambda error: error)
-        answer.add_done_callback(lambda done: judge(done.result(), left))
+        try:
+            sent = federation.install(site, shipment.files)
+        except Exception as error:  # the federation was closed meanwhile
+            outcome.set_result(error)
+            return
+        settle(sent, lambda error: error).add_done_callback(lambda done: judge(done.result(), left))
 
     def judge(told: Any, left: int) -> None:
-        again = isinstance(told, Exception) and lost_task(told, site)["kind"] in ("worker", "away")
-        if again and left > 1:
+        kind = lost_task(told, site)["kind"] if isinstance(told, Exception) else None
+        if kind == "away" and not ending.done():
+            timer = threading.Timer(_BETWEEN_TRIES, attempt, (left,))
+            timer.daemon = True
+            timer.start()
+        elif kind == "worker" and left > 1:
             attempt(left - 1)
         else:
             outcome.set_result(told)
 
     attempt(TRIES)
-    return settle(outcome, lambda error: error, within=patience, late=late)
+    return ending
 
 
 def pack_worker() -> Shipment:

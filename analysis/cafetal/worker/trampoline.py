@@ -88,6 +88,7 @@ def join(scratch: str, counts: dict[str, int], *stored: Any) -> dict[str, Any]:
         whole = os.path.join(folder, name)
         parts = [f"{whole}.part{index}" for index in range(count)]
         digest = hashlib.sha256()
+        temporary = None
         try:
             handle, temporary = tempfile.mkstemp(dir=folder)
             with os.fdopen(handle, "wb") as file:
@@ -103,6 +104,8 @@ def join(scratch: str, counts: dict[str, int], *stored: Any) -> dict[str, Any]:
             for part in parts:
                 os.unlink(part)
         except OSError as error:
+            if temporary and os.path.exists(temporary):
+                os.unlink(temporary)
             if os.path.exists(whole):
                 continue  # another run has joined the same parts
             return {"error": f"The parts of {name} cannot be joined on the scratch: {error}."}
@@ -232,10 +235,12 @@ def serve(request: str) -> str:
     """
     import base64
     import json
+    import time
     import traceback
 
     asked = json.loads(request)
     answer: dict[str, Any] = {}
+    started, cpu = time.time(), time.process_time()
     try:
         if "function" in asked:
             function, args, kwargs = globals()[asked["function"]], decode(asked["args"]), {}
@@ -262,6 +267,8 @@ def serve(request: str) -> str:
             "message": str(error),
             "traceback": traceback.format_exc(),
         }
+        times = {"started": started, "finished": time.time(), "cpu_seconds": time.process_time() - cpu}
+        answer.setdefault("measures", times)
     try:
         text = json.dumps(answer)
     except ValueError as error:  # an integer of more digits than Python converts
