@@ -48,9 +48,10 @@ def chunk_lists(draw):
     chunks = []
     for number in range(draw(st.integers(1, 6))):
         sites, dataset = draw(some_sites), draw(st.sampled_from(["x", "y"]))
+        readers = draw(st.none() | some_sites)
         start = 0
         for size in draw(st.lists(st.integers(0, 30), min_size=1, max_size=8)):
-            chunks.append(Chunk(len(chunks), dataset, f"/f{number}", start, start + size, sites))
+            chunks.append(Chunk(len(chunks), dataset, f"/f{number}", start, start + size, sites, readers=readers))
             start += size
     return tuple(chunks)
 
@@ -98,6 +99,9 @@ class World:
                 assert chunk == self.chunks[chunk.id]
                 assert (each.source or each.site) in chunk.sites
                 assert each.source is None or each.site not in chunk.sites
+                if each.source is not None and not isinstance(self.dispatcher, ParslRandom):
+                    assert chunk.readers is None or each.site in chunk.readers
+                    assert chunk.id not in self.failed  # what has failed is tried at its holders
             self.running[each.task] = each
         elif isinstance(each, ev.Commit):
             task = self.running.pop(each.task)
@@ -212,10 +216,89 @@ def test_stopping_ends_it(name, chunks, script):
         world.step(*step)
     world.tell(ev.Stop(world.now))
     running = set(world.running)
-    while not world.scheduler.done:
+    for _ in range(1000):
+        if world.scheduler.done:
+            break
         world.end(0, 1.0)
         assert set(world.running) <= running
+    assert world.scheduler.done
     assert not world.running or world.committed.keys() | world.given_up == world.chunks.keys()
+
+
+def remote_world(kind):
+    """All data at ``a``, which is not there yet; ``b`` may read them over the WAN, and fails so."""
+    chunks = tuple(Chunk(i, "x", f"/{i}", 0, 10, ("a",)) for i in range(60))
+    limits = Limits(wan_bytes=1e6, reachable={"b": frozenset({"a"}), "c": frozenset()})
+    world = World(BalancedDispatch(limits), chunks)
+    world.kind = kind
+    return world
+
+
+@pytest.mark.parametrize("kind", ["data", "worker", "away", "site"])
+def test_what_fails_over_the_wan_waits_for_its_holder(kind):
+    """However often the way is bad, nothing is given up that the holder has never tried."""
+    world = remote_world(kind)
+    world.tell(ev.SiteReport(0.0, "a", 1))
+    world.tell(ev.SiteReport(0.0, "b", 8))
+    tried = set()
+    for _ in range(2000):
+        if world.scheduler.done:
+            break
+        world.now += 1.0
+        world.tell(ev.Tick(world.now))
+        remote = [number for number, task in sorted(world.running.items()) if task.source]
+        local = [number for number, task in sorted(world.running.items()) if not task.source]
+        if remote:
+            ids = {chunk.id for chunk in world.running[remote[0]].chunks}
+            assert not ids & tried  # no chunk goes over the WAN twice
+            tried |= ids
+            world.end(sorted(world.running).index(remote[0]), 0.0, "all")
+        elif local:
+            world.now += 30.0
+            world.end(sorted(world.running).index(local[0]), 30.0)
+        if not world.scheduler.state.sites["b"].ready:
+            world.tell(ev.SiteReport(world.now, "b", 8))
+    assert world.scheduler.done
+    assert tried
+    assert not world.given_up
+    assert set(world.committed) == set(world.chunks)
+
+
+def test_data_of_a_lost_site_are_read_through_its_door():
+    """Nothing is known of any speed, and no holder will come: they are read one by one, then faster."""
+    world = remote_world("data")
+    world.tell(ev.SiteReport(0.0, "b", 4))
+    world.tell(ev.SiteLost(0.0, "a", "it burns"))
+    for _ in range(500):
+        if world.scheduler.done:
+            break
+        world.now += 1.0
+        world.tell(ev.Tick(world.now))
+        world.end(0, 1.0)
+    assert set(world.committed.values()) == {"b"}
+    assert not world.given_up
+
+
+def test_what_is_drained_waits_while_others_are_still_coming():
+    """``b`` takes long to start; as long as it has something to do, the drain of ``a`` may be taken back."""
+    chunks = (Chunk(0, "x", "/0", 0, 10, ("a",)), Chunk(1, "x", "/1", 0, 10, ("b",)))
+    world = World(BalancedDispatch(), chunks)
+    world.tell(ev.SiteDrained(0.0, "a", True))
+    for _ in range(20):
+        world.now += 10.0
+        world.tell(ev.Tick(world.now))
+    assert not world.given_up
+    world.tell(ev.SiteReport(world.now, "b", 1))
+    world.end(0, 1.0)
+    assert world.given_up == {0}
+    assert set(world.committed) == {1}
+
+
+def test_a_site_that_was_given_up_does_not_come_back_by_a_report_alone():
+    world = World(BalancedDispatch(), (Chunk(0, "x", "/0", 0, 10, ("a", "b")),))
+    world.tell(ev.SiteReport(0.0, "a", 1))
+    world.tell(ev.SiteLost(1.0, "a", "it burns"))
+    assert not world.scheduler.state.sites["a"].ready
 
 
 @pytest.mark.parametrize("name", DISPATCHERS)

@@ -11,6 +11,7 @@ from cafetal.errors import EventsLost
 from cafetal.planning.backlogs import PolicyDispatch
 from cafetal.planning.balanced import BalancedDispatch, Limits
 from cafetal.planning.bundles import Chunk
+from cafetal.planning.events import Assign
 from cafetal.planning.fluid import Pool, pour
 from cafetal.planning.rates import Rates
 from cafetal.planning.routing import Capacity, Random
@@ -91,13 +92,42 @@ def test_a_site_that_leaves_and_one_that_comes_late():
 
 
 def test_walltime_that_is_known_is_respected():
-    """No task is sent to workers that will be gone before it can end."""
-    scenario = simple((SimulatedSite("a", (Block(2, 0.0, 55.0), Block(2, 80.0))), SimulatedSite("b", (Block(1),))))
-    dispatcher = BalancedDispatch()
-    simulator = Simulator(scenario, dispatcher)
-    simulator.scheduler.state.sites["a"].ends = 50.0
-    outcome = simulator.run()
-    assert outcome.events_committed == 40_000
+    """No task is sent to workers that will be gone before it can end, if they tell."""
+
+    def losses(tells):
+        blocks = (Block(2, 0.0, 55.0), Block(2, 80.0))
+        scenario = simple((SimulatedSite("a", blocks, tells_walltime=tells), SimulatedSite("b", (Block(1),))))
+        lost = []
+        rates = Rates({("a", "d", None): 100.0})
+        simulator = Simulator(
+            scenario, BalancedDispatch(), rates, lambda event, _: lost.extend(getattr(event, "failures", ()))
+        )
+        assert simulator.run().events_committed == 40_000
+        return len(lost)
+
+    assert losses(tells=True) == 0
+    assert losses(tells=False) > 0
+
+
+def test_a_queue_at_the_site_is_no_distance():
+    """A site that promises more workers than it has is sent more than it can run; bundles stay as they should be."""
+    scenario = simple((SimulatedSite("a", (Block(4),), promised=1),), 400)
+    longest = []
+    simulator = Simulator(
+        scenario,
+        BalancedDispatch(Limits(bundle_seconds=30)),
+        watch=lambda _, told: longest.extend(each.reason.seconds or 0.0 for each in told if isinstance(each, Assign)),
+    )
+    simulator.run()
+    assert simulator.scheduler.state.sites["a"].trip < 5
+    assert max(longest) <= 30
+
+
+def test_a_wanted_site_gets_more():
+    sites = tuple(SimulatedSite(name, (Block(2),)) for name in ("a", "b"))
+    wanted = simple((replace(sites[0], weight=3.0), sites[1]), 200)
+    outcome = Simulator(wanted, PolicyDispatch(Capacity())).run()
+    assert outcome.sites["a"] > 2 * outcome.sites["b"]
 
 
 def test_what_is_lost_with_a_site_is_told():

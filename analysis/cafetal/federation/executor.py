@@ -87,11 +87,12 @@ class FederatedExecutor(ParslExecutor):  # type: ignore[misc]  # parsl comes wit
         self.remote_monitoring_radio = remote_monitoring_radio or _common_radio(executors)
 
     def _enter(self, endpoints: Sequence[ParslExecutor]) -> None:
-        labels = [*self.endpoints, *(endpoint.label for endpoint in endpoints)]
+        labels = [*(self.endpoints.keys() - self.broken), *(endpoint.label for endpoint in endpoints)]
         for label in labels:
             if labels.count(label) > 1:
                 raise ConfigError(f"Two endpoints of {self.label} have the label {label!r}; give each its own.")
         for endpoint in endpoints:
+            self.broken.pop(endpoint.label, None)
             self.endpoints[endpoint.label] = endpoint
             self._outstanding[endpoint.label] = 0
 
@@ -115,6 +116,8 @@ class FederatedExecutor(ParslExecutor):  # type: ignore[misc]  # parsl comes wit
 
     def add(self, endpoints: Sequence[ParslExecutor]) -> None:
         """Add endpoints to a running executor and start them; a failure shows when a task is sent there.
+
+        One that could not be started may be added anew, under the same label.
 
         Raises:
             LoginError: if there is no valid login for an endpoint.
@@ -208,8 +211,8 @@ class FederatedExecutor(ParslExecutor):  # type: ignore[misc]  # parsl comes wit
         return checked_choice(self.policy, Task(self._submitted), [self._load(name) for name in able])
 
     def _load(self, name: str) -> SiteLoad:
-        rate = self.telemetry.rate(name) * self.weights.get(name, 1.0)
-        return SiteLoad(name, workers_of(self.endpoints[name]), self._outstanding[name], rate)
+        workers, rate = workers_of(self.endpoints[name]), self.telemetry.rate(name)
+        return SiteLoad(name, workers, self._outstanding[name], rate, weight=self.weights.get(name, 1.0))
 
     def _came_back(self, name: str) -> None:
         with self._lock:

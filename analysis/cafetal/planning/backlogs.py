@@ -58,7 +58,7 @@ class PolicyDispatch:
         waiting = self._sizes.get(site, 0) + known.events
         rate = state.rates.rate(site, item.chunks[0].dataset)
         wait = 0.0 if known.ready else state.backlog(site)
-        return SiteLoad(site, max(1, known.workers), waiting, rate or 1.0, wait if rate else 0.0)
+        return SiteLoad(site, max(1, known.workers), waiting, rate or 1.0, wait if rate else 0.0, known.weight)
 
     def room(self, state: State, site: str) -> int:
         """One task in four more than there are workers keeps them busy while results travel."""
@@ -80,12 +80,15 @@ class PolicyDispatch:
         if not backlog:
             return None
         item = backlog.popleft()
+        seconds = state.seconds(site, item.chunks[0].dataset, item.events)
+        candidates = {} if seconds is None else self._candidates(state, item)
         self._sizes[site] -= item.events
-        dataset = item.chunks[0].dataset
-        return Choice(
-            item,
-            Reason("retry" if item.again else "assigned", state.seconds(site, dataset, item.events)),
-        )
+        return Choice(item, Reason("retry" if item.again else "assigned", seconds, candidates))
+
+    def _candidates(self, state: State, item: Bundle) -> dict[str, float]:
+        """When each site that could take a bundle should have done it, and all that it has to do before."""
+        loads = [self._load(state, name, item) for name in state.able(item.sites)]
+        return {load.name: state.now + load.finish(item.events) for load in loads}
 
     def review(self, state: State, *, changed: bool) -> None:
         """What is in a backlog stays there."""
@@ -99,7 +102,7 @@ class PolicyDispatch:
             self._unbound.remove(item)
         return items + stuck
 
-    def waiting(self, site: str) -> bool:
+    def waiting(self, state: State, site: str) -> bool:
         """Whether the site has a backlog, or might be chosen."""
         return bool(self._backlogs.get(site)) or any(site in item.sites for item in self._unbound)
 

@@ -69,7 +69,6 @@ class BalancedDispatch:
     def __init__(self, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
         self.pool = WorkPool()
-        self.wan_left = self.limits.wan_bytes
         self._shares: dict[Key, dict[str, float]] = {}
         self._orders: dict[str, list[Group]] = {}
         self._levels: dict[str, float] = {}
@@ -96,16 +95,22 @@ class BalancedDispatch:
         self._nothing.clear()
 
     def take_back(self, state: State, site: str) -> list[Bundle]:
-        """What only this site could take, of those that may be given tasks."""
-        groups = [group for group in self.pool.at(site) if not any(state.sites[name].open for name in group.sites)]
-        return [item for group in groups for item in self.pool.drain(group)]
+        """What only this site could take, of those that may be given tasks, and nobody could read over the WAN."""
+        left = self._wan_left(state)
 
-    def waiting(self, site: str) -> bool:
+        def others(group: Group) -> bool:
+            if any(state.sites[name].open for name in group.sites):
+                return True
+            return any(other.open and self._sources(state, other.name, group, left) for other in state.sites.values())
+
+        return [item for group in list(self.pool.at(site)) if not others(group) for item in self.pool.drain(group)]
+
+    def waiting(self, state: State, site: str) -> bool:
         """Whether anything waits that the site holds, or could read from another one."""
         if any(True for _ in self.pool.at(site)):
             return True
-        reachable = self.limits.reachable.get(site, frozenset())
-        return self.wan_left > 0 and any(not reachable.isdisjoint(group.sites) for group in self.pool)
+        left = self._wan_left(state)
+        return any(self._sources(state, site, group, left) for group in self.pool)
 
     def clear(self) -> None:
         """Drop what waits."""
@@ -199,7 +204,7 @@ class BalancedDispatch:
         """
         left = self._levels.get(site, state.now) - state.now
         feeding = self._workers / self.limits.submit_rate
-        shortest = max(_SHORTEST, 3 * state.sites[site].trip)
+        shortest = min(max(_SHORTEST, 3 * state.sites[site].trip), self.limits.bundle_seconds)
         if left < _PASSES * feeding:
             queue = max(0.0, self._sender - state.now)
             return max(min(self.limits.bundle_seconds, _SLACK * left + feeding / 2 - queue), _LEAST)
@@ -225,12 +230,15 @@ class BalancedDispatch:
         seconds = self._seconds(state, site)
         if not state.rates.tried(site, group.dataset):
             seconds /= 2
+        ends = state.sites[site].ends
+        if ends is not None and ends > state.now:
+            seconds = min(seconds, ends - state.now)
         takes = group.first / rate
         if self.limits.split and not group.returned:
             takes = min(takes, seconds)
         # With nothing under way, nobody else will ever be better: then it is tried whatever is predicted.
         if state.tasks and (
-            state.now < (state.sites[site].ends or -math.inf) < state.now + takes
+            state.now < (ends or -math.inf) < state.now + takes
             or state.now + takes > self._elsewhere(state, site, group, takes * rate)
         ):
             return None
@@ -285,29 +293,58 @@ class BalancedDispatch:
     # --- at the end --------------------------------------------------------------------------------------------
 
     def _remote(self, state: State, site: str) -> Choice | None:
-        """A bundle of other sites, if it would be done here well before they are done, and the budget has room."""
-        reachable = self.limits.reachable.get(site, frozenset())
-        if self.wan_left <= 0 or not reachable or not state.tasks:
-            return None
-        far = [group for group in self.pool if site not in group.holders and not reachable.isdisjoint(group.sites)]
-        for level, number in sorted(((self._elsewhere(state, site, g, 0), n) for n, g in enumerate(far)), reverse=True):
-            group = far[number]
-            source = next(name for name in group.sites if name in reachable)
+        """A bundle of other sites, if it would be done here well before they are done, and the budget has room.
+
+        Where no site that holds it can be given tasks any more, it is read in any case.
+        """
+        left = self._wan_left(state)
+        far = [(group, sources) for group in self.pool if (sources := self._sources(state, site, group, left))]
+        order = sorted(((self._held_up(state, group), number) for number, (group, _) in enumerate(far)), reverse=True)
+        for level, number in order:
+            group, (source, *_) = far[number]
             rate = state.rates.rate(site, group.dataset, source)
             size = state.event_bytes.get(group.dataset)
-            if rate is None or size is None or not math.isfinite(level) or group.first * size > self.wan_left:
-                continue
             tried = state.rates.tried(site, group.dataset, source)
-            left = level - state.now
+            time = level - state.now
             if not tried and any(task.source == source for task in state.sites[site].running.values()):
                 continue  # one is trying that link
-            if group.first / rate * (_MARGIN if tried else _UNTRIED) > left:
+            if rate is None or size is None:
+                if math.isfinite(level):
+                    continue
+                item = group.take(1)
+                return Choice(item, Reason("remote", None, self._candidates(state, group)), source=source)
+            if group.first / rate * (_MARGIN if tried else _UNTRIED) > time:
                 continue
-            most = min(self.limits.bundle_seconds, left / _TAIL) * rate if tried else 1
-            item = group.take(min(most, self.wan_left / size))
-            self.wan_left -= item.events * size
+            most = min(self.limits.bundle_seconds, time / _TAIL) * rate if tried else 1
+            item = group.take(min(most, left / size if size else most))
             return Choice(item, Reason("remote", item.events / rate, self._candidates(state, group)), source=source)
         return None
+
+    def _wan_left(self, state: State) -> float:
+        """Bytes that may still be read over the WAN, if those that do so now read as much as others have."""
+        if not self.limits.wan_bytes:
+            return 0.0
+        sizes = (task.bundle.events * state.event_bytes.get(task.dataset, 0.0) for task in state.remote.values())
+        return self.limits.wan_bytes - state.wan_bytes - sum(sizes)
+
+    def _sources(self, state: State, site: str, group: Group, left: float) -> list[str]:
+        """Sites from which this one could read what waits in a group, with so many bytes left to be read.
+
+        What has failed anywhere is not sent over the WAN.
+        """
+        reachable = self.limits.reachable.get(site, frozenset())
+        if left <= 0 or not reachable or site in group.holders:
+            return []
+        if (group.readers is not None and site not in group.readers) or (group.returned and group.returned[0].again):
+            return []
+        if group.first * state.event_bytes.get(group.dataset, 0.0) > left:
+            return []
+        return [name for name in group.holders if name in reachable]
+
+    def _held_up(self, state: State, group: Group) -> float:
+        """When the first of the sites that hold a group should have done all that it should do, or be there at all."""
+        levels = [self._levels.get(name, state.now) for name in group.sites if state.sites[name].open]
+        return min(levels, default=math.inf)
 
     def _duplicate(self, state: State, site: str) -> Choice | None:
         """The task that should end last, if it is late or slow and would be done sooner here."""

@@ -21,6 +21,8 @@ class Chunk:
     """Sites that hold a replica of the file."""
     origin: int | None = None
     """The chunk of the plan of which this is a part, if it was cut."""
+    readers: tuple[str, ...] | None = None
+    """The only sites that may read it over the WAN; ``None``: any."""
 
     @property
     def events(self) -> int:
@@ -80,7 +82,8 @@ def bundle(chunks: Iterable[Chunk], target: int) -> list[Bundle]:
     for chunk in chunks:
         if open_chunks:
             last = open_chunks[-1]
-            if (last.dataset, last.sites) != (chunk.dataset, chunk.sites) or events + chunk.events > target:
+            other = (last.dataset, last.sites, last.readers) != (chunk.dataset, chunk.sites, chunk.readers)
+            if other or events + chunk.events > target:
                 close()
         open_chunks.append(chunk)
         events += chunk.events

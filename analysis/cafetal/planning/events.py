@@ -32,6 +32,8 @@ class SiteReport:
     workers: int
     ends: float | None = None
     """When its workers will be taken away, if that is known."""
+    connected: int | None = None
+    """Those of the workers that are there already, if it gets more when it has more to do; ``None``: all."""
 
 
 @dataclass(frozen=True, slots=True)

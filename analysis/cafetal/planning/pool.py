@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 
 from cafetal.planning.bundles import Bundle, Chunk
 
-Key = tuple[str, tuple[str, ...]]
-"""A dataset, and the sites that can take its chunks."""
+Key = tuple[str, tuple[str, ...], tuple[str, ...] | None]
+"""A dataset, the sites that can take its chunks, and those that may read them over the WAN (``None``: any)."""
 
 
 @dataclass(slots=True)
@@ -18,6 +18,7 @@ class Group:
 
     dataset: str
     sites: tuple[str, ...]
+    readers: tuple[str, ...] | None = None
     fresh: deque[Chunk] = field(default_factory=deque)
     returned: deque[Bundle] = field(default_factory=deque)
     """They are not mixed with others, so that what fails again fails alone."""
@@ -46,7 +47,7 @@ class Group:
     @property
     def key(self) -> Key:
         """What its chunks need."""
-        return self.dataset, self.sites
+        return self.dataset, self.sites, self.readers
 
     @property
     def holders(self) -> tuple[str, ...]:
@@ -74,20 +75,20 @@ class WorkPool:
     def add(self, chunks: Iterable[Chunk]) -> None:
         """Chunks that nobody has tried."""
         for chunk in chunks:
-            group = self._group(chunk.dataset, chunk.sites)
+            group = self._group(chunk, chunk.sites)
             group.fresh.append(chunk)
             group.events += chunk.events
 
     def put_back(self, item: Bundle, sites: tuple[str, ...]) -> None:
         """A bundle that came back, for those sites that may still take it."""
-        group = self._group(item.chunks[0].dataset, sites)
+        group = self._group(item.chunks[0], sites)
         group.returned.append(item)
         group.events += item.events
 
-    def _group(self, dataset: str, sites: tuple[str, ...]) -> Group:
-        key = (dataset, sites)
+    def _group(self, chunk: Chunk, sites: tuple[str, ...]) -> Group:
+        key = (chunk.dataset, sites, chunk.readers)
         if key not in self._groups:
-            self._groups[key] = Group(dataset, sites)
+            self._groups[key] = Group(*key)
             for site in sites:
                 self._by_site.setdefault(site, []).append(self._groups[key])
         return self._groups[key]

@@ -36,10 +36,17 @@ class SiteLoad:
     """Events/s of one worker, as observed or guessed; 1 at every site where nothing is known."""
     wait: float = 0.0
     """Seconds until its first worker should be there."""
+    weight: float = 1.0
+    """How much the user wants it to be used, in relation to its power."""
+
+    @property
+    def power(self) -> float:
+        """Its workers, as much as the user wants of them."""
+        return max(1, self.workers) * self.weight
 
     def finish(self, size: int) -> float:
         """Seconds until a task of this size would be done there, after all that was sent before it."""
-        return self.wait + (self.outstanding + size) / (self.rate * max(1, self.workers))
+        return self.wait + (self.outstanding + size) / (self.rate * self.power)
 
 
 @runtime_checkable
@@ -75,8 +82,8 @@ class Fastest:
     early = True
 
     def choose(self, task: Task, sites: Sequence[SiteLoad]) -> str:
-        """The greatest rate; the first of equals."""
-        return max(sites, key=lambda site: site.rate).name
+        """The greatest rate, as much as it is wanted; the first of equals."""
+        return max(sites, key=lambda site: site.rate * site.weight).name
 
 
 class Capacity:
@@ -86,11 +93,11 @@ class Capacity:
 
     def choose(self, task: Task, sites: Sequence[SiteLoad]) -> str:
         """The site with the least outstanding a worker."""
-        return min(sites, key=lambda site: (site.outstanding + task.size) / max(1, site.workers)).name
+        return min(sites, key=lambda site: (site.outstanding + task.size) / site.power).name
 
 
 class RoundRobin:
-    """One site after another."""
+    """One site after another, whatever their weights."""
 
     early = True
 
@@ -100,7 +107,7 @@ class RoundRobin:
 
 
 class Random:
-    """Any site; the same one for the same task number and seed."""
+    """Any site, as often as its weight says; the same one for the same task number and seed."""
 
     early = True
 
@@ -109,12 +116,14 @@ class Random:
 
     def choose(self, task: Task, sites: Sequence[SiteLoad]) -> str:
         """Drawn with a generator that is seeded for this task alone."""
-        return random.Random(f"{self.seed}/{task.number}").choice(sites).name
+        chance = random.Random(f"{self.seed}/{task.number}")
+        return chance.choices(sites, [site.weight for site in sites])[0].name
 
 
 POLICIES: dict[str, type[RoutingPolicy]] = {
     "balanced": Balanced,
     "local-only": LocalOnly,
+    "local-first": Balanced,
     "fastest": Fastest,
     "capacity": Capacity,
     "round-robin": RoundRobin,

@@ -51,6 +51,8 @@ class Running:
     source: str | None = None
     twin: int | None = None
     started: float | None = None
+    queued: bool = False
+    """Whether the site had no idle worker when it was sent."""
 
     @property
     def dataset(self) -> str:
@@ -65,6 +67,8 @@ class SiteState:
     name: str
     workers: int
     """That it should have, or has, if it has told."""
+    connected: int | None = None
+    """Those that are there, if it could get more."""
     weight: float = 1.0
     """How much the user wants it to be used, in relation to its power."""
     wait: float = 30.0
@@ -126,7 +130,7 @@ class Dispatcher(Protocol):
         """Give up what waits for a site alone: nobody will process it there."""
         ...
 
-    def waiting(self, site: str) -> bool:
+    def waiting(self, state: State, site: str) -> bool:
         """Whether work waits that this site could take."""
         ...
 
@@ -151,6 +155,10 @@ class State:
         """When all should be done, if the dispatcher foresees it."""
         self.event_bytes: dict[str, float] = {}
         """``{dataset: bytes read of an event}``, as observed."""
+        self.wan_bytes = 0.0
+        """That tasks have read over the WAN."""
+        self.remote: dict[int, Running] = {}
+        """Those of the tasks that do so now."""
 
     def able(self, sites: Iterable[str]) -> tuple[str, ...]:
         """Those sites that may be given tasks."""
@@ -236,10 +244,13 @@ class Scheduler:
             site = state.sites[event.site]
             changed = not site.ready or site.workers != event.workers or site.lost is not None
             site.ready, site.workers, site.ends, site.lost = True, event.workers, event.ends, None
+            site.connected = event.connected
             self._asked.discard(event.site)
             return changed
         elif isinstance(event, SiteLost):
-            state.sites[event.site].lost = event.reason
+            site = state.sites[event.site]
+            site.lost, site.ready = event.reason, False
+            self._asked.discard(event.site)
             self._move_all(event.site, "site")
             return True
         elif isinstance(event, SiteDrained):
@@ -274,7 +285,8 @@ class Scheduler:
     def _ask(self) -> None:
         """Sites that could have work, and are not known to be there."""
         for site in self.state.sites.values():
-            if site.open and not site.ready and site.name not in self._asked and self.dispatcher.waiting(site.name):
+            unknown = site.open and not site.ready and site.name not in self._asked
+            if unknown and self.dispatcher.waiting(self.state, site.name):
                 self._asked.add(site.name)
                 site.asked = self.state.now
                 self._out.append(Ask(site.name))
@@ -288,7 +300,7 @@ class Scheduler:
                     break
                 given = True
                 self._assign(site, choice)
-            idle = not given and not site.running and self.dispatcher.waiting(site.name)
+            idle = not given and not site.running and self.dispatcher.waiting(self.state, site.name)
             if idle and not site.held:
                 self._out.append(Hold(site.name, "others would be done with what waits before it"))
             site.held = idle
@@ -305,8 +317,20 @@ class Scheduler:
         number = self._next_task
         self._next_task += 1
         item = replace(choice.bundle, id=number)
-        task = Running(number, site.name, item, self.state.now, choice.reason.seconds, choice.source, choice.twin)
+        there = site.workers if site.connected is None else site.connected
+        task = Running(
+            number,
+            site.name,
+            item,
+            self.state.now,
+            choice.reason.seconds,
+            choice.source,
+            choice.twin,
+            queued=len(site.running) >= there,
+        )
         self._tasks[number] = site.running[number] = task
+        if task.source is not None:
+            self.state.remote[number] = task
         site.events += item.events
         if choice.twin is not None:
             self._tasks[choice.twin].twin = number
@@ -337,11 +361,16 @@ class Scheduler:
             return
         chunks = {chunk.id: chunk for chunk in task.bundle.chunks}
         for kind, ids in event.failures:
-            self._move(task.bundle, [chunks[i] for i in ids if i in chunks], kind, task.site)
+            failed_chunks = [chunks[i] for i in ids if i in chunks]
+            if task.source is not None and kind != "processor":
+                self._bring_back(task.bundle, failed_chunks, kind, task.site)
+            else:
+                self._move(task.bundle, failed_chunks, kind, task.site)
 
     def _left(self, task: Running) -> None:
         site = self.state.sites[task.site]
         del site.running[task.id]
+        self.state.remote.pop(task.id, None)
         site.events -= task.bundle.events
 
     def _drop(self, task: Running) -> None:
@@ -350,12 +379,16 @@ class Scheduler:
         self._out += [Discard(task.id), Cancel(task.id)]
 
     def _learn(self, task: Running, event: TaskEnded, events: int) -> None:
+        if task.source is not None:
+            self.state.wan_bytes += event.bytes
         if not events or not event.seconds:
             return
         rates, site = self.state.rates, self.state.sites[task.site]
         rates.observe(task.site, task.dataset, events, event.seconds, task.source)
         if event.bytes:
             self.state.event_bytes[task.dataset] = event.bytes / events
+        if task.queued:
+            return
         trip = max(0.0, self.state.now - task.sent - event.seconds)
         # Time in a queue at the site is no part of it, so the smallest that is seen is nearest to the truth.
         site.trip = trip if not site.trip else min(trip, site.trip * 1.02)
@@ -372,6 +405,15 @@ class Scheduler:
                 else:
                     self.dispatcher.put_back(self.state, part.bundle, part.sites)
 
+    def _bring_back(self, item: Bundle, chunks: Sequence[Chunk], kind: Kind, site: str) -> None:
+        """What could not be read over the WAN waits for the sites that hold it; that does not count as a try."""
+        for run in split_by_sites(chunks):
+            able = tuple(name for name in self.state.able(run[0].sites) if name not in item.tried)
+            if not able or self.stopped:
+                self._give_up(run, kind, site)
+            else:
+                self.dispatcher.put_back(self.state, replace(item, chunks=run, again=True), able)
+
     def _move_all(self, site: str, kind: Kind) -> None:
         for item in self.dispatcher.take_back(self.state, site):
             self._move(item, item.chunks, kind, site)
@@ -387,10 +429,13 @@ class Scheduler:
         self._out.append(GiveUp(tuple(chunk.id for chunk in chunks), kind, site))
 
     def _give_up_what_nobody_takes(self) -> None:
-        """At the end, what only drained sites hold."""
+        """At the end, what only sites hold that get no tasks. As long as others have work, that may change."""
         if self._tasks or not self._open_chunks:
             return
-        for site in self.state.sites.values():
-            if site.drained:
+        sites = self.state.sites.values()
+        if any(site.open and self.dispatcher.waiting(self.state, site.name) for site in sites):
+            return
+        for site in sites:
+            if not site.open:
                 for item in self.dispatcher.take_back(self.state, site.name):
                     self._give_up(item.chunks, "site", site.name)

@@ -78,6 +78,13 @@ class _History:
                 return line, *line["edges"][number]
         return None
 
+    def with_parts(self, chunks: Iterable[int]) -> set[int]:
+        """Chunks, and what they were cut into."""
+        found = set(chunks)
+        for chunk in list(found):
+            found |= self.with_parts(part for part, *_ in self.parts.get(chunk, []))
+        return found
+
 
 def explain(lines: Iterable[Line], subject: str) -> Iterator[str]:
     """Sentences about a chunk (its number), a file (its LFN, or a part of it that only one has), or a site.
@@ -143,7 +150,7 @@ def _task(number: int, task: _Task, chunk: int) -> Iterator[str]:
 def _file(history: _History, files: list[Line]) -> Iterator[str]:
     for file in files:
         last = file["first"] + len(file["edges"])
-        ids = set(range(file["first"], last))
+        ids = history.with_parts(range(file["first"], last))
         yield (
             f"{file['lfn']} of {file['dataset']}: chunks {file['first']} to {last - 1}, which could run at "
             f"{_listed(file['sites'])}."

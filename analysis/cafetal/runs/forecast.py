@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import uuid
 from collections import Counter
 from collections.abc import Mapping
@@ -21,7 +22,7 @@ from cafetal.runs.filecache import FileCache
 from cafetal.runs.plan import Plan, make_plan
 from cafetal.runs.scheduling import make_dispatcher
 from cafetal.simulation.scenario import Block, Scenario, SimulatedSite
-from cafetal.simulation.simulator import Simulator
+from cafetal.simulation.simulator import Outcome, Simulator
 
 _ANY_RATE = 10_000.0
 """Events/s of a worker where nothing is known: then only the shares mean something, and no time is told."""
@@ -55,8 +56,8 @@ class Forecast:
     files: int
     uncounted: int
     """Files whose number of entries is not known here."""
-    wan_bytes: int
-    """That may be read over the WAN."""
+    wan_bytes: int | None
+    """That would be read over the WAN; ``None`` if sizes of files are not known."""
     seconds: float | None
     """Until everything is processed; ``None`` if nothing is known of the speeds."""
 
@@ -92,8 +93,10 @@ def forecast(
     experience = load_experience()
     rates = experience.latest()
     timed = bool(rates.known())  # playing teaches, too
-    tallies, seconds = _play(plan, policy or table.policy, experience, rates)
     sizes = {lfn: file.size or cached.get((lfn, tree), {}).get("size") for (lfn, tree), file in known.items()}
+    event_bytes = _event_bytes(plan, sizes)
+    tallies, outcome = _play(plan, policy or table.policy, experience, rates, event_bytes)
+    unknown = outcome.bytes_remote and event_bytes.keys() != {chunk.dataset for chunk in plan.chunks}
     rows = tuple(
         _row(name, tallies[name], table, sizes, experience.waits.get(name, 0.0) if timed else None)
         for name in table.sites
@@ -105,8 +108,8 @@ def forecast(
         len(plan.chunks),
         len(known),
         uncounted,
-        int(table.routing.wan_budget),
-        seconds if timed and items else None,
+        None if unknown else int(outcome.bytes_remote),
+        outcome.makespan if timed and items else None,
     )
 
 
@@ -135,8 +138,23 @@ def _items(
     return items, uncounted
 
 
-def _play(plan: Plan, policy: str, experience: Experience, rates: Rates) -> tuple[dict[str, _Tally], float]:
-    """What each site does when the plan is simulated, and how long it all takes."""
+def _event_bytes(plan: Plan, sizes: Mapping[str, int | None]) -> dict[str, float]:
+    """``{dataset: bytes of an event}`` where sizes are known; of all columns, so no less than will be read."""
+    events: Counter[str] = Counter()
+    total: Counter[str] = Counter()
+    lengths: Counter[tuple[str, str]] = Counter()
+    for chunk in plan.chunks:
+        lengths[chunk.dataset, chunk.lfn] += chunk.events
+    for (dataset, lfn), length in lengths.items():
+        events[dataset] += length
+        total[dataset] += sizes[lfn] or 0
+    return {dataset: total[dataset] / count for dataset, count in events.items() if count and total[dataset]}
+
+
+def _play(
+    plan: Plan, policy: str, experience: Experience, rates: Rates, event_bytes: Mapping[str, float]
+) -> tuple[dict[str, _Tally], Outcome]:
+    """What each site does when the plan is simulated, and what comes of it all."""
     tallies: dict[str, _Tally] = {}
     sites: dict[int, str] = {}
 
@@ -151,19 +169,34 @@ def _play(plan: Plan, policy: str, experience: Experience, rates: Rates) -> tupl
                 tallies[sites[each.task]].ends = event.time
 
     dispatcher = make_dispatcher(plan, find_policy(policy))
-    outcome = Simulator(scenario_of(plan, experience.waits, rates), dispatcher, rates, watch).run()
-    return tallies, outcome.makespan
+    scenario = scenario_of(plan, experience.waits, rates, event_bytes)
+    outcome = Simulator(scenario, dispatcher, rates, watch).run()
+    return tallies, outcome
 
 
-def scenario_of(plan: Plan, waits: Mapping[str, float], rates: Rates) -> Scenario:
-    """A plan as a scenario: sites that come when they came last time, as fast as they were."""
+def scenario_of(
+    plan: Plan, waits: Mapping[str, float], rates: Rates, event_bytes: Mapping[str, float] | None = None
+) -> Scenario:
+    """A plan as a scenario: sites that come when they came last time, as fast as they were, and so the links."""
     sites = []
     for name in plan.sites:
-        workers = plan.table.sites[name].workers
-        sites.append(SimulatedSite(name, (Block(workers, waits.get(name, 0.0)),), cold_start=0.0, overhead=0.0))
-    datasets = {chunk.dataset for chunk in plan.chunks}
+        entry = plan.table.sites[name]
+        block = Block(entry.workers, waits.get(name, 0.0))
+        sites.append(SimulatedSite(name, (block,), cold_start=0.0, overhead=0.0, weight=entry.weight))
+    datasets = sorted({chunk.dataset for chunk in plan.chunks})
     pace = {(site.name, d): (rates.rate(site.name, d) or _ANY_RATE) / _ANY_RATE for site in sites for d in datasets}
-    return Scenario(tuple(sites), tuple(plan.chunks), dict.fromkeys(datasets, _ANY_RATE), pace)
+    sizes = {dataset: (event_bytes or {}).get(dataset, 1.0) for dataset in datasets}
+    links = {}
+    for reader, holder in itertools.permutations(plan.sites, 2):
+        # Where nothing is known of a link, it takes as long as the processing itself (see `Rates.rate`).
+        waits_for = [
+            sizes[d] / (1 / (rates.rate(reader, d, holder) or _ANY_RATE / 2) - 1 / (rates.rate(reader, d) or _ANY_RATE))
+            for d in datasets
+        ]
+        links[holder, reader] = min((speed for speed in waits_for if speed > 0), default=float("inf"))
+    return Scenario(
+        tuple(sites), tuple(plan.chunks), dict.fromkeys(datasets, _ANY_RATE), pace, event_bytes=sizes, links=links
+    )
 
 
 def _row(

@@ -34,10 +34,11 @@ class Lookout:
 
     Args:
         sites: to be looked at; more may be added.
-        report: called with a site's name, its usable workers, and the seconds until its job ends if known.
+        report: called with a site's name, the workers to count with, those that are connected, and the seconds until
+            its job ends if known.
     """
 
-    def __init__(self, federation: Federation, report: Callable[[str, int, float | None], None]) -> None:
+    def __init__(self, federation: Federation, report: Callable[[str, int, int, float | None], None]) -> None:
         self.federation, self.report = federation, report
         self._sites: dict[str, float] = {}
         self._stop = threading.Event()
@@ -71,7 +72,8 @@ class Lookout:
         except CafetalError:
             return  # whoever waits for a task there will be told
         if told.alive and told.workers is not None:
-            self.report(site, usable(told.workers, self.federation.site(site).workers), told.walltime_left)
+            most = self.federation.site(site).workers
+            self.report(site, usable(told.workers, most), told.workers, told.walltime_left)
 
 
 def drained(folder: Path | None) -> frozenset[str]:

@@ -63,24 +63,30 @@ def make_plan(items: Sequence[WorkItem], catalog: Catalog, table: SiteTable) -> 
         ConfigError: if the fileset and the site table do not fit together.
     """
     replicas = {lfn: catalog.replicas(lfn) for lfn in dict.fromkeys(str(item.filename) for item in items)}
-    allowed: dict[tuple[str, str], tuple[str, ...]] = {}
+    allowed: dict[tuple[str, str], tuple[tuple[str, ...], tuple[str, ...] | None]] = {}
     chunks = []
     for i, item in enumerate(items):
         lfn = str(item.filename)
         if (item.dataset, lfn) not in allowed:
-            allowed[item.dataset, lfn] = allow(item.dataset, lfn, tuple(replicas[lfn]), table.routing)
-        sites = allowed[item.dataset, lfn]
-        chunks.append(Chunk(i, item.dataset, lfn, item.entrystart, item.entrystop, sites))
+            pinned = pinned_to(item.dataset, lfn, table.routing)
+            allowed[item.dataset, lfn] = allow(item.dataset, lfn, tuple(replicas[lfn]), table.routing), pinned
+        sites, readers = allowed[item.dataset, lfn]
+        chunks.append(Chunk(i, item.dataset, lfn, item.entrystart, item.entrystop, sites, readers=readers))
     return Plan(dict(enumerate(items)), chunks, replicas, table)
 
 
+def pinned_to(dataset: str, lfn: str, routing: Routing) -> tuple[str, ...] | None:
+    """The only sites that may process a file, by the first pin that fits; ``None`` if none does."""
+    return next((sites for pattern, sites in routing.pin.items() if _fits(pattern, dataset, lfn)), None)
+
+
 def allow(dataset: str, lfn: str, holders: Sequence[str], routing: Routing) -> tuple[str, ...]:
-    """Those holders of a file that the user's pins leave; the first pin that fits counts.
+    """Those holders of a file that the user leaves.
 
     Raises:
         NoReplica: if none is left.
     """
-    pinned = next((sites for pattern, sites in routing.pin.items() if _fits(pattern, dataset, lfn)), None)
+    pinned = pinned_to(dataset, lfn, routing)
     left = tuple(s for s in holders if s not in routing.forbid and (pinned is None or s in pinned))
     if not left:
         raise NoReplica(

@@ -38,7 +38,7 @@ def make_dispatcher(plan: Plan, policy: RoutingPolicy, bundle_events: int | None
 def make_scheduler(plan: Plan, dispatcher: Dispatcher, experience: Experience, code: str) -> Scheduler:
     """With the sites of a plan, and what earlier runs of the same code have taught."""
     sites = [
-        SiteState(name, entry.workers, entry.weight, experience.waits.get(name, _WAIT))
+        SiteState(name, entry.workers, weight=entry.weight, wait=experience.waits.get(name, _WAIT))
         for name, entry in plan.table.sites.items()
         if name in plan.sites
     ]

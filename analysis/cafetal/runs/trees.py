@@ -11,6 +11,7 @@ from cafetal.planning.recovery import TRIES
 from cafetal.planning.tree import Reduce, TreeGrower
 from cafetal.runs import messages
 from cafetal.runs.record import RunRecord
+from cafetal.worker.failures import Failure
 from cafetal.worker.partials import Reference
 
 Submit = Callable[["Merge", Sequence[Future[Any]]], None]
@@ -40,10 +41,10 @@ class Trees:
     Args:
         fan_in: how many partials one reduce merges.
         submit: sends a reduce with the futures of its inputs; its result must be given to `ended`.
-        lost: called with a site and the reason, when a reduce there has failed for good.
+        lost: called with a site and the failure, when a reduce there has failed for good.
     """
 
-    def __init__(self, fan_in: int, record: RunRecord, submit: Submit, lost: Callable[[str, str], None]) -> None:
+    def __init__(self, fan_in: int, record: RunRecord, submit: Submit, lost: Callable[[str, Failure], None]) -> None:
         self.fan_in, self.record = fan_in, record
         self._submit, self._lost = submit, lost
         self._sites: dict[str, _SiteTree] = {}
@@ -83,7 +84,7 @@ class Trees:
                 again = Merge(merge.site, merge.reduce, merge.settled, merge.tries + 1)
                 self._submit(again, [tree.nodes[node] for node in merge.reduce.inputs])
                 return
-            self._lost(merge.site, messages.reason(result["failure"]))
+            self._lost(merge.site, result["failure"])
         else:
             self.record.failures.extend(result["lost"])
         tree.open -= 1

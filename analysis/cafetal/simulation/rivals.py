@@ -65,7 +65,7 @@ class _Queues:
         self.load[site] = 0.0
         return items
 
-    def waiting(self, site: str) -> bool:
+    def waiting(self, state: State, site: str) -> bool:
         """Whether anything waits for the site."""
         return bool(self.queues.get(site))
 
@@ -213,9 +213,9 @@ class Dha(_Queues):
         """A failed task is placed again."""
         self._unplaced.append(item)
 
-    def waiting(self, site: str) -> bool:
+    def waiting(self, state: State, site: str) -> bool:
         """Whether anything waits for the site, or could be placed there."""
-        return super().waiting(site) or any(site in item.sites for item in self._unplaced)
+        return super().waiting(state, site) or any(site in item.sites for item in self._unplaced)
 
     def take_back(self, state: State, site: str) -> list[Bundle]:
         """What was placed there, and what could be placed nowhere else."""

@@ -45,6 +45,12 @@ class SimulatedSite:
     """Seconds until it is known that a task was lost."""
     leaves: float = FOREVER
     """When the site vanishes for good."""
+    weight: float = 1.0
+    """How much the user wants it."""
+    promised: int = 0
+    """Workers that it could get if it had more to do, as it says; it never does."""
+    tells_walltime: bool = False
+    """Whether its reports say when the first of its workers will be taken away."""
 
     @property
     def workers(self) -> int:

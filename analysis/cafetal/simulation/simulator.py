@@ -106,7 +106,8 @@ class Simulator:
         watch: Callable[[Event, list[Any]], None] = lambda event, instructions: None,
     ) -> None:
         self.scenario, self.watch = scenario, watch
-        self.scheduler = Scheduler([SiteState(site.name, site.workers) for site in scenario.sites], dispatcher, rates)
+        states = [SiteState(site.name, site.workers, weight=site.weight) for site in scenario.sites]
+        self.scheduler = Scheduler(states, dispatcher, rates)
         self.outcome = Outcome(sites={site.name: 0 for site in scenario.sites})
         self.now = 0.0
         self._moved = 0.0
@@ -204,7 +205,10 @@ class Simulator:
 
     def _report(self, site: _Site) -> None:
         if site.asked and not site.gone:
-            self._tell(SiteReport(self.now, site.spec.name, len(site.workers)))
+            ends = min((worker.block.end for worker in site.workers), default=FOREVER)
+            told = ends if site.spec.tells_walltime and ends < FOREVER else None
+            there = len(site.workers)
+            self._tell(SiteReport(self.now, site.spec.name, there + site.spec.promised, told, there))
 
     def _lose(self, task: _Task, kind: Any) -> None:
         """A task will not come back, and that is known after a while."""

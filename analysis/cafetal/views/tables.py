@@ -36,7 +36,8 @@ def print_plan(forecast: Forecast, console: Console) -> None:
             _or_unknown(row.begins, duration), _or_unknown(row.ends, duration),
         )  # fmt: skip
     console.print(table)
-    data = f"up to {size(forecast.wan_bytes)} of data" if forecast.wan_bytes else "no data"
+    wan = forecast.wan_bytes
+    data = "an unknown amount of data" if wan is None else f"{size(wan)} of data" if wan else "no data"
     console.print(
         f"{forecast.events:,} events in {forecast.chunks:,} chunks. Over the WAN: {data}; one merged partial a site."
     )
@@ -72,13 +73,14 @@ def print_sites(statuses: Sequence[SiteStatus], console: Console) -> None:
 def print_endpoints(statuses: Sequence[EndpointStatus], console: Console) -> None:
     """What the endpoints of sites tell of themselves."""
     table = Table(title="Endpoints")
-    names = ("site", "kind", "alive", "workers", "idle", "queued", "blocks", "report age", "walltime left")
+    names = ("site", "kind", "alive", "workers", "idle", "queued", "ours", "used", "blocks", "report age", "time left")
     for name in names:
         table.add_column(name, overflow="fold")
     for s in statuses:
         alive = {True: "[green]yes[/]", False: "[red]no[/]", None: "?"}[s.alive]
         table.add_row(
-            s.name, s.kind, alive, *(_or_unknown(value) for value in (s.workers, s.idle, s.queued, s.blocks)),
+            s.name, s.kind, alive, *(_or_unknown(value) for value in (s.workers, s.idle, s.queued)), str(s.outstanding),
+            _or_unknown(s.utilisation, "{:.0%}".format), _or_unknown(s.blocks),
             _or_unknown(s.report_age, lambda age: f"<= {age:.0f} s"), _or_unknown(s.walltime_left, _minutes),
         )  # fmt: skip
     console.print(table)
