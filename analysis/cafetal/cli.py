@@ -72,8 +72,6 @@ def run(folder: Path, overwrite: bool, quiet: bool, **given: Any) -> None:
         if not hasattr(caught, "partial_output"):
             raise
         error, out = caught, caught.partial_output
-    finally:
-        executor.close()
     _save(folder, out, executor, given)
     if error is not None:
         raise error

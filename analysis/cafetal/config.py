@@ -164,6 +164,18 @@ class SiteTable(_Strict):
         return max(fits, key=lambda fit: fit[0])[1] if fits else None
 
 
+class _EachKeyOnce(yaml.SafeLoader):
+    """YAML lets a second block of the same name replace the first without a word; a site would be gone."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """As always, if no key comes twice."""
+        keys = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is there twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def load_sites(source: str | Path | Mapping[str, Any] | SiteTable) -> SiteTable:
     """Read a site table from a YAML file, or check one that is given as a dict.
 
@@ -180,7 +192,7 @@ def load_sites(source: str | Path | Mapping[str, Any] | SiteTable) -> SiteTable:
         path = Path(source)
         name, folder = str(path), path.resolve().parent
         try:
-            content = yaml.safe_load(path.read_text())
+            content = yaml.load(path.read_text(), _EachKeyOnce)
         except OSError as error:
             raise ConfigError(f"The site table {path} cannot be read: {error.strerror}.") from None
         except yaml.YAMLError as error:

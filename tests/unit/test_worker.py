@@ -352,7 +352,8 @@ def test_kinds_of_errors(tmp_path):
         except Exception as error:
             return error
 
-    assert kind_of(caught(lambda: uproot.open(tmp_path / "none.root"))) == "data"
+    assert kind_of(caught(lambda: OpenFiles().open({str(tmp_path / "none.root"): None}))) == "data"
+    assert kind_of(caught(lambda: uproot.open(tmp_path / "corrections.root"))) == "processor"  # a file of the user's
     assert kind_of(caught(lambda: (tmp_path / "corrections.json").read_text())) == "processor"
     assert kind_of(Exception("Failed to open file: x")) == "data"
     assert kind_of(StaleFile("x")) == "stale"

@@ -9,6 +9,7 @@ that every event was processed once.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import uuid as uuids
 import zlib
@@ -107,10 +108,10 @@ def lay_out(sources: Mapping[str, Sequence[tuple[Path, str]]], table: SiteTable,
 
 
 def _local_path(table: SiteTable, site: str, lfn: str) -> Path:
-    pfn = table.pfn(site, lfn)
+    pfn = table.pfn(site, lfn)  # $VARIABLES and ~ mean here what they mean to workers on this machine
     if pfn is None or "://" in pfn:
         raise ConfigError(f"Data can be made for sites with folders on this machine only; {site} would have {pfn}.")
-    return Path(pfn)
+    return Path(os.path.expanduser(os.path.expandvars(pfn)))
 
 
 def describe(path: Path, lfn: str, treename: str, sites: Sequence[str]) -> DataFile:

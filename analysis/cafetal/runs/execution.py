@@ -210,21 +210,23 @@ class Execution:
 
     def _site_ready(self, site: str, result: Any) -> None:
         if isinstance(result, Exception):
-            self._lost[site] = {**lost_task(result, site), "kind": "site"}
-            self.record.failures.append(self._lost[site])
-            self._tell(events.SiteLost(self._now(), site, str(result)))
+            failure: Failure = {**lost_task(result, site), "kind": "site"}
+            self.record.failures.append(failure)
+            self._site_lost(site, failure)
             return
         self.waits.setdefault(site, self._now() - self._asked[site])
         self._lookout.add(site)
         self._tell(events.SiteReport(self._now(), site, self.federation.table.sites[site].workers))
 
-    def _site_reports(self, site: str, workers: int, walltime_left: float | None) -> None:
+    def _site_reports(self, site: str, workers: int, connected: int, walltime_left: float | None) -> None:
+        """News of a site; of one that has to answer first, or is given up, they mean nothing."""
         if self.scheduler.state.sites[site].ready:
             ends = None if walltime_left is None else self._now() + walltime_left
-            self._tell(events.SiteReport(self._now(), site, workers, ends))
+            self._tell(events.SiteReport(self._now(), site, workers, ends, connected))
 
-    def _site_lost(self, site: str, reason: str) -> None:
-        self._tell(events.SiteLost(self._now(), site, reason))
+    def _site_lost(self, site: str, failure: Failure) -> None:
+        self._lost[site] = failure
+        self._tell(events.SiteLost(self._now(), site, messages.reason(failure)))
 
     def _drain(self) -> None:
         """Take note of sites that the user has drained, or has taken back."""
@@ -303,15 +305,16 @@ class Execution:
         self.record.failures.extend(result["failures"])
         failed: list[tuple[Kind, tuple[int, ...]]] = []
         for failure in result["failures"]:
-            if failure["kind"] == "processor" and not self.may_skip(failure):
+            counts = number in self.scheduler.state.tasks  # not if another task with these chunks was there first
+            if failure["kind"] == "processor" and counts and not self.may_skip(failure):
                 raise messages.processor_error(failure)
             ids = tuple(ChunkSet.parse(failure["chunks"]))
             self._failed.update(dict.fromkeys(ids, failure))
             failed.append((failure["kind"], ids))
         for lfn, size in result.get("read", {}).items():
             sizes = self.record.read.setdefault(lfn, {})
-            sizes[told.site] = sizes.get(told.site, 0) + size
-        read = sum(result.get("read", {}).values())
+            sizes[told.site] = None if size is None else (sizes.get(told.site) or 0) + size
+        read = sum(size or 0 for size in result.get("read", {}).values())
         seconds = result.get("seconds", 0.0)
         self.record.site_seconds[told.site] += seconds
         self._tell(events.TaskEnded(self._now(), number, seconds, read, tuple(failed)))
@@ -386,9 +389,9 @@ class Execution:
                 raise  # of an event that came in meanwhile, such as the second Ctrl-C
             except Exception as error:
                 self.trees.forget(site)
-                self._lost[site] = lost_task(error, site, reference["chunks"])
-                self.record.failures.append(self._lost[site])
-                self._site_lost(site, str(error))
+                failure = lost_task(error, site, reference["chunks"])
+                self.record.failures.append(failure)
+                self._site_lost(site, failure)
         return home
 
     def _in_order(self, names: Iterable[str]) -> list[str]:

@@ -169,11 +169,13 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         # A set has another order in every process; the same run should do the same things.
         for meta in sorted(metas, key=lambda meta: (meta.dataset, str(meta.filename))):
             lfn = str(meta.filename)
+            replicas = catalog.replicas(lfn)
+            wanted = {site: pfn for site, pfn in replicas.items() if site not in self.sites.routing.forbid}
             questions.append(
                 Question(
                     lfn=lfn,
                     treename=str(meta.treename),
-                    replicas=catalog.replicas(lfn),
+                    replicas=wanted or replicas,
                     declared=self.fileset.file(lfn, str(meta.treename)) if self.fileset else None,
                     format=request.format,
                     options=request.options,
@@ -187,6 +189,8 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         if refused:
             raise messages.unreadable(refused, "opened")
         keys = {meta: (str(meta.filename), str(meta.treename)) for meta in metas}
+        asked = {meta.dataset for meta in metas}
+        self.session.unreadable = [pair for pair in self.session.unreadable if pair[0] not in asked]
         self.session.unreadable += [(meta.dataset, bad[key]) for meta, key in keys.items() if key in bad]
         for failure in bad.values():
             _warn_left_out(failure)
@@ -202,15 +206,14 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         record = self.session.record = RunRecord()
         datasets = {item.dataset for item in items}
         record.skipped.extend(failure for dataset, failure in self.session.unreadable if dataset in datasets)
-        self.session.unreadable = [pair for pair in self.session.unreadable if pair[0] not in datasets]
         plan = make_plan(items, self._catalog(), self.sites)
         shipment = pack_function(request.inner)
         code = self.session.code_hash = shipment.code_hash
         experience = load_experience()
         scheduler = make_scheduler(plan, make_dispatcher(plan, self.policy, self.bundle_events), experience, code)
         run = uuid.uuid4().hex[:12]
+        forget_drained(self.folder)  # before there is a journal: sites are drained where there is one
         journal = Journal(None if self.folder is None else self.folder / JOURNAL)
-        forget_drained(self.folder)
         journal.begin(run, type(self.policy).__name__, plan.chunks)
         with show_progress(self.desc, enabled=self.status) as watch:
             execution = Execution(

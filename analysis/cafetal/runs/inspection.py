@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -19,6 +19,8 @@ from cafetal.worker.failures import Failure
 from cafetal.worker.names import site_names
 
 _FILES_A_TASK = 200
+_GRACE = 20.0
+"""Seconds after the first site's answer for which the others are waited for."""
 _LOSSES = 2
 """Workers that asking for a file at one site may cost."""
 
@@ -65,15 +67,15 @@ def inspect(
     """Have the entries of files counted where the files are.
 
     Every replica of a file is tried before it is given up; where a worker was lost, once more. Sites must have
-    been started.
+    been started. One that is slow to answer is waited for only where no other has the file.
     """
     answers: dict[tuple[str, str], Answer] = {}
     todo = {question.key: question for question in questions}
     installed: dict[str, Future[Any]] = {}
     while todo:
-        sites = _choose_sites(list(todo.values()), federation, policy)
-        for site in set(sites.values()) - set(installed):
+        for site in {site for question in todo.values() for site in question.replicas} - set(installed):
             installed[site] = install(federation, site, shipment)
+        sites = _choose_sites(list(todo.values()), federation, policy, _answered(installed))
         unusable = {site: r for site in set(sites.values()) if isinstance(r := installed[site].result(), Exception)}
         found = _ask(federation, shipment, {key: s for key, s in sites.items() if s not in unusable}, todo, cache)
         for key, site in sites.items():
@@ -83,14 +85,22 @@ def inspect(
     return answers
 
 
+def _answered(installed: Mapping[str, Future[Any]]) -> set[str]:
+    """Sites that are there soon after the first one."""
+    wait(installed.values(), return_when=FIRST_COMPLETED)
+    done = wait(installed.values(), timeout=_GRACE).done
+    return {site for site, future in installed.items() if future in done}
+
+
 def _choose_sites(
-    questions: Sequence[Question], federation: Federation, policy: RoutingPolicy
+    questions: Sequence[Question], federation: Federation, policy: RoutingPolicy, there: Collection[str]
 ) -> dict[tuple[str, str], str]:
-    """A site for each file, balanced as if every file were an event."""
+    """A site for each file, of those that are there if one of them has it, balanced as if every file were an event."""
     loads = {name: SiteLoad(name, site.workers) for name, site in federation.table.sites.items()}
     chosen: dict[tuple[str, str], str] = {}
     for number, question in enumerate(questions):
-        site = checked_choice(policy, Task(number), [loads[name] for name in question.replicas])
+        able = [name for name in question.replicas if name in there] or list(question.replicas)
+        site = checked_choice(policy, Task(number), [loads[name] for name in able])
         loads[site] = replace(loads[site], outstanding=loads[site].outstanding + 1)
         chosen[question.key] = site
     return chosen

@@ -26,8 +26,8 @@ class RunRecord:
     ended: float | None = None
     holders: dict[str, frozenset[str]] = field(default_factory=dict)
     """``{lfn: sites with a replica}``"""
-    read: dict[str, dict[str, int]] = field(default_factory=dict)
-    """``{lfn: {site: bytes}}``: which replica of each file was read, and how much of it."""
+    read: dict[str, dict[str, int | None]] = field(default_factory=dict)
+    """``{lfn: {site: bytes}}``: where each file was read, and how much of it; ``None`` where that is not known."""
     site_events: Counter[str] = field(default_factory=Counter)
     """Events processed at each site."""
     site_seconds: Counter[str] = field(default_factory=Counter)
@@ -63,7 +63,7 @@ class RunRecord:
     def _bytes_read(self, *, local: bool) -> int:
         """By tasks at sites that hold a replica of the file, or by the others."""
         return sum(
-            size
+            size or 0
             for lfn, sizes in self.read.items()
             for site, size in sizes.items()
             if (site in self.holders.get(lfn, ())) == local
@@ -82,7 +82,7 @@ class RunRecord:
                 site: {
                     "events": self.site_events[site],
                     "busy_seconds": round(self.site_seconds[site], 3),
-                    "bytes_read": sum(sizes.get(site, 0) for sizes in self.read.values()),
+                    "bytes_read": sum(sizes.get(site) or 0 for sizes in self.read.values()),
                 }
                 for site in sorted(self.site_events)
             },

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from cafetal.federation.federation import Federation
+from cafetal.runs.interrupts import interrupts
 from cafetal.runs.record import RunRecord
 from cafetal.worker.failures import Failure
 
@@ -63,5 +64,6 @@ class Session:
             if self._timer is not None:
                 self._timer.cancel()
                 self._timer = None
-            self._federation.close()
+            with interrupts(lambda: None):  # the result of the run is still to be handed over
+                self._federation.close()
             self._federation, self.dirty = None, False

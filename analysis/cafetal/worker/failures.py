@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 import traceback
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
@@ -51,17 +53,28 @@ def kind_of(error: BaseException) -> Kind:
     """Whether the data or the user's code is to blame.
 
     Columns are read when the processor first touches them, so a corrupt basket shows inside ``process``. The
-    calls on the way to the first exception tell: the libraries that read call nothing of the user's.
+    calls on the way to the first exception tell: it is the data if the library that reads was called by coffea or by
+    us, and the user's code if it was called by that, say to open a file of corrections.
     """
     links = chain(error)
     if any(isinstance(link, StaleFile) for link in links):
         return "stale"
     if text(error).startswith("Failed to open file"):
         return "data"
-    folders = [Path(file).parent for name in _READERS if (file := getattr(sys.modules.get(name), "__file__", None))]
-    frames = traceback.extract_tb(links[-1].__traceback__)
-    reading = any(Path(frame.filename).is_relative_to(folder) for frame in frames for folder in folders)
-    return "data" if reading else "processor"
+    readers, callers = _folders(_READERS), [*_folders(("coffea",)), Path(__file__).parent]
+    files = [Path(frame.filename) for frame in traceback.extract_tb(links[-1].__traceback__)]
+    for caller, called in itertools.pairwise(files):
+        if _within(called, readers) and not _within(caller, readers):
+            return "data" if _within(caller, callers) else "processor"
+    return "processor"
+
+
+def _folders(names: Iterable[str]) -> list[Path]:
+    return [Path(file).parent for name in names if (file := getattr(sys.modules.get(name), "__file__", None))]
+
+
+def _within(path: Path, folders: Iterable[Path]) -> bool:
+    return any(path.is_relative_to(folder) for folder in folders)
 
 
 def text(error: BaseException) -> str:

@@ -55,6 +55,10 @@ class OpenFiles(AbstractContextManager["OpenFiles"]):
         now = 0 if self._file is None else int(self._file.file.source.num_requested_bytes)
         return self._closed_bytes + now
 
+    def holds(self, path: str) -> bool:
+        """Whether this is the file that is open: what opens files by itself is not counted here."""
+        return path == self._path
+
     def close(self) -> None:
         """Close the file that is open."""
         if self._file is not None:

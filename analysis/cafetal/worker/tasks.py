@@ -151,14 +151,15 @@ def map_bundle(
     that cannot be read is left out and reported; the first one at which the user's code fails ends the bundle,
     unless ``keep_going``.
 
-    Returns ``{partial: reference or None, failures, events, seconds, read: {lfn: bytes}, host}``.
+    Returns ``{partial: reference or None, failures, events, seconds, read: {lfn: bytes}, host}``; bytes are ``None``
+    where nobody counts them (Parquet).
     """
     began = time.perf_counter()
     failures: list[Failure] = []
     done: list[WorkItem] = []
     ids: list[int] = []
     total: Any = None
-    read: dict[str, int] = {}
+    read: dict[str, int | None] = {}
     todo: list[tuple[int, WorkItem]] = []
     with OpenFiles() as files:
         try:
@@ -179,7 +180,7 @@ def map_bundle(
                 continue
             done.append(item)
             ids.append(chunk)
-            read[item.filename] = read.get(item.filename, 0) + size
+            read[item.filename] = None if size is None else (read.get(item.filename) or 0) + size
     reference, failure = _keep(root / "runs" / run, name, total, ids, site)
     return {
         "partial": reference,
@@ -221,8 +222,8 @@ def _keep(
         return None, {**describe(error, site=site, chunks=str(chunks)), "kind": kind}
 
 
-def _process(work: Callable[[Any], Any], files: OpenFiles, item: WorkItem, pfn: str) -> tuple[Any, int]:
-    """One chunk through Runner's function. Returns its output and the bytes read for it."""
+def _process(work: Callable[[Any], Any], files: OpenFiles, item: WorkItem, pfn: str) -> tuple[Any, int | None]:
+    """One chunk through Runner's function. Returns its output and the bytes read for it, ``None`` if unknown."""
     # Runner's metadata would name the PFN; usermeta comes after it, so that the processor sees the LFN.
     usermeta = {**(item.usermeta or {}), "filename": item.filename}
     before = files.bytes_read
@@ -231,11 +232,11 @@ def _process(work: Callable[[Any], Any], files: OpenFiles, item: WorkItem, pfn: 
         # coffea warns of every cross reference that a reduced file lacks; at a site nobody reads that.
         warnings.filterwarnings("ignore", message="Missing (cross-reference index|event_ids)", category=RuntimeWarning)
         out = work(dataclasses.replace(item, filename=pfn, usermeta=usermeta))
-    size = files.bytes_read - before
+    size = files.bytes_read - before if files.holds(pfn) else None
     if isinstance(out, dict) and "processed" in out:
         # The ledger knows what was processed; thousands of work items need not travel with the histograms.
         del out["processed"]
-        if "bytesread" in out.get("metrics", {}):
+        if size is not None and "bytesread" in out.get("metrics", {}):
             out["metrics"]["bytesread"] = size  # coffea's counts from the opening of the file
     return out, size
 
