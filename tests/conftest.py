@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import psutil
 import pytest
 from coffea import processor
 from coffea.nanoevents import NanoAODSchema
+from hypothesis import HealthCheck, settings
 
 from cafetal.config import SiteTable, load_sites
 from cafetal.fileset import Fileset
@@ -26,6 +29,41 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "processors"))
 
 SITES = ("desy", "cern", "nebraska")
+
+
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
+
+
+def in_background(action: Callable[[], Any]) -> Callable[[], None]:
+    """Run something beside the test; what it raises is raised by the function that this returns."""
+    failed: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            action()
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+
+    def join() -> None:
+        thread.join(240)
+        assert not thread.is_alive()
+        if failed:
+            raise failed[0]
+
+    return join
+
+
+def wait_until(happened: Callable[[], Any], seconds: float = 120) -> Any:
+    """Wait for something that is true, and return it."""
+    end = time.monotonic() + seconds
+    while not (found := happened()):
+        assert time.monotonic() < end, "it has not happened"
+        time.sleep(0.05)
+    return found
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -148,7 +186,8 @@ def federated(rehearsal: Rehearsal) -> Rehearsal:
     for site in SITES:
         if not rehearsal.process(site).find():
             rehearsal.restart_site(site)
-    rehearsal.wait_online()
+    rehearsal.wait_online(SITES)
+    rehearsal.ask("POST", "/_faults", {"path": "/", "status": 503, "count": 0})
     return rehearsal
 
 

@@ -56,16 +56,17 @@ def _analysis_options(command: Any) -> Any:
 @cli.command()
 @_analysis_options
 @click.option("-o", "--output", "folder", required=True, type=click.Path(path_type=Path), help="Where results go.")
+@click.option("--fan-in", default=16, show_default=True, type=click.IntRange(min=2), help="Partials a reduce merges.")
 @click.option("--overwrite", is_flag=True, help="Replace the results that are there.")
 @click.option("--quiet", is_flag=True, help="No progress.")
-def run(folder: Path, overwrite: bool, quiet: bool, **given: Any) -> None:
+def run(folder: Path, fan_in: int, overwrite: bool, quiet: bool, **given: Any) -> None:
     """Process FILESET with PROCESSOR (FILE.py:CLASS) where its files are, and merge the output here."""
     from cafetal.runs import output
 
     if (folder / output.MANIFEST).exists() and not overwrite:
         raise OutputError(f"{folder} holds the results of a run; give `--overwrite` or another `-o`.")
     error: BaseException | None = None
-    executor, runner, instance, fileset = _prepare(status=not quiet, folder=folder, **given)
+    executor, runner, instance, fileset = _prepare(status=not quiet, folder=folder, fan_in=fan_in, **given)
     try:
         out = runner(fileset.for_runner(given["treename"]), instance)
     except CafetalError as caught:
@@ -77,7 +78,7 @@ def run(folder: Path, overwrite: bool, quiet: bool, **given: Any) -> None:
         raise error
 
 
-def _prepare(status: bool, folder: Path | None = None, **given: Any) -> tuple[Any, Any, Any, Any]:
+def _prepare(status: bool, folder: Path | None = None, fan_in: int = 16, **given: Any) -> tuple[Any, Any, Any, Any]:
     """Everything that can be wrong with what was given is found here, before a site is started."""
     from coffea.processor import Runner
 
@@ -89,7 +90,7 @@ def _prepare(status: bool, folder: Path | None = None, **given: Any) -> tuple[An
     instance = load_processor(given["processor"], _parse_arguments(given["arguments"]))
     fileset = load(given["fileset"])
     executor = MultiSiteExecutor(
-        given["sites_path"], fileset=fileset, policy=given["policy"], status=status, folder=folder
+        given["sites_path"], fileset=fileset, policy=given["policy"], status=status, folder=folder, fan_in=fan_in
     )
     catalog = FilesetCatalog(executor.sites, fileset)
     for file in fileset.files():

@@ -15,6 +15,7 @@ from cafetal.federation.federation import Federation
 from cafetal.federation.status import ask_sites
 from cafetal.runs.settling import settle
 from cafetal.runs.shipping import pack_worker
+from tests.conftest import wait_until
 
 pytestmark = pytest.mark.sites
 
@@ -78,6 +79,7 @@ def test_code_that_is_not_there_is_data(federation):
 
 
 def test_status(federation):
+    wait_until(lambda: ask_sites(federation, ["desy"])[0].workers_connected, 60)  # a report may be of before
     (status,) = ask_sites(federation, ["desy"])
     assert status.alive
     assert status.software["coffea"]
@@ -100,6 +102,7 @@ def test_what_is_told_of_endpoints_and_tasks(federation):
     assert task.submitted <= task.started <= task.finished <= task.returned
     assert 0 <= task.cpu_seconds <= 10
     assert task.peak_memory > 1e6
+    wait_until(lambda: federation.executor.get_endpoint_status("desy").workers, 60)
     endpoint = federation.executor.get_endpoint_status("desy")
     assert endpoint.alive
     assert endpoint.workers == federation.table.sites["desy"].workers

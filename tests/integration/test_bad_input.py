@@ -266,6 +266,7 @@ def test_a_worker_that_dies_once(make_executor, toys, tmp_path):
     assert executor.record.complete
 
 
+@pytest.mark.timeout(900)
 def test_a_worker_that_always_dies(make_executor, toys):
     """Bounded tries, then an error that says so; the events that could be processed are kept."""
 

@@ -69,7 +69,7 @@ def processes(tag):
     return found
 
 
-def assert_all_gone(tag, seconds=10):
+def assert_all_gone(tag, seconds=60):
     """Those that were told to end are given a moment to do so."""
     end = time.monotonic() + seconds
     while left := processes(tag):
@@ -107,6 +107,7 @@ def worker_processes():
     return found
 
 
+@pytest.mark.timeout(900)
 def test_plan_run_and_plot(project):
     plan = cafetal("plan", "processors/dimuon.py", "datasets/dimuon.json", "--chunksize", "5000", cwd=project, check=0)
     assert "120,000 events in 24 chunks" in plan.stdout

@@ -1,4 +1,4 @@
-"""Each site sees its own folder only: chunks are processed where their files are, and nowhere else."""
+"""Each site sees its own folder only, and has no cafetal: chunks are processed where their files are."""
 
 import os
 import shutil
@@ -9,7 +9,7 @@ from coffea import processor
 from coffea.nanoevents import BaseSchema
 
 from cafetal.config import load_sites
-from cafetal.errors import UnreadableFile
+from cafetal.errors import ProcessorError, UnreadableFile
 from cafetal.fileset import DataFile, Dataset, Fileset
 from cafetal.rehearsal.data import Recipe, make_files
 from cafetal.runs.executor import MultiSiteExecutor
@@ -24,9 +24,22 @@ def can_unshare():
     return shutil.which("unshare") is not None and subprocess.run(command, capture_output=True).returncode == 0
 
 
+NO_CAFETAL = """
+import sys
+
+class NoCafetal:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "cafetal":
+            raise ImportError("there is no cafetal at this site")
+
+sys.meta_path.insert(0, NoCafetal())
+"""
+"""What Python imports when it starts: to the workers it is as if the package were not installed."""
+
+
 @pytest.fixture(scope="module")
 def walled(tmp_path_factory):
-    """Three sites whose workers run in mount namespaces in which the others' folders are empty."""
+    """Three sites whose workers run in mount namespaces in which the others' folders are empty, without cafetal."""
     if not can_unshare():
         if os.environ.get("CI") == "true":
             pytest.fail("mount namespaces cannot be made here: unshare of util-linux is missing or not permitted")
@@ -35,6 +48,8 @@ def walled(tmp_path_factory):
     for name in NAMES:
         (folder / name).mkdir()
     sites = {}
+    (folder / "bare").mkdir()
+    (folder / "bare" / "sitecustomize.py").write_text(NO_CAFETAL)
     for name in NAMES:
         hide = " && ".join(f"mount -t tmpfs none {folder}/{other}" for other in NAMES if other != name)
         wall = folder / f"wall-{name}.sh"
@@ -42,7 +57,11 @@ def walled(tmp_path_factory):
         wall.chmod(0o700)
         map_root = "" if os.geteuid() == 0 else "--map-root-user "
         sites[name] = {
-            "endpoint": {"kind": "local", "prepend": f"unshare --mount {map_root}{wall}"},
+            "endpoint": {
+                "kind": "local",
+                "prepend": f"unshare --mount {map_root}{wall}",
+                "worker_init": f"export PYTHONPATH={folder}/bare",
+            },
             "pfn": f"{folder}/{name}/data",
             "scratch": f"{folder}/{name}/scratch",
         }
@@ -78,3 +97,11 @@ def test_the_wall_stands(walled):
     elsewhere = DataFile(file.lfn, "Events", {other: walled[0].pfn(owner, file.lfn)})
     with pytest.raises(UnreadableFile, match="FileNotFoundError"):
         run(walled, Fileset([Dataset("claimed", (elsewhere,))]), lambda events: {"n": len(events)})
+
+    def needs_us(events):
+        import cafetal
+
+        return {"n": cafetal}
+
+    with pytest.raises(ProcessorError, match="there is no cafetal at this site"):
+        run(walled, fileset, needs_us)

@@ -1,7 +1,5 @@
 """What the user says of placement, in real runs: pins, drains, cut chunks, reads over the WAN, the journal."""
 
-import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +13,7 @@ from cafetal.runs.executor import MultiSiteExecutor
 from cafetal.runs.explanation import explain
 from cafetal.runs.journal import read
 from cafetal.runs.lookout import drain
+from tests.conftest import in_background, wait_until
 
 pytestmark = pytest.mark.sites
 
@@ -86,9 +85,8 @@ def test_cut_chunks_are_counted_as_wholes(table, session, tmp_path):
         time.sleep(len(events) * 0.009)
         return {"n": len(events), "ids": processor.set_accumulator(int(e) for e in events.event)}
 
-    executor = MultiSiteExecutor(
-        variant(table, split=True), fileset=one, session=session, status=False, folder=tmp_path / "run"
-    )
+    rules = variant(table, split=True, bundle_seconds=5)
+    executor = MultiSiteExecutor(rules, fileset=one, session=session, status=False, folder=tmp_path / "run")
     runner = processor.Runner(
         executor=executor, schema=BaseSchema, metadata_cache={}, chunksize=1000, use_result_type=False, savemetrics=True
     )
@@ -106,15 +104,17 @@ def test_a_site_is_drained_while_the_run_goes_on(table, session, shared, tmp_pat
     folder = tmp_path / "run"
     executor = MultiSiteExecutor(table, fileset=shared, session=session, status=False, folder=folder, bundle_events=100)
 
+    def committed():
+        lines = read(folder) if (folder / "journal.jsonl").exists() else ()
+        return any(line["is"] == "Commit" for line in lines)
+
     def act():
-        while not any(line["is"] == "Commit" for line in (read(folder) if (folder / "journal.jsonl").exists() else ())):
-            time.sleep(0.1)
+        wait_until(committed)
         drain(folder, ["cern"])
 
-    thread = threading.Thread(target=act)
-    thread.start()
-    out = run(executor, shared, tally(0.7))
-    thread.join(20)
+    join = in_background(act)
+    out = run(executor, shared, tally(2.0))
+    join()
     assert_whole(out, executor)
     lines = list(read(folder))
     (when,) = [line["at"] for line in lines if line["is"] == "SiteDrained" and line["site"] == "cern"]
@@ -132,20 +132,19 @@ def test_only_a_drained_site_has_it(table, session, tmp_path):
     executor = MultiSiteExecutor(table, fileset=alone, session=session, status=False, folder=folder, bundle_events=100)
 
     def act():
-        while not (folder / "journal.jsonl").exists():
-            time.sleep(0.05)
+        wait_until((folder / "journal.jsonl").exists)
         drain(folder, [site])
 
-    thread = threading.Thread(target=act)
-    thread.start()
+    join = in_background(act)
     with pytest.raises(SiteError, match=rf"{site} was drained, and no other holds") as caught:
-        run(executor, alone, tally(0.5))
-    thread.join(20)
+        run(executor, alone, tally(2.0))
+    join()
     assert 800 <= caught.value.partial_output["n"] < 1200
 
 
-def test_reading_over_the_wan(table, session, tmp_path):
+def test_reading_over_the_wan(table, session, tmp_path, monkeypatch):
     """All data lie at one site, which lets others read; they help, within the budget, and it is told."""
+    monkeypatch.setenv("CAFETAL_CACHE", str(tmp_path / "cache"))  # what other tests have taught decides nothing here
     session.held = True
     only = make_files(Recipe("far", files=6, events=400), table, copies=1)
     for file in only.files():  # all of them at desy
@@ -164,7 +163,7 @@ def test_reading_over_the_wan(table, session, tmp_path):
     }
     rules = variant(table, {"desy": {"door": table.sites["desy"].pfn}}, wan_budget="1 GB", bundle_seconds=3)
     executor = MultiSiteExecutor(rules, fileset=fileset, session=session, status=False, folder=tmp_path / "run")
-    assert_whole(run(executor, executor.fileset, tally(0.7)), executor, 2400)
+    assert_whole(run(executor, executor.fileset, tally(1.5)), executor, 2400)
     told = executor.record.to_json()["bytes_read"]
     assert told["remote"] > 0
     assert told["local"] > 0

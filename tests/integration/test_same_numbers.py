@@ -134,7 +134,9 @@ def test_every_chunk_where_its_file_is_and_little_through_the_laptop(make_execut
     assert record.tasks["reduce"] > 5
     assert all(count == 1 for count in record.partials_in.values())
     # A partial is 1 MB. One a site comes home; of the others a reference.
-    assert 2.5e6 < weighed["fetch"] == record.bytes_in["partials"] < 3.2e6
+    sites = len(record.partials_in)
+    assert sites > 1
+    assert 0.8e6 * sites < weighed["fetch"] == record.bytes_in["partials"] < 1.1e6 * sites
     assert weighed["map"] + weighed["reduce"] < 600 * (record.tasks["map"] + record.tasks["reduce"])
     assert weighed["reference"] < 200
     assert weighed["inspect"] < 1_000 * 6

@@ -48,7 +48,12 @@ def test_mistakes_are_sentences(content, sentence):
 def test_files_that_are_no_tables(tmp_path):
     with pytest.raises(ConfigError, match="cannot be read"):
         load_sites(tmp_path / "none.yaml")
-    for content, sentence in (("sites: [", "is not YAML"), ("just text", "is not a site table")):
+    twice = "sites:\n  desy: {pfn: /a, scratch: /b}\n  desy: {pfn: /c, scratch: /d}\n"
+    for content, sentence in (
+        ("sites: [", "is not YAML"),
+        ("just text", "is not a site table"),
+        (twice, "the key 'desy' is there twice"),
+    ):
         (tmp_path / "sites.yaml").write_text(content)
         with pytest.raises(ConfigError, match=sentence):
             load_sites(tmp_path / "sites.yaml")

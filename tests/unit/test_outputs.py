@@ -100,8 +100,10 @@ def provenance():
 
 def test_saved_and_read_back(tmp_path):
     record = RunRecord(events_planned=10, events_counted=10, chunks_planned=2, chunks_counted=2)
-    record.read = {"/a": {"desy": 5, "cern": 2}}
-    record.holders = {"/a": frozenset({"desy"})}
+    record.note_read("/a", "desy", None, 3)
+    record.note_read("/a", "desy", None, 2)
+    record.note_read("/a", "cern", "desy", 2)
+    record.note_read("/b.parquet", "cern", None, None)
     record.site_events["desy"] = 10
     folder = output.save(tmp_path / "results", filled(), record, provenance())
     assert output.read_output(folder)["mass"] == filled()["mass"]
@@ -112,6 +114,8 @@ def test_saved_and_read_back(tmp_path):
     assert manifest["versions"]["coffea"]
     assert manifest["sites"]["desy"]["bytes_read"] == 5
     assert manifest["bytes_read"] == {"local": 5, "remote": 2}
+    assert manifest["files"] == {"/a": {"desy": 5}, "/b.parquet": {"cern": None}}
+    assert manifest["files_over_wan"] == {"/a": {"cern": {"desy": 2}}}
     assert folder.stat().st_mode & 0o077 == 0
     assert coffea.util.load(str(folder / "output.coffea"))["n"]["events"] == 7
 

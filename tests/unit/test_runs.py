@@ -1,6 +1,8 @@
 """Parts of a run that need no site: cache, settling, sessions, progress, messages, plans."""
 
 import io
+import os
+import signal
 import sqlite3
 import time
 from concurrent.futures import Future
@@ -117,6 +119,22 @@ def test_session_that_is_held():
     session.held = False
     session.close_if_idle()
     assert fresh.closed
+
+
+def test_ctrl_c_while_sites_stop_costs_nothing():
+    """The result of the run is there, and only waits for the sites to be gone."""
+
+    class Impatient(FakeFederation):
+        def close(self):
+            os.kill(os.getpid(), signal.SIGINT)
+            super().close()
+
+    session = Session()
+    made = Impatient()
+    with session.use(lambda: made):
+        result = 1
+    assert result
+    assert made.closed
 
 
 def test_session_that_lingers():

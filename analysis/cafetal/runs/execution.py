@@ -18,6 +18,7 @@ from typing import Any, Literal
 import cloudpickle
 
 from cafetal.errors import CafetalError, EventsLost, LoginError, RunInterrupted
+from cafetal.federation.compatibility import LOOKED_AT, differences, versions_here
 from cafetal.federation.federation import Federation
 from cafetal.planning import events
 from cafetal.planning.ledger import Ledger
@@ -98,7 +99,6 @@ class Execution:
         self._lookout = Lookout(federation, lambda *told: self._events.put(("report", told[0], told[1:])))
         record.events_planned = plan.events
         record.chunks_planned = len(plan.chunks)
-        record.holders = {lfn: frozenset(sites) for lfn, sites in plan.replicas.items()}
 
     # --- the run ---------------------------------------------------------------------------------------
 
@@ -215,8 +215,16 @@ class Execution:
             self._site_lost(site, failure)
             return
         self.waits.setdefault(site, self._now() - self._asked[site])
+        self._introduce(site, result)
         self._lookout.add(site)
         self._tell(events.SiteReport(self._now(), site, self.federation.table.sites[site].workers))
+
+    def _introduce(self, site: str, told: Mapping[str, Any]) -> None:
+        """Take note of what a site has installed, and of what is other than here."""
+        found = {name: told[name] for name in ("python", *LOOKED_AT) if told.get(name)}
+        if site not in self.record.software:
+            self.record.remarks += [f"{site}: {difference}" for difference in differences(found, versions_here())]
+        self.record.software[site] = found
 
     def _site_reports(self, site: str, workers: int, connected: int, walltime_left: float | None) -> None:
         """News of a site; of one that has to answer first, or is given up, they mean nothing."""
@@ -312,8 +320,7 @@ class Execution:
             self._failed.update(dict.fromkeys(ids, failure))
             failed.append((failure["kind"], ids))
         for lfn, size in result.get("read", {}).items():
-            sizes = self.record.read.setdefault(lfn, {})
-            sizes[told.site] = None if size is None else (sizes.get(told.site) or 0) + size
+            self.record.note_read(lfn, told.site, told.source, size)
         read = sum(size or 0 for size in result.get("read", {}).values())
         seconds = result.get("seconds", 0.0)
         self.record.site_seconds[told.site] += seconds

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from cafetal.worker.failures import Failure
@@ -24,10 +25,14 @@ class RunRecord:
     began: float = field(default_factory=time.time)
     """Seconds since 1970."""
     ended: float | None = None
-    holders: dict[str, frozenset[str]] = field(default_factory=dict)
-    """``{lfn: sites with a replica}``"""
     read: dict[str, dict[str, int | None]] = field(default_factory=dict)
-    """``{lfn: {site: bytes}}``: where each file was read, and how much of it; ``None`` where that is not known."""
+    """``{lfn: {site: bytes}}``: which replica of each file was read at its site, and how much (``None``: unknown)."""
+    read_remotely: dict[str, dict[str, dict[str, int | None]]] = field(default_factory=dict)
+    """``{lfn: {site: {source: bytes}}}``: what was read at a site over the WAN, and of whose replica."""
+    software: dict[str, dict[str, str]] = field(default_factory=dict)
+    """``{site: versions}`` of what a site has told."""
+    remarks: list[str] = field(default_factory=list)
+    """What is other at a site than here, and does no harm by experience."""
     site_events: Counter[str] = field(default_factory=Counter)
     """Events processed at each site."""
     site_seconds: Counter[str] = field(default_factory=Counter)
@@ -60,14 +65,16 @@ class RunRecord:
         """Duration so far."""
         return (self.ended or time.time()) - self.began
 
-    def _bytes_read(self, *, local: bool) -> int:
-        """By tasks at sites that hold a replica of the file, or by the others."""
-        return sum(
-            size or 0
-            for lfn, sizes in self.read.items()
-            for site, size in sizes.items()
-            if (site in self.holders.get(lfn, ())) == local
-        )
+    def note_read(self, lfn: str, site: str, source: str | None, size: int | None) -> None:
+        """A task has read so many bytes of a file; of its own site's replica, or of that of another one."""
+        place, key = (self.read.setdefault(lfn, {}), site)
+        if source is not None:
+            place, key = (self.read_remotely.setdefault(lfn, {}).setdefault(site, {}), source)
+        place[key] = None if size is None else (place.get(key) or 0) + size
+
+    def _bytes_at(self, site: str) -> int:
+        local = sum(sizes.get(site) or 0 for sizes in self.read.values())
+        return local + sum(size or 0 for sites in self.read_remotely.values() for size in sites.get(site, {}).values())
 
     def to_json(self) -> dict[str, Any]:
         """For the manifest."""
@@ -82,12 +89,22 @@ class RunRecord:
                 site: {
                     "events": self.site_events[site],
                     "busy_seconds": round(self.site_seconds[site], 3),
-                    "bytes_read": sum(sizes.get(site) or 0 for sizes in self.read.values()),
+                    "bytes_read": self._bytes_at(site),
+                    "software": self.software.get(site, {}),
                 }
                 for site in sorted(self.site_events)
             },
             "files": {lfn: dict(sizes) for lfn, sizes in sorted(self.read.items())},
-            "bytes_read": {"local": self._bytes_read(local=True), "remote": self._bytes_read(local=False)},
+            "files_over_wan": dict(sorted(self.read_remotely.items())),
+            "bytes_read": {
+                "local": sum(size or 0 for sizes in self.read.values() for size in sizes.values()),
+                "remote": sum(
+                    size or 0
+                    for sites in self.read_remotely.values()
+                    for sizes in sites.values()
+                    for size in sizes.values()
+                ),
+            },
             "bytes_to_laptop": dict(self.bytes_in),
             "partials_to_laptop": dict(self.partials_in),
             "tasks": dict(self.tasks),
@@ -95,6 +112,8 @@ class RunRecord:
             "failures": [_brief(failure) for failure in self.failures],
             "not_counted": [_brief(failure) for failure in self.given_up],
             "skipped": [_brief(failure) for failure in self.skipped],
+            "remarks": self.remarks,
+            "began": datetime.fromtimestamp(self.began, UTC).isoformat(timespec="seconds"),
             "seconds": round(self.seconds, 3),
         }
 

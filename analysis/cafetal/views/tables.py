@@ -114,6 +114,8 @@ def print_result(manifest: dict[str, Any], folder: str, console: Console) -> Non
     )
     if manifest["retries"]:
         console.print(f"  {manifest['retries']} tasks were repeated; the manifest says why.", highlight=False)
+    for remark in manifest["remarks"]:
+        console.print(f"  {remark}", highlight=False, markup=False)
     for failure in manifest["skipped"]:
         console.print(f"  left out: {failure['file']} ({failure['reason']})", highlight=False, markup=False)
     share = "" if manifest["complete"] else f" ({manifest['fraction']:.2%}: INCOMPLETE)"

@@ -9,6 +9,7 @@ import psutil
 import pytest
 from coffea import processor
 from coffea.nanoevents import BaseSchema
+from tests.conftest import SITES, in_background, wait_until
 
 from cafetal.config import load_sites
 from cafetal.errors import CafetalError, LoginError, SiteError
@@ -64,10 +65,7 @@ def analyse(executor, fileset, process):
 
 def worker_at(folder, site):
     """The pid of a worker that is processing at a site, once there is one."""
-    end = time.monotonic() + 120
-    while not (found := list(folder.glob(f"{site}.*"))):
-        assert time.monotonic() < end, f"nothing runs at {site}"
-        time.sleep(0.05)
+    found = wait_until(lambda: list(folder.glob(f"{site}.*")))
     return int(found[0].name.partition(".")[2])
 
 
@@ -75,28 +73,6 @@ def user_endpoint(rehearsal, site):
     """The process of the user endpoint of a site."""
     core = rehearsal.process(site).find()
     return next(child for child in core.children() if "uep." in " ".join(child.cmdline()) or child.children())
-
-
-def strike(act):
-    """Run something beside the analysis; what it raises is raised at the end."""
-    failed = []
-
-    def run():
-        try:
-            act()
-        except BaseException as error:
-            failed.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-
-    def join():
-        thread.join(150)
-        assert not thread.is_alive()
-        if failed:
-            raise failed[0]
-
-    return join
 
 
 def assert_complete(out, executor):
@@ -111,13 +87,14 @@ def test_worker_and_manager_killed(globus_executor, fileset, tmp_path):
     """A worker at one site, the whole pool at another: the agents tell, and the tasks run again."""
     executor = globus_executor(fileset, bundle_events=400, **EVERYWHERE)
 
-    def act():
-        os.kill(worker_at(tmp_path, "desy"), signal.SIGKILL)
-        os.kill(psutil.Process(worker_at(tmp_path, "cern")).ppid(), signal.SIGKILL)
-
-    join = strike(act)
+    # Each on its own: one of the sites may be done before the other has begun.
+    joins = [
+        in_background(lambda: os.kill(worker_at(tmp_path, "desy"), signal.SIGKILL)),
+        in_background(lambda: os.kill(psutil.Process(worker_at(tmp_path, "cern")).ppid(), signal.SIGKILL)),
+    ]
     out = analyse(executor, fileset, slow(str(tmp_path)))
-    join()
+    for join in joins:
+        join()
     assert_complete(out, executor)
     assert executor.record.retries >= 2
     assert {failure["site"] for failure in executor.record.failures} >= {"desy", "cern"}
@@ -134,7 +111,7 @@ def test_user_endpoint_killed(globus_executor, federated, fileset, tmp_path):
         killed.append(victim.pid)
         victim.kill()
 
-    join = strike(act)
+    join = in_background(act)
     out = analyse(executor, fileset, slow(str(tmp_path)))
     join()
     assert killed
@@ -155,7 +132,7 @@ def test_core_endpoint_ends(globus_executor, federated, fileset, tmp_path, how):
         core = federated.process("cern").find()
         core.send_signal(signal.SIGKILL if how == "killed" else signal.SIGTERM)
 
-    join = strike(act)
+    join = in_background(act)
     out = analyse(executor, fileset, slow(str(tmp_path)))
     join()
     assert_complete(out, executor)
@@ -175,7 +152,7 @@ def test_service_down(globus_executor, federated, fileset, tmp_path, part, secon
         time.sleep(seconds)
         {"broker": federated.start_broker, "cloud": federated.start_cloud}[part]()
 
-    join = strike(act)
+    join = in_background(act)
     out = analyse(executor, fileset, slow(str(tmp_path)))
     join()
     assert_complete(out, executor)
@@ -188,11 +165,12 @@ def test_submissions_refused(globus_executor, federated, fileset, tmp_path, stat
     refused = 1 if status == 413 else 8  # the SDK itself tries six times, but not again what is too large
 
     def act():
-        worker_at(tmp_path, "desy")
+        for site in SITES:  # from now on all that is submitted is work
+            worker_at(tmp_path, site)
         federated.ask("POST", "/_faults", {"path": "/submit", "status": status, "count": refused})
 
-    join = strike(act)
-    out = analyse(executor, fileset, slow(str(tmp_path), 0.2))
+    join = in_background(act)
+    out = analyse(executor, fileset, slow(str(tmp_path), 0.8))
     join()
     assert_complete(out, executor)
     if status == 413:
@@ -207,7 +185,7 @@ def test_login_that_expires(globus_executor, federated, fileset, tmp_path):
         worker_at(tmp_path, "desy")
         federated.ask("POST", "/_faults", {"path": "/submit", "status": 401, "count": 1})
 
-    join = strike(act)
+    join = in_background(act)
     with pytest.raises(LoginError, match=r"refuses the login .401.*cafetal sites login"):
         analyse(executor, fileset, slow(str(tmp_path), 0.2))
     join()
@@ -222,11 +200,11 @@ def test_site_lost_while_its_partial_comes_home(globus_executor, federated, file
     def strike_at_fetch(self, site, code, task, *rest):
         if task == "fetch" and site == "cern" and not killed:
             killed.append(site)
+            its_user_endpoint = user_endpoint(federated, "cern")
             federated.process("cern").find().kill()
-            user_endpoint_of_cern.kill()
+            its_user_endpoint.kill()
         return call(self, site, code, task, *rest)
 
-    user_endpoint_of_cern = user_endpoint(federated, "cern")
     monkeypatch.setattr(Federation, "call", strike_at_fetch)
 
     def process(events):
@@ -267,7 +245,7 @@ def test_a_site_that_is_offline(globus_executor, federated, fileset, tmp_path):
     """Known before anything is sent; with no other site the run stops in words."""
     core = federated.process("desy").find()
     core.terminate()
-    core.wait(20)
+    core.wait(60)
     executor = globus_executor(fileset)
     out = analyse(executor, fileset, slow(str(tmp_path), 0))
     assert_complete(out, executor)

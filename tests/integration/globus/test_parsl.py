@@ -11,6 +11,7 @@ import globus_compute_sdk
 import parsl
 import pytest
 from parsl.config import Config
+from tests.conftest import wait_until
 
 from cafetal.config import load_sites
 from cafetal.errors import ConfigError, LoginError, RemoteCause, SiteError, TaskTooLarge, UnknownEndpoint
@@ -116,7 +117,7 @@ def test_status_of_a_task(load, federated):
         assert time.monotonic() < end
         time.sleep(1)
     assert (endpoint.alive, endpoint.workers, endpoint.blocks, endpoint.outstanding) == (True, 1, 1, 0)
-    assert endpoint.report_age <= 5
+    assert endpoint.report_age <= 10
     assert endpoint.walltime_left is None  # no batch system, so nobody knows
     with pytest.raises(UnknownEndpoint, match="no endpoint 'cern'"):
         executor.get_endpoint_status("cern")
@@ -252,12 +253,11 @@ def test_the_rehearsal_keeps_the_limits(federated):
     assert ask("GET", f"{url}/v2/get_amqp_result_connection_url", authorization="") == 401
     assert ask("POST", f"{url}/v2/oauth2/token", b"grant_type=client_credentials", authorization="") == 401
     assert ask("POST", submit, b"x" * (10 * 1024 * 1024 + 1)) == 413
+    wait_until(lambda: ask("GET", f"{url}/v2/tasks/none") == 404, 30)  # what was asked before counts too
     codes = [ask("GET", f"{url}/v2/tasks/none") for _ in range(25)]
-    assert codes[0] == 404
     assert codes[-1] == 429
     assert 404 in codes
-    time.sleep(10)  # for the tests after this one
-    assert ask("GET", f"{url}/v2/tasks/none") == 404
+    wait_until(lambda: ask("GET", f"{url}/v2/tasks/none") == 404, 30)
 
 
 def test_an_unknown_endpoint(federated):
