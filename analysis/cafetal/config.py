@@ -83,6 +83,11 @@ class Site(_Strict):
     )
     rses: tuple[str, ...] = Field((), description="Rucio storage elements whose files this site reads.")
 
+    @property
+    def trusted(self) -> bool:
+        """Whether pickles may come from there: always where Parsl unpickles what comes in any case."""
+        return not isinstance(self.endpoint, GlobusEndpoint) or self.endpoint.trust == "pickle"
+
     @field_validator("endpoint", mode="before")
     @classmethod
     def _short_form(cls, value: Any) -> Any:

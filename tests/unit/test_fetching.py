@@ -16,7 +16,7 @@ from cafetal.worker.chunksets import ChunkSet
 @pytest.fixture
 def kept(tmp_path, monkeypatch):
     """A partial of ten parts, and its reference."""
-    reference = partials.write(tmp_path, "p", list(range(1_000)), ChunkSet.of(range(5)))
+    reference = partials.write(tmp_path, "p", bytes(range(256)) * 20, ChunkSet.of(range(5)))
     monkeypatch.setattr(fetching, "_PART", -(-reference["size"] // 10))
     return (tmp_path / "p").read_bytes(), reference
 

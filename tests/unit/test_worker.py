@@ -18,7 +18,7 @@ from coffea.processor import Runner
 from coffea.processor.executor import WorkItem
 
 from cafetal.runs.shipping import pack_function, pack_worker
-from cafetal.worker import modules, partials, tasks, trampoline
+from cafetal.worker import coding, lifting, modules, partials, tasks, trampoline
 from cafetal.worker.chunksets import ChunkSet
 from cafetal.worker.failures import chain, describe, kind_of
 from cafetal.worker.names import resolve, site_names
@@ -62,7 +62,7 @@ def items_of(path, *ranges, uuid=b""):
 LFN = "/store/a.root"
 
 
-def run_map(scratch, processor, items, keep_going=False, **options):
+def run_map(scratch, processor, items, keep_going=False, trusted=True, **options):
     shipment = pack_function(work_function(processor, **options))
     assert "error" not in trampoline.install(str(scratch), shipment.files, [], [])
     arguments = {
@@ -71,16 +71,27 @@ def run_map(scratch, processor, items, keep_going=False, **options):
         "name": "map-0",
         "function": shipment.function,
         "archive": shipment.modules,
-        "items": cloudpickle.dumps([(i, dataclasses.replace(item, filename=LFN)) for i, item in items]),
+        "items": cloudpickle.dumps([(i, dataclasses.replace(item, filename=LFN), (i, 0)) for i, item in items]),
         "chunks": "0",
         "names": site_names("root://host/", {LFN: items[0][1].filename}),
         "keep_going": keep_going,
+        "trusted": trusted,
     }
     return trampoline.call(str(scratch), *shipment.code, "map", pickle.dumps(arguments))
 
 
 def content(scratch, result):
-    return partials.decode(partials.read_bytes(scratch / "runs" / "r", result["partial"]))
+    return unpacked(partials.read_bytes(scratch / "runs" / "r", result["partial"]))
+
+
+def unpacked(content):
+    return lifting.lower(coding.decode(partials.body(content), trusted=True))
+
+
+def kept(folder, name, value, *chunks):
+    """A partial with a value."""
+    ids = ChunkSet.of(chunks)
+    return partials.write(folder, name, coding.encode(lifting.lift(value, chunks[:1]), trusted=True), ids)
 
 
 def test_a_bundle_opens_its_file_once(tmp_path, file, monkeypatch):
@@ -166,6 +177,7 @@ def test_function_that_cannot_be_loaded(tmp_path):
         "chunks": "0-4",
         "names": site_names("/", {}),
         "keep_going": False,
+        "trusted": True,
     }
 
     def failure():
@@ -189,17 +201,15 @@ def test_function_that_cannot_be_loaded(tmp_path):
 def test_reduce_merges_checks_and_can_be_repeated(tmp_path):
     folder = tmp_path / "runs" / "r"
     archive = empty_archive(tmp_path)
-    results = [{"partial": partials.write(folder, f"p{i}", {"n": i}, ChunkSet.of([i]))} for i in range(4)] + [
-        {"partial": None}
-    ]
+    results = [{"partial": kept(folder, f"p{i}", {"n": i}, i)} for i in range(4)] + [{"partial": None}]
     (folder / "p3").write_bytes(b"3\n" + b"damaged")
-    common = {"run": "r", "site": "desy", "name": "out", "archive": archive}
+    common = {"run": "r", "site": "desy", "name": "out", "archive": archive, "trusted": True}
     first = tasks.reduce(tmp_path, *results, **common)
     assert first["partial"]["chunks"] == "0-2"
     assert len(first["lost"]) == 1
     assert (first["lost"][0]["kind"], first["lost"][0]["chunks"]) == ("partial", "3")
     assert "p3 has changed" in first["lost"][0]["messages"][0]
-    assert partials.decode(partials.read_bytes(folder, first["partial"])) == {"n": 3}
+    assert unpacked(partials.read_bytes(folder, first["partial"])) == {"n": 3}
     assert not (folder / "p0").exists()
     again = tasks.reduce(tmp_path, *results, **common)  # as after the loss of the worker that did it
     assert again["partial"] == first["partial"]
@@ -213,8 +223,8 @@ def empty_archive(scratch):
 
 def test_reduce_refuses_what_is_there_twice(tmp_path):
     folder, archive = tmp_path / "runs" / "r", empty_archive(tmp_path)
-    results = [{"partial": partials.write(folder, f"p{i}", {"n": 1}, ChunkSet.of([7]))} for i in range(2)]
-    result = tasks.reduce(tmp_path, *results, run="r", site="desy", name="out", archive=archive)
+    results = [{"partial": kept(folder, f"p{i}", {"n": 1}, 7)} for i in range(2)]
+    result = tasks.reduce(tmp_path, *results, run="r", site="desy", name="out", archive=archive, trusted=True)
     assert "Chunk 7 is there twice" in result["lost"][0]["messages"][0]
     assert result["partial"]["chunks"] == "7"
 
@@ -222,20 +232,20 @@ def test_reduce_refuses_what_is_there_twice(tmp_path):
 def test_reduce_of_outputs_that_do_not_add(tmp_path):
     folder, archive = tmp_path / "runs" / "r", empty_archive(tmp_path)
     values = ({"n": 1}, {"n": "text"})
-    results = [{"partial": partials.write(folder, f"p{i}", v, ChunkSet.of([i]))} for i, v in enumerate(values)]
-    result = tasks.reduce(tmp_path, *results, run="r", site="desy", name="out", archive=archive)
+    results = [{"partial": kept(folder, f"p{i}", v, i)} for i, v in enumerate(values)]
+    result = tasks.reduce(tmp_path, *results, run="r", site="desy", name="out", archive=archive, trusted=True)
     assert result["failure"]["kind"] == "processor"
 
 
 def test_nothing_to_reduce(tmp_path):
     archive = empty_archive(tmp_path)
-    result = tasks.reduce(tmp_path, {"partial": None}, run="r", site="desy", name="out", archive=archive)
+    result = tasks.reduce(tmp_path, {"partial": None}, run="r", site="desy", name="out", archive=archive, trusted=True)
     assert result["partial"] is None
 
 
 def test_partials_are_private_whole_and_checked(tmp_path):
     folder = tmp_path / "scratch" / "runs" / "r"
-    reference = partials.write(folder, "p", [1, 2], ChunkSet.of([1]))
+    reference = kept(folder, "p", [1, 2], 1)
     assert [path.name for path in folder.iterdir()] == ["p"]
     for path in (folder, folder.parent, folder.parent.parent):
         assert path.stat().st_mode & 0o077 == 0
@@ -257,14 +267,14 @@ def test_a_write_that_fails_leaves_nothing(tmp_path, monkeypatch):
 
 def test_fetch_in_parts(tmp_path):
     folder = tmp_path / "runs" / "r"
-    reference = partials.write(folder, "p", list(range(1000)), ChunkSet.of([0]))
+    reference = kept(folder, "p", list(range(1000)), 0)
     parts = [
         tasks.fetch(tmp_path, run="r", reference=reference, offset=start, length=700, compression=c)
         for start, c in zip(range(0, reference["size"], 700), [1, None, 3, 1, 1, 1], strict=False)
     ]
     whole = b"".join(lz4.frame.decompress(p) if p[:4] == b"\x04\x22\x4d\x18" else p for p in parts)
     partials.check(whole, reference)
-    assert partials.decode(whole) == list(range(1000))
+    assert unpacked(whole) == list(range(1000))
 
 
 def test_clean(tmp_path):

@@ -29,6 +29,11 @@ class Chunk:
         """Number of entries."""
         return self.stop - self.start
 
+    @property
+    def rank(self) -> tuple[int, int]:
+        """Orders chunks, and parts of chunks, as if they were processed one after another."""
+        return (self.id if self.origin is None else self.origin), self.start
+
 
 @dataclass(frozen=True, slots=True)
 class Bundle:

@@ -94,6 +94,7 @@ class Execution:
         self._asked: dict[str, float] = {}
         self._lost: dict[str, Failure] = {}
         self._drained: frozenset[str] = frozenset()
+        self._trusted = frozenset(name for name, site in federation.table.sites.items() if site.trusted)
         self._redone = 0
         self._ticked = 0.0
         self._lookout = Lookout(federation, lambda *told: self._events.put(("report", told[0], told[1:])))
@@ -134,7 +135,7 @@ class Execution:
             for reference, _ in home.values():
                 lost = lost.minus(ChunkSet.parse(reference["chunks"]))
             if not lost or self.record.interrupted:
-                result = merge(home, self.ledger, self.record, self.given_up)
+                result = merge(home, self._trusted, self.ledger, self.record, self.given_up)
                 self.watch(self.record)
                 return result
             self._redone += 1
@@ -291,10 +292,11 @@ class Execution:
             "name": f"{site}.map-{number}",
             "function": self.shipment.function,
             "archive": self.shipment.modules,
-            "items": cloudpickle.dumps([(chunk.id, self.plan.items[chunk.id]) for chunk in told.chunks]),
+            "items": cloudpickle.dumps([(chunk.id, self.plan.items[chunk.id], chunk.rank) for chunk in told.chunks]),
             "chunks": chunks,
             "names": site_names(self.federation.table.sites[site].pfn, pfns),
             "keep_going": self.keep_going,
+            "trusted": site in self._trusted,
         }
         future = self._call(
             site,
@@ -366,7 +368,13 @@ class Execution:
 
     def _submit_reduce(self, merge: Merge, inputs: Sequence[Future[Any]]) -> None:
         name = f"{merge.site}.reduce-{self._redone}-{merge.reduce.node}"
-        arguments = {"run": self.run_id, "site": merge.site, "name": name, "archive": self.shipment.modules}
+        arguments = {
+            "run": self.run_id,
+            "site": merge.site,
+            "name": name,
+            "archive": self.shipment.modules,
+            "trusted": merge.site in self._trusted,
+        }
         future = self._call(
             merge.site,
             "reduce",

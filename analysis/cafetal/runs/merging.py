@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from coffea.processor import accumulate
-
-from cafetal.errors import EventsLost
+from cafetal.errors import EventsLost, SiteError
 from cafetal.planning.ledger import Ledger
 from cafetal.runs import messages
 from cafetal.runs.record import RunRecord
-from cafetal.worker import partials
+from cafetal.worker import coding, lifting, partials
 from cafetal.worker.chunksets import ChunkSet
 from cafetal.worker.failures import describe
 
 
 def merge(
-    home: Mapping[str, tuple[partials.Reference, bytes]], ledger: Ledger, record: RunRecord, given_up: ChunkSet
+    home: Mapping[str, tuple[partials.Reference, bytes]],
+    trusted: Collection[str],
+    ledger: Ledger,
+    record: RunRecord,
+    given_up: ChunkSet,
 ) -> Any:
-    """Merge one partial a site, in the order given, and enter their chunks; ``None`` if there is nothing to merge.
+    """Merge one partial a site, and enter their chunks; ``None`` if there is nothing to merge.
+
+    Only what ``trusted`` sites have sent may hold pickles.
 
     Raises:
+        SiteError: if a partial is none of ours, or holds a pickle that it must not hold.
         EventsLost: if a chunk is there twice, or was not planned, or is missing for no reason.
         ProcessorError: if the partials do not add up with one another.
     """
@@ -29,9 +34,12 @@ def merge(
     for site, (reference, content) in home.items():
         chunks = ChunkSet.parse(reference["chunks"])
         ledger.count(chunks)
-        value = partials.decode(content)
         try:
-            total = value if total is None else accumulate([value], total)
+            node = coding.decode(partials.body(content), trusted=site in trusted)
+        except coding.Garbled as error:
+            raise SiteError(f"What the site {site} has sent cannot be used: {error}", site=site) from error
+        try:
+            total = node if total is None else lifting.merge(total, node)
         except Exception as error:
             raise messages.merge_error(describe(error, site="here", chunks=str(chunks))) from error
         record.chunks_counted += len(chunks)
@@ -40,4 +48,4 @@ def merge(
     unexplained = ledger.missing.minus(given_up)
     if unexplained and not record.interrupted:
         raise EventsLost(f"The chunks {unexplained} are not in the result, and nothing says why.")
-    return total
+    return lifting.lower(total)

@@ -1,19 +1,17 @@
 """Partials: merged accumulators of some chunks, kept in a file on the scratch of the site that made them.
 
 What travels is a reference, a small dict of plain values. A partial is written beside its name and renamed,
-so that a file with its name is whole; its checksum is in the reference, and the chunks it holds are in both.
+so that a file with its name is whole. Its first line names the chunks that it holds and the checksum of what follows
+(see `coding`), so that it can be believed also when its reference is lost.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import pickle
 import tempfile
 from pathlib import Path
-from typing import Any, TypedDict
-
-import cloudpickle
+from typing import TypedDict
 
 from .chunksets import ChunkSet
 
@@ -62,12 +60,9 @@ def digest(content: bytes) -> str:
     return hashlib.blake2b(content, digest_size=8).hexdigest()
 
 
-def write(folder: Path, name: str, value: Any, chunks: ChunkSet) -> Reference:
-    """Keep a partial: a line that names its chunks, then the pickled accumulator.
-
-    The accumulator may be whatever cloudpickle can carry, classes of the user's own script included.
-    """
-    content = f"{chunks}\n".encode() + cloudpickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
+def write(folder: Path, name: str, body: bytes, chunks: ChunkSet) -> Reference:
+    """Keep a partial: its encoded accumulator, behind a line that tells what it is."""
+    content = f"{chunks} {digest(body)}\n".encode() + body
     write_bytes(folder / name, content)
     return {"name": name, "size": len(content), "digest": digest(content), "chunks": str(chunks)}
 
@@ -90,21 +85,24 @@ def check(content: bytes, reference: Reference) -> None:
     """Raise `PartialLost` unless this is the content that the reference speaks of."""
     if digest(content) != reference["digest"]:
         raise PartialLost(f"The partial {reference['name']} has changed since it was written.")
-    chunks = content.partition(b"\n")[0].decode()
+    chunks = content.partition(b" ")[0].decode(errors="replace")
     if chunks != reference["chunks"]:
         raise PartialLost(f"The partial {reference['name']} holds the chunks {chunks}, not {reference['chunks']}.")
 
 
-def decode(content: bytes) -> Any:
-    """The accumulator in a partial's content."""
-    return pickle.loads(content.partition(b"\n")[2])
+def body(content: bytes) -> bytes:
+    """The encoded accumulator in a partial's content."""
+    return content.partition(b"\n")[2]
 
 
 def find(folder: Path, name: str) -> Reference | None:
-    """A reference to a partial that an earlier try of the same task has written, if it is there."""
+    """A reference to a partial that is whole, though nobody has told of it; ``None`` if there is none."""
     try:
         content = (folder / name).read_bytes()
-    except FileNotFoundError:
+    except OSError:
         return None
-    chunks = content.partition(b"\n")[0].decode()
+    head, _, rest = content.partition(b"\n")
+    chunks, _, told = head.decode(errors="replace").partition(" ")
+    if told != digest(rest):
+        return None
     return {"name": name, "size": len(content), "digest": digest(content), "chunks": chunks}

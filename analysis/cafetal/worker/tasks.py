@@ -23,11 +23,10 @@ from typing import Any
 import cloudpickle
 import lz4.frame
 import uproot
-from coffea.processor import accumulate
 from coffea.processor.executor import FileMeta, ParquetFileContext, UprootMissTreeError, WorkItem
 from uproot.models.TTree import Model_TTree_NumEntries
 
-from . import modules, partials
+from . import coding, lifting, modules, partials
 from .chunksets import ChunkSet, Overlap
 from .failures import Failure, Kind, describe
 from .names import SiteNames, resolve
@@ -144,12 +143,14 @@ def map_bundle(
     chunks: str,
     names: SiteNames,
     keep_going: bool,
+    trusted: bool,
 ) -> dict[str, Any]:
     """Process chunks, one open file after another, into one partial.
 
-    ``items`` is a pickled list of ``(chunk id, work item named by LFN)``, ``chunks`` the set of their ids. A chunk
-    that cannot be read is left out and reported; the first one at which the user's code fails ends the bundle,
-    unless ``keep_going``.
+    ``items`` is a pickled list of ``(chunk id, work item named by LFN, rank)``, ``chunks`` the set of their ids; ranks
+    order the chunks (see `lifting`). A chunk that cannot be read is left out and reported; the first one at which the
+    user's code fails ends the bundle, unless ``keep_going``. Where the site is not ``trusted``, an output that only a
+    pickle can carry is such a failure.
 
     Returns ``{partial: reference or None, failures, events, seconds, read: {lfn: bytes}, host}``; bytes are ``None``
     where nobody counts them (Parquet).
@@ -160,18 +161,21 @@ def map_bundle(
     ids: list[int] = []
     total: Any = None
     read: dict[str, int | None] = {}
-    todo: list[tuple[int, WorkItem]] = []
+    todo: list[tuple[int, WorkItem, tuple[int, ...]]] = []
     with OpenFiles() as files:
         try:
             work = share_files(_function(root, function, archive), files)
             todo = pickle.loads(items)
         except Exception as error:
             failures.append(_not_loaded(error, site, chunks))
-        for chunk, item in todo:
+        for chunk, item, rank in todo:
             pfn = resolve(item.filename, names)
             try:
                 out, size = _process(work, files, item, pfn)
-                total = _add(total, out, len(ids))
+                node = lifting.lift(out, rank)
+                if not ids and not trusted:
+                    coding.encode(node, trusted=False)  # the first chunk tells, not the last
+                total = lifting.merge(total, node) if ids else node
             except (Exception, SystemExit) as error:
                 where = {"chunks": str(chunk), "start": item.entrystart, "stop": item.entrystop}
                 failures.append(describe(error, site=site, lfn=item.filename, pfn=pfn, **where))
@@ -181,7 +185,7 @@ def map_bundle(
             done.append(item)
             ids.append(chunk)
             read[item.filename] = None if size is None else (read.get(item.filename) or 0) + size
-    reference, failure = _keep(root / "runs" / run, name, total, ids, site)
+    reference, failure = _keep(root / "runs" / run, name, total, ids, site, trusted)
     return {
         "partial": reference,
         "failures": failures if failure is None else [*failures, failure],
@@ -198,25 +202,15 @@ def _not_loaded(error: Exception, site: str, chunks: str) -> Failure:
     return {**describe(error, site=site, chunks=chunks), "kind": kind}
 
 
-def _add(total: Any, out: Any, merged: int) -> Any:
-    """The sum so far and one more. Only a sum that was made here is added to in place.
-
-    The first output is the processor's own; it may be a constant that the processor returns again.
-    """
-    if merged == 0:
-        return out
-    return accumulate([total, out]) if merged == 1 else accumulate([out], total)
-
-
 def _keep(
-    folder: Path, name: str, total: Any, ids: list[int], site: str
+    folder: Path, name: str, total: Any, ids: list[int], site: str, trusted: bool
 ) -> tuple[partials.Reference | None, Failure | None]:
     """Write a partial, or say why not: what cannot be pickled is the user's, a full disk is the site's."""
     if not ids:
         return None, None
     chunks = ChunkSet.of(ids)
     try:
-        return partials.write(folder, name, total, chunks), None
+        return partials.write(folder, name, coding.encode(total, trusted=trusted), chunks), None
     except Exception as error:
         kind: Kind = "site" if isinstance(error, OSError) else "processor"
         return None, {**describe(error, site=site, chunks=str(chunks)), "kind": kind}
@@ -244,7 +238,9 @@ def _process(work: Callable[[Any], Any], files: OpenFiles, item: WorkItem, pfn: 
 # --- reduce, fetch, clean --------------------------------------------------------------------------------
 
 
-def reduce(root: Path, *inputs: dict[str, Any], run: str, site: str, name: str, archive: str) -> dict[str, Any]:
+def reduce(
+    root: Path, *inputs: dict[str, Any], run: str, site: str, name: str, archive: str, trusted: bool
+) -> dict[str, Any]:
     """Merge the partials of this site that are named in the results of earlier tasks, in their order.
 
     The inputs are removed once the output is there under its own name, so the same reduce may be run again
@@ -261,7 +257,6 @@ def reduce(root: Path, *inputs: dict[str, Any], run: str, site: str, name: str, 
     if output is None:
         total: Any = None
         chunks = ChunkSet()
-        merged = 0
         for result in inputs:
             reference = result["partial"]
             if reference is None:
@@ -273,13 +268,14 @@ def reduce(root: Path, *inputs: dict[str, Any], run: str, site: str, name: str, 
                 lost.append({**describe(error, site=site, chunks=reference["chunks"]), "kind": "partial"})
                 continue
             try:
-                total = _add(total, partials.decode(content), merged)
+                node = coding.decode(partials.body(content), trusted=trusted)
+                total = lifting.merge(total, node) if chunks else node
             except Exception as error:
                 failure = describe(error, site=site, chunks=str(together))
                 return {"partial": None, "lost": [], "failure": {**failure, "kind": "processor"}}
-            chunks, merged = together, merged + 1
+            chunks = together
         if chunks:
-            output = partials.write(folder, name, total, chunks)
+            output = partials.write(folder, name, coding.encode(total, trusted=trusted), chunks)
     if output is not None:
         for result in inputs:
             if result["partial"] is not None:

@@ -1,0 +1,312 @@
+"""Partials as bytes: a tree of plain values in JSON, and the arrays behind it. Nothing in them is code.
+
+What has no plain form (classes of the user's own, say) is pickled where the site is trusted, and refused where it is
+not. `decode` never unpickles anything unless it is told to.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import pickle
+from collections import Counter, OrderedDict, defaultdict
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import boost_histogram as bh
+import cloudpickle
+import numpy as np
+import numpy.typing as npt
+from boost_histogram.serialization import from_uhi
+from coffea.processor.accumulator import (
+    defaultdict_accumulator,
+    dict_accumulator,
+    set_accumulator,
+    value_accumulator,
+)
+
+from .lifting import FAMILIES, SEQUENCES, Branch, HistSum, Pieces, Sum, family_of, plain_structure
+
+_COLLECTIONS: dict[str, Callable[[Any], Any]] = {
+    "tuple": tuple,
+    "set": set,
+    "frozenset": frozenset,
+    "set_accumulator": set_accumulator,
+}
+_FACTORIES = {kind.__name__: kind for kind in (int, float, str, list, set, dict)}
+_CELLS = {"int": 8, "double": 8, "weighted": 16, "mean": 24, "weighted_mean": 32}
+"""Bytes of a cell of each storage."""
+_ARRAYS = "biufcmMSU"
+"""Kinds of arrays that have no objects in them."""
+
+
+class NotPlain(TypeError):
+    """An output holds something that only a pickle can carry, and the site is not trusted."""
+
+
+class Garbled(ValueError):
+    """Bytes that `encode` cannot have made."""
+
+
+def encode(value: Any, *, trusted: bool) -> bytes:
+    """Nodes of `lifting`, or any plain value, as bytes.
+
+    Raises:
+        NotPlain: if something needs a pickle, and the site is not ``trusted``; it names the class and where it is.
+    """
+    writer = _Writer(trusted)
+    tree = json.dumps(writer.plain(value, ()), separators=(",", ":")).encode()
+    return b"%d\n%b%b" % (len(tree), tree, b"".join(writer.buffers))
+
+
+def decode(content: bytes, *, trusted: bool) -> Any:
+    """The value that was encoded.
+
+    Raises:
+        Garbled: if these bytes are none of ours, or hold a pickle and the site is not ``trusted``.
+    """
+    try:
+        length, _, rest = content.partition(b"\n")
+        size = int(length)
+        if not 0 <= size <= len(rest):
+            raise ValueError(f"a tree of {size} bytes in {len(rest)}")
+        return _Reader(memoryview(rest)[size:], trusted).value(json.loads(rest[:size]))
+    except Garbled:
+        raise
+    except Exception as error:  # whatever hostile bytes can bring about in JSON, numpy and boost-histogram
+        raise Garbled(f"A partial cannot be read ({type(error).__name__}: {error}).") from error
+
+
+class _Writer:
+    def __init__(self, trusted: bool) -> None:
+        self.trusted = trusted
+        self.buffers: list[bytes] = []
+        self._size = 0
+
+    def plain(self, value: Any, path: tuple[Any, ...]) -> Any:
+        kind = type(value)
+        if value is None or kind in (bool, int, float, str):
+            return value
+        if kind is list:
+            return [self.plain(item, path) for item in value]
+        for form in (self._of_ours, self._of_numpy, self._of_python):
+            told = form(value, path)
+            if told is not None:
+                return told
+        if self.trusted:
+            return {"$pickle": self._keep(cloudpickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL))}
+        kind = type(value.mapping) if isinstance(value, _Other) else kind
+        where = "".join(f"[{key!r}]" for key in path) or "itself"
+        raise NotPlain(
+            f"The output {where} is a {kind.__module__}.{kind.__qualname__}, which only a pickle can carry, and a "
+            "pickle from a site can run any code on the user's machine. Return histograms, numbers, arrays, sets and "
+            "mappings of these, or say `trust: pickle` for this endpoint in the site table."
+        )
+
+    def _keep(self, content: bytes) -> list[int]:
+        self.buffers.append(content)
+        self._size += len(content)
+        return [self._size - len(content), len(content)]
+
+    def _array(self, values: npt.NDArray[Any]) -> list[Any]:
+        return [values.dtype.str, list(values.shape), *self._keep(values.tobytes())]
+
+    def _of_ours(self, value: Any, path: tuple[Any, ...]) -> Any:
+        if isinstance(value, Sum):
+            return {"$sum": [value.dtype, [self._array(each) for each in value.components]]}
+        if isinstance(value, HistSum):
+            ranks = [[axis, [[key, list(rank)] for key, rank in known.items()]] for axis, known in value.ranks.items()]
+            arrays = [self._array(each) for each in value.components]
+            return {"$histsum": [value.family, value.structure, arrays, ranks, value.variance_known]}
+        if isinstance(value, Pieces):
+            return {"$pieces": [value.kind, [[list(r), self.plain(v, path)] for r, v in value.pieces.items()]]}
+        if isinstance(value, Branch):
+            items = [
+                [self.plain(key, path), list(value.ranks[key]), self.plain(item, (*path, key))]
+                for key, item in value.values.items()
+            ]
+            return {"$branch": [self._like(value.like, path), items]}
+        return None
+
+    def _like(self, mapping: Any, path: tuple[Any, ...]) -> Any:
+        kind = type(mapping)
+        if kind in (dict, OrderedDict, dict_accumulator):
+            return kind.__name__
+        if kind in (defaultdict, defaultdict_accumulator):
+            factory = mapping.default_factory
+            name = "none" if factory is None else getattr(factory, "__name__", "")
+            if factory is None or _FACTORIES.get(name) is factory:
+                return [kind.__name__, name]
+        return self.plain(_Other(mapping), path)
+
+    def _of_numpy(self, value: Any, path: tuple[Any, ...]) -> Any:
+        if type(value) is np.ndarray and value.dtype.kind in _ARRAYS:
+            return {"$array": self._array(value)}
+        if isinstance(value, np.generic) and value.dtype.kind in _ARRAYS:
+            return {"$scalar": self._array(np.asarray(value))}
+        if isinstance(value, bh.Histogram) and (family := family_of(value)) is not None:
+            try:
+                structure = plain_structure(value)
+                if from_uhi(structure).axes != value.axes:
+                    return None
+            except (TypeError, ValueError):
+                return None
+            # Of means the view has what they are made of; UHI would have them divided, and rounded.
+            content = self._keep(np.asarray(value.view(flow=True)).tobytes())
+            return {"$histogram": [family, structure, content, bool(getattr(value, "_variance_known", True))]}
+        return None
+
+    def _of_python(self, value: Any, path: tuple[Any, ...]) -> Any:
+        kind = type(value)
+        if kind is bytes:
+            return {"$bytes": self._keep(value)}
+        if kind.__name__ in _COLLECTIONS and kind is _COLLECTIONS[kind.__name__]:
+            return {"$" + kind.__name__: [self.plain(item, path) for item in value]}
+        if kind in (dict, Counter):
+            items = [[self.plain(key, path), self.plain(item, (*path, key))] for key, item in value.items()]
+            return {"$" + kind.__name__: items}
+        if kind is value_accumulator and _FACTORIES.get(getattr(value.default_factory, "__name__", "")):
+            return {"$value_accumulator": [value.default_factory.__name__, self.plain(value.value, path)]}
+        return None
+
+
+class _Other:
+    """A mapping of a kind that has no plain form, emptied; stands for it until it is found to need a pickle."""
+
+    def __init__(self, mapping: Any) -> None:
+        self.mapping = mapping
+
+
+class _Reader:
+    def __init__(self, buffers: memoryview, trusted: bool) -> None:
+        self.buffers, self.trusted = buffers, trusted
+
+    def value(self, told: Any) -> Any:
+        if isinstance(told, list):
+            return [self.value(item) for item in told]
+        if not isinstance(told, dict):
+            return told
+        ((tag, content),) = told.items()
+        name = tag.removeprefix("$")
+        if name in _COLLECTIONS:
+            return _COLLECTIONS[name](self.value(item) for item in content)
+        read = getattr(self, f"_{name}", None) if tag.startswith("$") and name in _TAGS else None
+        if read is None:
+            raise Garbled(f"A partial has the tag {tag!r}, which is none of ours.")
+        return read(content)
+
+    def _bytes(self, place: Any) -> bytes:
+        start, size = place
+        if not (type(start) is type(size) is int and 0 <= start <= start + size <= len(self.buffers)):
+            raise Garbled("A partial points beyond its end.")
+        return bytes(self.buffers[start : start + size])
+
+    def _array(self, told: Any) -> npt.NDArray[Any]:
+        dtype, shape, *place = told
+        kind = np.dtype(str(dtype))
+        if kind.kind not in _ARRAYS or any(type(n) is not int or n < 0 for n in shape):
+            raise Garbled(f"A partial has an array of {dtype!r} with the shape {shape}.")
+        content = self._bytes(place)
+        if math.prod(shape) * kind.itemsize != len(content):
+            raise Garbled("A partial has an array of another size than it says.")
+        return np.frombuffer(content, kind).reshape(shape).copy()
+
+    def _scalar(self, told: Any) -> Any:
+        return self._array(told)[()]
+
+    def _sum(self, told: Any) -> Sum:
+        dtype, components = told
+        arrays = [self._array(each) for each in components]
+        plain = dtype == "float" or np.dtype(str(dtype)).kind == "f"
+        if not plain or not arrays or any(a.dtype != np.float64 or a.shape != arrays[0].shape for a in arrays):
+            raise Garbled("A partial has a sum that is none.")
+        return Sum(arrays, str(dtype))
+
+    def _histsum(self, told: Any) -> HistSum:
+        family, structure, components, ranks, known = told
+        arrays = [self._array(each) for each in components]
+        grown = {int(axis): {key: _rank(rank) for key, rank in each} for axis, each in ranks}
+        shape = tuple(
+            len(grown[number]) if number in grown else _extent(axis) for number, axis in enumerate(structure["axes"])
+        )
+        weighted = (2,) if structure["storage"]["type"] == "weighted" else ()
+        if family not in FAMILIES or not arrays or any(array.shape != (*shape, *weighted) for array in arrays):
+            raise Garbled("A partial has a histogram with another content than its axes say.")
+        if structure["storage"] not in ({"type": "int"}, {"type": "double"}, {"type": "weighted"}):
+            raise Garbled("A partial has a histogram with a storage that is none of ours.")
+        if any(array.dtype != (np.int64 if structure["storage"]["type"] == "int" else np.float64) for array in arrays):
+            raise Garbled("A partial has a histogram with a content of another type than its storage.")
+        return HistSum(family, structure, arrays, grown, bool(known))
+
+    def _histogram(self, told: Any) -> Any:
+        family, structure, place, known = told
+        content = self._bytes(place)
+        cells = math.prod(_extent(axis) for axis in structure["axes"])
+        if family not in FAMILIES or cells * _CELLS[structure["storage"]["type"]] != len(content):
+            raise Garbled("A partial has a histogram with another content than its axes say.")
+        made = from_uhi({**structure, "storage": {"type": structure["storage"]["type"]}})
+        view = made.view(flow=True)
+        view[...] = np.frombuffer(content, view.dtype).reshape(view.shape)
+        made = FAMILIES[family](made)
+        made._variance_known = bool(known)
+        return made
+
+    def _pieces(self, told: Any) -> Pieces:
+        kind, pieces = told
+        if kind != "column_accumulator" and kind not in SEQUENCES:
+            raise Garbled(f"A partial has pieces of a {kind!r}.")
+        return Pieces(kind, {_rank(rank): self.value(value) for rank, value in pieces})
+
+    def _branch(self, told: Any) -> Branch:
+        like, items = told
+        keys = [self.value(key) for key, *_ in items]
+        values = {key: self.value(value) for key, (_, _, value) in zip(keys, items, strict=True)}
+        ranks = {key: _rank(rank) for key, (_, rank, _) in zip(keys, items, strict=True)}
+        return Branch(self._mapping(like), values, ranks)
+
+    def _mapping(self, like: Any) -> Any:
+        if isinstance(like, dict):
+            return self.value(like).mapping
+        kinds = {"dict": dict, "OrderedDict": OrderedDict, "dict_accumulator": dict_accumulator}
+        if isinstance(like, str):
+            return kinds[like]()
+        kind, name = like
+        factory = None if name == "none" else _FACTORIES[name]
+        return {"defaultdict": defaultdict, "defaultdict_accumulator": defaultdict_accumulator}[kind](factory)
+
+    def _dict(self, items: Any) -> dict[Any, Any]:
+        return {self.value(key): self.value(value) for key, value in items}
+
+    def _Counter(self, items: Any) -> Counter[Any]:
+        return Counter(self._dict(items))
+
+    def _value_accumulator(self, told: Any) -> Any:
+        name, value = told
+        return value_accumulator(_FACTORIES[name], self.value(value))
+
+    def _pickle(self, place: Any) -> Any:
+        if not self.trusted:
+            raise Garbled("A partial holds a pickle, and its site is not trusted with those.")
+        return pickle.loads(self._bytes(place))
+
+
+_TAGS = frozenset(("bytes", "array", "scalar", "sum", "histsum", "histogram", "pieces", "branch")) | frozenset(
+    ("dict", "Counter", "value_accumulator", "pickle")
+)
+
+
+def _rank(told: Any) -> tuple[int, ...]:
+    if not all(type(number) is int for number in told):
+        raise Garbled("A partial has a place in the order that is none.")
+    return tuple(told)
+
+
+def _extent(axis: Mapping[str, Any]) -> int:
+    """Bins of an axis as UHI describes it, flow bins included; known before anything is allocated for them."""
+    kind = axis["type"]
+    if kind == "boolean":
+        return 2
+    if kind in ("category_str", "category_int"):
+        return len(axis["categories"]) + bool(axis["flow"])
+    bins = int(axis["bins"]) if kind == "regular" else len(axis["edges"]) - 1
+    return bins + bool(axis["underflow"]) + bool(axis["overflow"])

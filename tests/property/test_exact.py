@@ -1,0 +1,276 @@
+"""Outputs merged in any order and any tree are the same to the last bit, on the wire and off it."""
+
+import contextlib
+import json
+import math
+from collections import Counter, OrderedDict, defaultdict
+from functools import reduce
+
+import hist
+import numpy as np
+import pytest
+from coffea import processor
+from coffea.processor import accumulate
+from coffea.processor.accumulator import (
+    column_accumulator,
+    defaultdict_accumulator,
+    dict_accumulator,
+    list_accumulator,
+    set_accumulator,
+    value_accumulator,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from cafetal.worker import coding, lifting, sums
+from cafetal.worker.coding import Garbled, NotPlain
+
+wild = st.floats(-1e200, 1e200) | st.sampled_from([0.0, -0.0, 5e-324, 1e-300, 1.0, 2.0**53, -(2.0**53), 1e16])
+
+
+def total(values):
+    components = sums.as_components(values[0])
+    for value in values[1:]:
+        sums.add(components, value)
+    return components
+
+
+@given(st.lists(arrays(np.float64, (3, 2), elements=wild), min_size=1, max_size=12), st.randoms())
+def test_sums_are_those_of_fsum_in_any_order(values, chance):
+    expected = [math.fsum(value.flat[i] for value in values) for i in range(6)]
+    shuffled = chance.sample(values, len(values))
+    for order in (values, shuffled):
+        result = sums.rounded(total(order))
+        assert result.shape == (3, 2)
+        assert result.ravel().tolist() == expected
+        assert not np.signbit(result[result == 0]).any()  # there is one zero
+
+
+def test_infinities_stay_and_large_arrays_are_done_in_blocks():
+    size = 20_000
+    rng = np.random.default_rng(1)
+    values = [rng.normal(size=size) * 10.0 ** rng.integers(-20, 20, size) for _ in range(9)]
+    values[3][7], values[4][8], values[5][8] = np.inf, np.inf, -np.inf
+    result = sums.rounded(total(values))
+    assert result[7] == np.inf
+    assert np.isnan(result[8])
+    for i in (0, 8191, 8192, size - 1):
+        assert result[i] == math.fsum(value[i] for value in values)
+
+
+def one_output(seed):
+    """What a processor returns: of every kind that merges."""
+    rng = np.random.default_rng(seed)
+    weights = rng.normal(1, 3, 40) * 10.0 ** rng.integers(-9, 9, 40)
+    h = hist.Hist(
+        hist.axis.StrCategory([], growth=True, name="channel"),
+        hist.axis.Regular(5, 1, 100, transform=hist.axis.transform.log, name="x", label="$x$"),
+        storage=hist.storage.Weight(),
+        name="h",
+        label="events",
+    )
+    for name in rng.choice(list("ABCDE"), 2, replace=False):
+        h.fill(str(name), rng.exponential(20, 40), weight=weights)
+    double = hist.Hist(hist.axis.IntCategory([], growth=True), hist.axis.Boolean(), storage=hist.storage.Double())
+    double.fill(rng.integers(0, 9, 40), rng.random(40) < 0.5, weight=weights)
+    counts = hist.Hist(hist.axis.Integer(0, 4, circular=True), storage=hist.storage.Int64()).fill(rng.integers(0, 9, 5))
+    own = {"x": float(weights[0]), "y": np.float32(weights[1])}
+    return {
+        "h": h,
+        "double": double,
+        "counts": counts,
+        "plain": hist.Hist(hist.axis.Variable([0, 0.1, 3], name="v")).fill(rng.random(3), weight=rng.normal(size=3)),
+        "n": int(rng.integers(100)),
+        str(rng.choice(list("pqrs"))): own,
+        "array": weights[:3],
+        "columns": column_accumulator(weights[:2]),
+        "list": [seed],
+        "more": list_accumulator([str(seed)]),
+        "set": {seed, "same"},
+        "names": set_accumulator({seed}),
+        "cutflow": defaultdict(int, a=1, b=int(rng.integers(5))),
+        "sumw": defaultdict_accumulator(float, w=float(weights[2])),
+        "dict": dict_accumulator(total=defaultdict_accumulator(float, w=float(weights[3]))),
+        "ordered": OrderedDict(z=1.5, a=0.1),
+        "counter": Counter(rng.choice(list("ab"), 3).tolist()),
+        "value": value_accumulator(float, float(weights[4])) if seed < 0 else value_accumulator(int, 3),
+    }
+
+
+def tree(nodes, fan_in):
+    while len(nodes) > 1:
+        nodes = [reduce(lifting.merge, nodes[i : i + fan_in]) for i in range(0, len(nodes), fan_in)]
+    return lifting.lower(nodes[0])
+
+
+def travelled(node, trusted=False):
+    return coding.decode(coding.encode(node, trusted=trusted), trusted=trusted)
+
+
+def assert_identical(one, two):
+    assert type(one) is type(two)
+    if isinstance(one, dict):
+        assert list(one) == list(two) or isinstance(one, Counter)
+        assert one.keys() == two.keys()
+        for key in one:
+            assert_identical(one[key], two[key])
+    elif isinstance(one, hist.Hist):
+        assert one == two  # axes, categories in their order, and every bit of the content
+        assert one.storage_type is two.storage_type
+        assert (one.name, one.label, one._variance_known) == (two.name, two.label, two._variance_known)
+        assert [(a.name, a.label) for a in one.axes] == [(a.name, a.label) for a in two.axes]
+    elif isinstance(one, (column_accumulator, value_accumulator)):
+        assert_identical(one.value, two.value)
+    else:
+        np.testing.assert_array_equal(one, two, strict=isinstance(one, np.ndarray))
+
+
+@given(st.lists(st.integers(0, 10_000), min_size=1, max_size=9, unique=True), st.integers(2, 4), st.randoms())
+def test_any_order_and_any_tree_give_the_same(seeds, fan_in, chance):
+    def lifted(order):
+        return [lifting.lift(one_output(seeds[i]), (i, 0)) for i in order]
+
+    straight = reduce(lifting.merge, lifted(range(len(seeds))))
+    order = chance.sample(range(len(seeds)), len(seeds))
+    assert_identical(tree(lifted(order), fan_in), lifting.lower(straight))
+    assert_identical(tree([travelled(node) for node in lifted(order)], fan_in), lifting.lower(straight))
+
+
+def test_the_layout_is_that_of_one_after_another():
+    """Keys and categories come in the order in which coffea's IterativeExecutor would have met them."""
+    outputs = [one_output(seed) for seed in range(6)]
+    plain = [one_output(seed) for seed in range(6)]
+    for output in plain:
+        del output["more"]  # coffea's own addition of list_accumulators fails
+    expected = accumulate(plain)
+    nodes = [lifting.lift(output, (i, 0)) for i, output in enumerate(outputs)]
+    merged = tree(nodes[::-1], 2)
+    assert [key for key in merged if key != "more"] == list(expected)
+    assert [list(axis) for axis in (merged["h"].axes[0], merged["double"].axes[0])] == [
+        list(axis) for axis in (expected["h"].axes[0], expected["double"].axes[0])
+    ]
+    assert merged["list"] == expected["list"]
+    np.testing.assert_array_equal(merged["columns"].value, expected["columns"].value)
+    np.testing.assert_allclose(merged["h"].values(), expected["h"].values(), rtol=1e-12, atol=1e-6)
+    assert merged["counts"] == expected["counts"]
+    assert merged["counter"] == expected["counter"]
+    assert_identical(outputs[0], one_output(0))  # what the processor has returned is as it was
+
+
+def test_what_does_not_add_is_said():
+    for one, two in (
+        ({"a": 1.0}, {"a": "text"}),
+        ({"a": np.ones(2)}, {"a": np.ones(3)}),
+        ({"a": [1]}, {"a": {1: 2}}),
+        ({"a": {}}, {"a": defaultdict(int)}),
+        ({"a": column_accumulator(np.ones(1))}, {"a": [1]}),
+        ({"a": hist.Hist.new.Reg(3, 0, 1).Double()}, {"a": hist.Hist.new.Reg(4, 0, 1).Double()}),
+        ({"a": hist.Hist.new.Reg(3, 0, 1).Double()}, {"a": 1.0}),
+    ):
+        with pytest.raises((ValueError, TypeError)):
+            lifting.merge(lifting.lift(one, (0, 0)), lifting.lift(two, (1, 0)))
+
+
+@pytest.mark.parametrize(
+    "histogram",
+    [
+        hist.Hist(hist.axis.Regular(3, 0, 1, growth=True), storage=hist.storage.Double()).fill([0.5, 7.0]),
+        hist.Hist(hist.axis.Regular(3, 0, 1), storage=hist.storage.Mean()).fill([0.5, 0.5], sample=[1.0, 4.0]),
+        hist.Hist(hist.axis.Regular(3, 0, 1), storage=hist.storage.WeightedMean()).fill([0.5], sample=[1.0]),
+        hist.Hist(hist.axis.Regular(3, 0, 1), storage=hist.storage.AtomicInt64()).fill([0.5]),
+        hist.Hist(hist.axis.Regular(3, 0, 1), storage=hist.storage.Unlimited()).fill([0.5]),
+        hist.NamedHist(hist.axis.Regular(3, 0, 1, name="x"), storage=hist.storage.Weight()).fill(x=[0.5]),
+    ],
+    ids=["growing", "mean", "weighted mean", "atomic", "unlimited", "named"],
+)
+def test_other_histograms_travel_and_add_as_they_do(histogram):
+    nodes = [travelled(lifting.lift({"h": histogram}, (i, 0))) for i in range(2)]
+    assert_identical(lifting.lower(nodes[0])["h"], histogram)
+    assert_identical(lifting.lower(lifting.merge(*nodes))["h"], histogram + histogram)
+
+
+class Own:
+    """A class of the user's."""
+
+    def __init__(self, value=1):
+        self.value = value
+
+    def __add__(self, other):
+        return Own(self.value + other.value)
+
+
+def test_only_trusted_sites_may_send_pickles():
+    node = lifting.lift({"out": {"mine": Own(2)}}, (0, 0))
+    with pytest.raises(NotPlain, match=r"output \['out'\]\['mine'\] is a .*Own, which only a pickle.*trust: pickle"):
+        coding.encode(node, trusted=False)
+    content = coding.encode(node, trusted=True)
+    with pytest.raises(Garbled, match="not trusted"):
+        coding.decode(content, trusted=False)
+    merged = lifting.merge(coding.decode(content, trusted=True), lifting.lift({"out": {"mine": Own(3)}}, (1, 0)))
+    assert lifting.lower(merged)["out"]["mine"].value == 5
+    odd = hist.Hist(hist.axis.Regular(50, 1.0, 77.7, transform=hist.axis.transform.Pow(3)))
+    for output in (odd, defaultdict(lambda: 1), processor.value_accumulator(Own), np.array([Own()])):
+        with pytest.raises(NotPlain, match=r"is a (hist|collections|coffea|numpy)\."):
+            coding.encode(lifting.lift(output, (0, 0)), trusted=False)
+        travelled(lifting.lift(output, (0, 0)), trusted=True)
+
+
+GOOD = coding.encode(reduce(lifting.merge, [lifting.lift(one_output(i), (i, 0)) for i in range(2)]), trusted=False)
+
+
+@given(st.binary(max_size=200))
+def test_hostile_bytes_are_an_error_and_nothing_else(content):
+    with pytest.raises(Garbled):
+        coding.decode(b"x" + content, trusted=False)
+    _try(content)
+
+
+@given(st.integers(0, len(GOOD) - 1), st.binary(min_size=1, max_size=8))
+def test_altered_bytes_are_an_error_or_other_numbers(place, change):
+    _try(GOOD[:place] + change + GOOD[place + len(change) :])
+    _try(GOOD[:place] + change + GOOD[place:])
+    _try(GOOD[:place])
+
+
+def _try(content):
+    """Decoding gives plain data, or says in a sentence that it cannot."""
+    with contextlib.suppress(Garbled):
+        coding.decode(content, trusted=False)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 10**18) | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=5)
+        | st.dictionaries(
+            st.sampled_from(["$" + tag for tag in sorted(coding._TAGS)] + ["$set", "type", "axes", "storage"]),
+            inner,
+            max_size=2,
+        )
+    ),
+    max_leaves=20,
+)
+
+
+@given(json_values)
+def test_hostile_trees_are_an_error_and_nothing_else(tree_):
+    text = json.dumps(tree_).encode()
+    _try(b"%d\n%b" % (len(text), text))
+
+
+def test_no_memory_is_taken_for_what_is_only_claimed():
+    """A histogram of 10^15 bins in a hundred bytes is refused before anything is made for it."""
+    axis = {"type": "regular", "lower": 0, "upper": 1, "bins": 10**15, "underflow": 1, "overflow": 1, "circular": 0}
+    structure = {"uhi_schema": 1, "axes": [axis], "storage": {"type": "double"}, "metadata": {}}
+    for tree_ in (
+        {"$histsum": ["Hist", structure, [["<f8", [10**15 + 2], 0, 0]], [], True]},
+        {"$histogram": ["Hist", structure, [0, 0], True]},
+        {"$array": ["<f8", [10**15], 0, 0]},
+        {"$array": ["|O", [0], 0, 0]},
+        {"$array": ["<f8", [-1, -1], 0, 8]},
+        {"$pickle": [0, 0]},
+    ):
+        text = json.dumps(tree_).encode()
+        with pytest.raises(Garbled):
+            coding.decode(b"%d\n%b" % (len(text), text), trusted=False)
