@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import sys
 import warnings
@@ -17,7 +18,7 @@ import yaml
 from rich.console import Console
 from rich.markup import escape
 
-from cafetal.errors import CafetalError, ConfigError, OutputError, RunInterrupted
+from cafetal.errors import CafetalError, ConfigError, OutputError, ResumeRefused, RunInterrupted
 
 _out = Console(soft_wrap=False)
 _err = Console(stderr=True, soft_wrap=True, highlight=False)
@@ -62,11 +63,43 @@ def _analysis_options(command: Any) -> Any:
 def run(folder: Path, fan_in: int, overwrite: bool, quiet: bool, **given: Any) -> None:
     """Process FILESET with PROCESSOR (FILE.py:CLASS) where its files are, and merge the output here."""
     from cafetal.runs import output
+    from cafetal.runs.journal import JOURNAL
+    from cafetal.runs.past import read_past
 
     if (folder / output.MANIFEST).exists() and not overwrite:
         raise OutputError(f"{folder} holds the results of a run; give `--overwrite` or another `-o`.")
+    # What a run has left whose processor failed is of no use to the next one.
+    if (folder / JOURNAL).exists() and not overwrite and read_past(folder).ended != "ProcessorError":
+        raise OutputError(
+            f"{folder} holds a run that was broken off: `cafetal resume {folder}` goes on with it, and `--overwrite` "
+            "starts anew."
+        )
+    about = {"cwd": str(Path.cwd()), "fan_in": fan_in, **given}
+    _carry_out(folder, given, status=not quiet, fan_in=fan_in, about=about)
+
+
+@cli.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--quiet", is_flag=True, help="No progress.")
+def resume(folder: Path, quiet: bool) -> None:
+    """Go on with the run in FOLDER: only what is not safe at a site, or here, is processed again."""
+    from cafetal.runs.past import read_past
+
+    asked = dict(read_past(folder).about)
+    if "processor" not in asked:
+        raise ResumeRefused(
+            f"The run in {folder} was started from Python: go on with it there, by MultiSiteExecutor(..., resume=True)."
+        )
+    folder = folder.absolute()
+    os.chdir(asked.pop("cwd"))  # paths were given relative to this
+    fan_in = asked.pop("fan_in")
+    _carry_out(folder, asked, status=not quiet, fan_in=fan_in, resume=True)
+
+
+def _carry_out(folder: Path, given: dict[str, Any], **options: Any) -> None:
+    """Run, save what came of it, and raise what went wrong."""
     error: BaseException | None = None
-    executor, runner, instance, fileset = _prepare(status=not quiet, folder=folder, fan_in=fan_in, **given)
+    executor, runner, instance, fileset = _prepare(**given, folder=folder, **options)
     try:
         out = runner(fileset.for_runner(given["treename"]), instance)
     except CafetalError as caught:
@@ -78,7 +111,9 @@ def run(folder: Path, fan_in: int, overwrite: bool, quiet: bool, **given: Any) -
         raise error
 
 
-def _prepare(status: bool, folder: Path | None = None, fan_in: int = 16, **given: Any) -> tuple[Any, Any, Any, Any]:
+def _prepare(
+    *, status: bool, folder: Path | None = None, fan_in: int = 16, resume: bool = False, about: Any = None, **given: Any
+) -> tuple[Any, Any, Any, Any]:
     """Everything that can be wrong with what was given is found here, before a site is started."""
     from coffea.processor import Runner
 
@@ -90,7 +125,14 @@ def _prepare(status: bool, folder: Path | None = None, fan_in: int = 16, **given
     instance = load_processor(given["processor"], _parse_arguments(given["arguments"]))
     fileset = load(given["fileset"])
     executor = MultiSiteExecutor(
-        given["sites_path"], fileset=fileset, policy=given["policy"], status=status, folder=folder, fan_in=fan_in
+        given["sites_path"],
+        fileset=fileset,
+        policy=given["policy"],
+        status=status,
+        folder=folder,
+        fan_in=fan_in,
+        resume=resume,
+        about=about,
     )
     catalog = FilesetCatalog(executor.sites, fileset)
     for file in fileset.files():
@@ -170,6 +212,24 @@ def why(what: str, folder: Path) -> None:
 
     for sentence in explain(read(folder), what):
         click.echo(sentence)
+
+
+@cli.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--trust", is_flag=True, help="Unpickle what only a pickle can carry: that can run any code.")
+def verify(folder: Path, trust: bool) -> None:
+    """Prove the output in FOLDER: every event that was planned is in it once, or is named as missing."""
+    from cafetal.runs import output, proof
+
+    proved = proof.verify(folder, output.read_manifest(folder), trust=trust)
+    for problem in proved.problems:
+        click.echo(problem)
+    if proved.problems:
+        raise OutputError(f"The output in {folder} is not proved: {len(proved.problems)} problems.")
+    click.echo(
+        f"Proved: {proved.events:,} of {proved.planned:,} planned events, each once, in {proved.partials} partials "
+        "that add up to the output."
+    )
 
 
 @cli.group(invoke_without_command=True)

@@ -15,6 +15,7 @@
     ├── UnreadableFile       (OSError)            a file cannot be read at any of its replicas
     ├── ProcessorError       (RuntimeError)       the user's processor raised, or returned nothing to merge
     ├── EventsLost           (RuntimeError)       the merged chunks are not the planned ones
+    ├── ResumeRefused        (RuntimeError)       a run cannot be gone on with
     ├── RunInterrupted       (KeyboardInterrupt)  Ctrl-C; what was finished is kept
     ├── OutputError          (OSError)            results cannot be written or read back
     ├── LoginError           (PermissionError)    no valid login at Globus
@@ -102,6 +103,10 @@ class ProcessorError(CafetalError, RuntimeError):
 
 class EventsLost(CafetalError, RuntimeError):
     """The chunks in a merged result are not the planned ones: some are missing, or some are there twice."""
+
+
+class ResumeRefused(CafetalError, RuntimeError):
+    """What a run was to do is not what it would do now."""
 
 
 class RunInterrupted(CafetalError, KeyboardInterrupt):

@@ -201,15 +201,26 @@ class Scheduler:
         sites: that take part.
         dispatcher: decides what goes where.
         rates: what is known of speeds; it learns here.
+        first_task, first_part: numbers of the first task, and at least of the first part of a chunk that is cut; those
+            before them are of an earlier life of the run.
     """
 
-    def __init__(self, sites: Sequence[SiteState], dispatcher: Dispatcher, rates: Rates | None = None) -> None:
+    def __init__(
+        self,
+        sites: Sequence[SiteState],
+        dispatcher: Dispatcher,
+        rates: Rates | None = None,
+        *,
+        first_task: int = 0,
+        first_part: int = 0,
+    ) -> None:
         self.state = State(sites, rates or Rates())
         self.dispatcher = dispatcher
         self.stopped = False
         self._tasks = self.state.tasks
         self._asked: set[str] = set()
-        self._next_task = 0
+        self.state.next_chunk = first_part
+        self._next_task = first_task
         self._open_chunks = 0
         self._out: list[Instruction] = []
 

@@ -10,35 +10,38 @@ import json
 import queue
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future, wait
+from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import cloudpickle
-
-from cafetal.errors import CafetalError, EventsLost, LoginError, RunInterrupted
+from cafetal.errors import CafetalError, EventsLost, ProcessorError, RunInterrupted
 from cafetal.federation.compatibility import LOOKED_AT, differences, versions_here
 from cafetal.federation.federation import Federation
 from cafetal.planning import events
+from cafetal.planning.bundles import Chunk
 from cafetal.planning.ledger import Ledger
 from cafetal.planning.recovery import TRIES
 from cafetal.planning.scheduler import Scheduler
 from cafetal.runs import messages
+from cafetal.runs.calls import Calls
 from cafetal.runs.fetching import fetch
 from cafetal.runs.interrupts import interrupts
 from cafetal.runs.journal import Journal
+from cafetal.runs.kept import Home, keep
 from cafetal.runs.lookout import Lookout, drained
 from cafetal.runs.merging import merge
+from cafetal.runs.past import Past, cuts
 from cafetal.runs.plan import Plan
+from cafetal.runs.proof import account
 from cafetal.runs.record import RunRecord
-from cafetal.runs.settling import lost_task, settle
+from cafetal.runs.salvaging import salvage
+from cafetal.runs.settling import lost_task
 from cafetal.runs.shipping import Shipment, install
 from cafetal.runs.trees import Merge, Trees
 from cafetal.worker import partials
 from cafetal.worker.chunksets import ChunkSet
 from cafetal.worker.failures import Failure, Kind, describe
-from cafetal.worker.names import site_names
 
 Event = tuple[Literal["ready", "report", "map", "reduce", "part", "interrupt", "stop"], Any, Any]
 _TICK = 1.0
@@ -52,12 +55,13 @@ class Execution:
         shipment: the code, with the function that processes a work item.
         scheduler: decides; it knows the plan's sites.
         run: name of the run's folder at the sites.
+        past: the run's earlier lives: what they have left is taken over.
         fan_in: how many partials one reduce merges.
         compression: LZ4 level for partials that come home; ``None`` for none.
         may_skip: whether a failure of the data or of the user's code may leave its chunks out.
         keep_going: whether a bundle goes on after the user's code has failed on a chunk.
         watch: called with the record whenever something has come back.
-        folder: where the run's journal goes, and where the user names sites that are to be drained.
+        folder: where partials are kept that have come home, and where the user names sites that are to be drained.
     """
 
     def __init__(
@@ -69,6 +73,7 @@ class Execution:
         *,
         run: str,
         record: RunRecord,
+        past: Past | None = None,
         fan_in: int = 16,
         compression: int | None = 1,
         may_skip: Callable[[Failure], bool] = lambda failure: False,
@@ -77,16 +82,28 @@ class Execution:
         journal: Journal | None = None,
         folder: Path | None = None,
     ) -> None:
-        self.federation, self.shipment, self.plan, self.run_id = federation, shipment, plan, run
+        self.federation, self.shipment, self.plan, self.past = federation, shipment, plan, past
         self.scheduler, self.record, self.compression, self.watch = scheduler, record, compression, watch
-        self.may_skip, self.keep_going = may_skip, keep_going
+        self.may_skip = may_skip
         self.journal, self.folder = journal or Journal(), folder
+        self.life = 1 if past is None else past.lives + 1
+        self.calls = Calls(
+            federation,
+            shipment,
+            plan,
+            run=run,
+            life=self.life,
+            keep_going=keep_going,
+            stop=lambda error: self._events.put(("stop", None, error)),
+        )
         self.ledger = Ledger(plan.chunks)
         self.given_up = ChunkSet()
         self.waits: dict[str, float] = {}
         """Seconds until each site answered."""
         self.trees = Trees(fan_in, record, self._submit_reduce, self._site_lost)
-        self._began = time.monotonic()
+        self.home: list[Home] = []
+        """Partials that are on this machine, and count."""
+        self._began = time.monotonic() - (0.0 if past is None else past.seconds)
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._sent: dict[int, tuple[events.Assign, Future[Any]]] = {}
         self._committed: list[tuple[str, ChunkSet]] = []
@@ -94,7 +111,6 @@ class Execution:
         self._asked: dict[str, float] = {}
         self._lost: dict[str, Failure] = {}
         self._drained: frozenset[str] = frozenset()
-        self._trusted = frozenset(name for name, site in federation.table.sites.items() if site.trusted)
         self._redone = 0
         self._ticked = 0.0
         self._lookout = Lookout(federation, lambda *told: self._events.put(("report", told[0], told[1:])))
@@ -115,10 +131,14 @@ class Execution:
         """
         with interrupts(lambda: self._events.put(("interrupt", None, None))):
             try:
-                self._tell(events.WorkAdded(self._now(), tuple(self.plan.chunks)))
+                self._tell(events.WorkAdded(self._now(), self._left_to_do()))
                 result = self._run()
-            except BaseException:
-                self._clean(patience=3)
+                self.journal.end(self._now(), self._how())
+            except BaseException as error:
+                self.journal.end(self._now(), type(error).__name__)
+                # With a folder the run can be gone on with, unless it would only fail again.
+                if self.folder is None or isinstance(error, ProcessorError):
+                    self._clean(patience=3)
                 raise
             finally:
                 self._lookout.close()
@@ -130,18 +150,56 @@ class Execution:
         while True:
             while not self.scheduler.done:
                 self._take_event()
-            home = self._bring_home(self._finish_trees())
+            fetched = self._bring_home(self._finish_trees())
             lost = self.ledger.planned.minus(self.given_up)
-            for reference, _ in home.values():
-                lost = lost.minus(ChunkSet.parse(reference["chunks"]))
+            for home in (*self.home, *fetched):
+                lost = lost.minus(ChunkSet.parse(home.reference["chunks"]))
             if not lost or self.record.interrupted:
-                result = merge(home, self._trusted, self.ledger, self.record, self.given_up)
+                self.home += fetched
+                result = merge(self.home, self.calls.trusted, self.ledger, self.record, self.given_up)
+                self.record.ledger = account(self.plan, self.home, self.ledger.counted, result)
                 self.watch(self.record)
                 return result
             self._redone += 1
             if self._redone == TRIES:
                 raise EventsLost(f"The partials of the chunks {lost} were lost at the sites {TRIES} times.")
             self._redo(lost)
+
+    def _how(self) -> str:
+        return "interrupted" if self.record.interrupted else "incomplete" if self.given_up else "complete"
+
+    def _left_to_do(self) -> tuple[Chunk, ...]:
+        """The chunks of which no partial is safe; those that are go into the trees, or are at home."""
+        if self.past is None:
+            return tuple(self.plan.chunks)
+        for chunk, parts in cuts(self.past, self.plan):
+            self._split(events.Split(chunk, parts))
+        chosen = salvage(self.calls, self.past, self.folder, self.ledger.planned, self._ask_first)
+        for found in chosen:
+            if found.home is not None:
+                self.home.append(found.home)
+            else:
+                done: Future[Any] = Future()
+                done.set_result({"partial": found.reference})
+                self._committed.append((found.site, found.chunks))
+                self.trees.add(found.site, done)
+            self.record.events_done += self.ledger.events(found.chunks)
+        self.record.events_salvaged = self.record.events_done
+        safe = {i for found in chosen for i in found.chunks}
+        return tuple(chunk for i, chunk in sorted(self.ledger.chunks.items()) if i not in safe)
+
+    def _ask_first(self, sites: list[str]) -> list[str]:
+        """Have sites answer before there is any work; those that did."""
+        self._ask(sites)
+        waiting = set(sites)
+        while waiting:
+            kind, key, result = self._events.get()
+            if kind == "ready":
+                self._site_ready(key, result)
+                waiting.discard(key)
+            elif kind in ("interrupt", "stop"):
+                raise RunInterrupted("Stopped before any work was done; the run can be resumed.") from result
+        return [site for site in sites if self.scheduler.state.sites[site].ready]
 
     def _now(self) -> float:
         return time.monotonic() - self._began
@@ -164,6 +222,7 @@ class Execution:
             self._map_done(key, result)
         elif kind == "reduce":
             self._note("reduce", result)
+            self.journal.note_partial(self._now(), "Reduced", key.site, result["partial"])
             self.trees.ended(key, result)
         elif kind == "interrupt":
             self._interrupt()
@@ -263,47 +322,11 @@ class Execution:
             {**failure, "chunks": str(ChunkSet.of(numbers))} for failure, numbers in reasons.values()
         ]
 
-    def _call(
-        self,
-        site: str,
-        task: str,
-        arguments: Mapping[str, Any],
-        *inputs: Future[Any],
-        on_loss: Callable[[Exception], Any],
-    ) -> Future[Any]:
-        """A task at a site, settled. What the user must mend, and no other site can help with, stops the run."""
-
-        def lost(error: Exception) -> Any:
-            if isinstance(error, LoginError):
-                self._events.put(("stop", None, error))
-            return on_loss(error)
-
-        return settle(self.federation.call(site, self.shipment.code, task, arguments, *inputs), lost)
-
     # --- map -------------------------------------------------------------------------------------------
 
     def _send(self, told: events.Assign) -> None:
-        site, number = told.site, told.task
-        chunks = str(ChunkSet.of(chunk.id for chunk in told.chunks))
-        pfns = {chunk.lfn: self.plan.pfn(chunk.lfn, site, told.source) for chunk in told.chunks}
-        arguments = {
-            "run": self.run_id,
-            "site": site,
-            "name": f"{site}.map-{number}",
-            "function": self.shipment.function,
-            "archive": self.shipment.modules,
-            "items": cloudpickle.dumps([(chunk.id, self.plan.items[chunk.id], chunk.rank) for chunk in told.chunks]),
-            "chunks": chunks,
-            "names": site_names(self.federation.table.sites[site].pfn, pfns),
-            "keep_going": self.keep_going,
-            "trusted": site in self._trusted,
-        }
-        future = self._call(
-            site,
-            "map",
-            arguments,
-            on_loss=lambda error: {"partial": None, "failures": [lost_task(error, site, chunks)]},
-        )
+        number = told.task
+        future = self.calls.map(told)
         self._sent[number] = told, future
         if told.reason.rule == "retry":
             self.record.retries += 1
@@ -312,6 +335,7 @@ class Execution:
     def _map_done(self, number: int, result: Mapping[str, Any]) -> None:
         told, _ = self._sent[number]
         self._note("map", result)
+        self.journal.note_partial(self._now(), "Partial", told.site, result["partial"], task=number)
         self.record.failures.extend(result["failures"])
         failed: list[tuple[Kind, tuple[int, ...]]] = []
         for failure in result["failures"]:
@@ -367,21 +391,7 @@ class Execution:
     # --- reduce ----------------------------------------------------------------------------------------
 
     def _submit_reduce(self, merge: Merge, inputs: Sequence[Future[Any]]) -> None:
-        name = f"{merge.site}.reduce-{self._redone}-{merge.reduce.node}"
-        arguments = {
-            "run": self.run_id,
-            "site": merge.site,
-            "name": name,
-            "archive": self.shipment.modules,
-            "trusted": merge.site in self._trusted,
-        }
-        future = self._call(
-            merge.site,
-            "reduce",
-            arguments,
-            *inputs,
-            on_loss=lambda error: {"partial": None, "lost": [], "failure": lost_task(error, merge.site)},
-        )
+        future = self.calls.reduce(merge.site, merge.reduce, self._redone, inputs)
         future.add_done_callback(lambda done: self._events.put(("reduce", merge, done.result())))
 
     def _finish_trees(self) -> dict[str, partials.Reference]:
@@ -393,13 +403,14 @@ class Execution:
 
     # --- home ------------------------------------------------------------------------------------------
 
-    def _bring_home(self, roots: Mapping[str, partials.Reference]) -> dict[str, tuple[partials.Reference, bytes]]:
+    def _bring_home(self, roots: Mapping[str, partials.Reference]) -> list[Home]:
         """Fetch one partial a site. One that cannot be had any more is lost, and its site with it."""
-        home: dict[str, tuple[partials.Reference, bytes]] = {}
+        home: list[Home] = []
         for site in self._in_order(roots):
             reference = roots[site]
             try:
-                home[site] = (reference, self._fetch(site, reference))
+                home.append(keep(self.folder, site, self.life, reference, self._fetch(site, reference)))
+                self.journal.note_partial(self._now(), "Home", site, reference)
             except CafetalError:
                 raise  # of an event that came in meanwhile, such as the second Ctrl-C
             except Exception as error:
@@ -416,21 +427,16 @@ class Execution:
 
     def _fetch(self, site: str, reference: partials.Reference) -> bytes:
         def ask(request: Mapping[str, Any]) -> Future[Any]:
-            future = self._call(site, "fetch", {"run": self.run_id, **request}, on_loss=lambda error: error)
+            future = self.calls.fetch(site, request)
             future.add_done_callback(lambda _: self._events.put(("part", None, None)))
             return future
 
         return fetch(reference, site, ask, self._take_event, compression=self.compression, record=self.record)
 
-    def _clean(self, patience: float, keep_days: float = 14) -> None:
-        """Remove what this run left on the scratches; a site that does not answer in so many seconds keeps it."""
-        arguments = {"run": self.run_id, "keep_days": keep_days}
-        futures = [
-            settle(self.federation.call(name, self.shipment.code, "clean", arguments), lambda error: None)
-            for name, state in self.scheduler.state.sites.items()
-            if state.ready and state.lost is None
-        ]
-        wait(futures, timeout=patience)
+    def _clean(self, patience: float) -> None:
+        """Remove what this run left at the sites that answer."""
+        sites = self.scheduler.state.sites.items()
+        self.calls.clean([name for name, state in sites if state.ready and state.lost is None], patience)
 
     def _note(self, task: str, result: Mapping[str, Any]) -> None:
         self.record.tasks[task] += 1

@@ -17,7 +17,7 @@ from coffea.processor.executor import ExecutorBase, FileMeta, Runner, WorkItem
 
 from cafetal.catalog import FilesetCatalog
 from cafetal.config import SiteTable, load_sites
-from cafetal.errors import CafetalError, ConfigError, RunInterrupted
+from cafetal.errors import CafetalError, ConfigError, ResumeRefused, RunInterrupted
 from cafetal.extensions import find_policy
 from cafetal.federation.federation import Federation
 from cafetal.fileset import Fileset, load
@@ -28,8 +28,11 @@ from cafetal.runs.experience import keep, load_experience
 from cafetal.runs.filecache import FileCache
 from cafetal.runs.inspection import Answer, Question, inspect
 from cafetal.runs.journal import JOURNAL, Journal
+from cafetal.runs.kept import forget_kept
+from cafetal.runs.locking import locked
 from cafetal.runs.lookout import forget_drained
-from cafetal.runs.plan import make_plan
+from cafetal.runs.past import Past, differences, listed, read_past
+from cafetal.runs.plan import Plan, make_plan
 from cafetal.runs.progress import show_progress
 from cafetal.runs.record import RunRecord
 from cafetal.runs.scheduling import make_dispatcher, make_scheduler
@@ -61,8 +64,10 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         fan_in: how many partials one reduce merges.
         bundle_events: how many events one task should take; by default as many as it can process in
             ``routing.bundle_seconds`` of the site table.
-        folder: where the journal of the run goes; sites that are named in the file ``drained`` there get no more
-            tasks.
+        folder: where the journal of the run goes and partials are kept, so that it can be resumed; sites that are named
+            in the file ``drained`` there get no more tasks.
+        resume: go on with the run in ``folder``, which must be of the same processor and the same files.
+        about: how the run was asked for, in plain data; stands in its journal.
         logs: folder for Parsl's logs.
         status: show progress.
         unit, desc, compression, function_name: as of all coffea executors; ``compression`` is the LZ4 level of
@@ -82,6 +87,8 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         fan_in: int = 16,
         bundle_events: int | None = None,
         folder: str | Path | None = None,
+        resume: bool = False,
+        about: Mapping[str, Any] | None = None,
         logs: str | Path | None = None,
         status: bool = True,
         unit: str = "items",
@@ -100,6 +107,9 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         self.fan_in = fan_in
         self.bundle_events = bundle_events
         self.folder = None if folder is None else Path(folder)
+        if resume and folder is None:
+            raise ConfigError("resume=True needs the `folder` of the run.")
+        self.resume, self.about = resume, about
         self.logs = logs
         self.session = session or Session()
         if self.fileset is not None:
@@ -141,7 +151,7 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
                 with self.session.use(self._make_federation, linger=_LINGER) as federation:
                     return self._inspect(federation, items, function, accumulator)
             if isinstance(items[0], WorkItem):
-                with self.session.use(self._make_federation) as federation:
+                with locked(self.folder), self.session.use(self._make_federation) as federation:
                     return self._process(federation, items, function, accumulator)
         except RunInterrupted:
             raise
@@ -209,12 +219,13 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         plan = make_plan(items, self._catalog(), self.sites)
         shipment = pack_function(request.inner)
         code = self.session.code_hash = shipment.code_hash
+        past = self._past(code, plan)
+        run = uuid.uuid4().hex[:12] if past is None else past.run
+        record.lives = 1 if past is None else past.lives + 1
         experience = load_experience()
-        scheduler = make_scheduler(plan, make_dispatcher(plan, self.policy, self.bundle_events), experience, code)
-        run = uuid.uuid4().hex[:12]
-        forget_drained(self.folder)  # before there is a journal: sites are drained where there is one
-        journal = Journal(None if self.folder is None else self.folder / JOURNAL)
-        journal.begin(run, type(self.policy).__name__, plan.chunks)
+        dispatcher = make_dispatcher(plan, self.policy, self.bundle_events)
+        scheduler = make_scheduler(plan, dispatcher, experience, code, past)
+        journal = self._begin(run, code, plan, past)
         with show_progress(self.desc, enabled=self.status) as watch:
             execution = Execution(
                 federation,
@@ -223,6 +234,7 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
                 scheduler,
                 run=run,
                 record=record,
+                past=past,
                 fan_in=self.fan_in,
                 compression=self.compression,
                 may_skip=request.may_skip,
@@ -243,11 +255,44 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
                 experience.learn(code, scheduler.state.rates, execution.waits)
                 keep(experience)
         error = self._outcome(request, record)
+        if self.folder is not None:
+            forget_kept(self.folder, but=[home.name for home in execution.home])
         if merged is None and error is not None:
             raise error
         if isinstance(merged, dict):
             merged["processed"] = {plan.items[i] for i in execution.ledger.whole()}
         return accumulate([merged, accumulator]), error or 0
+
+    def _past(self, code: str, plan: Plan) -> Past | None:
+        """The lives of the run that is to be resumed, if one is.
+
+        Raises:
+            ResumeRefused: if it was another one.
+        """
+        if not self.resume or self.folder is None:
+            return None
+        past = read_past(self.folder)
+        told = differences(past, code, plan)
+        if told:
+            raise ResumeRefused(
+                f"The run in {self.folder} cannot be gone on with, as its result would be of two kinds:\n"
+                f"{listed(told)}\nTake back the change, or start anew with another folder."
+            )
+        return past
+
+    def _begin(self, run: str, code: str, plan: Plan, past: Past | None) -> Journal:
+        """The journal of a life of the run."""
+        if self.folder is None:
+            return Journal()
+        forget_drained(self.folder)  # before there is a journal: sites are drained where there is one
+        journal = Journal(self.folder / JOURNAL, append=past is not None)
+        policy = type(self.policy).__name__
+        if past is None:
+            forget_kept(self.folder)
+            journal.begin(run, policy, plan.chunks, code=code, about=self.about, uuids=plan.uuids)
+        else:
+            journal.begin(run, policy, (), life=past.lives + 1, code=code, about=past.about)
+        return journal
 
     def _outcome(self, request: _RunnerCall, record: RunRecord) -> CafetalError | None:
         """What Runner must be told besides the output; what the user allowed to skip is a warning."""

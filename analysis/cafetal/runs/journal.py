@@ -1,20 +1,38 @@
-"""The journal of a run: every event and every decision with its reason, one JSON object a line."""
+"""The journal of a run: every event and every decision with its reason, one JSON object a line.
+
+It has one writer, is appended to, and can be read by people while the run goes on. What was to be done is on the disk
+before anything is; the rest is written as it happens. If the machine fails, its last lines may be lost: that costs
+nothing, as the partials at the sites say themselves what is in them.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, TypedDict
 
 from cafetal.errors import OutputError
 from cafetal.planning import events
 from cafetal.planning.bundles import Chunk
 from cafetal.worker.chunksets import ChunkSet
-from cafetal.worker.partials import private_folder
+from cafetal.worker.partials import Reference, private_folder
 
 JOURNAL = "journal.jsonl"
+
+
+class FileLine(TypedDict):
+    """What is to be done with one file."""
+
+    lfn: str
+    dataset: str
+    uuid: str
+    first: int
+    """Number of its first chunk; the others follow."""
+    edges: list[list[int]]
+    """First entry of each chunk, and one past its last."""
 
 
 class Journal:
@@ -24,25 +42,38 @@ class Journal:
         OutputError: if the file cannot be written.
     """
 
-    def __init__(self, path: Path | None = None) -> None:
+    def __init__(self, path: Path | None = None, *, append: bool = False) -> None:
         self._file: TextIO | None = None
         if path is not None:
             try:
                 private_folder(path.parent)
                 path.touch(mode=0o600)
-                self._file = path.open("w", encoding="utf-8")
+                if append:
+                    _end_last_line(path)
+                self._file = path.open("a" if append else "w", encoding="utf-8")
             except OSError as error:
                 raise OutputError(f"The journal {path} cannot be written: {error}.") from error
 
-    def begin(self, run: str, policy: str, chunks: Iterable[Chunk]) -> None:
-        """What is to be done: a line for each file, with the edges of its chunks."""
-        self._write({"is": "run", "run": run, "policy": policy})
-        for (dataset, lfn, sites), each in groupby(chunks, key=lambda chunk: (chunk.dataset, chunk.lfn, chunk.sites)):
-            listed = list(each)
-            edges = [[chunk.start, chunk.stop] for chunk in listed]
-            self._write(
-                {"is": "file", "lfn": lfn, "dataset": dataset, "sites": sites, "first": listed[0].id, "edges": edges}
-            )
+    def begin(
+        self,
+        run: str,
+        policy: str,
+        chunks: Iterable[Chunk],
+        *,
+        life: int = 1,
+        code: str = "",
+        about: Mapping[str, Any] | None = None,
+        uuids: Mapping[str, str] | None = None,
+    ) -> None:
+        """What is to be done: a line for each file, with the edges of its chunks. It is on the disk afterwards."""
+        self._write({"is": "run", "run": run, "life": life, "policy": policy, "code": code, "about": dict(about or {})})
+        listed = list(chunks)
+        sites = {chunk.lfn: chunk.sites for chunk in listed}
+        for line in file_lines(listed, uuids or {}):
+            self._write({"is": "file", **line, "sites": sites[line["lfn"]]})
+        if self._file is not None:
+            self._file.flush()
+            os.fsync(self._file.fileno())
 
     def note(self, now: float, event: events.Event, instructions: Iterable[events.Instruction]) -> None:
         """What happened, and what was decided upon it."""
@@ -55,6 +86,21 @@ class Journal:
             self._write({"at": round(now, 3), "is": type(each).__name__, **_instruction(each)})
         self._file.flush()
 
+    def note_partial(self, now: float, what: str, site: str, reference: Reference | None, **more: Any) -> None:
+        """A partial has come to be: of a map task, of a reduce, or at home."""
+        if self._file is not None and reference is not None:
+            self._write({"at": round(now, 3), "is": what, "site": site, **reference, **more})
+
+    def note_accepted(self, now: float, task: int, site: str, group: str, identifier: str) -> None:
+        """A service has taken a task, and will answer for it under this id."""
+        self._write(
+            {"at": round(now, 3), "is": "Accepted", "task": task, "site": site, "group": group, "id": identifier}
+        )
+
+    def end(self, now: float, how: str) -> None:
+        """The run has ended: ``complete``, ``incomplete``, ``interrupted``, or the error's class that broke it off."""
+        self._write({"at": round(now, 3), "is": "end", "how": how})
+
     def _write(self, line: dict[str, Any]) -> None:
         if self._file is not None:
             self._file.write(json.dumps(line, separators=(",", ":"), ensure_ascii=False) + "\n")
@@ -66,17 +112,35 @@ class Journal:
             self._file = None
 
 
+def _end_last_line(path: Path) -> None:
+    """Cut off what was being written when the writer died."""
+    with path.open("rb+") as file:
+        content = file.read()
+        file.truncate(content.rfind(b"\n") + 1)
+
+
+def file_lines(chunks: Iterable[Chunk], uuids: Mapping[str, str]) -> Iterator[FileLine]:
+    """A line for each run of chunks of one file."""
+    for (dataset, lfn), each in groupby(chunks, key=lambda chunk: (chunk.dataset, chunk.lfn)):
+        listed = list(each)
+        edges = [[chunk.start, chunk.stop] for chunk in listed]
+        yield {"lfn": lfn, "dataset": dataset, "uuid": uuids.get(lfn, ""), "first": listed[0].id, "edges": edges}
+
+
 def read(folder: Path) -> Iterator[dict[str, Any]]:
     """The lines of a run's journal; a last one that was not written to its end is left out.
 
     Raises:
-        OutputError: if there is no journal.
+        OutputError: if there is no journal, or a line of it is none.
     """
     try:
         with (folder / JOURNAL).open(encoding="utf-8") as file:
-            for line in file:
+            for number, line in enumerate(file, 1):
                 if line.endswith("\n"):
-                    yield json.loads(line)
+                    try:
+                        yield json.loads(line)
+                    except ValueError:
+                        raise OutputError(f"Line {number} of {folder / JOURNAL} is damaged.") from None
     except FileNotFoundError:
         raise OutputError(f"{folder} holds no journal of a run: {JOURNAL} is not there.") from None
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from cafetal.errors import EventsLost, SiteError
 from cafetal.planning.ledger import Ledger
 from cafetal.runs import messages
+from cafetal.runs.kept import Home
 from cafetal.runs.record import RunRecord
 from cafetal.worker import coding, lifting, partials
 from cafetal.worker.chunksets import ChunkSet
@@ -15,13 +16,13 @@ from cafetal.worker.failures import describe
 
 
 def merge(
-    home: Mapping[str, tuple[partials.Reference, bytes]],
+    home: Iterable[Home],
     trusted: Collection[str],
     ledger: Ledger,
     record: RunRecord,
     given_up: ChunkSet,
 ) -> Any:
-    """Merge one partial a site, and enter their chunks; ``None`` if there is nothing to merge.
+    """Merge what has come home, and enter its chunks; ``None`` if there is nothing to merge.
 
     Only what ``trusted`` sites have sent may hold pickles.
 
@@ -31,11 +32,11 @@ def merge(
         ProcessorError: if the partials do not add up with one another.
     """
     total: Any = None
-    for site, (reference, content) in home.items():
-        chunks = ChunkSet.parse(reference["chunks"])
+    for each in home:
+        site, chunks = each.site, ChunkSet.parse(each.reference["chunks"])
         ledger.count(chunks)
         try:
-            node = coding.decode(partials.body(content), trusted=site in trusted)
+            node = coding.decode(partials.body(each.content), trusted=site in trusted)
         except coding.Garbled as error:
             raise SiteError(f"What the site {site} has sent cannot be used: {error}", site=site) from error
         try:

@@ -16,8 +16,9 @@ import coffea.util
 
 from cafetal.errors import OutputError
 from cafetal.runs import histograms
+from cafetal.runs.proof import sealed
 from cafetal.runs.record import RunRecord
-from cafetal.worker.partials import private_folder
+from cafetal.worker.partials import private_folder, write_bytes
 
 OUTPUT, ROOT, UHI, MANIFEST, PLOTS = "output.coffea", "histograms.root", "histograms.json", "manifest.json", "plots"
 
@@ -58,10 +59,12 @@ def save(folder: Path, output: Any, record: RunRecord, provenance: Provenance) -
             "options": dict(provenance.options),
             "not_in_root": left_out,
             "not_in_uhi": left_out_of_uhi,
-            "output_sha256": hashlib.sha256((folder / OUTPUT).read_bytes()).hexdigest(),
+            "sha256": {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in (OUTPUT, ROOT, UHI)},
             "versions": versions(),
         }
-        (folder / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False, default=str) + "\n")
+        plain = json.loads(json.dumps(manifest, default=str))  # as it will be read again
+        content = json.dumps(sealed(plain), indent=2, ensure_ascii=False) + "\n"
+        write_bytes(folder / MANIFEST, content.encode(), durable=True)
     except OSError as error:
         raise OutputError(f"The results cannot be written to {folder}: {error}.") from error
     return folder
@@ -86,9 +89,14 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a run.
 
     Raises:
-        OutputError: if there is none in this folder.
+        OutputError: if there is none in this folder, or it cannot be read.
     """
-    content: dict[str, Any] = _read(folder, MANIFEST, lambda path: json.loads(path.read_text()))
+    try:
+        content = _read(folder, MANIFEST, lambda path: json.loads(path.read_text()))
+    except ValueError as error:
+        raise OutputError(f"{folder / MANIFEST} is damaged: {error}.") from None
+    if not isinstance(content, dict):
+        raise OutputError(f"{folder / MANIFEST} is damaged: it holds no mapping.")
     return content
 
 

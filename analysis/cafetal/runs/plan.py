@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
 from coffea.processor.executor import WorkItem
@@ -25,11 +25,18 @@ class Plan:
     replicas: Mapping[str, Mapping[str, str]]
     """``{lfn: {site: PFN}}``, also of sites that may not be used."""
     table: SiteTable
+    cuts: list[tuple[int, tuple[Chunk, ...]]] = field(default_factory=list)
+    """Chunks that were cut, and their parts, in the order in which that was done."""
 
     @property
     def events(self) -> int:
         """Entries in all chunks."""
         return sum(chunk.events for chunk in self.chunks)
+
+    @property
+    def uuids(self) -> dict[str, str]:
+        """``{lfn: UUID}`` of the files, as hexadecimal digits."""
+        return {str(item.filename): bytes(item.fileuuid).hex() for item in self.items.values()}
 
     @property
     def sites(self) -> list[str]:
@@ -49,8 +56,9 @@ class Plan:
             raise NoReplica(f"{source} has no `door` through which others could read {lfn}.", lfn=lfn)
         return pfn
 
-    def cut(self, chunk: int, parts: Iterable[Chunk]) -> None:
+    def cut(self, chunk: int, parts: tuple[Chunk, ...]) -> None:
         """Work items for the parts of a chunk."""
+        self.cuts.append((chunk, parts))
         for part in parts:
             self.items[part.id] = replace(self.items[chunk], entrystart=part.start, entrystop=part.stop)
 

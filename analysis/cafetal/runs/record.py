@@ -20,6 +20,10 @@ class RunRecord:
     """Processed; in the output only once merged."""
     events_counted: int = 0
     """In the output, as the chunks in it say."""
+    events_salvaged: int = 0
+    """In partials that earlier lives of the run have left."""
+    lives: int = 1
+    """Of the run: one more each time that it is resumed."""
     chunks_planned: int = 0
     chunks_counted: int = 0
     began: float = field(default_factory=time.time)
@@ -51,6 +55,8 @@ class RunRecord:
     """What came to the user's machine: ``references`` (as JSON) and ``partials`` (as they travelled)."""
     partials_in: Counter[str] = field(default_factory=Counter)
     """Partials that came to the user's machine, by site."""
+    ledger: dict[str, Any] = field(default_factory=dict)
+    """The account of what was planned and what carries it (see `runs.proof`)."""
     interrupted: bool = False
     seconds_left: float | None = None
     """Until all should be processed; ``None`` while that is not known."""
@@ -83,6 +89,8 @@ class RunRecord:
             "complete": self.complete,
             "interrupted": self.interrupted,
             "events": {"planned": total, "counted": self.events_counted},
+            "lives": self.lives,
+            "events_salvaged": self.events_salvaged,
             "fraction": self.events_counted / total if total else float(self.complete),
             "chunks": {"planned": self.chunks_planned, "counted": self.chunks_counted},
             "sites": {
@@ -113,6 +121,7 @@ class RunRecord:
             "not_counted": [_brief(failure) for failure in self.given_up],
             "skipped": [_brief(failure) for failure in self.skipped],
             "remarks": self.remarks,
+            "ledger": self.ledger,
             "began": datetime.fromtimestamp(self.began, UTC).isoformat(timespec="seconds"),
             "seconds": round(self.seconds, 3),
         }

@@ -8,6 +8,7 @@ from cafetal.planning.balanced import BalancedDispatch, Limits
 from cafetal.planning.routing import Balanced, LocalOnly, RoutingPolicy
 from cafetal.planning.scheduler import Dispatcher, Scheduler, SiteState
 from cafetal.runs.experience import Experience
+from cafetal.runs.past import Past
 from cafetal.runs.plan import Plan
 
 _RATE, _SERVICE_RATE = 1000.0, 100.0
@@ -35,11 +36,14 @@ def make_dispatcher(plan: Plan, policy: RoutingPolicy, bundle_events: int | None
     return BalancedDispatch(limits)
 
 
-def make_scheduler(plan: Plan, dispatcher: Dispatcher, experience: Experience, code: str) -> Scheduler:
+def make_scheduler(
+    plan: Plan, dispatcher: Dispatcher, experience: Experience, code: str, past: Past | None = None
+) -> Scheduler:
     """With the sites of a plan, and what earlier runs of the same code have taught."""
     sites = [
         SiteState(name, entry.workers, weight=entry.weight, wait=experience.waits.get(name, _WAIT))
         for name, entry in plan.table.sites.items()
         if name in plan.sites
     ]
-    return Scheduler(sites, dispatcher, experience.for_code(code))
+    numbers = {} if past is None else {"first_task": past.tasks, "first_part": past.next_chunk}
+    return Scheduler(sites, dispatcher, experience.for_code(code), **numbers)

@@ -72,10 +72,10 @@ def print_sites(statuses: Sequence[SiteStatus], console: Console) -> None:
 
 def print_endpoints(statuses: Sequence[EndpointStatus], console: Console) -> None:
     """What the endpoints of sites tell of themselves."""
-    table = Table(title="Endpoints")
-    names = ("site", "kind", "alive", "workers", "idle", "queued", "ours", "used", "blocks", "report age", "time left")
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    names = ("site", "kind", "alive", "workers", "idle", "queued", "ours", "used", "blocks", "age", "time left")
     for name in names:
-        table.add_column(name, overflow="fold")
+        table.add_column(name, overflow="fold", no_wrap=name == "site")
     for s in statuses:
         alive = {True: "[green]yes[/]", False: "[red]no[/]", None: "?"}[s.alive]
         table.add_row(

@@ -6,6 +6,7 @@ not. `decode` never unpickles anything unless it is told to.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import pickle
@@ -25,7 +26,7 @@ from coffea.processor.accumulator import (
     value_accumulator,
 )
 
-from .lifting import FAMILIES, SEQUENCES, Branch, HistSum, Pieces, Sum, family_of, plain_structure
+from .lifting import FAMILIES, SEQUENCES, Branch, HistSum, Pieces, Sum, family_of, lift, plain_structure
 
 _COLLECTIONS: dict[str, Callable[[Any], Any]] = {
     "tuple": tuple,
@@ -77,9 +78,19 @@ def decode(content: bytes, *, trusted: bool) -> Any:
         raise Garbled(f"A partial cannot be read ({type(error).__name__}: {error}).") from error
 
 
+def fingerprint(value: Any) -> str:
+    """SHA-256 of an output: the same for the same content. Of what has no plain form only the class counts."""
+    writer = _Writer(trusted=False, name_others=True)
+    tree = json.dumps(writer.plain(lift(value, ()), ()), separators=(",", ":"), sort_keys=True)
+    digest = hashlib.sha256(tree.encode())
+    for buffer in writer.buffers:
+        digest.update(buffer)
+    return digest.hexdigest()
+
+
 class _Writer:
-    def __init__(self, trusted: bool) -> None:
-        self.trusted = trusted
+    def __init__(self, trusted: bool, *, name_others: bool = False) -> None:
+        self.trusted, self.name_others = trusted, name_others
         self.buffers: list[bytes] = []
         self._size = 0
 
@@ -93,6 +104,8 @@ class _Writer:
             told = form(value, path)
             if told is not None:
                 return told
+        if self.name_others:
+            return {"$other": f"{kind.__module__}.{kind.__qualname__}"}
         if self.trusted:
             return {"$pickle": self._keep(cloudpickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL))}
         kind = type(value.mapping) if isinstance(value, _Other) else kind
@@ -161,13 +174,20 @@ class _Writer:
         if kind is bytes:
             return {"$bytes": self._keep(value)}
         if kind.__name__ in _COLLECTIONS and kind is _COLLECTIONS[kind.__name__]:
-            return {"$" + kind.__name__: [self.plain(item, path) for item in value]}
+            items = value if kind is tuple else sorted(value, key=_order)  # a set has another order in every process
+            return {"$" + kind.__name__: [self.plain(item, path) for item in items]}
         if kind in (dict, Counter):
-            items = [[self.plain(key, path), self.plain(item, (*path, key))] for key, item in value.items()]
-            return {"$" + kind.__name__: items}
+            pairs = sorted(value.items(), key=_order) if kind is Counter else value.items()
+            return {
+                "$" + kind.__name__: [[self.plain(key, path), self.plain(each, (*path, key))] for key, each in pairs]
+            }
         if kind is value_accumulator and _FACTORIES.get(getattr(value.default_factory, "__name__", "")):
             return {"$value_accumulator": [value.default_factory.__name__, self.plain(value.value, path)]}
         return None
+
+
+def _order(item: Any) -> tuple[str, str]:
+    return type(item).__name__, repr(item)
 
 
 class _Other:

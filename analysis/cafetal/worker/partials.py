@@ -42,13 +42,19 @@ def private_folder(path: Path) -> Path:
     return path
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file that is either whole or not there, also if the process dies meanwhile."""
+def write_bytes(path: Path, content: bytes, *, durable: bool = False) -> None:
+    """Write a file that is either whole or not there, also if the process dies meanwhile.
+
+    ``durable``: also if the machine does, once this has returned. It costs a wait for the disk.
+    """
     private_folder(path.parent)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

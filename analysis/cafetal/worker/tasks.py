@@ -293,6 +293,12 @@ def fetch(
     return part if compression is None else lz4.frame.compress(part, compression_level=compression)
 
 
+def survey(root: Path, *, run: str) -> list[partials.Reference]:
+    """References to all whole partials of a run: those that were told of, and those of which nobody has heard."""
+    found = (partials.find(root / "runs" / run, path.name) for path in sorted((root / "runs" / run).glob("[!.]*")))
+    return [reference for reference in found if reference is not None]
+
+
 def clean(root: Path, *, run: str, keep_days: float) -> None:
     """Remove what a run left on the scratch, and what nobody has touched for so many days: code, dead runs."""
     shutil.rmtree(root / "runs" / run, ignore_errors=True)
@@ -313,5 +319,6 @@ _TASKS: dict[str, Callable[..., Any]] = {
     "map": map_bundle,
     "reduce": reduce,
     "fetch": fetch,
+    "survey": survey,
     "clean": clean,
 }

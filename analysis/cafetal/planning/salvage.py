@@ -1,0 +1,33 @@
+"""Which of the partials that a broken-off run has left are good for going on: each chunk once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from cafetal.worker.chunksets import ChunkSet
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A whole partial."""
+
+    site: str
+    """Where it lies; empty: on the user's machine."""
+    name: str
+    chunks: ChunkSet
+
+
+def select(found: Iterable[Found], planned: ChunkSet) -> list[Found]:
+    """Partials with planned chunks only, no two of which share one.
+
+    Those on the user's machine come first, as nothing can happen to them; then the largest. A reduce that was broken
+    off leaves its inputs beside its output, and a task that was duplicated leaves two partials of the same chunks.
+    """
+    chosen: list[Found] = []
+    left = planned
+    for each in sorted(found, key=lambda one: (bool(one.site), -len(one.chunks), one.site, one.name)):
+        if each.chunks and not each.chunks.minus(left):
+            left = left.minus(each.chunks)
+            chosen.append(each)
+    return chosen

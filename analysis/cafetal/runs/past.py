@@ -1,0 +1,121 @@
+"""What the journal tells of a run that was broken off, and whether it can be gone on with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from cafetal.errors import OutputError
+from cafetal.planning.bundles import Chunk
+from cafetal.runs.journal import FileLine, file_lines, read
+from cafetal.runs.plan import Plan
+
+
+@dataclass(slots=True)
+class Past:
+    """The lives of a run so far."""
+
+    run: str
+    """Its name at the sites."""
+    lives: int
+    code: str
+    """SHA-256 of what it processes with."""
+    about: Mapping[str, Any]
+    """How it was asked for."""
+    files: list[FileLine] = field(default_factory=list)
+    splits: list[tuple[int, list[tuple[int, int, int]]]] = field(default_factory=list)
+    """``(chunk, [(id, start, stop) of its parts])``"""
+    sites: set[str] = field(default_factory=set)
+    """That were given work."""
+    ended: str | None = None
+    """How the last life ended, as the journal says; ``None`` if it was cut off."""
+    tasks: int = 0
+    """Numbers of tasks that were given away."""
+    seconds: float = 0.0
+    """Of the run's clock."""
+    sent: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Tasks that a service has taken and that have not come back, by the service's id for them."""
+
+    @property
+    def next_chunk(self) -> int:
+        """The first number that no chunk bears, as far as chunks were cut."""
+        return max((part + 1 for _, parts in self.splits for part, *_ in parts), default=0)
+
+
+def read_past(folder: Path) -> Past:
+    """What is known of the run in a folder.
+
+    Raises:
+        OutputError: if there is none, or its journal does not begin as it should.
+    """
+    past: Past | None = None
+    for line in read(folder):
+        kind = line["is"]
+        if kind == "run":
+            if past is None:
+                past = Past(line["run"], 0, line["code"], line["about"])
+            past.lives, past.ended = line["life"], None
+            past.sent = {key: each for key, each in past.sent.items() if each["life"] == past.lives - 1}
+            continue
+        if past is None:
+            break
+        past.seconds = max(past.seconds, line.get("at", 0.0))
+        if kind == "file" and past.lives == 1:
+            told = FileLine(
+                lfn=line["lfn"], dataset=line["dataset"], uuid=line["uuid"], first=line["first"], edges=line["edges"]
+            )
+            past.files.append(told)
+        elif kind == "Split":
+            past.splits.append((line["chunk"], [(part[0], part[1], part[2]) for part in line["parts"]]))
+        elif kind == "Assign":
+            past.sites.add(line["site"])
+            past.tasks = max(past.tasks, line["task"] + 1)
+        elif kind == "end":
+            past.ended = line["how"]
+        elif kind == "Accepted":
+            past.sent[line["id"]] = {**line, "life": past.lives}
+        elif kind == "TaskEnded":
+            past.sent = {key: each for key, each in past.sent.items() if each["task"] != line["task"]}
+    if past is None:
+        raise OutputError(f"The journal in {folder} does not say what was to be done; start the run anew.")
+    return past
+
+
+def differences(past: Past, code: str, plan: Plan) -> list[str]:
+    """What is other now than when the run began, one sentence each; only without any it can be gone on with."""
+    told = []
+    if code != past.code:
+        told.append("the processor, its arguments, the schema, or a module that goes with them has changed")
+    before = {(line["dataset"], line["lfn"]): line for line in past.files}
+    now = {(line["dataset"], line["lfn"]): line for line in file_lines(plan.chunks, plan.uuids)}
+    told += [f"{lfn} of {dataset} is new" for dataset, lfn in sorted(now.keys() - before.keys())]
+    told += [f"{lfn} of {dataset} is not there any more" for dataset, lfn in sorted(before.keys() - now.keys())]
+    for key in sorted(now.keys() & before.keys()):
+        one, two = before[key], now[key]
+        if one["uuid"] != two["uuid"]:
+            told.append(f"{key[1]} has the UUID {two['uuid']}, and had {one['uuid']}")
+        elif one["edges"] != two["edges"]:
+            told.append(f"{key[1]} is cut into {len(two['edges'])} chunks, and was into {len(one['edges'])}")
+        elif one["first"] != two["first"]:
+            told.append(f"{key[1]} comes in another place among the files")
+    return told
+
+
+def cuts(past: Past, plan: Plan) -> Iterator[tuple[int, tuple[Chunk, ...]]]:
+    """The chunks that were cut, each with its parts, in the order in which that was done."""
+    chunks = {chunk.id: chunk for chunk in plan.chunks}
+    for number, told in past.splits:
+        whole = chunks.pop(number)
+        origin = whole.id if whole.origin is None else whole.origin
+        parts = tuple(replace(whole, id=part, start=start, stop=stop, origin=origin) for part, start, stop in told)
+        chunks |= {part.id: part for part in parts}
+        yield number, parts
+
+
+def listed(sentences: Iterable[str], most: int = 8) -> str:
+    """The first of some sentences, one a line."""
+    each = list(sentences)
+    more = [f"  ... and {len(each) - most} more"] if len(each) > most else []
+    return "\n".join([f"  {sentence}" for sentence in each[:most]] + more)
