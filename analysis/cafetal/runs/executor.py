@@ -148,7 +148,7 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
             return accumulator, 0
         try:
             if isinstance(items[0], FileMeta):
-                with self.session.use(self._make_federation, linger=_LINGER) as federation:
+                with locked(self.folder), self.session.use(self._make_federation, linger=_LINGER) as federation:
                     return self._inspect(federation, items, function, accumulator)
             if isinstance(items[0], WorkItem):
                 with locked(self.folder), self.session.use(self._make_federation) as federation:

@@ -1,0 +1,184 @@
+"""Runs that are broken off, in every way, and gone on with: nothing twice, nothing lost, the same bits."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+
+import coffea.util
+import pytest
+
+from tests.conftest import wait_until
+from tests.integration.test_command_line import assert_all_gone, cafetal, tagged
+
+pytestmark = [pytest.mark.sites, pytest.mark.timeout(900)]
+
+PROCESSOR = """
+import time
+import awkward as ak
+import hist
+from coffea import processor
+from cuts import minimum
+
+class Slow(processor.ProcessorABC):
+    def __init__(self, seconds=0.0):
+        self.seconds = seconds
+    def process(self, events):
+        time.sleep(self.seconds)
+        pt = ak.flatten(events.Muon.pt).to_numpy()
+        h = hist.Hist(hist.axis.Regular(40, 0, 100, name="pt"), storage=hist.storage.Weight())
+        return {"n": len(events), "h": h.fill(pt[pt > minimum], weight=0.1 * (pt[pt > minimum] % 3))}
+    def postprocess(self, accumulator):
+        return accumulator
+"""
+ARGUMENTS = ("processors/weighted.py", "datasets/dimuon.json", "--chunksize", "1500", "--fan-in", "3")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("resuming") / "analysis"
+    cafetal("init", str(folder), cwd=folder.parent, check=0)
+    (folder / "processors" / "weighted.py").write_text(PROCESSOR)
+    (folder / "processors" / "cuts.py").write_text("minimum = 5\n")
+    with (folder / "config" / "sites.yaml").open("a") as table:
+        table.write("\nrouting: {bundle_seconds: 2}\n")  # so that partials come one by one
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(project):
+    cafetal("run", *ARGUMENTS, "-o", "results/undisturbed", cwd=project, check=0)
+    return coffea.util.load(str(project / "results" / "undisturbed" / "output.coffea"))
+
+
+@pytest.fixture
+def start(project):
+    """Begins a command; what is left of it at the end of a test is killed."""
+    begun, tags = [], []
+
+    def begin(*arguments, tag):
+        tags.append(tag)
+        command = [sys.executable, "-m", "cafetal.cli", *arguments]
+        begun.append(subprocess.Popen(command, cwd=project, env=tagged(tag), stderr=subprocess.PIPE, text=True))
+        return begun[-1]
+
+    yield begin
+    for process in begun:
+        process.kill()
+        process.communicate()
+    for tag in tags:
+        assert_all_gone(tag, 150)  # workers of a run that was killed notice that in their own time
+
+
+def committed(folder):
+    """Lines of the journal that say that a partial counts, of all lives."""
+    path = folder / "journal.jsonl"
+    return [line for line in path.read_text().splitlines() if '"is":"Commit"' in line] if path.exists() else []
+
+
+def break_off(project, folder, process, more, number=signal.SIGKILL):
+    """End a run once so many more partials count."""
+    before = len(committed(project / folder))
+    wait_until(lambda: process.poll() is not None or len(committed(project / folder)) >= before + more)
+    assert process.poll() is None, process.stderr.read()
+    process.send_signal(number)
+    process.communicate(timeout=120)
+
+
+def assert_the_same(project, folder, undisturbed):
+    out = coffea.util.load(str(project / folder / "output.coffea"))
+    assert out["n"] == undisturbed["n"] == 120_000
+    assert out["h"] == undisturbed["h"]  # every bit
+    manifest = json.loads((project / folder / "manifest.json").read_text())
+    assert manifest["complete"]
+    assert manifest["events"] == {"planned": 120_000, "counted": 120_000}
+    told = cafetal("verify", folder, cwd=project, check=0).stdout
+    assert "Proved: 120,000 of 120,000 planned events" in told
+    assert not list(project.glob("sites/*/scratch/runs/*"))
+    return manifest
+
+
+def test_killed_again_and_again(project, undisturbed, start):
+    """`kill -9` at a random moment, twice; what had counted is not processed again."""
+    folder, chance = "results/killed", random.Random(os.getpid())
+    process = start("run", *ARGUMENTS, "--arg", "seconds=0.4", "-o", folder, tag="first")
+    # While it runs nobody else may use its folder.
+    wait_until((project / folder / "journal.jsonl").exists)
+    refused = cafetal("run", *ARGUMENTS, "-o", folder, "--overwrite", cwd=project, check=1)
+    assert f"the process {process.pid}, uses" in refused.stderr
+    break_off(project, folder, process, chance.randint(1, 4))
+    again = cafetal("run", *ARGUMENTS, "-o", folder, cwd=project, check=1)
+    assert f"`cafetal resume {folder}` goes on with it" in " ".join(again.stderr.split())
+    break_off(project, folder, start("resume", folder, tag="second"), chance.randint(1, 3))
+    before = sum(line.count('"is":"Commit"') for line in committed(project / folder))
+    cafetal("resume", folder, cwd=project, check=0)
+    manifest = assert_the_same(project, folder, undisturbed)
+    assert manifest["lives"] == 3
+    lines = [json.loads(line) for line in (project / folder / "journal.jsonl").read_text().splitlines()]
+    counted = [set(range_of(line["chunks"])) for line in lines if line["is"] == "Commit"]
+    assert before < len(counted)
+    twice = sum(map(len, counted)) - len(set().union(*counted))
+    assert twice == 0  # whatever had counted in one life counted in the next one too
+    assert 0 < manifest["events_salvaged"] < 120_000
+    told = cafetal("why", "0", folder, cwd=project, check=0).stdout
+    assert "done, and counted" in told
+
+
+def range_of(text):
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        yield from range(int(first), int(last or first) + 1)
+
+
+def test_ctrl_c_and_on(project, undisturbed, start):
+    folder = "results/interrupted"
+    process = start("run", *ARGUMENTS, "--arg", "seconds=0.4", "-o", folder, tag="ctrl-c")
+    break_off(project, folder, process, 2, signal.SIGINT)
+    assert process.returncode == 130
+    manifest = json.loads((project / folder / "manifest.json").read_text())
+    counted = manifest["events"]["counted"]
+    assert 0 < counted < 120_000
+    told = cafetal("verify", folder, cwd=project, check=0).stdout
+    assert f"Proved: {counted:,} of 120,000 planned events" in told
+    cafetal("resume", folder, cwd=project, check=0)
+    assert assert_the_same(project, folder, undisturbed)["events_salvaged"] == counted
+
+
+def test_what_was_damaged_is_made_again(project, undisturbed, start):
+    """A partial that is cut off, one that is gone, one that is another, and the last line of the journal."""
+    folder = "results/damaged"
+    break_off(project, folder, start("run", *ARGUMENTS, "--arg", "seconds=0.4", "-o", folder, tag="damaged"), 5)
+    one, two, *_ = sorted(project.glob("sites/*/scratch/runs/*/*.*"))
+    one.write_bytes(one.read_bytes()[:-3])
+    two.unlink()
+    (two.parent / "strange.1.map-99").write_bytes(b"0-3 0123456789abcdef\nnothing")
+    with (project / folder / "journal.jsonl").open("a") as journal:
+        journal.write('{"is":"Commit","task"')
+    cafetal("resume", folder, cwd=project, check=0)
+    assert_the_same(project, folder, undisturbed)
+
+
+def test_a_changed_analysis_is_refused(project, undisturbed, start):
+    folder = "results/changed"
+    process = start("run", *ARGUMENTS, "--arg", "seconds=0.4", "-o", folder, tag="changed")
+    break_off(project, folder, process, 1)
+    fileset = project / "datasets" / "dimuon.json"
+    content = json.loads(fileset.read_text())
+    lfn = next(iter(content["dimuon"]["files"]))
+    del content["dimuon"]["files"][lfn]
+    for path, other, sentence in (
+        (project / "processors" / "cuts.py", "minimum = 6\n", "a module that goes with them has changed"),
+        (fileset, json.dumps(content), f"{lfn} of dimuon is not there any more"),
+    ):
+        shutil.copyfile(path, project / "before")
+        path.write_text(other)
+        refused = cafetal("resume", folder, cwd=project, check=1)
+        assert sentence in " ".join(refused.stderr.split())
+        shutil.copyfile(project / "before", path)
+    cafetal("resume", folder, cwd=project, check=0)
+    assert_the_same(project, folder, undisturbed)
+    nothing = cafetal("resume", "results/none", cwd=project, check=1)
+    assert "holds no journal of a run" in nothing.stderr
