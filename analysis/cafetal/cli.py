@@ -58,9 +58,10 @@ def _analysis_options(command: Any) -> Any:
 @_analysis_options
 @click.option("-o", "--output", "folder", required=True, type=click.Path(path_type=Path), help="Where results go.")
 @click.option("--fan-in", default=16, show_default=True, type=click.IntRange(min=2), help="Partials a reduce merges.")
+@click.option("--accept", default=1.0, type=click.FloatRange(0, 1), help="Share of the events that is enough.")
 @click.option("--overwrite", is_flag=True, help="Replace the results that are there.")
 @click.option("--quiet", is_flag=True, help="No progress.")
-def run(folder: Path, fan_in: int, overwrite: bool, quiet: bool, **given: Any) -> None:
+def run(folder: Path, fan_in: int, accept: float, overwrite: bool, quiet: bool, **given: Any) -> None:
     """Process FILESET with PROCESSOR (FILE.py:CLASS) where its files are, and merge the output here."""
     from cafetal.runs import output
     from cafetal.runs.journal import JOURNAL
@@ -74,8 +75,8 @@ def run(folder: Path, fan_in: int, overwrite: bool, quiet: bool, **given: Any) -
             f"{folder} holds a run that was broken off: `cafetal resume {folder}` goes on with it, and `--overwrite` "
             "starts anew."
         )
-    about = {"cwd": str(Path.cwd()), "fan_in": fan_in, **given}
-    _carry_out(folder, given, status=not quiet, fan_in=fan_in, about=about)
+    about = {"cwd": str(Path.cwd()), "fan_in": fan_in, "accept": accept, **given}
+    _carry_out(folder, given, status=not quiet, fan_in=fan_in, accept=accept, about=about)
 
 
 @cli.command()
@@ -92,14 +93,14 @@ def resume(folder: Path, quiet: bool) -> None:
         )
     folder = folder.absolute()
     os.chdir(asked.pop("cwd"))  # paths were given relative to this
-    fan_in = asked.pop("fan_in")
-    _carry_out(folder, asked, status=not quiet, fan_in=fan_in, resume=True)
+    fan_in, accept = asked.pop("fan_in"), asked.pop("accept")
+    _carry_out(folder, asked, status=not quiet, fan_in=fan_in, accept=accept, resume=True)
 
 
 def _carry_out(folder: Path, given: dict[str, Any], **options: Any) -> None:
     """Run, save what came of it, and raise what went wrong."""
     error: BaseException | None = None
-    executor, runner, instance, fileset = _prepare(**given, folder=folder, **options)
+    executor, runner, instance, fileset = _prepare(given, folder=folder, **options)
     try:
         out = runner(fileset.for_runner(given["treename"]), instance)
     except CafetalError as caught:
@@ -111,9 +112,7 @@ def _carry_out(folder: Path, given: dict[str, Any], **options: Any) -> None:
         raise error
 
 
-def _prepare(
-    *, status: bool, folder: Path | None = None, fan_in: int = 16, resume: bool = False, about: Any = None, **given: Any
-) -> tuple[Any, Any, Any, Any]:
+def _prepare(given: dict[str, Any], **options: Any) -> tuple[Any, Any, Any, Any]:
     """Everything that can be wrong with what was given is found here, before a site is started."""
     from coffea.processor import Runner
 
@@ -124,16 +123,7 @@ def _prepare(
 
     instance = load_processor(given["processor"], _parse_arguments(given["arguments"]))
     fileset = load(given["fileset"])
-    executor = MultiSiteExecutor(
-        given["sites_path"],
-        fileset=fileset,
-        policy=given["policy"],
-        status=status,
-        folder=folder,
-        fan_in=fan_in,
-        resume=resume,
-        about=about,
-    )
+    executor = MultiSiteExecutor(given["sites_path"], fileset=fileset, policy=given["policy"], **options)
     catalog = FilesetCatalog(executor.sites, fileset)
     for file in fileset.files():
         catalog.replicas(file.lfn)
@@ -194,7 +184,7 @@ def plan(ask: bool, **given: Any) -> None:
     from cafetal.runs.forecast import forecast
     from cafetal.views.tables import print_plan
 
-    executor, runner, _, fileset = _prepare(status=False, **given)
+    executor, runner, _, fileset = _prepare(given, status=False)
     if ask:
         with executor:
             runner.preprocess(fileset.for_runner(given["treename"]))

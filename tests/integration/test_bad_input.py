@@ -192,7 +192,7 @@ def test_processor_that_raises(make_executor, toys):
     assert f"entries {start} to {stop}: KeyError: 'no_such_key'" in message
     assert "in faulty" in message  # the user's own line
     assert any(isinstance(link, KeyError) for link in chain(caught.value))
-    assert executor.record.retries == 0
+    assert executor.record.retries <= 3  # it may have been the site; the same again anywhere tells that it was not
 
 
 def chain(error):

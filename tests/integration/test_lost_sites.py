@@ -51,9 +51,21 @@ def test_a_site_that_does_not_start(tmp_path):
 def test_a_site_that_does_not_start_and_holds_the_only_replicas(tmp_path):
     table = make_table(tmp_path, cern={"worker_init": "exit 1"})
     single = make_files(Recipe("single", files=2, events=200), table, copies=1)
-    with pytest.raises((SiteError, UnreadableFile), match="at cern") as caught:
-        run(MultiSiteExecutor(table, fileset=single, status=False), single, count)
-    assert "desy" not in str(caught.value)
+    executor = MultiSiteExecutor(table, fileset=single, status=False)
+    with (
+        pytest.warns(UserWarning, match="single_0001") as told,
+        pytest.raises((SiteError, UnreadableFile), match=r"single_0001\.root, entries 0 to 200, at cern") as caught,
+    ):
+        run(executor, single, count)
+    assert "No replica can be opened of /store/cafetal/single/single_0001.root" in str(told[0].message)
+    assert "at desy" not in str(caught.value)
+    assert caught.value.partial_output == {"n": 200}  # what desy holds
+    enough = MultiSiteExecutor(table, fileset=single, status=False, accept=0.5)
+    with pytest.warns(UserWarning, match="single_0001") as told:
+        assert run(enough, single, count) == {"n": 200}
+    assert "Missing, as you accept: /store/cafetal/single/single_0001.root" in str(told[-1].message)
+    assert not enough.record.complete
+    assert enough.record.accepted
 
 
 def pool_of(site, logs):
@@ -83,7 +95,7 @@ def test_a_site_that_is_killed(tmp_path):
     executor = MultiSiteExecutor(table, fileset=both, status=False, bundle_events=200, logs=tmp_path / "logs")
 
     def kill():
-        wait_for(tmp_path / "cern" / "scratch", "runs/*/cern.map-*")
+        wait_for(tmp_path / "cern" / "scratch", "runs/*/cern.*.map-*")
         pool = pool_of("cern", tmp_path / "logs")
         for process in [pool, *pool.children(recursive=True)]:
             os.kill(process.pid, signal.SIGKILL)
@@ -104,7 +116,7 @@ def test_a_partial_that_is_damaged(tmp_path):
     executor = MultiSiteExecutor(table, fileset=both, status=False, bundle_events=200, policy="round-robin")
 
     def damage():
-        path = wait_for(tmp_path / "cern" / "scratch", "runs/*/cern.map-*")
+        path = wait_for(tmp_path / "cern" / "scratch", "runs/*/cern.*.map-*")
         path.write_bytes(path.read_bytes()[:-1])
 
     join = in_background(damage)
@@ -114,7 +126,7 @@ def test_a_partial_that_is_damaged(tmp_path):
     assert executor.record.complete
     kinds = [(failure["kind"], failure["site"]) for failure in executor.record.failures]
     assert kinds == [("partial", "cern")]
-    assert "cern.map-" in executor.record.failures[0]["messages"][0]
+    assert "cern.1.map-" in executor.record.failures[0]["messages"][0]
     assert executor.record.retries >= 1  # for its two chunks
     assert executor.record.events_done == 4_000
 
@@ -165,5 +177,9 @@ def test_a_scratch_that_cannot_be_written(tmp_path):
     with MultiSiteExecutor(table, fileset=both, status=False) as executor:
         assert run(executor, both, count) == {"n": 200}
         other = MultiSiteExecutor(table, fileset=single, status=False, session=executor.session)
-        with pytest.raises((SiteError, UnreadableFile), match=r"at cern: .*cannot be written"):
+        with (
+            pytest.warns(UserWarning, match="single_0001") as told,
+            pytest.raises((SiteError, UnreadableFile), match="at cern"),
+        ):
             run(other, single, count)
+        assert "cannot be written" in str(told[0].message)

@@ -95,7 +95,9 @@ def test_fan_in_of_one_would_never_end():
         TreeGrower(1)
 
 
-kinds = st.sampled_from(["data", "stale", "site", "worker", "away", "partial"])
+kinds = st.sampled_from(
+    ["data", "corrupt", "stale", "timeout", "once", "worker", "away", "site", "partial", "processor"]
+)
 
 
 @given(some_sites, st.integers(1, 20), st.lists(st.tuples(kinds, st.integers(0, 2)), max_size=60))
@@ -108,19 +110,25 @@ def test_failures_lead_elsewhere_and_end(sites, count, failures):
         assert [chunk for retry in retries for chunk in retry.bundle.chunks] == list(item.chunks)
         for retry in retries:
             assert set(retry.sites) <= set(sites) - set(retry.bundle.tried)
-            if len(retry.sites) > 1 or kind in ("data", "stale", "site"):
+            if kind in ("data", "corrupt", "stale", "site") or (
+                len(retry.sites) > 1 and kind not in ("once", "timeout")
+            ):
                 assert here not in retry.sites
         retry = retries[pick % len(retries)]
         if not retry.sites:
             break
         item, here, steps = retry.bundle, retry.sites[pick % len(retry.sites)], steps + 1
-    assert steps < len(sites) + TRIES + count.bit_length() + 1
+    assert steps < 2 * len(sites) + TRIES + count.bit_length() + 1
 
 
 def test_the_users_code_is_not_tried_twice():
     item = Bundle(0, (Chunk(0, "d", "/f", 0, 10, SITES),))
     assert [retry.sites for retry in after_failure(item, "processor", "a", SITES)] == [()]
+    assert [retry.sites for retry in after_failure(item, "once", "a", SITES)] == [SITES]  # the site may be to blame
     assert [retry.sites for retry in after_failure(item, "data", "a", ["a", "c"])] == [("c",)]
+    (slow,) = after_failure(item, "timeout", "a", SITES)
+    assert slow.sites == SITES
+    assert [retry.sites for retry in after_failure(slow.bundle, "timeout", "a", SITES)] == [("b", "c")]
     assert [retry.sites for retry in after_failure(item, "worker", "a", ["a"])] == [("a",)]
 
 

@@ -28,7 +28,7 @@ DISPATCHERS = {
     "Parsl": ParslRandom,
 }
 some_sites = st.lists(st.sampled_from(SITES), min_size=1, unique=True).map(lambda names: tuple(sorted(names)))
-failures = st.sampled_from(["data", "worker", "away", "site", "processor"])
+failures = st.sampled_from(["data", "corrupt", "timeout", "once", "worker", "away", "site", "processor"])
 steps = st.one_of(
     st.tuples(st.just("report"), st.sampled_from(SITES), st.integers(0, 6)),
     st.tuples(st.just("lost"), st.sampled_from(SITES), st.just(0)),
@@ -299,6 +299,68 @@ def test_a_site_that_was_given_up_does_not_come_back_by_a_report_alone():
     world.tell(ev.SiteReport(0.0, "a", 1))
     world.tell(ev.SiteLost(1.0, "a", "it burns"))
     assert not world.scheduler.state.sites["a"].ready
+
+
+def fixed(chunks, *sites):
+    """A world with bundles of one chunk, where these sites have a worker."""
+    world = World(BalancedDispatch(Limits(bundle_events=10)), chunks)
+    for site in sites:
+        world.tell(ev.SiteReport(0.0, site, 1))
+    return world
+
+
+def end_at(world, site, failures=(), kind="data"):
+    """The task at a site comes back; whether there was one."""
+    numbers = sorted(world.running)
+    here = [i for i, number in enumerate(numbers) if world.running[number].site == site]
+    if here:
+        world.kind = kind
+        world.end(here[0], 1.0, failures)
+    return bool(here)
+
+
+def test_a_bad_replica_is_remembered():
+    """One chunk could not be read: the others of the file go elsewhere, those of other files do not."""
+    chunks = tuple(Chunk(i, "x", f"/f{i // 8}", i % 8 * 10, i % 8 * 10 + 10, ("a", "b")) for i in range(16))
+    world = fixed(chunks, "a", "b")
+    end_at(world, "a", "all")
+    (lfn,) = world.scheduler.bad
+    assert world.scheduler.bad == {lfn: {"a"}}
+    at_a = []
+    for _ in range(100):
+        if world.scheduler.done:
+            break
+        at_a += [chunk.lfn for task in world.running.values() if task.site == "a" for chunk in task.chunks]
+        end_at(world, "b")
+        end_at(world, "a")
+    assert len(world.committed) == 16
+    assert at_a
+    assert lfn not in at_a
+
+
+def test_a_site_where_all_fails_is_left_alone_for_a_while():
+    """After five in a row it gets nothing for half a minute, then one task at a time until something comes of it."""
+    chunks = tuple(Chunk(i, "x", f"/f{i}", 0, 10, ("a", "b")) for i in range(60))
+    world = fixed(chunks, "a", "b")
+    world.tell(ev.SiteReport(0.0, "a", 4))
+    for _ in range(5):
+        assert end_at(world, "a", "all")
+    assert any(isinstance(each, ev.Hold) and "one after another" in each.reason for each in world.told[-1])
+    while end_at(world, "a", "all"):  # what was under way
+        pass
+    world.tell(ev.Tick(world.now + 20))
+    assert "a" not in {task.site for task in world.running.values()}
+    world.now += 120
+    world.tell(ev.Tick(world.now))
+    assert [task.site for task in world.running.values()].count("a") == 1
+    end_at(world, "a")
+    assert [task.site for task in world.running.values()].count("a") == 4
+    for _ in range(200):
+        if world.scheduler.done:
+            break
+        end_at(world, "a")
+        end_at(world, "b")
+    assert len(world.committed) == 60
 
 
 @pytest.mark.parametrize("name", DISPATCHERS)

@@ -134,7 +134,7 @@ def failing(events):
 def test_failure_of_the_users_code_ends_the_bundle(tmp_path, file):
     result = run_map(tmp_path / "s", failing, items_of(file, (0, 10), (10, 20), (20, 30)))
     (failure,) = result["failures"]
-    assert (failure["kind"], failure["start"], failure["stop"], failure["chunks"]) == ("processor", 10, 20, "1")
+    assert (failure["kind"], failure["start"], failure["stop"], failure["chunks"]) == ("processor", 10, 20, "1-2")
     assert failure["types"][-1] == "builtins.KeyError"
     assert "in failing" in failure["traceback"]
     assert str(file) not in failure["traceback"] + "".join(failure["messages"])  # named by LFN

@@ -93,6 +93,9 @@ class PolicyDispatch:
     def review(self, state: State, *, changed: bool) -> None:
         """What is in a backlog stays there."""
 
+    def avoid(self, state: State, lfn: str, site: str) -> None:
+        """Bundles are made, and may have other files in them: each finds out for itself."""
+
     def take_back(self, state: State, site: str) -> list[Bundle]:
         """The backlog of a site, and what only it could be asked for."""
         items = list(self._backlogs.pop(site, ()))

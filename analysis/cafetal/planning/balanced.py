@@ -94,6 +94,12 @@ class BalancedDispatch:
         self._dirty = True
         self._nothing.clear()
 
+    def avoid(self, state: State, lfn: str, site: str) -> None:
+        """Chunks of the file wait for its other replicas, where these can be had."""
+        self.pool.avoid(lfn, site, [name for name, other in state.sites.items() if other.open])
+        self._dirty = True
+        self._nothing.clear()
+
     def take_back(self, state: State, site: str) -> list[Bundle]:
         """What only this site could take, of those that may be given tasks, and nobody could read over the WAN."""
         left = self._wan_left(state)
@@ -217,7 +223,8 @@ class BalancedDispatch:
         """
         best = math.inf
         for name in group.sites:
-            if name != site and state.sites[name].ready and state.sites[name].open:
+            other = state.sites[name]
+            if name != site and other.ready and other.open and other.paused_until <= state.now:
                 rate = state.rates.rate(name, group.dataset) or _UNKNOWN_RATE
                 best = min(best, max(state.now, self._levels.get(name, 0.0)) + events / rate)
         return best

@@ -43,6 +43,8 @@ class Bundle:
     chunks: tuple[Chunk, ...]
     tried: tuple[str, ...] = ()
     """Sites that could not read these chunks, or could not run them at all."""
+    slow: tuple[str, ...] = ()
+    """Sites whose storage took too long for them, once."""
     losses: int = 0
     """How often the worker that ran them, or their partial, was lost."""
     again: bool = False

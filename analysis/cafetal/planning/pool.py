@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from cafetal.planning.bundles import Bundle, Chunk
@@ -78,6 +78,20 @@ class WorkPool:
             group = self._group(chunk, chunk.sites)
             group.fresh.append(chunk)
             group.events += chunk.events
+
+    def avoid(self, lfn: str, site: str, alive: Collection[str]) -> None:
+        """Have the fresh chunks of a file wait for the other sites that hold it, if any of these is alive."""
+        for group in list(self.at(site)):
+            others = tuple(name for name in group.sites if name != site and name in alive)
+            going = [chunk for chunk in group.fresh if chunk.lfn == lfn]
+            if not others or not going:
+                continue
+            group.fresh = deque(chunk for chunk in group.fresh if chunk.lfn != lfn)
+            group.events -= sum(chunk.events for chunk in going)
+            for chunk in going:
+                other = self._group(chunk, others)
+                other.fresh.append(chunk)
+                other.events += chunk.events
 
     def put_back(self, item: Bundle, sites: tuple[str, ...]) -> None:
         """A bundle that came back, for those sites that may still take it."""

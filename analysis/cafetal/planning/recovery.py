@@ -1,4 +1,7 @@
-"""Where work that has failed may be tried again; nowhere means that it is given up."""
+"""A verdict for each kind of failure: where work that has failed may be tried again; nowhere means that it is given up.
+
+docs/failures.md has these rules as a table.
+"""
 
 from __future__ import annotations
 
@@ -26,11 +29,18 @@ def after_failure(bundle: Bundle, kind: Kind, site: str, alive: Sequence[str]) -
     """Decide on a bundle that has failed at a site, given the sites that are still there.
 
     A site that could not read a file, or not run at all, is not asked again for it. One that has lost a worker,
-    a partial, or was away, is asked again only if no other is left, and not for ever. The user's code is not
-    tried twice. What has cost a worker, for instance its memory, is tried again in two halves, so that what must
-    fail fails alone; a single chunk has several tries.
+    a partial, or was away, is asked again only if no other is left, and not for ever; one whose storage took too long
+    is so once. The user's code is tried a second time anywhere, and not a third. What has cost a worker, for instance
+    its memory, is tried again in two halves, so that what must fail fails alone; a single chunk has several tries.
     """
     bundle = replace(bundle, again=True)
+    if kind == "once":
+        part = replace(bundle, losses=bundle.losses + 1)
+        able = tuple(n for n in bundle.sites if n in alive and n not in bundle.tried)
+        return [Retry(part, able if part.losses < TRIES else ())]
+    if kind == "timeout" and site not in bundle.slow:
+        part = replace(bundle, slow=(*bundle.slow, site))
+        return [Retry(part, tuple(n for n in bundle.sites if n in alive and n not in bundle.tried))]
     if kind == "worker" and len(bundle.chunks) > 1:
         middle = len(bundle.chunks) // 2
         parts = [replace(bundle, chunks=each) for each in (bundle.chunks[:middle], bundle.chunks[middle:])]

@@ -37,6 +37,11 @@ from cafetal.planning.rates import Rates
 from cafetal.planning.recovery import after_failure
 from cafetal.worker.failures import Kind
 
+_FAULTS = 5
+"""So many tasks in a row without anything good, and a site is left alone for a while."""
+_PAUSE = 30.0
+"""Seconds of the first such while; each one that follows is twice as long, up to 16 times."""
+
 
 @dataclass(slots=True)
 class Running:
@@ -85,6 +90,11 @@ class SiteState:
     events: int = 0
     """Of what runs there."""
     held: bool = False
+    faults: int = 0
+    """Tasks in a row of which nothing came, for no fault of the user's code, and that had not failed before."""
+    pauses: int = 0
+    """How often it has been left alone since something came of a task."""
+    paused_until: float = 0.0
 
     @property
     def open(self) -> bool:
@@ -124,6 +134,10 @@ class Dispatcher(Protocol):
 
     def review(self, state: State, *, changed: bool) -> None:
         """Something has happened; ``changed``: a site has come, gone, or has another number of workers."""
+        ...
+
+    def avoid(self, state: State, lfn: str, site: str) -> None:
+        """What waits of a file should rather not go to this site, as its replica is bad."""
         ...
 
     def take_back(self, state: State, site: str) -> list[Bundle]:
@@ -172,6 +186,8 @@ class State:
     def backlog(self, site: str) -> float:
         """Seconds until a worker of the site is free, by what runs there and how long it should take."""
         state = self.sites[site]
+        if state.paused_until > self.now:
+            return state.paused_until - self.now
         if not state.ready:  # the longer it has been late, the longer it will be
             waited = self.now - state.asked
             return max(state.wait - waited, 0.5 * waited)
@@ -217,6 +233,8 @@ class Scheduler:
         self.state = State(sites, rates or Rates())
         self.dispatcher = dispatcher
         self.stopped = False
+        self.bad: dict[str, set[str]] = {}
+        """``{lfn: sites whose replica cannot be read}``"""
         self._tasks = self.state.tasks
         self._asked: set[str] = set()
         self.state.next_chunk = first_part
@@ -305,7 +323,8 @@ class Scheduler:
     def _dispatch(self) -> None:
         for site in self._in_turn():
             given = False
-            while self.dispatcher.room(self.state, site.name) > 0:
+            # One that was left alone is given a single task, until something comes of it.
+            while self.dispatcher.room(self.state, site.name) > 0 and not (site.pauses and site.running):
                 choice = self.dispatcher.next(self.state, site.name)
                 if choice is None:
                     break
@@ -318,7 +337,8 @@ class Scheduler:
 
     def _in_turn(self) -> list[SiteState]:
         """Sites that can be given tasks, those with the most idle workers first: work goes to who waits for it."""
-        able = [site for site in self.state.sites.values() if site.open and site.ready]
+        now = self.state.now
+        able = [site for site in self.state.sites.values() if site.open and site.ready and site.paused_until <= now]
         return sorted(able, key=lambda site: len(site.running) - site.workers)
 
     def _assign(self, site: SiteState, choice: Choice) -> None:
@@ -357,6 +377,7 @@ class Scheduler:
         failed = {i for _, ids in event.failures for i in ids}
         done = [chunk for chunk in task.bundle.chunks if chunk.id not in failed]
         self._learn(task, event, sum(chunk.events for chunk in done))
+        self._judge(site, task, event, bool(done))
         if site.ready and any(kind in ("away", "site") for kind, _ in event.failures):
             site.ready = False  # until it has answered
             self._spread(site.name)
@@ -377,6 +398,24 @@ class Scheduler:
                 self._bring_back(task.bundle, failed_chunks, kind, task.site)
             else:
                 self._move(task.bundle, failed_chunks, kind, task.site)
+
+    def _judge(self, site: SiteState, task: Running, event: TaskEnded, good: bool) -> None:
+        """Remember bad replicas; leave a site alone where task after task fails."""
+        for kind, ids in event.failures:
+            if kind in ("data", "corrupt", "stale") and task.source is None:
+                for lfn in {chunk.lfn for chunk in task.bundle.chunks if chunk.id in ids}:
+                    if site.name not in self.bad.setdefault(lfn, set()):
+                        self.bad[lfn].add(site.name)
+                        self.dispatcher.avoid(self.state, lfn, site.name)
+        if good:
+            site.faults = site.pauses = 0
+        elif task.source is None and not task.bundle.again:  # what fails wherever it comes says nothing of a site
+            site.faults += any(kind not in ("processor", "once") for kind, _ in event.failures)
+        if site.faults >= _FAULTS and site.open and site.paused_until <= self.state.now:
+            pause = _PAUSE * 2**site.pauses
+            site.paused_until, site.pauses, site.faults = self.state.now + pause, min(site.pauses + 1, 5), _FAULTS - 1
+            self._out.append(Hold(site.name, f"its tasks failed one after another; it is tried again in {pause:.0f} s"))
+            self._spread(site.name)
 
     def _left(self, task: Running) -> None:
         site = self.state.sites[task.site]
@@ -410,7 +449,12 @@ class Scheduler:
         """Try chunks of a bundle again where that may be, or give them up."""
         alive = [name for name, other in self.state.sites.items() if other.open]
         for run in split_by_sites(chunks):
-            for part in after_failure(replace(item, chunks=run), kind, site, alive):
+            bad = set.intersection(*(self.bad.get(chunk.lfn, set()) for chunk in run))
+            good = [name for name in alive if name not in bad]
+            verdict = after_failure(replace(item, chunks=run), kind, site, good)
+            if not all(part.sites for part in verdict):  # what is bad for one chunk may be good for another
+                verdict = after_failure(replace(item, chunks=run), kind, site, alive)
+            for part in verdict:
                 if not part.sites or self.stopped:
                     self._give_up(part.bundle.chunks, kind, site)
                 else:

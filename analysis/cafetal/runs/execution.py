@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import queue
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
@@ -110,6 +111,7 @@ class Execution:
         self._failed: dict[int, Failure] = {}
         self._asked: dict[str, float] = {}
         self._lost: dict[str, Failure] = {}
+        self._mistakes: set[str] = set()
         self._drained: frozenset[str] = frozenset()
         self._redone = 0
         self._ticked = 0.0
@@ -318,9 +320,19 @@ class Execution:
         for i in told.chunks:
             failure = self._failed.get(i, otherwise)
             reasons.setdefault(id(failure), (failure, []))[1].append(i)
-        self.record.given_up += [
-            {**failure, "chunks": str(ChunkSet.of(numbers))} for failure, numbers in reasons.values()
-        ]
+        for failure, numbers in reasons.values():
+            self.record.given_up += self._placed(failure, numbers)
+
+    def _placed(self, failure: Failure, numbers: list[int]) -> Iterator[Failure]:
+        """A failure for chunks, with their files and entries where it does not name any."""
+        if failure["lfn"]:
+            yield {**failure, "chunks": str(ChunkSet.of(numbers))}
+            return
+        chunks = sorted((self.ledger.chunks[i] for i in numbers), key=lambda chunk: chunk.rank)
+        for lfn, each in groupby(chunks, key=lambda chunk: chunk.lfn):
+            listed = list(each)
+            ids = ChunkSet.of(chunk.id for chunk in listed)
+            yield {**failure, "lfn": lfn, "start": listed[0].start, "stop": listed[-1].stop, "chunks": str(ids)}
 
     # --- map -------------------------------------------------------------------------------------------
 
@@ -340,11 +352,15 @@ class Execution:
         failed: list[tuple[Kind, tuple[int, ...]]] = []
         for failure in result["failures"]:
             counts = number in self.scheduler.state.tasks  # not if another task with these chunks was there first
-            if failure["kind"] == "processor" and counts and not self.may_skip(failure):
-                raise messages.processor_error(failure)
             ids = tuple(ChunkSet.parse(failure["chunks"]))
             self._failed.update(dict.fromkeys(ids, failure))
-            failed.append((failure["kind"], ids))
+            kind = failure["kind"]
+            if kind == "processor" and counts and not self.may_skip(failure):
+                if failure["signature"] in self._mistakes:
+                    raise messages.processor_error(failure)
+                self._mistakes.add(failure["signature"])
+                kind = "once"
+            failed.append((kind, ids))
         for lfn, size in result.get("read", {}).items():
             self.record.note_read(lfn, told.site, told.source, size)
         read = sum(size or 0 for size in result.get("read", {}).values())

@@ -68,6 +68,7 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
             in the file ``drained`` there get no more tasks.
         resume: go on with the run in ``folder``, which must be of the same processor and the same files.
         about: how the run was asked for, in plain data; stands in its journal.
+        accept: share of the events that is enough: the rest is missing with a warning instead of an error.
         logs: folder for Parsl's logs.
         status: show progress.
         unit, desc, compression, function_name: as of all coffea executors; ``compression`` is the LZ4 level of
@@ -89,6 +90,7 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         folder: str | Path | None = None,
         resume: bool = False,
         about: Mapping[str, Any] | None = None,
+        accept: float = 1.0,
         logs: str | Path | None = None,
         status: bool = True,
         unit: str = "items",
@@ -110,6 +112,9 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         if resume and folder is None:
             raise ConfigError("resume=True needs the `folder` of the run.")
         self.resume, self.about = resume, about
+        if not 0 <= accept <= 1:
+            raise ConfigError(f"accept is {accept}; it is a share of the events, between 0 and 1.")
+        self.accept = accept
         self.logs = logs
         self.session = session or Session()
         if self.fileset is not None:
@@ -195,10 +200,23 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         federation.start({site for question in questions for site in question.replicas})
         answers = inspect(federation, shipment, questions, self.policy, FileCache())
         bad = {q.key: answers[q.key].failures[-1] for q in questions if answers[q.key].record is None}
-        refused = [failure for failure in bad.values() if not request.may_skip(failure)]
+        declared = {q.key: said for q in questions if q.key in bad and (said := _as_declared(q, bad[q.key]))}
+        if len(bad) == len(questions):
+            declared = {}  # it is not the files that are bad
+        refused = [failure for key, failure in bad.items() if key not in declared and not request.may_skip(failure)]
         if refused:
             raise messages.unreadable(refused, "opened")
+        for key, record in declared.items():
+            if not request.may_skip(bad[key]):  # what is in it will be missing in the end; the rest need not be
+                answers[key] = Answer(record, answers[key].failures)
+                _warn(f"No replica can be opened of {messages.place(bad[key])} ({messages.reason(bad[key])}).")
+                del bad[key]
         keys = {meta: (str(meta.filename), str(meta.treename)) for meta in metas}
+        for question in questions:
+            tried = answers[question.key].failures
+            self.session.bad_replicas[question.lfn] = frozenset(
+                f["site"] for f in tried if f["kind"] in ("data", "stale")
+            )
         asked = {meta.dataset for meta in metas}
         self.session.unreadable = [pair for pair in self.session.unreadable if pair[0] not in asked]
         self.session.unreadable += [(meta.dataset, bad[key]) for meta, key in keys.items() if key in bad]
@@ -216,7 +234,8 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         record = self.session.record = RunRecord()
         datasets = {item.dataset for item in items}
         record.skipped.extend(failure for dataset, failure in self.session.unreadable if dataset in datasets)
-        plan = make_plan(items, self._catalog(), self.sites)
+        plan = make_plan(items, self._catalog(), self.sites, self.session.bad_replicas)
+        record.bad_replicas = {lfn: sorted(self.session.bad_replicas.get(lfn, ())) for lfn in plan.replicas}
         shipment = pack_function(request.inner)
         code = self.session.code_hash = shipment.code_hash
         past = self._past(code, plan)
@@ -251,6 +270,8 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
                 raise
             finally:
                 record.ended = time.time()
+                for lfn, sites in scheduler.bad.items():
+                    record.bad_replicas[lfn] = sorted({*record.bad_replicas[lfn], *sites})
                 experience = load_experience()  # other runs may have written meanwhile
                 experience.learn(code, scheduler.state.rates, execution.waits)
                 keep(experience)
@@ -307,6 +328,11 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
             return RunInterrupted(
                 f"Interrupted: the output holds {record.events_counted:,} of {record.events_planned:,} events."
             )
+        if refused and record.events_counted >= self.accept * record.events_planned:
+            record.accepted = True
+            for failure in refused:
+                _warn(f"Missing, as you accept: {messages.place(failure)} ({messages.reason(failure)})")
+            return None
         return messages.unreadable(refused, "processed") if refused else None
 
 
@@ -354,9 +380,19 @@ class _RunnerCall:
 
 
 def _warn_left_out(failure: Failure) -> None:
-    warnings.warn(
-        f"Left out, as skipbadfiles allows: {messages.place(failure)} ({messages.reason(failure)})", stacklevel=4
-    )
+    _warn(f"Left out, as skipbadfiles allows: {messages.place(failure)} ({messages.reason(failure)})")
+
+
+def _warn(sentence: str) -> None:
+    warnings.warn(sentence, stacklevel=5)
+
+
+def _as_declared(question: Question, failure: Failure) -> dict[str, Any] | None:
+    """What the fileset says of a file that cannot be opened anywhere, if that is enough to plan with it."""
+    said = question.declared
+    if failure["kind"] == "stale" or said is None or said.num_entries is None or said.uuid is None:
+        return None
+    return {"num_entries": said.num_entries, "uuid": said.uuid}
 
 
 def _is_partial_of(function: Any, wanted: Callable[..., Any]) -> bool:

@@ -209,5 +209,6 @@ def contradiction(question: Question, site: str, record: Mapping[str, Any]) -> F
                 "types": ["StaleFile"],
                 "messages": [f"the {name} is {record[key]} there, and {said} in the fileset"],
                 "traceback": "",
+                "signature": "",
             }
     return None

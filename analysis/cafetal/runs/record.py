@@ -33,6 +33,8 @@ class RunRecord:
     """``{lfn: {site: bytes}}``: which replica of each file was read at its site, and how much (``None``: unknown)."""
     read_remotely: dict[str, dict[str, dict[str, int | None]]] = field(default_factory=dict)
     """``{lfn: {site: {source: bytes}}}``: what was read at a site over the WAN, and of whose replica."""
+    bad_replicas: dict[str, list[str]] = field(default_factory=dict)
+    """``{lfn: sites whose replica could not be read}``"""
     software: dict[str, dict[str, str]] = field(default_factory=dict)
     """``{site: versions}`` of what a site has told."""
     remarks: list[str] = field(default_factory=list)
@@ -57,6 +59,8 @@ class RunRecord:
     """Partials that came to the user's machine, by site."""
     ledger: dict[str, Any] = field(default_factory=dict)
     """The account of what was planned and what carries it (see `runs.proof`)."""
+    accepted: bool = False
+    """Events are missing, and the user had said that so many would be enough."""
     interrupted: bool = False
     seconds_left: float | None = None
     """Until all should be processed; ``None`` while that is not known."""
@@ -88,6 +92,7 @@ class RunRecord:
         return {
             "complete": self.complete,
             "interrupted": self.interrupted,
+            "accepted": self.accepted,
             "events": {"planned": total, "counted": self.events_counted},
             "lives": self.lives,
             "events_salvaged": self.events_salvaged,
@@ -120,6 +125,7 @@ class RunRecord:
             "failures": [_brief(failure) for failure in self.failures],
             "not_counted": [_brief(failure) for failure in self.given_up],
             "skipped": [_brief(failure) for failure in self.skipped],
+            "bad_replicas": {lfn: sites for lfn, sites in sorted(self.bad_replicas.items()) if sites},
             "remarks": self.remarks,
             "ledger": self.ledger,
             "began": datetime.fromtimestamp(self.began, UTC).isoformat(timespec="seconds"),

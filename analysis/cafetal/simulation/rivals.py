@@ -58,6 +58,9 @@ class _Queues:
                 return Choice(task.bundle, Reason("duplicate", task.seconds), twin=task.twin)
         return None
 
+    def avoid(self, state: State, lfn: str, site: str) -> None:
+        """The papers know of no bad replicas."""
+
     def take_back(self, state: State, site: str) -> list[Bundle]:
         """What waits for a site."""
         items = [task.bundle for task in self.queue(site) if task.twin is None]

@@ -11,9 +11,10 @@ from typing import Any, Literal, TypedDict
 
 from .reading import StaleFile
 
-Kind = Literal["data", "stale", "processor", "worker", "away", "site", "partial"]
-"""What failed: reading the file; the file not being the one that was planned; the user's code; the process
-that ran the task; the site, for the moment; the site; keeping a partial until it was merged."""
+Kind = Literal["data", "corrupt", "stale", "timeout", "processor", "once", "worker", "away", "site", "partial"]
+"""What failed: reading the file; its content, by the checksum; the file not being the one that was planned; a storage
+that took too long; the user's code; the user's code for the first time, which may have been the site; the process that
+ran the task; the site, for the moment; the site; keeping a partial until it was merged."""
 
 
 class Failure(TypedDict):
@@ -34,6 +35,12 @@ class Failure(TypedDict):
     messages: list[str]
     """Their messages, in the same order."""
     traceback: str
+    signature: str
+    """Of the place in the code where it happened: the same for the same mistake, whatever the data."""
+
+
+class Corrupt(OSError):
+    """The content of a file is not what its checksum says."""
 
 
 _READERS = ("uproot", "fsspec", "pyarrow")
@@ -59,14 +66,22 @@ def kind_of(error: BaseException) -> Kind:
     links = chain(error)
     if any(isinstance(link, StaleFile) for link in links):
         return "stale"
+    if any(isinstance(link, Corrupt) for link in links):
+        return "corrupt"
     if text(error).startswith("Failed to open file"):
         return "data"
     readers, callers = _folders(_READERS), [*_folders(("coffea",)), Path(__file__).parent]
     files = [Path(frame.filename) for frame in traceback.extract_tb(links[-1].__traceback__)]
     for caller, called in itertools.pairwise(files):
         if _within(called, readers) and not _within(caller, readers):
-            return "data" if _within(caller, callers) else "processor"
+            if not _within(caller, callers):
+                return "processor"
+            return "timeout" if any(_timed_out(link) for link in links) else "data"
     return "processor"
+
+
+def _timed_out(error: BaseException) -> bool:
+    return isinstance(error, TimeoutError) or "timed out" in text(error).lower() or "expired" in text(error).lower()
 
 
 def _folders(names: Iterable[str]) -> list[Path]:
@@ -83,6 +98,11 @@ def text(error: BaseException) -> str:
         return str(error)
     except Exception:
         return "(its message cannot be shown)"
+
+
+def _signature(error: BaseException) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    return " ".join([type_name(error), *(f"{Path(each.filename).name}:{each.lineno}" for each in frames)])
 
 
 def type_name(error: BaseException) -> str:
@@ -109,6 +129,7 @@ def describe(error: BaseException, **where: Any) -> Failure:
         "types": [type_name(link) for link in links],
         "messages": [logical(text(link)) for link in links],
         "traceback": logical("".join(traceback.format_exception(error))),
+        "signature": _signature(links[-1]),
     }
     failure.update(where)  # type: ignore[typeddict-item]
     return failure

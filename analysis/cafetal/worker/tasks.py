@@ -149,8 +149,8 @@ def map_bundle(
 
     ``items`` is a pickled list of ``(chunk id, work item named by LFN, rank)``, ``chunks`` the set of their ids; ranks
     order the chunks (see `lifting`). A chunk that cannot be read is left out and reported; the first one at which the
-    user's code fails ends the bundle, unless ``keep_going``. Where the site is not ``trusted``, an output that only a
-    pickle can carry is such a failure.
+    user's code fails ends the bundle, unless ``keep_going``: the failure then names those after it too. Where the site
+    is not ``trusted``, an output that only a pickle can carry is such a failure.
 
     Returns ``{partial: reference or None, failures, events, seconds, read: {lfn: bytes}, host}``; bytes are ``None``
     where nobody counts them (Parquet).
@@ -180,6 +180,8 @@ def map_bundle(
                 where = {"chunks": str(chunk), "start": item.entrystart, "stop": item.entrystop}
                 failures.append(describe(error, site=site, lfn=item.filename, pfn=pfn, **where))
                 if failures[-1]["kind"] == "processor" and not keep_going:
+                    left = [i for i, *_ in todo[todo.index((chunk, item, rank)) :]]
+                    failures[-1]["chunks"] = str(ChunkSet.of(left))
                     break
                 continue
             done.append(item)

@@ -14,6 +14,7 @@ from tests.conftest import ROOT, iterate
 from tests.integration.test_same_numbers import assert_same
 
 from cafetal.config import load_sites
+from cafetal.errors import ProcessorError
 from cafetal.federation.courier import BATCH_BYTES
 from cafetal.federation.globus import RESULT_LIMIT, GlobusComputeEndpoint
 from cafetal.rehearsal.data import Recipe, lay_out, make_files, write_fileset
@@ -158,3 +159,18 @@ def test_paths_of_the_rehearsal_are_private(federated):
     assert Path(federated.folder).stat().st_mode & 0o077 == 0
     assert (federated.cloud / "cloud.json").stat().st_mode & 0o077 == 0
     assert "token" not in (federated.folder / TABLE).read_text()
+
+
+class Own:
+    """An output that only a pickle can carry."""
+
+    def __add__(self, other):
+        return self
+
+
+def test_outputs_that_need_a_pickle_are_refused(globus_executor, globus_table):
+    """The laptop unpickles nothing that such a site sends; the first chunk tells, with the key and the remedy."""
+    fileset = make_files(Recipe("own", files=1, events=300), globus_table, copies=2)
+    runner = processor.Runner(executor=globus_executor(fileset), schema=BaseSchema, chunksize=100, metadata_cache={})
+    with pytest.raises(ProcessorError, match=r"\['mine'\] is a .*Own, which only a pickle can carry.*trust: pickle"):
+        runner(fileset.for_runner(), lambda events: {"n": len(events), "mine": Own()})
