@@ -66,7 +66,7 @@ def test_installs_and_runs_the_worker_code(federation):
 def test_tasks_take_futures_and_failures_come_back(federation):
     worker = pack_worker()
     federation.install("desy", worker.files).result()
-    arguments = {"run": "r", "site": "desy", "name": "x", "archive": "missing.zip"}
+    arguments = {"run": "r", "site": "desy", "name": "x", "archive": "missing.zip", "trusted": True}
     late = settle(federation.install("desy", {}), lambda error: None)
     nothing = federation.call("desy", worker.code, "reduce", arguments, late)
     with pytest.raises(FileNotFoundError):
