@@ -10,7 +10,8 @@ from cafetal.planning.balanced import BalancedDispatch, Limits
 from cafetal.planning.bundles import Chunk
 from cafetal.planning.recovery import TRIES
 from cafetal.planning.routing import Balanced, Capacity, Random
-from cafetal.planning.scheduler import Scheduler, SiteState
+from cafetal.planning.scheduler import Scheduler
+from cafetal.planning.state import SiteState
 from cafetal.simulation.rivals import Delta, Dha, ParslRandom
 
 SITES = ("a", "b", "c")

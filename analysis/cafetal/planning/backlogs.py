@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from cafetal.planning.bundles import Bundle, Chunk, bundle, target_events
 from cafetal.planning.events import Reason
 from cafetal.planning.routing import RoutingPolicy, SiteLoad, Task, checked_choice
-from cafetal.planning.scheduler import Choice, State
+from cafetal.planning.state import Choice, State
 
 
 class PolicyDispatch:

@@ -10,7 +10,7 @@ from cafetal.planning.bundles import Bundle, Chunk
 from cafetal.planning.events import Reason, Rule, Split
 from cafetal.planning.fluid import Pool, pour
 from cafetal.planning.pool import Group, Key, WorkPool
-from cafetal.planning.scheduler import Choice, Running, State
+from cafetal.planning.state import Choice, Running, State
 
 _UNKNOWN_RATE = 1000.0
 """Events/s of a worker before anything is known; only its being the same everywhere matters."""

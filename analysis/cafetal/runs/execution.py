@@ -9,10 +9,9 @@ from __future__ import annotations
 import json
 import queue
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
-from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,6 +34,7 @@ from cafetal.runs.merging import merge
 from cafetal.runs.past import Past, cuts
 from cafetal.runs.plan import Plan
 from cafetal.runs.proof import account
+from cafetal.runs.reasons import Reasons
 from cafetal.runs.record import RunRecord
 from cafetal.runs.salvaging import salvage
 from cafetal.runs.settling import lost_task
@@ -42,7 +42,7 @@ from cafetal.runs.shipping import Shipment, install
 from cafetal.runs.trees import Merge, Trees
 from cafetal.worker import partials
 from cafetal.worker.chunksets import ChunkSet
-from cafetal.worker.failures import Failure, Kind, describe
+from cafetal.worker.failures import Failure
 
 Event = tuple[Literal["ready", "report", "map", "reduce", "part", "interrupt", "stop"], Any, Any]
 _TICK = 1.0
@@ -85,7 +85,6 @@ class Execution:
     ) -> None:
         self.federation, self.shipment, self.plan, self.past = federation, shipment, plan, past
         self.scheduler, self.record, self.compression, self.watch = scheduler, record, compression, watch
-        self.may_skip = may_skip
         self.journal, self.folder = journal or Journal(), folder
         self.life = 1 if past is None else past.lives + 1
         self.calls = Calls(
@@ -108,10 +107,8 @@ class Execution:
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._sent: dict[int, tuple[events.Assign, Future[Any]]] = {}
         self._committed: list[tuple[str, ChunkSet]] = []
-        self._failed: dict[int, Failure] = {}
         self._asked: dict[str, float] = {}
-        self._lost: dict[str, Failure] = {}
-        self._mistakes: set[str] = set()
+        self._reasons = Reasons(may_skip)
         self._drained: frozenset[str] = frozenset()
         self._redone = 0
         self._ticked = 0.0
@@ -235,7 +232,8 @@ class Execution:
     def _interrupt(self) -> None:
         """The first Ctrl-C drops what has not been sent; the second one does not wait for the rest."""
         if self.record.interrupted:
-            raise RunInterrupted("Stopped at once; nothing of this run was kept.")
+            kept = "nothing of this run was kept" if self.folder is None else f"`cafetal resume {self.folder}` goes on"
+            raise RunInterrupted(f"Stopped at once; {kept}.")
         self.record.interrupted = True
         self._tell(events.Stop(self._now()))
 
@@ -295,7 +293,7 @@ class Execution:
             self._tell(events.SiteReport(self._now(), site, workers, ends, connected))
 
     def _site_lost(self, site: str, failure: Failure) -> None:
-        self._lost[site] = failure
+        self._reasons.enter_site(site, failure)
         self._tell(events.SiteLost(self._now(), site, messages.reason(failure)))
 
     def _drain(self) -> None:
@@ -315,24 +313,7 @@ class Execution:
             return
         ids = ChunkSet.of(told.chunks)
         self.given_up = self.given_up.union(ids)
-        otherwise = self._lost.get(told.site) or _drained_site(told.site)
-        reasons: dict[int, tuple[Failure, list[int]]] = {}
-        for i in told.chunks:
-            failure = self._failed.get(i, otherwise)
-            reasons.setdefault(id(failure), (failure, []))[1].append(i)
-        for failure, numbers in reasons.values():
-            self.record.given_up += self._placed(failure, numbers)
-
-    def _placed(self, failure: Failure, numbers: list[int]) -> Iterator[Failure]:
-        """A failure for chunks, with their files and entries where it does not name any."""
-        if failure["lfn"]:
-            yield {**failure, "chunks": str(ChunkSet.of(numbers))}
-            return
-        chunks = sorted((self.ledger.chunks[i] for i in numbers), key=lambda chunk: chunk.rank)
-        for lfn, each in groupby(chunks, key=lambda chunk: chunk.lfn):
-            listed = list(each)
-            ids = ChunkSet.of(chunk.id for chunk in listed)
-            yield {**failure, "lfn": lfn, "start": listed[0].start, "stop": listed[-1].stop, "chunks": str(ids)}
+        self.record.given_up += self._reasons.of(told, self.ledger.chunks)
 
     # --- map -------------------------------------------------------------------------------------------
 
@@ -349,24 +330,14 @@ class Execution:
         self._note("map", result)
         self.journal.note_partial(self._now(), "Partial", told.site, result["partial"], task=number)
         self.record.failures.extend(result["failures"])
-        failed: list[tuple[Kind, tuple[int, ...]]] = []
-        for failure in result["failures"]:
-            counts = number in self.scheduler.state.tasks  # not if another task with these chunks was there first
-            ids = tuple(ChunkSet.parse(failure["chunks"]))
-            self._failed.update(dict.fromkeys(ids, failure))
-            kind = failure["kind"]
-            if kind == "processor" and counts and not self.may_skip(failure):
-                if failure["signature"] in self._mistakes:
-                    raise messages.processor_error(failure)
-                self._mistakes.add(failure["signature"])
-                kind = "once"
-            failed.append((kind, ids))
+        counts = number in self.scheduler.state.tasks  # not if another task with these chunks was there first
+        failed = self._reasons.enter(result["failures"], counts=counts)
         for lfn, size in result.get("read", {}).items():
             self.record.note_read(lfn, told.site, told.source, size)
         read = sum(size or 0 for size in result.get("read", {}).values())
         seconds = result.get("seconds", 0.0)
         self.record.site_seconds[told.site] += seconds
-        self._tell(events.TaskEnded(self._now(), number, seconds, read, tuple(failed)))
+        self._tell(events.TaskEnded(self._now(), number, seconds, read, failed))
         self._sent.pop(number)
 
     def _commit(self, told: events.Commit) -> None:
@@ -382,11 +353,7 @@ class Execution:
         """Process again what was in partials that are gone."""
         self.record.events_done -= self.ledger.events(lost)
         for site, ids in self._committed_at(lost).items():
-            failure = self._lost.get(site)
-            reason = messages.reason(failure) if failure else "it was damaged or removed"
-            error = partials.PartialLost(f"A partial of the site {site} is gone: {reason}.")
-            why: Failure = {**describe(error, site=site, chunks=str(ids)), "kind": "partial"}
-            self._failed.update(dict.fromkeys(ids, why))
+            self._reasons.enter_partial(site, ids)
             chunks = tuple(self.ledger.chunks[i] for i in ids)
             self._tell(events.PartialLost(self._now(), site, chunks))
 
@@ -457,9 +424,3 @@ class Execution:
     def _note(self, task: str, result: Mapping[str, Any]) -> None:
         self.record.tasks[task] += 1
         self.record.bytes_in["references"] += len(json.dumps(result))
-
-
-def _drained_site(site: str) -> Failure:
-    """For work that nobody has tried, as only a drained site holds it."""
-    error = CafetalError(f"The site {site} was drained, and no other holds these data.")
-    return {**describe(error, site=site), "kind": "site"}

@@ -6,7 +6,8 @@ from cafetal.config import GlobusEndpoint
 from cafetal.planning.backlogs import PolicyDispatch
 from cafetal.planning.balanced import BalancedDispatch, Limits
 from cafetal.planning.routing import Balanced, LocalOnly, RoutingPolicy
-from cafetal.planning.scheduler import Dispatcher, Scheduler, SiteState
+from cafetal.planning.scheduler import Scheduler
+from cafetal.planning.state import Dispatcher, SiteState
 from cafetal.runs.experience import Experience
 from cafetal.runs.past import Past
 from cafetal.runs.plan import Plan

@@ -16,7 +16,7 @@ from itertools import islice
 
 from cafetal.planning.bundles import Bundle, Chunk, bundle
 from cafetal.planning.events import Reason
-from cafetal.planning.scheduler import Choice, Running, State
+from cafetal.planning.state import Choice, Running, State
 
 
 @dataclass(eq=False, slots=True)

@@ -29,7 +29,8 @@ from cafetal.planning.events import (
     WorkAdded,
 )
 from cafetal.planning.rates import Rates
-from cafetal.planning.scheduler import Dispatcher, Scheduler, SiteState
+from cafetal.planning.scheduler import Scheduler
+from cafetal.planning.state import Dispatcher, SiteState
 from cafetal.simulation.scenario import FOREVER, Block, Scenario, SimulatedSite
 
 _TICK = 5.0

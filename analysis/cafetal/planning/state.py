@@ -1,0 +1,178 @@
+"""What a scheduler knows: sites, tasks that run, and what a dispatcher may look at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from cafetal.planning.bundles import Bundle, Chunk
+from cafetal.planning.events import Reason, Split
+from cafetal.planning.rates import Rates
+
+
+@dataclass(slots=True)
+class Running:
+    """A task that was sent and has not come back."""
+
+    id: int
+    site: str
+    bundle: Bundle
+    sent: float
+    seconds: float | None
+    """How long it should take a worker."""
+    source: str | None = None
+    twin: int | None = None
+    started: float | None = None
+    queued: bool = False
+    """Whether the site had no idle worker when it was sent."""
+
+    @property
+    def dataset(self) -> str:
+        """Of all its chunks."""
+        return self.bundle.chunks[0].dataset
+
+
+@dataclass(slots=True)
+class SiteState:
+    """What the scheduler knows of a site."""
+
+    name: str
+    workers: int
+    """That it should have, or has, if it has told."""
+    connected: int | None = None
+    """Those that are there, if it could get more."""
+    weight: float = 1.0
+    """How much the user wants it to be used, in relation to its power."""
+    wait: float = 30.0
+    """Seconds that it should take to be there once it was asked."""
+    asked: float = 0.0
+    """When it was."""
+    ready: bool = False
+    lost: str | None = None
+    drained: bool = False
+    ends: float | None = None
+    running: dict[int, Running] = field(default_factory=dict)
+    trip: float = 0.0
+    """Seconds between what a task takes a worker and what it takes as seen from here, when there is no queue."""
+    events: int = 0
+    """Of what runs there."""
+    held: bool = False
+    faults: int = 0
+    """Tasks in a row of which nothing came, for no fault of the user's code, and that had not failed before."""
+    pauses: int = 0
+    """How often it has been left alone since something came of a task."""
+    paused_until: float = 0.0
+
+    @property
+    def open(self) -> bool:
+        """Whether it may be given tasks, now or later."""
+        return self.lost is None and not self.drained
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What a dispatcher wants sent to a site."""
+
+    bundle: Bundle
+    reason: Reason
+    source: str | None = None
+    twin: int | None = None
+    split: Split | None = None
+
+
+class Dispatcher(Protocol):
+    """Decides what is sent where; made for one run."""
+
+    def add(self, state: State, chunks: Sequence[Chunk]) -> None:
+        """Chunks to be processed."""
+        ...
+
+    def put_back(self, state: State, item: Bundle, sites: tuple[str, ...]) -> None:
+        """A bundle that came back unprocessed, and the sites that may still take it."""
+        ...
+
+    def room(self, state: State, site: str) -> int:
+        """How many more tasks may be sent to a site now."""
+        ...
+
+    def next(self, state: State, site: str) -> Choice | None:
+        """What to send to a site that has room; ``None``: nothing, for now."""
+        ...
+
+    def review(self, state: State, *, changed: bool) -> None:
+        """Something has happened; ``changed``: a site has come, gone, or has another number of workers."""
+        ...
+
+    def avoid(self, state: State, lfn: str, site: str) -> None:
+        """What waits of a file should rather not go to this site, as its replica is bad."""
+        ...
+
+    def take_back(self, state: State, site: str) -> list[Bundle]:
+        """Give up what waits for a site alone: nobody will process it there."""
+        ...
+
+    def waiting(self, state: State, site: str) -> bool:
+        """Whether work waits that this site could take."""
+        ...
+
+    def clear(self) -> None:
+        """Forget what waits."""
+        ...
+
+
+class State:
+    """What a dispatcher may look at."""
+
+    def __init__(self, sites: Iterable[SiteState], rates: Rates) -> None:
+        self.now = 0.0
+        self.tasks: dict[int, Running] = {}
+        self.sites = {site.name: site for site in sites}
+        self.rates = rates
+        self.events_added = 0
+        self.events_committed = 0
+        self.events_duplicated = 0
+        self.next_chunk = 0
+        self.end: float | None = None
+        """When all should be done, if the dispatcher foresees it."""
+        self.event_bytes: dict[str, float] = {}
+        """``{dataset: bytes read of an event}``, as observed."""
+        self.wan_bytes = 0.0
+        """That tasks have read over the WAN."""
+        self.remote: dict[int, Running] = {}
+        """Those of the tasks that do so now."""
+
+    def able(self, sites: Iterable[str]) -> tuple[str, ...]:
+        """Those sites that may be given tasks."""
+        return tuple(name for name in sites if self.sites[name].open)
+
+    def seconds(self, site: str, dataset: str, events: int) -> float | None:
+        """How long a worker should take for so many events of its own site; ``None``: nothing is known."""
+        rate = self.rates.rate(site, dataset)
+        return None if rate is None else events / rate
+
+    def backlog(self, site: str) -> float:
+        """Seconds until a worker of the site is free, by what runs there and how long it should take."""
+        state = self.sites[site]
+        if state.paused_until > self.now:
+            return state.paused_until - self.now
+        if not state.ready:  # the longer it has been late, the longer it will be
+            waited = self.now - state.asked
+            return max(state.wait - waited, 0.5 * waited)
+        return self.outstanding(site) / max(1, state.workers)
+
+    def outstanding(self, site: str) -> float:
+        """Worker-seconds that the tasks at a site should still need."""
+        state = self.sites[site]
+        return sum(self.left(task) for task in state.running.values())
+
+    def left(self, task: Running) -> float:
+        """Seconds until news of a task should be here; one that is late should take half as long again as it has."""
+        if task.seconds is None:
+            return 0.0
+        age, expected = self.age(task), task.seconds + self.sites[task.site].trip
+        return expected - age if age < expected else 0.5 * age
+
+    def age(self, task: Running) -> float:
+        """Seconds since a task was begun, as far as that was told, or sent."""
+        return self.now - (task.sent if task.started is None else task.started)

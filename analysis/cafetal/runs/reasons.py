@@ -1,0 +1,83 @@
+"""Why chunks are not done: the last failure of each, and of the sites that were given up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import groupby
+
+from cafetal.errors import CafetalError
+from cafetal.planning.bundles import Chunk
+from cafetal.planning.events import GiveUp
+from cafetal.runs import messages
+from cafetal.worker.chunksets import ChunkSet
+from cafetal.worker.failures import Failure, Kind, describe
+from cafetal.worker.partials import PartialLost
+
+
+class Reasons:
+    """Remembers failures, and judges whether the user's code is to blame.
+
+    Args:
+        may_skip: whether a failure of the data or of the user's code may leave its chunks out.
+    """
+
+    def __init__(self, may_skip: Callable[[Failure], bool]) -> None:
+        self._may_skip = may_skip
+        self._chunks: dict[int, Failure] = {}
+        self._sites: dict[str, Failure] = {}
+        self._mistakes: set[str] = set()
+
+    def enter(self, failures: Iterable[Failure], *, counts: bool) -> tuple[tuple[Kind, tuple[int, ...]], ...]:
+        """Failures of a task, as kinds and chunks for the scheduler.
+
+        Of a task that ``counts``, a mistake in the user's code that is seen for the first time may be the site's.
+
+        Raises:
+            ProcessorError: if it is seen again.
+        """
+        told: list[tuple[Kind, tuple[int, ...]]] = []
+        for failure in failures:
+            kind, ids = failure["kind"], tuple(ChunkSet.parse(failure["chunks"]))
+            self._chunks.update(dict.fromkeys(ids, failure))
+            if kind == "processor" and counts and not self._may_skip(failure):
+                if failure["signature"] in self._mistakes:
+                    raise messages.processor_error(failure)
+                self._mistakes.add(failure["signature"])
+                kind = "once"
+            told.append((kind, ids))
+        return tuple(told)
+
+    def enter_site(self, site: str, failure: Failure) -> None:
+        """A site is given up."""
+        self._sites[site] = failure
+
+    def enter_partial(self, site: str, chunks: ChunkSet) -> None:
+        """A partial with these chunks is gone."""
+        failure = self._sites.get(site)
+        reason = messages.reason(failure) if failure else "it was damaged or removed"
+        error = PartialLost(f"A partial of the site {site} is gone: {reason}.")
+        why: Failure = {**describe(error, site=site, chunks=str(chunks)), "kind": "partial"}
+        self._chunks.update(dict.fromkeys(chunks, why))
+
+    def of(self, told: GiveUp, chunks: Mapping[int, Chunk]) -> Iterator[Failure]:
+        """Why these chunks are given up; with files and entries, also where a failure does not name any."""
+        otherwise = self._sites.get(told.site) or _drained(told.site)
+        reasons: dict[int, tuple[Failure, list[int]]] = {}
+        for i in told.chunks:
+            failure = self._chunks.get(i, otherwise)
+            reasons.setdefault(id(failure), (failure, []))[1].append(i)
+        for failure, numbers in reasons.values():
+            if failure["lfn"]:
+                yield {**failure, "chunks": str(ChunkSet.of(numbers))}
+                continue
+            concerned = sorted((chunks[i] for i in numbers), key=lambda chunk: chunk.rank)
+            for lfn, each in groupby(concerned, key=lambda chunk: chunk.lfn):
+                listed = list(each)
+                ids = ChunkSet.of(chunk.id for chunk in listed)
+                yield {**failure, "lfn": lfn, "start": listed[0].start, "stop": listed[-1].stop, "chunks": str(ids)}
+
+
+def _drained(site: str) -> Failure:
+    """For work that nobody has tried, as only a drained site holds it."""
+    error = CafetalError(f"The site {site} was drained, and no other holds these data.")
+    return {**describe(error, site=site), "kind": "site"}
