@@ -92,7 +92,10 @@ def resume(folder: Path, quiet: bool) -> None:
             f"The run in {folder} was started from Python: go on with it there, by MultiSiteExecutor(..., resume=True)."
         )
     folder = folder.absolute()
-    os.chdir(asked.pop("cwd"))  # paths were given relative to this
+    try:
+        os.chdir(asked.pop("cwd"))  # paths were given relative to this
+    except OSError as error:
+        raise ResumeRefused(f"The run was started in a folder that cannot be entered any more: {error}.") from None
     fan_in, accept = asked.pop("fan_in"), asked.pop("accept")
     _carry_out(folder, asked, status=not quiet, fan_in=fan_in, accept=accept, resume=True)
 

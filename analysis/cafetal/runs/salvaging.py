@@ -43,7 +43,7 @@ def salvage(
     there = {("", home.name): Salvaged(home.site, home.reference, home) for home in find_kept(folder)} if folder else {}
     if not planned.minus(_together(there, planned)):
         return _chosen(there, planned)
-    asked = {site: calls.survey(site) for site in ask(sorted(past.sites & calls.federation.table.sites.keys()))}
+    asked = {site: calls.survey(site) for site in ask(sorted(past.sites & set(calls.plan.sites)))}
     for site, future in asked.items():
         told = future.result()
         for reference in told if isinstance(told, list) else ():

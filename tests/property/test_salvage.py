@@ -1,0 +1,114 @@
+"""What a broken-off run has left: each chunk is taken over once, and as many as can be had; journals tell it all."""
+
+import pytest
+from coffea.processor.executor import WorkItem
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cafetal.catalog import FilesetCatalog
+from cafetal.config import load_sites
+from cafetal.errors import OutputError
+from cafetal.fileset import load
+from cafetal.planning import events as ev
+from cafetal.planning.bundles import Chunk
+from cafetal.planning.salvage import Found, select
+from cafetal.runs.journal import JOURNAL, Journal
+from cafetal.runs.past import cuts, differences, listed, read_past
+from cafetal.runs.plan import make_plan
+from cafetal.worker.chunksets import ChunkSet
+
+ids = st.sets(st.integers(0, 30), min_size=1)
+found = st.lists(st.tuples(st.sampled_from(["", "a", "b"]), ids), max_size=12)
+
+
+@given(found, ids)
+def test_each_chunk_is_taken_over_once(told, planned):
+    partials = [Found(site, str(number), ChunkSet.of(chunks)) for number, (site, chunks) in enumerate(told)]
+    chosen = select(partials, ChunkSet.of(planned))
+    taken = [chunk for each in chosen for chunk in each.chunks]
+    assert len(taken) == len(set(taken))
+    assert set(taken) <= planned
+    for each in partials:  # what was left has chunks of others, or none that are planned
+        if each not in chosen:
+            assert set(each.chunks) - planned or set(each.chunks) & set(taken)
+    assert chosen == select(partials[::-1], ChunkSet.of(planned))
+
+
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=5), st.integers(0, 3))
+def test_a_reduce_is_preferred_to_its_inputs(sizes, broken):
+    """All inputs are still there, but for some: the output has them all."""
+    start, inputs = 0, []
+    for number, size in enumerate(sizes):
+        inputs.append(Found("a", f"map-{number}", ChunkSet.of(range(start, start + size))))
+        start += size
+    output = Found("a", "reduce", ChunkSet.of(range(start)))
+    chosen = select([*inputs[broken:], output], output.chunks)
+    assert sum(len(each.chunks) for each in chosen) == start
+
+
+def make(edges, sites=("desy", "cern"), uuid=bytes(16)):
+    table = load_sites({"sites": {name: {"pfn": f"/{name}", "scratch": "/s"} for name in sites}})
+    files = {lfn: {"object_path": "Events", "replicas": list(sites)} for lfn in edges}
+    items = [WorkItem("d", lfn, "Events", a, b, uuid, {}) for lfn, each in edges.items() for a, b in each]
+    return make_plan(items, FilesetCatalog(table, load({"d": {"files": files}})), table)
+
+
+EDGES = {"/a": [(0, 10), (10, 20)], "/b": [(0, 10)]}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """The journal of a run with two lives."""
+    plan = make(EDGES)
+    journal = Journal(tmp_path / JOURNAL)
+    journal.begin("r", "Balanced", plan.chunks, code="c0de", about={"processor": "p"}, uuids=plan.uuids)
+    halves = (Chunk(3, "d", "/a", 0, 4, ("desy",), origin=0), Chunk(4, "d", "/a", 4, 10, ("desy",), origin=0))
+    split, quarter = ev.Split(0, halves), ev.Split(4, (Chunk(5, "d", "/a", 4, 5, ()), Chunk(6, "d", "/a", 5, 10, ())))
+    assign = ev.Assign(7, "desy", halves, ev.Reason("planned", None))
+    journal.note(12.5, ev.Tick(12.5), [split, quarter, assign])
+    journal.close()
+    journal = Journal(tmp_path / JOURNAL, append=True)
+    journal.begin("r", "Balanced", (), life=2, code="c0de", about={"processor": "p"})
+    journal.end(20.0, "interrupted")
+    journal.close()
+    return tmp_path
+
+
+def test_the_past_is_read(folder):
+    past = read_past(folder)
+    assert (past.run, past.lives, past.code, past.about) == ("r", 2, "c0de", {"processor": "p"})
+    assert (past.tasks, past.next_chunk, past.seconds, past.ended) == (8, 7, 20.0, "interrupted")
+    assert past.sites == {"desy"}
+    assert differences(past, "c0de", make(EDGES)) == []
+    made = dict(cuts(past, make(EDGES)))
+    assert [(part.id, part.start, part.stop, part.origin) for part in made[0]] == [(3, 0, 4, 0), (4, 4, 10, 0)]
+    assert [(part.id, part.start, part.stop, part.origin) for part in made[4]] == [(5, 4, 5, 0), (6, 5, 10, 0)]
+
+
+@pytest.mark.parametrize(
+    ("edges", "options", "sentence"),
+    [
+        ({"/a": [(0, 20)], "/b": [(0, 10)]}, {}, "/a is cut into 1 chunks, and was into 2"),
+        ({"/a": EDGES["/a"]}, {}, "/b of d is not there any more"),
+        ({**EDGES, "/c": [(0, 5)]}, {}, "/c of d is new"),
+        (EDGES, {"uuid": bytes(range(16))}, "has the UUID 000102030405060708090a0b0c0d0e0f, and had 0000"),
+        (dict(reversed(EDGES.items())), {}, "comes in another place"),
+    ],
+)
+def test_differences_are_sentences(folder, edges, options, sentence):
+    told = differences(read_past(folder), "c0de", make(edges, **options))
+    assert any(sentence in each for each in told)
+    assert "a module that goes with them has changed" in differences(read_past(folder), "other", make(EDGES))[0]
+    assert listed(map(str, range(20))).endswith("... and 12 more")
+
+
+def test_journals_that_cannot_be_gone_on_with(tmp_path):
+    (tmp_path / JOURNAL).write_text('{"is":"Ask","at":0,"site":"a"}\n')
+    with pytest.raises(OutputError, match="does not say what was to be done"):
+        read_past(tmp_path)
+    (tmp_path / JOURNAL).write_text("{not json\n")
+    with pytest.raises(OutputError, match=r"Line 1 of .* is damaged"):
+        read_past(tmp_path)
+    (tmp_path / JOURNAL).write_text("")
+    with pytest.raises(OutputError, match="start the run anew"):
+        read_past(tmp_path)
