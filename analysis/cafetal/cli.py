@@ -19,6 +19,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from cafetal.errors import CafetalError, ConfigError, OutputError, ResumeRefused, RunInterrupted
+from cafetal.tending import cancel, clean, logs
+from cafetal.tending import status as standing
 
 _out = Console(soft_wrap=False)
 _err = Console(stderr=True, soft_wrap=True, highlight=False)
@@ -61,7 +63,8 @@ def _analysis_options(command: Any) -> Any:
 @click.option("--accept", default=1.0, type=click.FloatRange(0, 1), help="Share of the events that is enough.")
 @click.option("--overwrite", is_flag=True, help="Replace the results that are there.")
 @click.option("--quiet", is_flag=True, help="No progress.")
-def run(folder: Path, fan_in: int, accept: float, overwrite: bool, quiet: bool, **given: Any) -> None:
+@click.option("--detach", is_flag=True, help="Go on when the terminal is closed; see `status`, `logs`, `cancel`.")
+def run(folder: Path, fan_in: int, accept: float, overwrite: bool, quiet: bool, detach: bool, **given: Any) -> None:
     """Process FILESET with PROCESSOR (FILE.py:CLASS) where its files are, and merge the output here."""
     from cafetal.runs import output
     from cafetal.runs.journal import JOURNAL
@@ -75,6 +78,9 @@ def run(folder: Path, fan_in: int, accept: float, overwrite: bool, quiet: bool, 
             f"{folder} holds a run that was broken off: `cafetal resume {folder}` goes on with it, and `--overwrite` "
             "starts anew."
         )
+    if detach:
+        _detach(folder)
+        return
     about = {"cwd": str(Path.cwd()), "fan_in": fan_in, "accept": accept, **given}
     _carry_out(folder, given, status=not quiet, fan_in=fan_in, accept=accept, about=about)
 
@@ -82,10 +88,14 @@ def run(folder: Path, fan_in: int, accept: float, overwrite: bool, quiet: bool, 
 @cli.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--quiet", is_flag=True, help="No progress.")
-def resume(folder: Path, quiet: bool) -> None:
+@click.option("--detach", is_flag=True, help="Go on when the terminal is closed; see `status`, `logs`, `cancel`.")
+def resume(folder: Path, quiet: bool, detach: bool) -> None:
     """Go on with the run in FOLDER: only what is not safe at a site, or here, is processed again."""
     from cafetal.runs.past import read_past
 
+    if detach:
+        _detach(folder)
+        return
     asked = dict(read_past(folder).about)
     if "processor" not in asked:
         raise ResumeRefused(
@@ -98,6 +108,14 @@ def resume(folder: Path, quiet: bool) -> None:
         raise ResumeRefused(f"The run was started in a folder that cannot be entered any more: {error}.") from None
     fan_in, accept = asked.pop("fan_in"), asked.pop("accept")
     _carry_out(folder, asked, status=not quiet, fan_in=fan_in, accept=accept, resume=True)
+
+
+def _detach(folder: Path) -> None:
+    """Do what this command was told in a process of its own."""
+    from cafetal.runs.detached import detach
+
+    process = detach(folder, [each for each in sys.argv[1:] if each != "--detach"])
+    click.echo(f"It runs as process {process}. See `cafetal status`, `logs` and `cancel`, each with {folder}.")
 
 
 def _carry_out(folder: Path, given: dict[str, Any], **options: Any) -> None:
@@ -385,6 +403,10 @@ def init(folder: Path) -> None:
         "  cafetal plan processors/dimuon.py datasets/dimuon.json\n"
         "  cafetal run processors/dimuon.py datasets/dimuon.json -o results/first\n"
     )
+
+
+for _command in (standing, logs, cancel, clean):
+    cli.add_command(_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

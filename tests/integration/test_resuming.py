@@ -3,14 +3,17 @@
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
 import sys
 
 import coffea.util
+import psutil
 import pytest
 
+from cafetal.runs.locking import owner
 from tests.conftest import wait_until
 from tests.integration.test_command_line import assert_all_gone, cafetal, tagged
 
@@ -182,3 +185,42 @@ def test_a_changed_analysis_is_refused(project, undisturbed, start):
     assert_the_same(project, folder, undisturbed)
     nothing = cafetal("resume", "results/none", cwd=project, check=1)
     assert "holds no journal of a run" in nothing.stderr
+
+
+def test_detached(project, undisturbed):
+    """It goes on without a terminal, tells how it stands, is cancelled, and gone on with, detached again."""
+    folder = "results/detached"
+    told = cafetal("run", *ARGUMENTS, "--arg", "seconds=0.4", "-o", folder, "--detach", cwd=project, check=0).stdout
+    process = int(re.search(r"It runs as process (\d+)", told)[1])
+    assert psutil.Process(process).ppid() != os.getpid()
+    wait_until(lambda: len(committed(project / folder)) > 1)
+    standing = cafetal("status", folder, cwd=project, check=0).stdout
+    assert f"running, as process {process}" in standing
+    assert re.search(r"[1-9][\d,]* of 120,000 events", standing)
+    cafetal("cancel", folder, cwd=project, check=0)
+    assert "ended: interrupted" in cafetal("status", folder, cwd=project, check=0).stdout
+    assert "Interrupted: the output holds" in cafetal("logs", folder, cwd=project, check=0).stdout
+    assert "Nothing runs in" in cafetal("cancel", folder, cwd=project, check=1).stderr
+    cafetal("resume", folder, "--detach", cwd=project, check=0)
+    wait_until(lambda: "ended: complete" in cafetal("status", folder, cwd=project, check=0).stdout)
+    wait_until(lambda: owner(project / folder) is None)
+    wait_until(lambda: json.loads((project / folder / "manifest.json").read_text())["complete"])
+    assert_the_same(project, folder, undisturbed)
+    at_once = cafetal("run", "processors/none.py", *ARGUMENTS[1:], "-o", "results/no", "--detach", cwd=project, check=1)
+    assert "There is no file processors/none.py" in " ".join(at_once.stderr.split())
+    assert "only runs with `--detach`" in cafetal("logs", "results/undisturbed", cwd=project, check=1).stderr
+
+
+def test_leftovers_are_listed_and_removed(project, undisturbed, start):
+    folder = "results/left"
+    break_off(project, folder, start("run", *ARGUMENTS, "--arg", "seconds=0.4", "-o", folder, tag="left"), 3)
+    assert "broken off" in cafetal("status", folder, cwd=project, check=0).stdout
+    run = json.loads((project / folder / "journal.jsonl").read_text().splitlines()[0])["run"]
+    listed = cafetal("clean", cwd=project, check=0).stdout
+    assert run in listed
+    assert list(project.glob(f"sites/*/scratch/runs/{run}"))
+    removed = cafetal("clean", "--remove", run, cwd=project, check=0).stdout
+    assert "Removed what 1 runs had left" in removed
+    assert not list(project.glob(f"sites/*/scratch/runs/{run}/*"))
+    cafetal("resume", folder, cwd=project, check=0)  # nothing is left, so all of it is done again
+    assert assert_the_same(project, folder, undisturbed)["events_salvaged"] == 0

@@ -21,6 +21,7 @@ LAYERS = [
     {"federation", "catalog"},
     {"rehearsal", "runs", "loading"},
     {"views"},
+    {"tending"},
     {"cli"},
 ]
 EVERYBODY = {"worker"}  # the types on the wire; it imports nothing of ours

@@ -14,6 +14,7 @@ from cafetal.runs.experience import Experience, keep, load_experience
 from cafetal.runs.explanation import explain
 from cafetal.runs.journal import JOURNAL, Journal, read
 from cafetal.runs.lookout import drain, drained, forget_drained, usable
+from cafetal.runs.standing import stand
 from cafetal.simulation.scenario import Block, Scenario, SimulatedSite
 from cafetal.simulation.simulator import Simulator
 
@@ -47,6 +48,22 @@ def told(tmp_path):
     journal.close()
     assert kinds >= {"Ask", "Assign", "Commit", "Discard", "Cancel", "probe", "planned", "retry", "duplicate", "Split"}
     return tmp_path, where
+
+
+def test_how_a_run_stands(told):
+    """By its journal: whole at the end, and a part of it in the middle."""
+    lines = list(read(told[0]))
+    standing = stand(lines, None)
+    assert standing.planned == standing.done == 70_000
+    assert standing.state == "broken off"  # it does not say that it has ended
+    assert stand([*lines, {"is": "end", "at": 1e6, "how": "complete"}], None).state == "ended: complete"
+    assert not standing.tasks
+    assert standing.failures["worker"] > 0
+    middle = stand(lines[: len(lines) // 2], 123)
+    assert 0 < middle.done < 70_000
+    assert middle.state == "running, as process 123"
+    assert set(middle.tasks) <= {"a", "b"}
+    assert sum(middle.tasks.values()) > 0
 
 
 def test_a_journal_is_private_and_whole(told):

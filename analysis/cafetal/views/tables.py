@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -12,7 +12,9 @@ from rich.table import Table
 from cafetal.federation.status import SiteStatus
 from cafetal.federation.telemetry import EndpointStatus
 from cafetal.runs.forecast import Forecast
+from cafetal.runs.leftovers import Leftover
 from cafetal.runs.progress import duration
+from cafetal.runs.standing import Standing
 
 
 def size(count: float) -> str:
@@ -86,6 +88,37 @@ def print_endpoints(statuses: Sequence[EndpointStatus], console: Console) -> Non
     console.print(table)
     for s in statuses:
         _print_remark(console, s.name, s.error)
+
+
+def print_standing(standing: Standing, console: Console) -> None:
+    """How a run stands."""
+    lives = f", in life {standing.life}" if standing.life > 1 else ""
+    console.print(f"{standing.state}{lives}, after {standing.seconds:.0f} s", highlight=False)
+    share = standing.done / standing.planned if standing.planned else 0.0
+    console.print(f"{standing.done:,} of {standing.planned:,} events ({share:.0%}) are safe", highlight=False)
+    for site in sorted({*standing.sites, *standing.tasks}):
+        told = f"{standing.sites[site]:,} events processed, {standing.tasks[site]} tasks under way"
+        console.print(f"  {site}: {told}", highlight=False)
+    if standing.failures:
+        told = ", ".join(f"{count} {kind}" for kind, count in standing.failures.most_common())
+        console.print(f"  failures: {told}; `cafetal why` tells more", highlight=False)
+    if standing.given_up:
+        console.print(f"  {standing.given_up:,} events were given up", highlight=False)
+
+
+def print_leftovers(leftovers: Sequence[Leftover], silent: Mapping[str, str], console: Console) -> None:
+    """What runs have left at sites."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in ("site", "run", "partials", "size", "untouched for"):
+        table.add_column(name)
+    for each in leftovers:
+        table.add_row(each.site, each.run, str(each.partials), size(each.bytes), _minutes(each.age))
+    if leftovers:
+        console.print(table)
+    else:
+        console.print("Nothing is left at the sites that answer.")
+    for site, why in silent.items():
+        _print_remark(console, site, why)
 
 
 def _print_remark(console: Console, name: str, remark: str) -> None:

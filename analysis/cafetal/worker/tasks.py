@@ -301,6 +301,16 @@ def survey(root: Path, *, run: str) -> list[partials.Reference]:
     return [reference for reference in found if reference is not None]
 
 
+def leftovers(root: Path) -> list[dict[str, Any]]:
+    """What lies on the scratch: ``{run, partials, bytes, age}`` of each run, the age in seconds."""
+    found = []
+    for folder in sorted((root / "runs").glob("*")):
+        sizes = [path.stat().st_size for path in folder.glob("*")]
+        age = time.time() - folder.stat().st_mtime
+        found.append({"run": folder.name, "partials": len(sizes), "bytes": sum(sizes), "age": age})
+    return found
+
+
 def clean(root: Path, *, run: str, keep_days: float) -> None:
     """Remove what a run left on the scratch, and what nobody has touched for so many days: code, dead runs."""
     shutil.rmtree(root / "runs" / run, ignore_errors=True)
@@ -322,5 +332,6 @@ _TASKS: dict[str, Callable[..., Any]] = {
     "reduce": reduce,
     "fetch": fetch,
     "survey": survey,
+    "leftovers": leftovers,
     "clean": clean,
 }

@@ -1,0 +1,55 @@
+"""What runs that were broken off have left on the scratches of sites."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+from cafetal.federation.federation import Federation
+from cafetal.runs.settling import settle
+from cafetal.runs.shipping import install, pack_worker
+
+
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """Partials of one run at one site."""
+
+    site: str
+    run: str
+    partials: int
+    bytes: int
+    age: float
+    """Seconds since anything was written there."""
+
+
+def find_leftovers(federation: Federation, sites: Sequence[str]) -> tuple[list[Leftover], dict[str, str]]:
+    """What lies at sites, also of runs that go on; and why sites do not tell, by site."""
+    found: list[Leftover] = []
+    silent: dict[str, str] = {}
+    for site, told in _ask(federation, sites, "leftovers", {}).items():
+        if isinstance(told, Exception):
+            silent[site] = str(told)
+            continue
+        found += [Leftover(site, each["run"], each["partials"], each["bytes"], each["age"]) for each in told]
+    return found, silent
+
+
+def remove_leftovers(federation: Federation, leftovers: Iterable[Leftover]) -> None:
+    """Remove them."""
+    for each in leftovers:
+        _ask(federation, [each.site], "clean", {"run": each.run, "keep_days": 14})
+
+
+def _ask(federation: Federation, sites: Sequence[str], task: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    worker = pack_worker()
+    federation.start(sites)
+    ready = {site: install(federation, site, worker) for site in sites}
+    answers: dict[str, Any] = {site: future.result() for site, future in ready.items()}
+    asked: dict[str, Future[Any]] = {
+        site: settle(federation.call(site, worker.code, task, arguments), lambda error: error)
+        for site, told in answers.items()
+        if not isinstance(told, Exception)
+    }
+    return {**answers, **{site: future.result() for site, future in asked.items()}}

@@ -1,0 +1,96 @@
+"""How a run stands, as its journal and its lock tell: also of one that another process does, or that has ended."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cafetal.runs.journal import read
+from cafetal.runs.locking import owner
+from cafetal.worker.chunksets import ChunkSet
+
+
+@dataclass(slots=True)
+class Standing:
+    """A run at one moment."""
+
+    process: int | None = None
+    """That does it now."""
+    life: int = 0
+    ended: str | None = None
+    """How its last life ended, as the journal says."""
+    planned: int = 0
+    """Events."""
+    done: int = 0
+    """Events in partials that count."""
+    given_up: int = 0
+    seconds: float = 0.0
+    """Of the run's clock, in all its lives."""
+    tasks: Counter[str] = field(default_factory=Counter)
+    """Tasks that are under way at each site."""
+    sites: Counter[str] = field(default_factory=Counter)
+    """Events processed at each site, whether they counted or not."""
+    failures: Counter[str] = field(default_factory=Counter)
+    """By kind."""
+
+    @property
+    def state(self) -> str:
+        """In words."""
+        if self.process is not None:
+            return f"running, as process {self.process}"
+        return "broken off" if self.ended is None else f"ended: {self.ended}"
+
+
+def look_at(folder: Path) -> Standing:
+    """How the run in a folder stands.
+
+    Raises:
+        OutputError: if there is none.
+    """
+    return stand(read(folder), owner(folder))
+
+
+def stand(lines: Iterable[Mapping[str, Any]], process: int | None) -> Standing:
+    """How a run stands by the lines of its journal."""
+    found = Standing(process)
+    sizes: dict[int, int] = {}
+    running: dict[int, str] = {}
+    for line in lines:
+        kind = line["is"]
+        found.seconds = max(found.seconds, line.get("at", 0.0))
+        if kind == "run":
+            found.life, found.ended = line["life"], None
+            running.clear()
+        elif kind == "file" and found.life == 1:
+            sizes |= {line["first"] + i: stop - start for i, (start, stop) in enumerate(line["edges"])}
+            found.planned += sum(stop - start for start, stop in line["edges"])
+        elif kind == "Split":
+            sizes |= {part: stop - start for part, start, stop in line["parts"]}
+        elif kind == "Assign":
+            running[line["task"]] = line["site"]
+        elif kind == "TaskEnded":
+            found.failures.update(failure for failure, _ in line["failures"])
+            running.pop(line["task"], None)
+        elif kind == "Commit":
+            found.done += _events(line, sizes)
+        elif kind == "Discard":
+            running.pop(line["task"], None)
+        elif kind == "PartialLost":
+            found.done -= _events(line, sizes)
+        elif kind == "GiveUp":
+            found.given_up += _events(line, sizes)
+        elif kind == "Partial":
+            found.sites[line["site"]] += _events(line, sizes)
+        elif kind == "end":
+            found.ended = line["how"]
+            running.clear()
+    if process is not None:
+        found.tasks.update(running.values())
+    return found
+
+
+def _events(line: Mapping[str, Any], sizes: Mapping[int, int]) -> int:
+    return sum(sizes.get(chunk, 0) for chunk in ChunkSet.parse(line["chunks"]))

@@ -1,0 +1,69 @@
+"""The commands for runs that are under way, or were: status, logs, cancel, clean."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+_out = Console()
+_folder = click.argument("folder", type=click.Path(path_type=Path))
+
+
+@click.command()
+@_folder
+def status(folder: Path) -> None:
+    """Tell how the run in FOLDER stands, whoever does it."""
+    from cafetal.runs.standing import look_at
+    from cafetal.views.tables import print_standing
+
+    print_standing(look_at(folder), _out)
+
+
+@click.command()
+@_folder
+@click.option(
+    "-n", "lines", default=20, show_default=True, type=click.IntRange(min=1), help="So many of the last lines."
+)
+def logs(folder: Path, lines: int) -> None:
+    """Show what a run with `--detach` in FOLDER has said."""
+    from cafetal.runs.detached import tail
+
+    click.echo(tail(folder, lines))
+
+
+@click.command()
+@_folder
+@click.option("--now", is_flag=True, help="Do not wait for what is under way.")
+def cancel(folder: Path, now: bool) -> None:
+    """Stop the run in FOLDER as Ctrl-C does: what is finished is merged and saved, and `resume` goes on."""
+    from cafetal.runs import detached
+
+    detached.cancel(folder, now=now)
+    click.echo(f"Stopped. `cafetal resume {folder}` goes on with it.")
+
+
+@click.command()
+@click.option("--sites", "sites_path", default="config/sites.yaml", show_default=True, help="The site table.")
+@click.option("--remove", "runs", multiple=True, metavar="RUN", help="Remove what this run has left; repeatable.")
+@click.option("--all", "everything", is_flag=True, help="Remove everything, also of runs that others may go on with.")
+def clean(sites_path: str, runs: tuple[str, ...], everything: bool) -> None:
+    """List what runs have left on the scratches of sites, and remove it if told so."""
+    from cafetal.config import load_sites
+    from cafetal.federation.federation import Federation
+    from cafetal.runs.leftovers import find_leftovers, remove_leftovers
+    from cafetal.views.tables import print_leftovers
+
+    federation = Federation(load_sites(sites_path))
+    try:
+        found, silent = find_leftovers(federation, list(federation.table.sites))
+        gone = [each for each in found if everything or each.run in runs]
+        remove_leftovers(federation, gone)
+    finally:
+        federation.close()
+    print_leftovers([each for each in found if each not in gone], silent, _out)
+    if gone:
+        click.echo(f"Removed what {len({each.run for each in gone})} runs had left, {len(gone)} folders.")
+    if silent:
+        raise click.exceptions.Exit(1)
