@@ -127,6 +127,9 @@ class SiteTable(_Strict):
     )
     policy: str = Field("balanced", description="Routing policy: a name, or `module:Class`.")
     routing: Routing = Field(default_factory=lambda: Routing(), description="What the scheduler may do.")
+    checksums: Literal["never", "on-error", "sample", "always"] = Field(
+        "on-error", description="When replicas are compared with the fileset's `adler32`; `sample`: one file in ten."
+    )
 
     @field_validator("sites")
     @classmethod

@@ -1,5 +1,6 @@
 """Bad files, bad processors, bad names: one clear error, and nothing lost without a word."""
 
+import contextlib
 import os
 import shutil
 from pathlib import Path
@@ -13,7 +14,8 @@ from coffea.nanoevents import BaseSchema, NanoAODSchema
 
 from cafetal.errors import ConfigError, ProcessorError, SiteError, UnreadableFile
 from cafetal.fileset import DataFile, Dataset, Fileset
-from cafetal.rehearsal.data import Recipe, make_files
+from cafetal.rehearsal.data import Recipe, describe, make_files
+from cafetal.runs.executor import MultiSiteExecutor
 
 pytestmark = pytest.mark.sites
 
@@ -137,6 +139,44 @@ def test_a_corrupt_basket_is_read_elsewhere(make_executor, table):
     assert out["n"] == 50_000
     assert executor.record.retries == 1
     assert [failure["kind"] for failure in executor.record.failures] == ["data"]
+
+
+def test_silent_corruption_is_found(table, session):
+    """A flipped bit that reads without an error, and wrong (ZSTD): the checksum tells, and another replica is read."""
+    lfn = "/store/bad/silent.root"
+    path = Path(table.pfn("desy", lfn))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    values = np.arange(20_000) * 0.1
+    with uproot.recreate(path, compression=uproot.ZSTD(1)) as file:
+        file.mktree("Events", {"Muon_pt": np.float64}).extend({"Muon_pt": values})
+    entry = describe(path, lfn, "Events", ["desy", "cern"])
+    good = path.read_bytes()
+    put(table, "cern", lfn, good)
+    with uproot.open(path) as file:
+        branch = file["Events"]["Muon_pt"]
+        seek, size = int(branch.member("fBasketSeek")[0]), int(branch.member("fBasketBytes")[0])
+    for place in range(seek + size - 1, seek, -7):  # one that is not noticed
+        damaged = bytearray(good)
+        damaged[place] ^= 1
+        path.write_bytes(damaged)
+        with contextlib.suppress(Exception), uproot.open(path) as file:
+            if not np.array_equal(file["Events"]["Muon_pt"].array(library="np"), values):
+                break
+    else:
+        pytest.fail("every flipped bit was noticed")
+    fileset = Fileset([Dataset("bad", (entry,))])
+
+    def total(events):
+        return {"n": len(events), "sum": float(np.asarray(events.Muon_pt).sum())}
+
+    session.held = True
+    careful = table.model_copy(update={"checksums": "always"})
+    executor = MultiSiteExecutor(careful, fileset=fileset, session=session, status=False, policy="capacity")
+    runner = processor.Runner(executor=executor, metadata_cache={}, schema=BaseSchema, chunksize=20_000)
+    out = runner(fileset.for_runner(), total)
+    assert out == {"n": 20_000, "sum": float(values.sum())}
+    assert [failure["kind"] for failure in executor.record.failures] == ["corrupt"]
+    assert executor.record.to_json()["bad_replicas"] == {lfn: ["desy"]}
 
 
 def test_no_good_replica_finishes_the_rest(make_executor, table, toys):

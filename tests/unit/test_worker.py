@@ -18,6 +18,7 @@ from coffea.processor import Runner
 from coffea.processor.executor import WorkItem
 
 from cafetal.runs.shipping import pack_function, pack_worker
+from cafetal.worker import checksums as check
 from cafetal.worker import coding, lifting, modules, partials, tasks, trampoline
 from cafetal.worker.chunksets import ChunkSet
 from cafetal.worker.failures import chain, describe, kind_of
@@ -62,7 +63,7 @@ def items_of(path, *ranges, uuid=b""):
 LFN = "/store/a.root"
 
 
-def run_map(scratch, processor, items, keep_going=False, trusted=True, **options):
+def run_map(scratch, processor, items, keep_going=False, trusted=True, checksums="on-error", adler32=None, **options):
     shipment = pack_function(work_function(processor, **options))
     assert "error" not in trampoline.install(str(scratch), shipment.files, [], [])
     arguments = {
@@ -76,6 +77,8 @@ def run_map(scratch, processor, items, keep_going=False, trusted=True, **options
         "names": site_names("root://host/", {LFN: items[0][1].filename}),
         "keep_going": keep_going,
         "trusted": trusted,
+        "checksums": checksums,
+        "adler32": {LFN: adler32} if adler32 else {},
     }
     return trampoline.call(str(scratch), *shipment.code, "map", pickle.dumps(arguments))
 
@@ -131,6 +134,33 @@ def failing(events):
     return {"n": len(events)}
 
 
+@pytest.mark.parametrize("mode", ["never", "on-error", "sample", "always"])
+def test_checksums(tmp_path, file, mode):
+    """Another content that reads without an error is found by `always`; one that does not, also by `on-error`."""
+    good, content, items = check.adler32(file), file.read_bytes(), items_of(file, (0, 10), (10, 20))
+    file.write_bytes(content + b"x")  # behind the end of what is read
+    result = run_map(tmp_path / "s", len, items, checksums=mode, adler32=good)
+    found = [failure["kind"] for failure in result["failures"]]
+    silent = mode in ("never", "on-error") or (mode == "sample" and not check.wanted(mode, LFN))
+    assert found == ([] if silent else ["corrupt", "corrupt"])
+    if found:
+        assert "its content is damaged" in result["failures"][0]["messages"][0]
+        assert len(list((tmp_path / "s" / "checksums").iterdir())) == 1  # computed once
+    # What cannot be read at all is examined, if that is wanted.
+    file.write_bytes(content[:100])
+    result = run_map(tmp_path / "t", len, items, checksums=mode, adler32=good)
+    assert {failure["kind"] for failure in result["failures"]} == {"data" if mode == "never" else "corrupt"}
+    # Without a checksum in the catalogue there is nothing to compare with.
+    assert run_map(tmp_path / "u", len, items, checksums=mode)["failures"][0]["kind"] == "data"
+
+
+def test_what_is_sampled_is_the_same_everywhere():
+    chosen = [lfn for i in range(2_000) if check.wanted("sample", lfn := f"/store/{i}.root")]
+    assert 100 < len(chosen) < 350
+    assert all(check.wanted("sample", lfn) for lfn in chosen)
+    check.check(None, "root://host//store/a.root", "00000001")  # not on this machine's disks
+
+
 def test_failure_of_the_users_code_ends_the_bundle(tmp_path, file):
     result = run_map(tmp_path / "s", failing, items_of(file, (0, 10), (10, 20), (20, 30)))
     (failure,) = result["failures"]
@@ -178,6 +208,8 @@ def test_function_that_cannot_be_loaded(tmp_path):
         "names": site_names("/", {}),
         "keep_going": False,
         "trusted": True,
+        "checksums": "never",
+        "adler32": {},
     }
 
     def failure():

@@ -42,9 +42,9 @@ logger = logging.getLogger(__name__)
 
 RESULT_LIMIT = 5_000_000
 """Characters of an answer. The agents refuse more than 10 MiB."""
-_PATIENCE = 120.0
+_PATIENCE = 45.0
 """Seconds for which tasks wait for an endpoint that has gone offline, before they are given back: a broker that is
-started anew, or a network that is cut for a minute, should not cost a site."""
+started anew should not cost a site; who waits for what lies there should not wait for long."""
 _ASK_AGAIN = 300.0
 """Seconds after which a user endpoint of which the service would not tell is asked for again."""
 _SHORTEST_PERIOD = 5.0

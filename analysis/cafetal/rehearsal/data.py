@@ -12,7 +12,6 @@ import json
 import os
 import shutil
 import uuid as uuids
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from cafetal.config import SiteTable
 from cafetal.errors import ConfigError
 from cafetal.fileset import DataFile, Dataset, Fileset
 from cafetal.planning.routing import Capacity, SiteLoad, Task
+from cafetal.worker.checksums import adler32
 
 Columns = dict[str, Any]
 Format = Literal["ttree", "rntuple"]
@@ -118,10 +118,6 @@ def describe(path: Path, lfn: str, treename: str, sites: Sequence[str]) -> DataF
     """The catalogue entry of a file that is on this machine."""
     with uproot.open(path) as file:
         entries, identifier = file[treename].num_entries, file.file.fUUID.hex()
-    checksum = 1
-    with open(path, "rb") as content:
-        while block := content.read(1 << 20):
-            checksum = zlib.adler32(block, checksum)
     return DataFile(
         lfn=lfn,
         object_path=treename,
@@ -129,7 +125,7 @@ def describe(path: Path, lfn: str, treename: str, sites: Sequence[str]) -> DataF
         num_entries=int(entries),
         uuid=identifier,
         size=path.stat().st_size,
-        adler32=f"{checksum:08x}",
+        adler32=adler32(path),
     )
 
 

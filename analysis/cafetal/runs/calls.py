@@ -78,6 +78,8 @@ class Calls:
             "names": site_names(self.federation.table.sites[site].pfn, pfns),
             "keep_going": self.keep_going,
             "trusted": site in self.trusted,
+            "checksums": self.plan.table.checksums,
+            "adler32": {lfn: self.plan.adler32[lfn] for lfn in pfns if lfn in self.plan.adler32},
         }
         return self._call(
             site,

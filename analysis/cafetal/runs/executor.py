@@ -234,7 +234,9 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         record = self.session.record = RunRecord()
         datasets = {item.dataset for item in items}
         record.skipped.extend(failure for dataset, failure in self.session.unreadable if dataset in datasets)
-        plan = make_plan(items, self._catalog(), self.sites, self.session.bad_replicas)
+        files = self.fileset.files() if self.fileset is not None else ()
+        known = {file.lfn: file.adler32 for file in files if file.adler32}
+        plan = make_plan(items, self._catalog(), self.sites, self.session.bad_replicas, known)
         record.bad_replicas = {lfn: sorted(self.session.bad_replicas.get(lfn, ())) for lfn in plan.replicas}
         shipment = pack_function(request.inner)
         code = self.session.code_hash = shipment.code_hash

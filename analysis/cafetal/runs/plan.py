@@ -25,6 +25,8 @@ class Plan:
     replicas: Mapping[str, Mapping[str, str]]
     """``{lfn: {site: PFN}}``, also of sites that may not be used."""
     table: SiteTable
+    adler32: Mapping[str, str] = field(default_factory=dict)
+    """``{lfn: checksum}`` where the fileset has one."""
     cuts: list[tuple[int, tuple[Chunk, ...]]] = field(default_factory=list)
     """Chunks that were cut, and their parts, in the order in which that was done."""
 
@@ -64,7 +66,11 @@ class Plan:
 
 
 def make_plan(
-    items: Sequence[WorkItem], catalog: Catalog, table: SiteTable, bad: Mapping[str, Collection[str]] | None = None
+    items: Sequence[WorkItem],
+    catalog: Catalog,
+    table: SiteTable,
+    bad: Mapping[str, Collection[str]] | None = None,
+    adler32: Mapping[str, str] | None = None,
 ) -> Plan:
     """Find the replicas of every work item's file, and those sites that may process it.
 
@@ -86,7 +92,7 @@ def make_plan(
             allowed[item.dataset, lfn] = good or able, pinned
         sites, readers = allowed[item.dataset, lfn]
         chunks.append(Chunk(i, item.dataset, lfn, item.entrystart, item.entrystop, sites, readers=readers))
-    return Plan(dict(enumerate(items)), chunks, replicas, table)
+    return Plan(dict(enumerate(items)), chunks, replicas, table, adler32 or {})
 
 
 def pinned_to(dataset: str, lfn: str, routing: Routing) -> tuple[str, ...] | None:

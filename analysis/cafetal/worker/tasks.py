@@ -26,9 +26,10 @@ import uproot
 from coffea.processor.executor import FileMeta, ParquetFileContext, UprootMissTreeError, WorkItem
 from uproot.models.TTree import Model_TTree_NumEntries
 
+from . import checksums as check
 from . import coding, lifting, modules, partials
 from .chunksets import ChunkSet, Overlap
-from .failures import Failure, Kind, describe
+from .failures import Corrupt, Failure, Kind, describe
 from .names import SiteNames, resolve
 from .reading import OpenFiles, share_files
 
@@ -144,13 +145,16 @@ def map_bundle(
     names: SiteNames,
     keep_going: bool,
     trusted: bool,
+    checksums: check.Mode,
+    adler32: dict[str, str],
 ) -> dict[str, Any]:
     """Process chunks, one open file after another, into one partial.
 
     ``items`` is a pickled list of ``(chunk id, work item named by LFN, rank)``, ``chunks`` the set of their ids; ranks
     order the chunks (see `lifting`). A chunk that cannot be read is left out and reported; the first one at which the
     user's code fails ends the bundle, unless ``keep_going``: the failure then names those after it too. Where the site
-    is not ``trusted``, an output that only a pickle can carry is such a failure.
+    is not ``trusted``, an output that only a pickle can carry is such a failure. ``adler32`` has the checksums of files
+    by LFN, as far as they are known, and ``checksums`` says when they are compared.
 
     Returns ``{partial: reference or None, failures, events, seconds, read: {lfn: bytes}, host}``; bytes are ``None``
     where nobody counts them (Parquet).
@@ -170,7 +174,10 @@ def map_bundle(
             failures.append(_not_loaded(error, site, chunks))
         for chunk, item, rank in todo:
             pfn = resolve(item.filename, names)
+            expected = adler32.get(item.filename)
             try:
+                if check.wanted(checksums, item.filename):
+                    check.check(root, pfn, expected)
                 out, size = _process(work, files, item, pfn)
                 node = lifting.lift(out, rank)
                 if not ids and not trusted:
@@ -178,7 +185,10 @@ def map_bundle(
                 total = lifting.merge(total, node) if ids else node
             except (Exception, SystemExit) as error:
                 where = {"chunks": str(chunk), "start": item.entrystart, "stop": item.entrystop}
-                failures.append(describe(error, site=site, lfn=item.filename, pfn=pfn, **where))
+                found = describe(error, site=site, lfn=item.filename, pfn=pfn, **where)
+                if found["kind"] == "data" and checksums != "never":
+                    found = _examined(root, pfn, expected, found)
+                failures.append(found)
                 if failures[-1]["kind"] == "processor" and not keep_going:
                     left = [i for i, *_ in todo[todo.index((chunk, item, rank)) :]]
                     failures[-1]["chunks"] = str(ChunkSet.of(left))
@@ -196,6 +206,17 @@ def map_bundle(
         "read": read if reference else {},
         "host": platform.node(),
     }
+
+
+def _examined(root: Path, pfn: str, expected: str | None, failure: Failure) -> Failure:
+    """A failure to read a file, which says so if the content of the file is to blame."""
+    try:
+        check.check(root, pfn, expected)
+    except Corrupt as error:
+        return {**failure, "kind": "corrupt", "messages": [*failure["messages"][:-1], str(error)]}
+    except OSError:
+        pass  # the file cannot be read at all, which is what the failure says
+    return failure
 
 
 def _not_loaded(error: Exception, site: str, chunks: str) -> Failure:
