@@ -91,12 +91,6 @@ class Journal:
         if self._file is not None and reference is not None:
             self._write({"at": round(now, 3), "is": what, "site": site, **reference, **more})
 
-    def note_accepted(self, now: float, task: int, site: str, group: str, identifier: str) -> None:
-        """A service has taken a task, and will answer for it under this id."""
-        self._write(
-            {"at": round(now, 3), "is": "Accepted", "task": task, "site": site, "group": group, "id": identifier}
-        )
-
     def end(self, now: float, how: str) -> None:
         """The run has ended: ``complete``, ``incomplete``, ``interrupted``, or the error's class that broke it off."""
         self._write({"at": round(now, 3), "is": "end", "how": how})

@@ -35,8 +35,6 @@ class Past:
     """Numbers of tasks that were given away."""
     seconds: float = 0.0
     """Of the run's clock."""
-    sent: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Tasks that a service has taken and that have not come back, by the service's id for them."""
 
     @property
     def next_chunk(self) -> int:
@@ -57,7 +55,6 @@ def read_past(folder: Path) -> Past:
             if past is None:
                 past = Past(line["run"], 0, line["code"], line["about"])
             past.lives, past.ended = line["life"], None
-            past.sent = {key: each for key, each in past.sent.items() if each["life"] == past.lives - 1}
             continue
         if past is None:
             break
@@ -74,10 +71,6 @@ def read_past(folder: Path) -> Past:
             past.tasks = max(past.tasks, line["task"] + 1)
         elif kind == "end":
             past.ended = line["how"]
-        elif kind == "Accepted":
-            past.sent[line["id"]] = {**line, "life": past.lives}
-        elif kind == "TaskEnded":
-            past.sent = {key: each for key, each in past.sent.items() if each["task"] != line["task"]}
     if past is None:
         raise OutputError(f"The journal in {folder} does not say what was to be done; start the run anew.")
     return past
