@@ -128,6 +128,9 @@ def test_killed_again_and_again(project, undisturbed, start):
     assert 0 < manifest["events_salvaged"] < 120_000
     told = cafetal("why", "0", folder, cwd=project, check=0).stdout
     assert "done, and counted" in told
+    told = cafetal("why", "desy", folder, cwd=project, check=0).stdout
+    assert "sent the partial with the chunks" in told
+    assert "Partial:" not in told
 
 
 def range_of(text):

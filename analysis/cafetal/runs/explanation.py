@@ -66,7 +66,7 @@ class _History:
                 found.given_up.append(line)
             elif kind == "Split":
                 found.parts[line["chunk"]] = [tuple(part) for part in line["parts"]]
-            elif "site" in line:
+            elif "site" in line and kind != "Partial":  # each of these belongs to a task
                 found.sites.setdefault(line["site"], []).append(line)
         return found
 
@@ -195,6 +195,10 @@ def _told(line: Line) -> str:
         return f"lost: {line['reason']}."
     if kind == "SiteDrained":
         return "drained: it gets no more tasks." if line["drained"] else "no longer drained."
+    if kind == "Reduced":
+        return f"merged the chunks {line['chunks']} into {line['name']}."
+    if kind == "Home":
+        return f"sent the partial with the chunks {line['chunks']} home."
     if kind == "Hold":
         return f"idle, and given nothing: {line['reason']}."
     return f"{kind}: {line.get('chunks', '')}"
