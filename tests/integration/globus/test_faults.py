@@ -116,10 +116,8 @@ def test_user_endpoint_killed(globus_executor, federated, fileset, tmp_path):
     join()
     assert killed
     assert_complete(out, executor)
-    told = [failure for failure in executor.record.failures if failure["site"] == "desy"]
-    # Some of its tasks may have waited for the endpoint that was started anew, and fail in another way or not at all.
-    reasons = [failure["messages"][0] for failure in told]
-    assert any("desy has lost a task" in reason for reason in reasons), reasons
+    # What is told of it is left to chance: the core endpoint starts another one for the next task, and the broker may hand
+    # that what the dead one had not answered. Then nothing is lost; else the watchdog gives it back.
 
 
 @pytest.mark.parametrize("how", ["killed", "stopped"])
