@@ -116,8 +116,8 @@ def test_user_endpoint_killed(globus_executor, federated, fileset, tmp_path):
     join()
     assert killed
     assert_complete(out, executor)
-    # What is told of it is left to chance: the core endpoint starts another one for the next task, and the broker may hand
-    # that what the dead one had not answered. Then nothing is lost; else the watchdog gives it back.
+    # What is told of it is left to chance: the core endpoint starts another one for the next task, and the broker may
+    # hand that what the dead one had not answered. Then nothing is lost; else the watchdog gives it back.
 
 
 @pytest.mark.parametrize("how", ["killed", "stopped"])
