@@ -158,6 +158,25 @@ def test_the_layout_is_that_of_one_after_another():
     assert_identical(outputs[0], one_output(0))  # what the processor has returned is as it was
 
 
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [
+        (0, 0.5),
+        (np.int64(2), 0.25),
+        (np.arange(2), np.array([0.5, 0.25])),
+        (np.float32(0.1), np.float64(0.1)),
+        (np.ones(2, np.float32), np.array([0.1, 0.2])),
+    ],
+)
+def test_whole_numbers_and_others_add_in_either_order(one, two):
+    """As the sum of weights of a chunk without events, which is a plain 0."""
+    for pair in ((one, two), (two, one)):
+        nodes = [lifting.lift({"a": value}, (i, 0)) for i, value in enumerate(pair)]
+        found = lifting.lower(lifting.merge(*nodes))["a"]
+        np.testing.assert_array_equal(found, one + two)
+        assert np.asarray(found).dtype == np.float64
+
+
 def test_what_does_not_add_is_said():
     for one, two in (
         ({"a": 1.0}, {"a": "text"}),

@@ -11,10 +11,13 @@ from cafetal.errors import OutputError
 from cafetal.fileset import load
 from cafetal.planning import events as ev
 from cafetal.planning.bundles import Chunk
+from cafetal.planning.routing import Balanced
 from cafetal.planning.salvage import Found, select
+from cafetal.runs.experience import Experience
 from cafetal.runs.journal import JOURNAL, Journal
 from cafetal.runs.past import cuts, differences, listed, read_past
 from cafetal.runs.plan import make_plan
+from cafetal.runs.scheduling import make_dispatcher, make_scheduler
 from cafetal.worker.chunksets import ChunkSet
 
 ids = st.sets(st.integers(0, 30), min_size=1)
@@ -100,6 +103,16 @@ def test_differences_are_sentences(folder, edges, options, sentence):
     assert any(sentence in each for each in told)
     assert "a module that goes with them has changed" in differences(read_past(folder), "other", make(EDGES))[0]
     assert listed(map(str, range(20))).endswith("... and 12 more")
+
+
+def test_parts_do_not_bear_numbers_of_what_is_safe(folder):
+    """The scheduler is told of what is left only; a chunk that it cuts gets numbers that nothing in the plan has."""
+    plan = make({f"/{i}": [(0, 10)] for i in range(20)})
+    past = read_past(folder)
+    past.splits.clear()
+    scheduler = make_scheduler(plan, make_dispatcher(plan, Balanced()), Experience(), "c0de", past)
+    scheduler.handle(ev.WorkAdded(0.0, tuple(plan.chunks[:10])))
+    assert scheduler.state.next_chunk == 20
 
 
 def test_journals_that_cannot_be_gone_on_with(tmp_path):

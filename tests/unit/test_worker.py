@@ -290,6 +290,16 @@ def test_partials_are_private_whole_and_checked(tmp_path):
         partials.write_bytes(folder / "x" / "y", b"") if (folder / "x").write_text("a file") else None
 
 
+def test_a_partial_that_lies_about_its_chunks_is_not_found(tmp_path):
+    """One flipped bit of the header makes 0-3 of 0-7: the seal covers that too."""
+    kept(tmp_path, "p", [1], *range(4))
+    assert partials.find(tmp_path, "p")["chunks"] == "0-3"
+    content = (tmp_path / "p").read_bytes()
+    for other in (b"0-7", b"0m3", b"1-3"):
+        (tmp_path / "p").write_bytes(content.replace(b"0-3", other, 1))
+        assert partials.find(tmp_path, "p") is None
+
+
 def test_a_write_that_fails_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):

@@ -97,7 +97,7 @@ class Journal:
 
     def _write(self, line: dict[str, Any]) -> None:
         if self._file is not None:
-            self._file.write(json.dumps(line, separators=(",", ":"), ensure_ascii=False) + "\n")
+            self._file.write(json.dumps(line, separators=(",", ":")) + "\n")
 
     def close(self) -> None:
         """Nothing more will be written."""

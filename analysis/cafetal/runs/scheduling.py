@@ -46,5 +46,7 @@ def make_scheduler(
         for name, entry in plan.table.sites.items()
         if name in plan.sites
     ]
-    numbers = {} if past is None else {"first_task": past.tasks, "first_part": past.next_chunk}
+    # Parts must not bear numbers of chunks that an earlier life has done: the scheduler is not told of those.
+    first_part = max([chunk.id + 1 for chunk in plan.chunks] + ([] if past is None else [past.next_chunk]), default=0)
+    numbers = {"first_task": 0 if past is None else past.tasks, "first_part": first_part}
     return Scheduler(sites, dispatcher, experience.for_code(code), **numbers)

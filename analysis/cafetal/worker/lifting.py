@@ -61,6 +61,8 @@ class Sum:
             raise ValueError(f"Arrays of the shapes {shapes[0]} and {shapes[1]} cannot be added.")
         for component in other.components if isinstance(other, Sum) else sums.as_components(other):
             sums.add(self.components, component)
+        if isinstance(other, Sum) and other.dtype != self.dtype:  # the same whichever came first
+            self.dtype = str(np.result_type(self.dtype, other.dtype).str)
         return self
 
     def lower(self) -> Any:
@@ -163,7 +165,7 @@ class Branch:
             kinds = [type(each.like if isinstance(each, Branch) else each).__name__ for each in (self, other)]
             raise ValueError(f"Accumulators of incompatible type cannot be added ({kinds[0]} and {kinds[1]}).")
         for key, value in other.values.items():
-            self.values[key] = iadd(self.values[key], value) if key in self.values else value
+            self.values[key] = merge(self.values[key], value) if key in self.values else value
         self.ranks = _earliest(self.ranks, other.ranks)
         return self
 
@@ -208,6 +210,8 @@ def is_branch(output: Any) -> bool:
 
 def merge(total: Any, other: Any) -> Any:
     """Add nodes to others in place, and return these; the second is used up."""
+    if isinstance(other, Sum) and not isinstance(total, Sum):
+        return iadd(other, total)  # whole numbers came first, such as the 0 of a chunk without events
     return iadd(total, other)
 
 

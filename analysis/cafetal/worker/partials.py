@@ -68,9 +68,14 @@ def digest(content: bytes) -> str:
 
 def write(folder: Path, name: str, body: bytes, chunks: ChunkSet) -> Reference:
     """Keep a partial: its encoded accumulator, behind a line that tells what it is."""
-    content = f"{chunks} {digest(body)}\n".encode() + body
+    content = f"{chunks} {_seal(str(chunks), body)}\n".encode() + body
     write_bytes(folder / name, content)
     return {"name": name, "size": len(content), "digest": digest(content), "chunks": str(chunks)}
+
+
+def _seal(chunks: str, body: bytes) -> str:
+    """Covers what a partial says of itself as well as what is in it."""
+    return digest(f"{chunks}\n".encode() + body)
 
 
 def read_bytes(folder: Path, reference: Reference) -> bytes:
@@ -109,6 +114,6 @@ def find(folder: Path, name: str) -> Reference | None:
         return None
     head, _, rest = content.partition(b"\n")
     chunks, _, told = head.decode(errors="replace").partition(" ")
-    if told != digest(rest):
+    if told != _seal(chunks, rest):
         return None
     return {"name": name, "size": len(content), "digest": digest(content), "chunks": chunks}
