@@ -120,6 +120,13 @@ def _detach(folder: Path) -> None:
 
 def _carry_out(folder: Path, given: dict[str, Any], **options: Any) -> None:
     """Run, save what came of it, and raise what went wrong."""
+    from cafetal.runs.locking import locked
+
+    with locked(folder):
+        _run_and_save(folder, given, **options)
+
+
+def _run_and_save(folder: Path, given: dict[str, Any], **options: Any) -> None:
     error: BaseException | None = None
     executor, runner, instance, fileset = _prepare(given, folder=folder, **options)
     try:

@@ -235,6 +235,11 @@ def test_only_trusted_sites_may_send_pickles():
         travelled(lifting.lift(output, (0, 0)), trusted=True)
 
 
+def test_keys_of_all_kinds_travel():
+    output = {np.str_("a"): 0.5, b"bytes": np.ones(2), ("t", 1): {np.int64(3): b"x"}, 7: np.float64(0.25)}
+    assert_identical(lifting.lower(travelled(lifting.lift(output, (0, 0)))), output)
+
+
 GOOD = coding.encode(reduce(lifting.merge, [lifting.lift(one_output(i), (i, 0)) for i in range(2)]), trusted=False)
 
 
@@ -282,7 +287,21 @@ def test_no_memory_is_taken_for_what_is_only_claimed():
     """A histogram of 10^15 bins in a hundred bytes is refused before anything is made for it."""
     axis = {"type": "regular", "lower": 0, "upper": 1, "bins": 10**15, "underflow": 1, "overflow": 1, "circular": 0}
     structure = {"uhi_schema": 1, "axes": [axis], "storage": {"type": "double"}, "metadata": {}}
+    twice = {"$array": ["<f8", [1], 0, 8]}
+    text = json.dumps([twice, twice]).encode()
+    with pytest.raises(Garbled, match="next bytes"):
+        coding.decode(b"%d\n%b%b" % (len(text), text, bytes(8)), trusted=False)
     for tree_ in (
+        {"$histsum": ["Hist", structure, [["<f8", [0], 0, 0]], [[0, []]], True]},
+        {
+            "$histsum": [
+                "Hist",
+                {**structure, "axes": [{**axis, "bins": 1, "lower": "a"}]},
+                [["<f8", [3], 0, 24]],
+                [],
+                True,
+            ]
+        },
         {"$histsum": ["Hist", structure, [["<f8", [10**15 + 2], 0, 0]], [], True]},
         {"$histogram": ["Hist", structure, [0, 0], True]},
         {"$array": ["<f8", [10**15], 0, 0]},
@@ -292,4 +311,4 @@ def test_no_memory_is_taken_for_what_is_only_claimed():
     ):
         text = json.dumps(tree_).encode()
         with pytest.raises(Garbled):
-            coding.decode(b"%d\n%b" % (len(text), text), trusted=False)
+            coding.decode(b"%d\n%b%b" % (len(text), text, bytes(24)), trusted=False)

@@ -1,8 +1,8 @@
 """The journal of a run: every event and every decision with its reason, one JSON object a line.
 
 It has one writer, is appended to, and can be read by people while the run goes on. What was to be done is on the disk
-before anything is; the rest is written as it happens. If the machine fails, its last lines may be lost: that costs
-nothing, as the partials at the sites say themselves what is in them.
+before anything is, and so is every cut of a chunk; the rest is written as it happens. If the machine fails, its last
+lines may be lost: that costs nothing, as the partials at the sites say themselves what is in them.
 """
 
 from __future__ import annotations
@@ -85,6 +85,8 @@ class Journal:
         for each in told:
             self._write({"at": round(now, 3), "is": type(each).__name__, **_instruction(each)})
         self._file.flush()
+        if any(isinstance(each, events.Split) for each in told):
+            os.fsync(self._file.fileno())  # before a part is processed: its number must not come to mean another one
 
     def note_partial(self, now: float, what: str, site: str, reference: Reference | None, **more: Any) -> None:
         """A partial has come to be: of a map task, of a reduce, or at home."""

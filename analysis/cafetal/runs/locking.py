@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,16 +14,22 @@ from cafetal.errors import OutputError
 from cafetal.worker.partials import private_folder
 
 LOCK = "lock"
+_LOOKS = 1.0
+_held: dict[Path, int] = {}
+"""Folders that this process has, and the threads that took them."""
 
 
 @contextmanager
 def locked(folder: Path | None) -> Iterator[None]:
-    """Keep other processes from running in this folder; the lock ends with the process, however it ends.
+    """Keep others from running in this folder; the lock ends with the process, however it ends.
+
+    The thread that has it may take it again: a command holds it until its results are written.
 
     Raises:
         OutputError: if one does, or the folder cannot be written.
     """
-    if folder is None:
+    place = None if folder is None else folder.resolve()
+    if folder is None or place is None or _held.get(place) == threading.get_ident():
         yield
         return
     try:
@@ -30,16 +38,30 @@ def locked(folder: Path | None) -> Iterator[None]:
     except OSError as error:
         raise OutputError(f"The folder {folder} cannot be written: {error}.") from error
     try:
+        _take(handle, folder)
+        os.ftruncate(handle, 0)
+        os.write(handle, str(os.getpid()).encode())
+        _held[place] = threading.get_ident()
+        try:
+            yield
+        finally:
+            del _held[place]
+    finally:
+        os.close(handle)
+
+
+def _take(handle: int, folder: Path) -> None:
+    end = time.monotonic() + _LOOKS
+    while True:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            owner = os.read(handle, 32).decode(errors="replace") or "unknown"
-            raise OutputError(f"Another run, of the process {owner}, uses {folder}; give another `-o`.") from None
-        os.ftruncate(handle, 0)
-        os.write(handle, str(os.getpid()).encode())
-        yield
-    finally:
-        os.close(handle)
+            if time.monotonic() < end:  # somebody may only be looking who it is (see `owner`)
+                time.sleep(0.05)
+                continue
+            process = os.read(handle, 32).decode(errors="replace") or "unknown"
+            raise OutputError(f"Another run, of the process {process}, uses {folder}; give another `-o`.") from None
+        return
 
 
 def owner(folder: Path) -> int | None:

@@ -200,6 +200,7 @@ class _Other:
 class _Reader:
     def __init__(self, buffers: memoryview, trusted: bool) -> None:
         self.buffers, self.trusted = buffers, trusted
+        self._next = 0
 
     def value(self, told: Any) -> Any:
         if isinstance(told, list):
@@ -217,8 +218,10 @@ class _Reader:
 
     def _bytes(self, place: Any) -> bytes:
         start, size = place
-        if not (type(start) is type(size) is int and 0 <= start <= start + size <= len(self.buffers)):
-            raise Garbled("A partial points beyond its end.")
+        # In the order in which they were written, each once: else a few bytes could be made into very many.
+        if not (type(start) is type(size) is int and start == self._next <= start + size <= len(self.buffers)):
+            raise Garbled("A partial points elsewhere than to its next bytes.")
+        self._next = start + size
         return bytes(self.buffers[start : start + size])
 
     def _array(self, told: Any) -> npt.NDArray[Any]:
@@ -246,6 +249,8 @@ class _Reader:
         family, structure, components, ranks, known = told
         arrays = [self._array(each) for each in components]
         grown = {int(axis): {key: _rank(rank) for key, rank in each} for axis, each in ranks}
+        if any(structure["axes"][axis]["type"] not in ("category_str", "category_int") for axis in grown):
+            raise Garbled("A partial has categories on an axis that has none.")
         shape = tuple(
             len(grown[number]) if number in grown else _extent(axis) for number, axis in enumerate(structure["axes"])
         )
@@ -256,7 +261,9 @@ class _Reader:
             raise Garbled("A partial has a histogram with a storage that is none of ours.")
         if any(array.dtype != (np.int64 if structure["storage"]["type"] == "int" else np.float64) for array in arrays):
             raise Garbled("A partial has a histogram with a content of another type than its storage.")
-        return HistSum(family, structure, arrays, grown, bool(known))
+        made = HistSum(family, structure, arrays, grown, bool(known))
+        made.empty()  # what boost-histogram makes nothing of is found here, where it is said whose it is
+        return made
 
     def _histogram(self, told: Any) -> Any:
         family, structure, place, known = told
@@ -279,9 +286,8 @@ class _Reader:
 
     def _branch(self, told: Any) -> Branch:
         like, items = told
-        keys = [self.value(key) for key, *_ in items]
-        values = {key: self.value(value) for key, (_, _, value) in zip(keys, items, strict=True)}
-        ranks = {key: _rank(rank) for key, (_, rank, _) in zip(keys, items, strict=True)}
+        read = [(self.value(key), _rank(rank), self.value(value)) for key, rank, value in items]  # as it was written
+        values, ranks = {key: value for key, _, value in read}, {key: rank for key, rank, _ in read}
         return Branch(self._mapping(like), values, ranks)
 
     def _mapping(self, like: Any) -> Any:

@@ -104,17 +104,21 @@ class HistSum:
         self.ranks = ranks
         return self
 
-    def lower(self) -> Any:
-        """The histogram, with categories in the order in which they first appeared."""
+    def empty(self) -> Any:
+        """A plain histogram with these axes, categories in the order in which they first appeared."""
         structure = copy.deepcopy(self.structure)
         for axis, known in self.ranks.items():
             structure["axes"][axis]["categories"] = list(known)
-        made = from_uhi(structure)
+        return from_uhi(structure)
+
+    def lower(self) -> Any:
+        """The histogram."""
+        made = self.empty()
         content = self.components[0]
         if content.dtype != np.int64:
             content = sums.rounded(self.components)
         view: Any = made.view(flow=True)
-        if structure["storage"]["type"] == "weighted":
+        if self.structure["storage"]["type"] == "weighted":
             view["value"], view["variance"] = content[..., 0], content[..., 1]
         else:
             view[...] = content
