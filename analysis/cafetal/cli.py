@@ -122,13 +122,13 @@ def _carry_out(folder: Path, given: dict[str, Any], **options: Any) -> None:
     """Run, save what came of it, and raise what went wrong."""
     from cafetal.runs.locking import locked
 
+    prepared = _prepare(given, folder=folder, **options)
     with locked(folder):
-        _run_and_save(folder, given, **options)
+        _run_and_save(folder, given, *prepared)
 
 
-def _run_and_save(folder: Path, given: dict[str, Any], **options: Any) -> None:
+def _run_and_save(folder: Path, given: dict[str, Any], executor: Any, runner: Any, instance: Any, fileset: Any) -> None:
     error: BaseException | None = None
-    executor, runner, instance, fileset = _prepare(given, folder=folder, **options)
     try:
         out = runner(fileset.for_runner(given["treename"]), instance)
     except CafetalError as caught:
