@@ -307,6 +307,23 @@ def test_a_write_that_fails_leaves_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_survey_finds_what_is_whole_and_keeps_it(tmp_path):
+    """Also if a reduce of an earlier life removes its inputs afterwards."""
+    folder = tmp_path / "runs" / "r"
+    for number in range(3):
+        kept(folder, f"desy.1.map-{number}", {"n": number}, number)
+    (folder / "desy.1.map-2").write_bytes(b"2 damaged")
+    found = tasks.survey(tmp_path, run="r", life=2)
+    assert [reference["chunks"] for reference in found] == ["0", "1"]
+    for number in range(3):
+        (folder / f"desy.1.map-{number}").unlink()
+    assert [unpacked(partials.read_bytes(folder, reference))["n"] for reference in found] == [0, 1]
+    assert len(tasks.survey(tmp_path, run="r", life=3)) == 2
+    assert tasks.survey(tmp_path, run="none", life=1) == []
+    (leftover,) = tasks.leftovers(tmp_path)
+    assert (leftover["run"], leftover["partials"]) == ("r", 4)
+
+
 def test_fetch_in_parts(tmp_path):
     folder = tmp_path / "runs" / "r"
     reference = kept(folder, "p", list(range(1000)), 0)

@@ -39,7 +39,7 @@ class PolicyDispatch:
         if getattr(self.policy, "early", False):
             while self._unbound:
                 item = self._unbound.popleft()
-                self._bind(state, item, state.able(item.sites))
+                self._bind(state, item, state.able(item.sites) or item.sites)  # given up later, if nobody can be asked
 
     def put_back(self, state: State, item: Bundle, sites: tuple[str, ...]) -> None:
         """Ask again for a bundle that came back."""

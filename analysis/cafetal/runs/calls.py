@@ -110,7 +110,7 @@ class Calls:
 
     def survey(self, site: str) -> Future[Any]:
         """References to all whole partials of the run at a site, or the reason why it does not tell."""
-        return self._call(site, "survey", {}, on_loss=lambda error: error)
+        return self._call(site, "survey", {"life": self.life}, on_loss=lambda error: error)
 
     def clean(self, sites: Iterable[str], patience: float) -> None:
         """Remove what the run left on scratches; a site that does not answer in so many seconds keeps it."""

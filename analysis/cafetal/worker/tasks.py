@@ -316,10 +316,26 @@ def fetch(
     return part if compression is None else lz4.frame.compress(part, compression_level=compression)
 
 
-def survey(root: Path, *, run: str) -> list[partials.Reference]:
-    """References to all whole partials of a run: those that were told of, and those of which nobody has heard."""
-    found = (partials.find(root / "runs" / run, path.name) for path in sorted((root / "runs" / run).glob("[!.]*")))
-    return [reference for reference in found if reference is not None]
+def survey(root: Path, *, run: str, life: int) -> list[partials.Reference]:
+    """References to all whole partials of a run: those that were told of, and those of which nobody has heard.
+
+    Each is given another name, of this life of the run: a reduce of an earlier one that is still under way may remove
+    its inputs when it is done.
+    """
+    folder = root / "runs" / run
+    found = []
+    for number, path in enumerate(sorted(folder.glob("[!.]*"))):
+        reference = partials.find(folder, path.name)
+        if reference is None:
+            continue
+        name = f"{life}.found-{number}"
+        try:
+            os.link(path, folder / name)
+            reference = {**reference, "name": name}
+        except OSError:
+            pass  # it is gone, or cannot be linked here: then its own name must do
+        found.append(reference)
+    return found
 
 
 def leftovers(root: Path) -> list[dict[str, Any]]:
