@@ -116,6 +116,12 @@ class Routing(_Strict):
         default_factory=dict, description="From dataset or LFN (with * and ?) to the only sites that may process it."
     )
     forbid: tuple[str, ...] = Field((), description="Sites that get no tasks.")
+    patience: float = Field(
+        1800,
+        gt=0,
+        description="Seconds, and ten times what it should take, after which a task of which nothing was heard is "
+        "tried again. Time in the queue of a batch system does not count.",
+    )
 
 
 class SiteTable(_Strict):

@@ -1,6 +1,7 @@
 """What is split, routed and merged is conserved: nothing dropped, nothing twice."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from cafetal.errors import ConfigError, EventsLost
 from cafetal.planning.bundles import Bundle, Chunk, bundle, split_by_sites, target_events
 from cafetal.planning.ledger import Ledger
-from cafetal.planning.recovery import TRIES, after_failure
+from cafetal.planning.recovery import CUTS, TRIES, after_failure
 from cafetal.planning.tree import TreeGrower
 from cafetal.worker.chunksets import ChunkSet
 
@@ -118,7 +119,10 @@ def test_failures_lead_elsewhere_and_end(sites, count, failures):
         if not retry.sites:
             break
         item, here, steps = retry.bundle, retry.sites[pick % len(retry.sites)], steps + 1
-    assert steps < 2 * len(sites) + TRIES + count.bit_length() + 1
+        if retry.cut:
+            (chunk,) = item.chunks
+            item = replace(item, chunks=(replace(chunk, stop=chunk.start + chunk.events // 2),))
+    assert steps < 2 * len(sites) + TRIES + count.bit_length() + 1 + CUTS
 
 
 def test_the_users_code_is_not_tried_twice():
@@ -130,6 +134,20 @@ def test_the_users_code_is_not_tried_twice():
     assert slow.sites == SITES
     assert [retry.sites for retry in after_failure(slow.bundle, "timeout", "a", SITES)] == [("b", "c")]
     assert [retry.sites for retry in after_failure(item, "worker", "a", ["a"])] == [("a",)]
+
+
+def test_a_chunk_that_costs_workers_is_halved():
+    item = Bundle(0, (Chunk(0, "d", "/f", 0, 100, SITES),))
+    (once,) = after_failure(item, "worker", "a", SITES)
+    assert (once.cut, once.sites) == (False, ("b", "c"))
+    (twice,) = after_failure(once.bundle, "worker", "b", SITES)
+    assert (twice.cut, twice.bundle.cuts, twice.sites) == (True, 1, ("a", "c"))
+    (at_once,) = after_failure(item, "worker", "a", SITES, too_large=80)
+    assert at_once.cut
+    (small,) = after_failure(item, "worker", "a", SITES, too_large=101)
+    assert not small.cut
+    (single,) = after_failure(replace(once.bundle, chunks=(Chunk(0, "d", "/f", 0, 1, SITES),)), "worker", "a", SITES)
+    assert not single.cut  # one event cannot be cut
 
 
 @given(st.sets(st.integers(0, 30), min_size=1), st.data())

@@ -379,8 +379,35 @@ def test_one_bad_file_does_not_end_the_rest(name):
             world.tell(ev.Tick(world.now))
             continue
         number = min(world.running)
-        poisoned = any(chunk.id == 5 or chunk.origin == 5 for chunk in world.running[number].chunks)
+        poisoned = any(chunk.start <= 53 < chunk.stop for chunk in world.running[number].chunks)
         world.kind = "worker"
         world.end(0, 10.0, "all" if poisoned else ())
-    assert {world.chunks[i].origin or i for i in world.given_up} == {5}
-    assert TRIES == 3
+    (left,) = (world.chunks[i] for i in world.given_up)
+    assert (left.origin, left.start, left.stop) == (5, 53, 54)
+    assert sum(world.chunks[i].events for i in world.committed) == 159
+
+
+def test_a_site_whose_memory_is_too_small_gets_less_at_once():
+    """Chunks of 100 events are too much for it: they are cut, the later ones at their first failure."""
+    chunks = tuple(Chunk(i, "x", "/f", 100 * i, 100 * i + 100, ("a",)) for i in range(40))
+    world = fixed(chunks, "a")
+    world.tell(ev.SiteReport(0.0, "a", 8))
+    world.kind, kills, fewest = "worker", 0, 8
+    for _ in range(1000):
+        if world.scheduler.done:
+            break
+        if not world.running:
+            world.now += 40
+            world.tell(ev.Tick(world.now))
+            continue
+        number = min(world.running)
+        too_large = any(chunk.events >= 100 for chunk in world.running[number].chunks)
+        kills += too_large
+        world.end(0, 10.0, "all" if too_large else ())
+        fewest = min(fewest, world.scheduler.state.sites["a"].hands)
+    assert sum(world.chunks[i].events for i in world.committed) == 4000
+    assert not world.given_up
+    assert world.scheduler.state.too_large == {"x": 100}
+    assert fewest == 4
+    assert kills < 3 * 40  # a few before it is known, halvings of bundles, and one for each chunk
+    assert world.scheduler.state.sites["a"].at_once is None  # all went well for long

@@ -25,7 +25,7 @@ from cafetal.runs.plan import make_plan
 from cafetal.runs.progress import show_progress
 from cafetal.runs.record import RunRecord
 from cafetal.runs.session import Session
-from cafetal.runs.settling import Lost, lost_task, settle
+from cafetal.runs.settling import Lost, Overdue, lost_task, settle
 from cafetal.views.tables import print_plan, size
 from cafetal.worker.failures import describe
 
@@ -65,6 +65,16 @@ def test_settling(outcome, expected):
     else:
         future.set_result(outcome)
     assert settled.result(timeout=1) == expected
+
+
+def test_what_is_given_up_settles_and_comes_too_late():
+    future, given_up = Future(), Future()
+    settled = settle(future, lambda error: lost_task(error, "cern"), given_up=given_up)
+    assert not settled.done()
+    given_up.set_result(Overdue("Nothing was heard of it."))
+    future.set_result({"partial": None})
+    failure = settled.result(timeout=1)
+    assert (failure["kind"], failure["messages"]) == ("timeout", ["Nothing was heard of it."])
 
 
 def test_a_cancelled_task_settles_too():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from cafetal.planning.bundles import Bundle, Chunk
 from cafetal.planning.events import Reason, Rule, Split
@@ -161,7 +161,7 @@ class BalancedDispatch:
         """Events/s of all workers of a site together, as much as the user wants of it."""
         known = state.sites[site]
         rate = state.rates.rate(site, group.dataset) or _UNKNOWN_RATE
-        return rate * max(1, known.workers) * known.weight
+        return rate * max(1, known.hands) * known.weight
 
     # --- what is next ------------------------------------------------------------------------------------------
 
@@ -286,13 +286,7 @@ class BalancedDispatch:
         small = _CRUMB * events
         if chunk.events < events / 2 or room < small or chunk.events - room < small:
             return None
-        first, second = state.next_chunk, state.next_chunk + 1
-        state.next_chunk += 2
-        origin = chunk.id if chunk.origin is None else chunk.origin
-        parts = (
-            replace(chunk, id=first, stop=chunk.start + room, origin=origin),
-            replace(chunk, id=second, start=chunk.start + room, origin=origin),
-        )
+        parts = state.cut(chunk, chunk.start + room)
         group.fresh[place] = parts[1]
         group.fresh.insert(place, parts[0])
         return Split(chunk.id, parts)

@@ -47,6 +47,8 @@ class Bundle:
     """Sites whose storage took too long for them, once."""
     losses: int = 0
     """How often the worker that ran them, or their partial, was lost."""
+    cuts: int = 0
+    """How often what was one chunk has been halved as it cost workers."""
     again: bool = False
     """Whether they have failed before, in whatever way."""
 

@@ -5,6 +5,7 @@ docs/failures.md has these rules as a table.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -12,7 +13,11 @@ from cafetal.planning.bundles import Bundle
 from cafetal.worker.failures import Kind
 
 TRIES = 3
-"""How often a bundle may lose its worker, a reduce or a fetch may fail, or partials may be lost."""
+"""How often a bundle may lose its worker, a reduce or a fetch may fail, or a partial may be lost."""
+UNCUT = 2
+"""How often a single chunk may cost a worker before it is halved."""
+CUTS = 4
+"""How often it is halved, and what is bad in it again: 1/16 of a chunk is given up at the end, not all of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,17 +28,22 @@ class Retry:
     """With what the failure has taught about it."""
     sites: tuple[str, ...]
     """Where it may run; empty: it is given up."""
+    cut: bool = False
+    """Its only chunk is to be halved first."""
 
 
-def after_failure(bundle: Bundle, kind: Kind, site: str, alive: Sequence[str]) -> list[Retry]:
+def after_failure(
+    bundle: Bundle, kind: Kind, site: str, alive: Sequence[str], *, too_large: float = math.inf
+) -> list[Retry]:
     """Decide on a bundle that has failed at a site, given the sites that are still there.
 
     A site that could not read a file, or not run at all, is not asked again for it. One that has lost a worker,
     a partial, or was away, is asked again only if no other is left, and not for ever; one whose storage took too long
     is so once. The user's code is tried a second time anywhere, and not a third. What has cost a worker, for instance
-    its memory, is tried again in two halves, so that what must fail fails alone; a single chunk has several tries.
+    its memory, is tried again in two halves, so that what must fail fails alone; a single chunk too, once it has cost
+    a second worker, or at once if it has as many events as one that did: ``too_large``.
     """
-    bundle = replace(bundle, again=True)
+    bundle, cut = replace(bundle, again=True), False
     if kind == "once":
         part = replace(bundle, losses=bundle.losses + 1)
         able = tuple(n for n in bundle.sites if n in alive and n not in bundle.tried)
@@ -46,6 +56,8 @@ def after_failure(bundle: Bundle, kind: Kind, site: str, alive: Sequence[str]) -
         parts = [replace(bundle, chunks=each) for each in (bundle.chunks[:middle], bundle.chunks[middle:])]
     elif kind in ("worker", "away", "partial"):
         parts = [replace(bundle, losses=bundle.losses + 1)]
+        if kind == "worker" and _to_be_cut(parts[0], too_large):
+            parts, cut = [replace(bundle, losses=UNCUT - 1, cuts=bundle.cuts + 1)], True
     elif kind == "processor":
         return [Retry(bundle, ())]
     else:
@@ -54,4 +66,10 @@ def after_failure(bundle: Bundle, kind: Kind, site: str, alive: Sequence[str]) -
     if parts[0].losses >= TRIES:
         able = ()
     able = tuple(name for name in able if name != site) or able
-    return [Retry(part, able) for part in parts]
+    return [Retry(part, able, cut and bool(able)) for part in parts]
+
+
+def _to_be_cut(bundle: Bundle, too_large: float) -> bool:
+    if bundle.cuts == CUTS or bundle.events < 2:
+        return False
+    return bundle.losses >= UNCUT or bundle.events >= too_large

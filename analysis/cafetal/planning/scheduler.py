@@ -7,6 +7,7 @@ simulator (`simulation.simulator`) drive the same objects.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -25,13 +26,14 @@ from cafetal.planning.events import (
     SiteDrained,
     SiteLost,
     SiteReport,
+    Split,
     Stop,
     TaskEnded,
     TaskStarted,
     WorkAdded,
 )
 from cafetal.planning.rates import Rates
-from cafetal.planning.recovery import after_failure
+from cafetal.planning.recovery import Retry, after_failure
 from cafetal.planning.state import Choice, Dispatcher, Running, SiteState, State
 from cafetal.worker.failures import Kind
 
@@ -39,6 +41,8 @@ _FAULTS = 5
 """So many tasks in a row without anything good, and a site is left alone for a while."""
 _PAUSE = 30.0
 """Seconds of the first such while; each one that follows is twice as long, up to 16 times."""
+_GOOD = 20
+"""So many tasks in a row that went well, and a site that gets fewer tasks at once gets one more."""
 
 
 class Scheduler:
@@ -154,8 +158,7 @@ class Scheduler:
     def _dispatch(self) -> None:
         for site in self._in_turn():
             given = False
-            # One that was left alone is given a single task, until something comes of it.
-            while self.dispatcher.room(self.state, site.name) > 0 and not (site.pauses and site.running):
+            while self.dispatcher.room(self.state, site.name) > 0 and not _full(site):
                 choice = self.dispatcher.next(self.state, site.name)
                 if choice is None:
                     break
@@ -240,6 +243,7 @@ class Scheduler:
                         self.dispatcher.avoid(self.state, lfn, site.name)
         if good:
             site.faults = site.pauses = 0
+            self._trust_more(site)
         elif task.source is None and not task.bundle.again:  # what fails wherever it comes says nothing of a site
             site.faults += any(kind not in ("processor", "once") for kind, _ in event.failures)
         if site.faults >= _FAULTS and site.open and site.paused_until <= self.state.now:
@@ -282,14 +286,38 @@ class Scheduler:
         for run in split_by_sites(chunks):
             bad = set.intersection(*(self.bad.get(chunk.lfn, set()) for chunk in run))
             good = [name for name in alive if name not in bad]
-            verdict = after_failure(replace(item, chunks=run), kind, site, good)
+            large = self.state.too_large.get(run[0].dataset, math.inf)
+            verdict = after_failure(replace(item, chunks=run), kind, site, good, too_large=large)
             if not all(part.sites for part in verdict):  # what is bad for one chunk may be good for another
-                verdict = after_failure(replace(item, chunks=run), kind, site, alive)
+                verdict = after_failure(replace(item, chunks=run), kind, site, alive, too_large=large)
             for part in verdict:
                 if not part.sites or self.stopped:
                     self._give_up(part.bundle.chunks, kind, site)
+                elif part.cut:
+                    self._halve(part, site)
                 else:
                     self.dispatcher.put_back(self.state, part.bundle, part.sites)
+
+    def _halve(self, verdict: Retry, site: str) -> None:
+        """Cut a chunk that has cost workers; if that is news of its size, the site gets fewer tasks at once."""
+        (chunk,) = verdict.bundle.chunks
+        sizes, known = self.state.too_large, self.state.sites[site]
+        if chunk.events < sizes.get(chunk.dataset, math.inf):
+            sizes[chunk.dataset] = chunk.events
+            known.at_once, known.good = max(1, known.hands // 2), 0
+        parts = self.state.cut(chunk, chunk.start + chunk.events // 2)
+        self._open_chunks += 1
+        self._out.append(Split(chunk.id, parts))
+        for part in parts:
+            self.dispatcher.put_back(self.state, replace(verdict.bundle, chunks=(part,)), verdict.sites)
+
+    def _trust_more(self, site: SiteState) -> None:
+        """A site that was given fewer tasks at once gets one more when all has gone well for a while."""
+        site.good += 1
+        if site.at_once is not None and site.good >= _GOOD:
+            site.at_once, site.good = site.at_once + 1, 0
+            if site.at_once >= site.workers:
+                site.at_once = None
 
     def _bring_back(self, item: Bundle, chunks: Sequence[Chunk], kind: Kind, site: str) -> None:
         """What could not be read over the WAN waits for the sites that hold it; that does not count as a try."""
@@ -325,3 +353,9 @@ class Scheduler:
             if not site.open:
                 for item in self.dispatcher.take_back(self.state, site.name):
                     self._give_up(item.chunks, "site", site.name)
+
+
+def _full(site: SiteState) -> bool:
+    """Whether a site gets no more for now: one that was left alone gets a single task, until something comes of it."""
+    most = 1 if site.pauses else site.at_once
+    return most is not None and len(site.running) >= most

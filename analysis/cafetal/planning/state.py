@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from cafetal.planning.bundles import Bundle, Chunk
@@ -63,6 +63,15 @@ class SiteState:
     pauses: int = 0
     """How often it has been left alone since something came of a task."""
     paused_until: float = 0.0
+    at_once: int | None = None
+    """How many tasks it gets at a time, since chunks cost it workers again and again; ``None``: as many as it can."""
+    good: int = 0
+    """Tasks in a row of which something came."""
+
+    @property
+    def hands(self) -> int:
+        """Workers that can be counted with."""
+        return self.workers if self.at_once is None else min(self.workers, self.at_once)
 
     @property
     def open(self) -> bool:
@@ -139,8 +148,20 @@ class State:
         """``{dataset: bytes read of an event}``, as observed."""
         self.wan_bytes = 0.0
         """That tasks have read over the WAN."""
+        self.too_large: dict[str, int] = {}
+        """``{dataset: events of a chunk that has cost several workers}``"""
         self.remote: dict[int, Running] = {}
         """Those of the tasks that do so now."""
+
+    def cut(self, chunk: Chunk, entry: int) -> tuple[Chunk, Chunk]:
+        """Two chunks in place of one, the second of which begins at an entry."""
+        first, second = self.next_chunk, self.next_chunk + 1
+        self.next_chunk += 2
+        origin = chunk.id if chunk.origin is None else chunk.origin
+        return (
+            replace(chunk, id=first, stop=entry, origin=origin),
+            replace(chunk, id=second, start=entry, origin=origin),
+        )
 
     def able(self, sites: Iterable[str]) -> tuple[str, ...]:
         """Those sites that may be given tasks."""
@@ -159,7 +180,7 @@ class State:
         if not state.ready:  # the longer it has been late, the longer it will be
             waited = self.now - state.asked
             return max(state.wait - waited, 0.5 * waited)
-        return self.outstanding(site) / max(1, state.workers)
+        return self.outstanding(site) / max(1, state.hands)
 
     def outstanding(self, site: str) -> float:
         """Worker-seconds that the tasks at a site should still need."""

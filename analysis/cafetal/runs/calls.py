@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from concurrent.futures import Future, wait
+from dataclasses import dataclass, field
 from typing import Any
 
 import cloudpickle
@@ -13,13 +14,27 @@ from cafetal.federation.federation import Federation
 from cafetal.planning.events import Assign
 from cafetal.planning.tree import Reduce
 from cafetal.runs.plan import Plan
-from cafetal.runs.settling import lost_task, settle
+from cafetal.runs.settling import Overdue, lost_task, settle
 from cafetal.runs.shipping import Shipment
 from cafetal.worker.chunksets import ChunkSet
 from cafetal.worker.names import site_names
 
 _KEEP_DAYS = 14
 """After so many days code that nobody has used, and runs that nobody has gone on with, are removed from a scratch."""
+_PATIENCE = 10
+"""So many times what a task should take is added to the patience with it."""
+
+
+@dataclass(slots=True)
+class _Open:
+    """A task that has not come back."""
+
+    site: str
+    patience: float
+    inputs: Sequence[Future[Any]]
+    given_up: Future[Exception] = field(default_factory=Future)
+    since: float | None = None
+    """When it could begin."""
 
 
 class Calls:
@@ -45,6 +60,7 @@ class Calls:
     ) -> None:
         self.federation, self.shipment, self.plan = federation, shipment, plan
         self.run, self.life, self.keep_going, self._stop = run, life, keep_going, stop
+        self._open: dict[Future[Any], _Open] = {}
         self.trusted = frozenset(name for name, site in federation.table.sites.items() if site.trusted)
 
     def _call(
@@ -54,15 +70,38 @@ class Calls:
         arguments: Mapping[str, Any],
         *inputs: Future[Any],
         on_loss: Callable[[Exception], Any],
+        seconds: float | None = None,
     ) -> Future[Any]:
         def lost(error: Exception) -> Any:
             if isinstance(error, LoginError):
                 self._stop(error)
             return on_loss(error)
 
-        return settle(
-            self.federation.call(site, self.shipment.code, task, {"run": self.run, **arguments}, *inputs), lost
-        )
+        sent = self.federation.call(site, self.shipment.code, task, {"run": self.run, **arguments}, *inputs)
+        patience = self.plan.table.routing.patience + _PATIENCE * (seconds or 0)
+        known = _Open(site, patience, inputs)
+        settled = settle(sent, lost, given_up=known.given_up)
+        self._open[settled] = known
+        settled.add_done_callback(lambda done: self._open.pop(done, None))
+        if settled.done():  # it may have been before it was entered
+            self._open.pop(settled, None)
+        return settled
+
+    def give_up_overdue(self, now: float, queueing: Container[str]) -> None:
+        """End what nothing was heard of for so long that it must be lost; call it now and then.
+
+        Args:
+            now: in seconds of any clock that runs evenly.
+            queueing: sites whose workers are not there yet: what was sent there waits for them, and is not late.
+        """
+        for known in list(self._open.values()):
+            if known.site in queueing or not all(each.done() for each in known.inputs):
+                known.since = None
+            elif known.since is None:
+                known.since = now
+            elif now - known.since > known.patience and not known.given_up.done():
+                told = f"Nothing was heard of a task at {known.site} for {now - known.since:.0f} s."
+                known.given_up.set_result(Overdue(told))
 
     def map(self, told: Assign) -> Future[Any]:
         """Process a bundle; see `worker.tasks.map_bundle`."""
@@ -86,6 +125,7 @@ class Calls:
             "map",
             arguments,
             on_loss=lambda error: {"partial": None, "failures": [lost_task(error, site, chunks)]},
+            seconds=told.reason.seconds,
         )
 
     def reduce(self, site: str, reduce: Reduce, tree: int, inputs: Sequence[Future[Any]]) -> Future[Any]:

@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import queue
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from cafetal.config import LocalEndpoint
 from cafetal.errors import CafetalError, EventsLost, ProcessorError, RunInterrupted
 from cafetal.federation.compatibility import LOOKED_AT, differences, versions_here
 from cafetal.federation.federation import Federation
@@ -110,7 +112,7 @@ class Execution:
         self._asked: dict[str, float] = {}
         self._reasons = Reasons(may_skip)
         self._drained: frozenset[str] = frozenset()
-        self._redone = 0
+        self._lost: Counter[int] = Counter()
         self._ticked = 0.0
         self._lookout = Lookout(federation, lambda *told: self._events.put(("report", told[0], told[1:])))
         record.events_planned = plan.events
@@ -149,7 +151,11 @@ class Execution:
         while True:
             while not self.scheduler.done:
                 self._take_event()
-            fetched = self._bring_home(self._finish_trees())
+            before = self.trees.leaves
+            roots = self._finish_trees()
+            fetched = self._bring_home(roots) if self._settled(before) else []
+            if not self._settled(before):
+                continue  # something was lost on the way, and is processed again or was so already
             lost = self.ledger.planned.minus(self.given_up)
             for home in (*self.home, *fetched):
                 lost = lost.minus(ChunkSet.parse(home.reference["chunks"]))
@@ -159,10 +165,13 @@ class Execution:
                 self.record.ledger = account(self.plan, self.home, self.ledger.counted, result)
                 self.watch(self.record)
                 return result
-            self._redone += 1
-            if self._redone == TRIES:
-                raise EventsLost(f"The partials of the chunks {lost} were lost at the sites {TRIES} times.")
+            if self.scheduler.done and all(lost.minus(ids) == lost for _, ids in self._committed):
+                raise EventsLost(f"The chunks {lost} are in no partial, and nothing is known of their loss.")
             self._redo(lost)
+
+    def _settled(self, leaves: int) -> bool:
+        """Whether nothing is processed, and nothing was since the trees had so many leaves."""
+        return self.scheduler.done and self.trees.leaves == leaves
 
     def _how(self) -> str:
         return "interrupted" if self.record.interrupted else "incomplete" if self.given_up else "complete"
@@ -208,6 +217,7 @@ class Execution:
         if self._now() - self._ticked >= _TICK:
             self._ticked = self._now()
             self._drain()
+            self.calls.give_up_overdue(self._ticked, self._queueing())
             self._tell(events.Tick(self._ticked))
         try:
             kind, key, result = self._events.get(timeout=_TICK)
@@ -223,6 +233,9 @@ class Execution:
             self._note("reduce", result)
             self.journal.note_partial(self._now(), "Reduced", key.site, result["partial"])
             self.trees.ended(key, result)
+            for failure in result["lost"]:
+                if failure["types"][0].endswith(".PartialLost"):  # what overlaps is not gone
+                    self._redo(ChunkSet.parse(failure["chunks"]))
         elif kind == "interrupt":
             self._interrupt()
         elif kind == "stop":
@@ -294,7 +307,17 @@ class Execution:
 
     def _site_lost(self, site: str, failure: Failure) -> None:
         self._reasons.enter_site(site, failure)
+        self.trees.forget(site)
         self._tell(events.SiteLost(self._now(), site, messages.reason(failure)))
+        self._redo(ChunkSet.of(i for at, ids in self._committed if at == site for i in ids))
+
+    def _queueing(self) -> list[str]:
+        """Sites whose batch system has not given them any workers; a local one starts them at once."""
+        sites = self.federation.table.sites
+        states = self.scheduler.state.sites.items()
+        return [
+            name for name, it in states if it.connected == 0 and not isinstance(sites[name].endpoint, LocalEndpoint)
+        ]
 
     def _drain(self) -> None:
         """Take note of sites that the user has drained, or has taken back."""
@@ -350,9 +373,19 @@ class Execution:
         self.trees.add(assigned.site, future)
 
     def _redo(self, lost: ChunkSet) -> None:
-        """Process again what was in partials that are gone."""
-        self.record.events_done -= self.ledger.events(lost)
+        """Process again what was in partials that are gone; what is under way again already stays so.
+
+        Raises:
+            EventsLost: if this has happened to a chunk too often.
+        """
+        if self.record.interrupted:
+            return
         for site, ids in self._committed_at(lost).items():
+            self._lost.update(ids)
+            often = ChunkSet.of(i for i in ids if self._lost[i] == TRIES)
+            if often:
+                raise EventsLost(f"The partials of the chunks {often} were lost at the sites {TRIES} times.")
+            self.record.events_done -= self.ledger.events(ids)
             self._reasons.enter_partial(site, ids)
             chunks = tuple(self.ledger.chunks[i] for i in ids)
             self._tell(events.PartialLost(self._now(), site, chunks))
@@ -374,7 +407,7 @@ class Execution:
     # --- reduce ----------------------------------------------------------------------------------------
 
     def _submit_reduce(self, merge: Merge, inputs: Sequence[Future[Any]]) -> None:
-        future = self.calls.reduce(merge.site, merge.reduce, self._redone, inputs)
+        future = self.calls.reduce(merge.site, merge.reduce, merge.tree, inputs)
         future.add_done_callback(lambda done: self._events.put(("reduce", merge, done.result())))
 
     def _finish_trees(self) -> dict[str, partials.Reference]:
@@ -397,7 +430,6 @@ class Execution:
             except CafetalError:
                 raise  # of an event that came in meanwhile, such as the second Ctrl-C
             except Exception as error:
-                self.trees.forget(site)
                 failure = lost_task(error, site, reference["chunks"])
                 self.record.failures.append(failure)
                 self._site_lost(site, failure)

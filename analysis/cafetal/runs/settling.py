@@ -15,13 +15,22 @@ class Lost(Exception):
     """A task that came back without a result: its worker or its site died, or its code was not there."""
 
 
+class Overdue(Lost):
+    """Nothing has been heard of a task for too long."""
+
+
 def settle(
-    future: Future[Any], on_loss: Callable[[Exception], Any], *, within: float | None = None, late: str = ""
+    future: Future[Any],
+    on_loss: Callable[[Exception], Any],
+    *,
+    within: float | None = None,
+    late: str = "",
+    given_up: Future[Exception] | None = None,
 ) -> Future[Any]:
     """A future that always ends with a result: the task's own, or what ``on_loss`` makes of the reason.
 
     If the task has not ended ``within`` so many seconds, the reason is ``late``, and what it returns later is
-    ignored.
+    ignored; likewise once it is ``given_up``, for the reason that this future then holds.
     """
     settled: Future[Any] = Future()
     ending = threading.Lock()
@@ -43,6 +52,8 @@ def settle(
                 settled.set_result(value)
 
     future.add_done_callback(finish)
+    if given_up is not None:
+        given_up.add_done_callback(lambda reason: end(on_loss(reason.result())))
     if within is not None and not settled.done():
         timer = threading.Timer(within, lambda: end(on_loss(Lost(late))))
         timer.daemon = True
@@ -56,6 +67,8 @@ def lost_task(error: Exception, site: str, chunks: str = "") -> Failure:
     kind: Kind = "worker"
     if isinstance(error, SiteAway):
         kind = "away"
+    elif isinstance(error, Overdue):
+        kind = "timeout"
     elif isinstance(error, (Lost, SiteError, LoginError, TaskTooLarge)) and not isinstance(error, WorkerLost):
         kind = "site"
     return {**describe(error, site=site, chunks=chunks), "kind": kind}

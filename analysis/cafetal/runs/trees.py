@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cafetal.planning.recovery import TRIES
@@ -23,6 +23,8 @@ class Merge:
 
     site: str
     reduce: Reduce
+    tree: int
+    """Which one, counting all of the run: a site whose partials are lost begins a new one."""
     settled: Future[Any]
     """Ends when it has succeeded or was tried often enough; what depends on it waits for this."""
     tries: int = 1
@@ -30,6 +32,7 @@ class Merge:
 
 @dataclass(slots=True)
 class _SiteTree:
+    number: int
     grower: TreeGrower
     nodes: dict[int, Future[Any]] = field(default_factory=dict)
     open: int = 0
@@ -41,13 +44,16 @@ class Trees:
     Args:
         fan_in: how many partials one reduce merges.
         submit: sends a reduce with the futures of its inputs; its result must be given to `ended`.
-        lost: called with a site and the failure, when a reduce there has failed for good.
+        lost: called with a site and the failure, when a reduce there has failed for good; it must `forget` the site.
     """
 
     def __init__(self, fan_in: int, record: RunRecord, submit: Submit, lost: Callable[[str, Failure], None]) -> None:
         self.fan_in, self.record = fan_in, record
         self._submit, self._lost = submit, lost
         self._sites: dict[str, _SiteTree] = {}
+        self._begun = 0
+        self.leaves = 0
+        """Partials that were added so far."""
 
     @property
     def busy(self) -> bool:
@@ -56,8 +62,12 @@ class Trees:
 
     def add(self, site: str, partial: Future[Any]) -> None:
         """A partial that counts, in the form of the future whose result names it."""
-        tree = self._sites.setdefault(site, _SiteTree(TreeGrower(self.fan_in)))
+        tree = self._sites.get(site)
+        if tree is None:
+            tree = self._sites[site] = _SiteTree(self._begun, TreeGrower(self.fan_in))
+            self._begun += 1
         leaf, reduces = tree.grower.add_leaf()
+        self.leaves += 1
         tree.nodes[leaf] = partial
         self._start(site, tree, reduces)
 
@@ -66,7 +76,7 @@ class Trees:
             settled: Future[Any] = Future()
             tree.nodes[made.node] = settled
             tree.open += 1
-            self._submit(Merge(site, made, settled), [tree.nodes[node] for node in made.inputs])
+            self._submit(Merge(site, made, tree.number, settled), [tree.nodes[node] for node in made.inputs])
 
     def ended(self, merge: Merge, result: dict[str, Any]) -> None:
         """A reduce came back, with ``partial`` and ``lost``, or with ``failure``.
@@ -74,37 +84,45 @@ class Trees:
         Raises:
             ProcessorError: if the outputs do not add up with one another, which no repetition can mend.
         """
-        tree = self._sites[merge.site]
+        tree = self._sites.get(merge.site)
+        if tree is None or tree.number != merge.tree:  # nobody waits for it any more but other reduces
+            merge.settled.set_result({"partial": None})
+            return
         if "failure" in result:
             self.record.failures.append(result["failure"])
             if result["failure"]["kind"] == "processor":
                 raise messages.merge_error(result["failure"])
             if merge.tries < TRIES and result["failure"]["kind"] != "site":
                 self.record.retries += 1
-                again = Merge(merge.site, merge.reduce, merge.settled, merge.tries + 1)
+                again = replace(merge, tries=merge.tries + 1)
                 self._submit(again, [tree.nodes[node] for node in merge.reduce.inputs])
                 return
+            merge.settled.set_result({"partial": None})
             self._lost(merge.site, result["failure"])
-        else:
-            self.record.failures.extend(result["lost"])
+            return
+        self.record.failures.extend(result["lost"])
         tree.open -= 1
         merge.settled.set_result({"partial": result["partial"]})
 
-    def finish(self) -> dict[str, int]:
+    def finish(self) -> dict[str, Future[Any]]:
         """Submit the last reduces; the root of every site that has partials, good once nothing is `busy`."""
-        ends: dict[str, int] = {}
+        ends: dict[str, Future[Any]] = {}
         for site, tree in self._sites.items():
             root, reduces = tree.grower.finish()
             self._start(site, tree, reduces)
             if root is not None:
-                ends[site] = root
+                ends[site] = tree.nodes[root]
         return ends
 
-    def references(self, ends: dict[str, int]) -> dict[str, Reference]:
-        """What the roots are; those that are lost are left out."""
-        found = {site: self._sites[site].nodes[root].result()["partial"] for site, root in ends.items()}
+    def references(self, ends: dict[str, Future[Any]]) -> dict[str, Reference]:
+        """What the roots are; those that are lost, as their sites may be, are left out."""
+        found = {
+            site: root.result()["partial"]
+            for site, root in ends.items()
+            if site in self._sites and root in self._sites[site].nodes.values()
+        }
         return {site: reference for site, reference in found.items() if reference is not None}
 
     def forget(self, site: str) -> None:
         """What a site held cannot be had any more."""
-        del self._sites[site]
+        self._sites.pop(site, None)

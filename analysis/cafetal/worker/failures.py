@@ -68,6 +68,8 @@ def kind_of(error: BaseException) -> Kind:
         return "stale"
     if any(isinstance(link, Corrupt) for link in links):
         return "corrupt"
+    if any(isinstance(link, MemoryError) for link in links):
+        return "worker"  # as if it had been killed for it
     if text(error).startswith("Failed to open file"):
         return "data"
     readers, callers = _folders(_READERS), [*_folders(("coffea",)), Path(__file__).parent]

@@ -297,7 +297,10 @@ def reduce(
                 failure = describe(error, site=site, chunks=str(together))
                 return {"partial": None, "lost": [], "failure": {**failure, "kind": "processor"}}
             chunks = together
-        if chunks:
+        if lost:  # the same reduce, begun twice, may have merged and removed them meanwhile
+            output = partials.find(folder, name)
+            lost = [] if output is not None else lost
+        if chunks and output is None:
             output = partials.write(folder, name, coding.encode(total, trusted=trusted), chunks)
     if output is not None:
         for result in inputs:
