@@ -8,7 +8,6 @@ from cafetal.planning import events as ev
 from cafetal.planning.backlogs import PolicyDispatch
 from cafetal.planning.balanced import BalancedDispatch, Limits
 from cafetal.planning.bundles import Chunk
-from cafetal.planning.recovery import TRIES
 from cafetal.planning.routing import Balanced, Capacity, Random
 from cafetal.planning.scheduler import Scheduler
 from cafetal.planning.state import SiteState

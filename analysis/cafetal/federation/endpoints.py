@@ -32,6 +32,9 @@ threading.Thread(target=follow, daemon=True).start()
 runpy.run_module("parsl.executors.high_throughput.interchange", run_name="__main__")
 """
 
+# If a pool is killed, its workers would wait for it for ever; they are in the process group of its job.
+_NO_ORPHANS = "; code=$?; [ $code -lt 128 ] || kill -9 0; exit $code"
+
 
 def make_endpoint(name: str, site: Site) -> ParslExecutor:
     """The Parsl executor of a site, not yet started, labelled with the site's name.
@@ -67,10 +70,11 @@ def _local(name: str, workers: int, endpoint: LocalEndpoint) -> HighThroughputEx
         label=name,
         address="127.0.0.1",
         max_workers_per_node=workers,
-        launch_cmd=DEFAULT_LAUNCH_CMD.replace("process_worker_pool.py", pool),
+        launch_cmd=DEFAULT_LAUNCH_CMD.replace("process_worker_pool.py", pool) + _NO_ORPHANS,
         interchange_launch_cmd=[sys.executable, "-c", _INTERCHANGE],
         heartbeat_period=5,
         heartbeat_threshold=30,
+        encrypted=True,
         provider=LocalProvider(
             init_blocks=1,
             min_blocks=1,

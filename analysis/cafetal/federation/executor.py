@@ -18,7 +18,7 @@ from parsl.executors.status_handling import BlockProviderExecutor
 from parsl.jobs.job_status_poller import JobStatusPoller
 from parsl.monitoring.radios.base import RadioConfig
 
-from cafetal.errors import ConfigError, LoginError, SiteError, UnknownEndpoint, nearest
+from cafetal.errors import ConfigError, LoginError, SiteAway, SiteError, UnknownEndpoint, nearest
 from cafetal.extensions import find_policy
 from cafetal.federation.sending import look_at, send, workers_of
 from cafetal.federation.telemetry import EndpointStatus, TaskStatus, Telemetry
@@ -87,14 +87,20 @@ class FederatedExecutor(ParslExecutor):  # type: ignore[misc]  # parsl comes wit
         self.remote_monitoring_radio = remote_monitoring_radio or _common_radio(executors)
 
     def _enter(self, endpoints: Sequence[ParslExecutor]) -> None:
-        labels = [*(self.endpoints.keys() - self.broken), *(endpoint.label for endpoint in endpoints)]
+        labels = [*(self.endpoints.keys() - self.failed), *(endpoint.label for endpoint in endpoints)]
         for label in labels:
             if labels.count(label) > 1:
                 raise ConfigError(f"Two endpoints of {self.label} have the label {label!r}; give each its own.")
         for endpoint in endpoints:
             self.broken.pop(endpoint.label, None)
             self.endpoints[endpoint.label] = endpoint
-            self._outstanding[endpoint.label] = 0
+            self._outstanding.setdefault(endpoint.label, 0)
+
+    @property
+    def failed(self) -> frozenset[str]:
+        """Endpoints that could not be started, and those that Parsl has given up since: they take no tasks."""
+        given_up = {name for name, each in self.endpoints.items() if getattr(each, "bad_state_is_set", False)}
+        return frozenset(self.broken.keys() | given_up)
 
     def start(self) -> None:
         """Start every endpoint. One that cannot start is left out; if none can, that is an error.
@@ -117,12 +123,15 @@ class FederatedExecutor(ParslExecutor):  # type: ignore[misc]  # parsl comes wit
     def add(self, endpoints: Sequence[ParslExecutor]) -> None:
         """Add endpoints to a running executor and start them; a failure shows when a task is sent there.
 
-        One that could not be started may be added anew, under the same label.
+        One of the `failed` may be added anew, under the same label.
 
         Raises:
             LoginError: if there is no valid login for an endpoint.
         """
+        old = [self.endpoints[each.label] for each in endpoints if each.label in self.endpoints.keys() - self.broken]
         self._enter(endpoints)
+        for endpoint in old:  # it is of no use any more, but may have processes
+            threading.Thread(target=_attempt, args=[endpoint.shutdown], name=f"shuts {endpoint.label} down").start()
         self._start_all(endpoints)
 
     def _start_all(self, endpoints: Sequence[ParslExecutor]) -> None:
@@ -175,6 +184,8 @@ class FederatedExecutor(ParslExecutor):  # type: ignore[misc]  # parsl comes wit
             kwargs.pop("parsl_resource_specification", None)
         watch, measure = self.telemetry.follow(name)
         try:
+            if name in self.failed:
+                raise SiteAway(f"The endpoint {name} has failed: {self.endpoints[name].executor_exception}")
             future = send(self.endpoints[name], func, specification, args, kwargs, measure)
         except BaseException:
             self._came_back(name)
@@ -242,19 +253,19 @@ class FederatedExecutor(ParslExecutor):  # type: ignore[misc]  # parsl comes wit
 
     def shutdown(self) -> None:
         """Stop polling, release the blocks, and shut every endpoint down; one that fails does not spare the rest."""
-
-        def attempt(close: Callable[[], Any]) -> None:
-            try:
-                close()
-            except Exception:
-                logger.exception("%s was not shut down properly", close)
-
         if self._poller is not None:
-            attempt(self._poller.close)
+            _attempt(self._poller.close)
         if self.endpoints:
             with ThreadPoolExecutor(max_workers=min(16, len(self.endpoints))) as pool:
-                list(pool.map(attempt, [endpoint.shutdown for endpoint in self.endpoints.values()]))
+                list(pool.map(_attempt, [endpoint.shutdown for endpoint in self.endpoints.values()]))
         super().shutdown()
+
+
+def _attempt(close: Callable[[], Any]) -> None:
+    try:
+        close()
+    except Exception:
+        logger.exception("%s was not shut down properly", close)
 
 
 def _names(given: str | Sequence[str] | None) -> Sequence[str]:

@@ -70,7 +70,7 @@ class Federation:
         self._finalizer = weakref.finalize(self, _close, self._kernel, handler, self.logs if self._own_logs else None)
 
     def start(self, sites: Iterable[str]) -> None:
-        """Start those of the sites that do not run; one that could not be started before is tried again.
+        """Start those of the sites that do not run, or not any more.
 
         Raises:
             UnknownEndpoint: if the table has no such site.
@@ -78,7 +78,7 @@ class Federation:
         """
         wanted = {name: self.site(name) for name in sites}
         with self._starting:
-            running = self.executor.endpoints.keys() - self.executor.broken
+            running = self.executor.endpoints.keys() - self.executor.failed
             missing = {name: site for name, site in wanted.items() if name not in running}
             self.executor.add([make_endpoint(name, site) for name, site in missing.items()])
 

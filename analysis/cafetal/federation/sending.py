@@ -9,11 +9,13 @@ from typing import Any
 
 from parsl.executors import HighThroughputExecutor, ThreadPoolExecutor
 from parsl.executors.base import ParslExecutor
+from parsl.executors.errors import BadStateException
 from parsl.executors.status_handling import BlockProviderExecutor
 from parsl.jobs.states import JobState
 from parsl.serialize import deserialize, serialize
 from parsl.serialize.facade import pack_buffers
 
+from cafetal.errors import SiteAway
 from cafetal.federation import packing
 from cafetal.federation.apps import by_value
 from cafetal.federation.telemetry import EndpointStatus
@@ -60,6 +62,8 @@ def _unpacked(sent: Future[Any], measure: Measure, unpack: Callable[[Any], Any])
             result, measures = done.result()
             measure(measures)
             result = unpack(result)
+        except BadStateException as error:  # Parsl has given it up with all its tasks
+            future.set_exception(SiteAway(f"The endpoint has failed: {error}"))
         except BaseException as error:
             future.set_exception(error)
         else:

@@ -243,9 +243,13 @@ class Scheduler:
                         self.dispatcher.avoid(self.state, lfn, site.name)
         if good:
             site.faults = site.pauses = 0
+            site.blamed.clear()
             self._trust_more(site)
-        elif task.source is None and not task.bundle.again:  # what fails wherever it comes says nothing of a site
-            site.faults += any(kind not in ("processor", "once") for kind, _ in event.failures)
+        elif task.source is None and any(kind not in ("processor", "once") for kind, _ in event.failures):
+            origins = {chunk.rank[0] for chunk in task.bundle.chunks}
+            if not origins & site.blamed and (not task.bundle.again or event.failures[0][0] == "worker"):
+                site.faults += 1  # what fails wherever it comes says nothing of a site
+            site.blamed |= origins
         if site.faults >= _FAULTS and site.open and site.paused_until <= self.state.now:
             pause = _PAUSE * 2**site.pauses
             site.paused_until, site.pauses, site.faults = self.state.now + pause, min(site.pauses + 1, 5), _FAULTS - 1

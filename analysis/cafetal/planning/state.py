@@ -59,7 +59,10 @@ class SiteState:
     """Of what runs there."""
     held: bool = False
     faults: int = 0
-    """Tasks in a row of which nothing came, for no fault of the user's code, and that had not failed before."""
+    """Tasks in a row of which nothing came, for no fault of the user's code: with different chunks, that had not failed
+    before or cost their worker."""
+    blamed: set[int] = field(default_factory=set)
+    """The chunks of these tasks, as they were planned."""
     pauses: int = 0
     """How often it has been left alone since something came of a task."""
     paused_until: float = 0.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import groupby
 
 from cafetal.errors import CafetalError
 from cafetal.planning.bundles import Chunk
@@ -71,10 +70,20 @@ class Reasons:
                 yield {**failure, "chunks": str(ChunkSet.of(numbers))}
                 continue
             concerned = sorted((chunks[i] for i in numbers), key=lambda chunk: chunk.rank)
-            for lfn, each in groupby(concerned, key=lambda chunk: chunk.lfn):
-                listed = list(each)
-                ids = ChunkSet.of(chunk.id for chunk in listed)
-                yield {**failure, "lfn": lfn, "start": listed[0].start, "stop": listed[-1].stop, "chunks": str(ids)}
+            for listed in _neighbours(concerned):
+                ids, (first, last) = ChunkSet.of(chunk.id for chunk in listed), (listed[0], listed[-1])
+                yield {**failure, "lfn": first.lfn, "start": first.start, "stop": last.stop, "chunks": str(ids)}
+
+
+def _neighbours(chunks: Iterable[Chunk]) -> list[list[Chunk]]:
+    """Chunks of one file that follow one another, together: what is named as missing must not hold what is not."""
+    runs: list[list[Chunk]] = []
+    for chunk in chunks:
+        if runs and (runs[-1][-1].lfn, runs[-1][-1].stop) == (chunk.lfn, chunk.start):
+            runs[-1].append(chunk)
+        else:
+            runs.append([chunk])
+    return runs
 
 
 def _drained(site: str) -> Failure:

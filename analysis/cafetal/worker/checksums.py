@@ -7,6 +7,7 @@ size and modification time of the file are the same.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -14,7 +15,7 @@ import zlib
 from pathlib import Path
 from typing import Literal
 
-from .failures import Corrupt
+from .failures import Corrupt, Unreadable
 from .partials import write_bytes
 
 Mode = Literal["never", "on-error", "sample", "always"]
@@ -28,32 +29,72 @@ def wanted(mode: Mode, lfn: str) -> bool:
     return mode == "always" or (mode == "sample" and int.from_bytes(chosen, "big") % _SAMPLE == 0)
 
 
-def check(root: Path, pfn: str, expected: str | None) -> None:
+Stamp = tuple[int, int]
+"""Size and time of the last change, in ns: what a checksum holds for."""
+
+
+def check(root: Path, pfn: str, expected: str | None) -> Stamp | None:
     """Compare a file with its checksum, eight hexadecimal digits. What is not on this machine's disks is not checked.
+
+    Returns what tells, by `check_unchanged`, whether it is still the same file.
 
     Raises:
         Corrupt: if it is another one.
+        Unreadable: if there is no such file.
     """
-    path = pfn.removeprefix("file://")
-    if expected is None or "://" in path:
-        return
-    found = _known(root, path)
+    path = _path(pfn)
+    if expected is None or path is None:
+        return None
+    try:
+        stamp = _stamp(path)
+        found = _known(root, path, stamp)
+    except OSError as error:
+        raise Unreadable(f"The file cannot be read ({error.strerror}).") from error
     if int(found, 16) != int(expected, 16):
         raise Corrupt(f"The file has the Adler-32 {found}, and the catalogue says {expected}: its content is damaged.")
+    return stamp
 
 
-def _known(root: Path, path: str) -> str:
+def check_unchanged(pfn: str, stamp: Stamp | None) -> None:
+    """Whether a file is what it was when it was checked.
+
+    Raises:
+        Corrupt: if it was changed meanwhile.
+        Unreadable: if it is not there any more.
+    """
+    path = _path(pfn)
+    if stamp is None or path is None:
+        return
+    try:
+        now = _stamp(path)
+    except OSError as error:
+        raise Unreadable(f"The file has gone while it was read ({error.strerror}).") from error
+    if now != stamp:
+        raise Corrupt("The file was changed while it was read.")
+
+
+def _path(pfn: str) -> str | None:
+    path = pfn.removeprefix("file://")
+    return None if "://" in path else path
+
+
+def _stamp(path: str) -> Stamp:
     status = os.stat(path)
-    stamp = [path, status.st_size, status.st_mtime_ns]
+    return status.st_size, status.st_mtime_ns
+
+
+def _known(root: Path, path: str, stamp: Stamp) -> str:
+    key = [path, *stamp]
     note = root / "checksums" / hashlib.blake2b(path.encode(), digest_size=16).hexdigest()
     try:
         told = json.loads(note.read_text())
-        if told["of"] == stamp:
+        if told["of"] == key:
             return str(told["adler32"])
     except (OSError, ValueError, KeyError, TypeError):
         pass  # it is computed anew
     found = adler32(path)
-    write_bytes(note, json.dumps({"of": stamp, "adler32": found}).encode())
+    with contextlib.suppress(OSError):  # a full scratch says nothing of the file
+        write_bytes(note, json.dumps({"of": key, "adler32": found}).encode())
     return found
 
 

@@ -43,6 +43,10 @@ class Corrupt(OSError):
     """The content of a file is not what its checksum says."""
 
 
+class Unreadable(OSError):
+    """A file cannot be opened or read to its end."""
+
+
 _READERS = ("uproot", "fsspec", "pyarrow")
 
 
@@ -70,7 +74,7 @@ def kind_of(error: BaseException) -> Kind:
         return "corrupt"
     if any(isinstance(link, MemoryError) for link in links):
         return "worker"  # as if it had been killed for it
-    if text(error).startswith("Failed to open file"):
+    if any(isinstance(link, Unreadable) for link in links) or text(error).startswith("Failed to open file"):
         return "data"
     readers, callers = _folders(_READERS), [*_folders(("coffea",)), Path(__file__).parent]
     files = [Path(frame.filename) for frame in traceback.extract_tb(links[-1].__traceback__)]

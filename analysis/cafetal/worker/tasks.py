@@ -176,9 +176,9 @@ def map_bundle(
             pfn = resolve(item.filename, names)
             expected = adler32.get(item.filename)
             try:
-                if check.wanted(checksums, item.filename):
-                    check.check(root, pfn, expected)
+                stamp = check.check(root, pfn, expected) if check.wanted(checksums, item.filename) else None
                 out, size = _process(work, files, item, pfn)
+                check.check_unchanged(pfn, stamp)
                 node = lifting.lift(out, rank)
                 if not ids and not trusted:
                     coding.encode(node, trusted=False)  # the first chunk tells, not the last

@@ -1,0 +1,92 @@
+"""What breaks in a run, when, and where: drawn from a seed, plain values."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+REPLICA = ("replica deleted", "replica truncated", "replica flipped", "replica is HTML")
+LAPTOP = ("laptop killed", "laptop interrupted")
+HARMLESS = ("worker killed", "clock jumps", *LAPTOP)
+"""What costs no site, and no replica."""
+LENGTHS = {
+    "site paused": (1.0, 4.0, 15.0),
+    "network cut": (1.0, 4.0, 15.0),
+    "scratch full": (1.0, 4.0),
+    "clock jumps": (-86400.0, -60.0, 60.0, 3600.0, 30 * 86400.0),
+    "service refuses": (1.0, 4.0),
+    "broker away": (2.0, 6.0),
+}
+"""Seconds from which the length of a fault is drawn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that breaks."""
+
+    after: float
+    """Seconds since the first task of this life of the run was sent."""
+    kind: str
+    site: str = ""
+    file: int = 0
+    seconds: float = 0.0
+
+    def __str__(self) -> str:
+        where = f" {self.file}" * (self.kind in REPLICA) + f" at {self.site}" * bool(self.site)
+        return f"{self.after:.1f} s: {self.kind}{where}" + f" ({self.seconds:g} s)" * bool(self.seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """One run."""
+
+    seed: int
+    policy: str
+    fan_in: int
+    bundle_events: int | None
+    lives: tuple[tuple[Fault, ...], ...]
+    """The faults of each life, in the order of time; all but the last one end with one of `LAPTOP`."""
+
+    def __str__(self) -> str:
+        lives = "; then ".join(", ".join(map(str, life)) or "nothing" for life in self.lives)
+        return f"seed {self.seed}: {self.policy}, fan-in {self.fan_in}, bundles {self.bundle_events}: {lives}"
+
+    @property
+    def faults(self) -> list[Fault]:
+        """Of all lives."""
+        return [fault for life in self.lives for fault in life]
+
+
+def draw(seed: int, kinds: dict[str, Sequence[str]], replicas: Sequence[Sequence[str]], most: float = 2.0) -> Schedule:
+    """A schedule.
+
+    Args:
+        kinds: what can break, and the sites where it can (none for what has no site).
+        replicas: the sites of each file.
+        most: seconds after which nothing breaks any more.
+    """
+    chance = random.Random(f"chaos {seed}")
+    lives: list[list[Fault]] = [[]]
+    for _ in range(chance.choice((1, 1, 2, 2, 3, 4, 6))):
+        kind = chance.choice([*kinds, *(kind for kind in LAPTOP if kind in kinds)])
+        after = chance.uniform(0, most)
+        if kind in REPLICA:
+            file = chance.randrange(len(replicas))
+            lives[-1].append(Fault(after, kind, chance.choice(replicas[file]), file))
+            continue
+        site = chance.choice(kinds[kind]) if kinds[kind] else ""
+        lives[-1].append(Fault(after, kind, site, seconds=chance.choice(LENGTHS.get(kind, (0.0,)))))
+        if kind in LAPTOP:
+            lives.append([])
+    ordered = tuple(tuple(sorted(life, key=lambda fault: (fault.kind in LAPTOP, fault.after))) for life in lives)
+    policy = chance.choice(("balanced", "balanced", "round-robin"))
+    return Schedule(seed, policy, chance.choice((2, 3, 16)), chance.choice((None, 100, 400)), ordered)
+
+
+def at_risk(schedule: Schedule, file: int, sites: Sequence[str]) -> bool:
+    """Whether events of a file may be missing: something broke at each of the sites that hold it."""
+    broken = {fault.site for fault in schedule.faults if fault.kind not in (*HARMLESS, *REPLICA)}
+    broken |= {fault.site for fault in schedule.faults if fault.kind in REPLICA and fault.file == file}
+    everywhere = any(not fault.site and fault.kind not in HARMLESS for fault in schedule.faults)
+    return everywhere or broken >= set(sites)
