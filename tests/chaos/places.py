@@ -235,6 +235,8 @@ class GlobusPlace(_Files):
         self.rehearsal = rehearsal
         content = yaml.safe_load((rehearsal.folder / REHEARSAL_TABLE).read_text())
         content |= {"checksums": "always", "routing": {"bundle_seconds": 1, "patience": 60}}
+        for site in content["sites"].values():
+            site["start_timeout"] = 60
         (folder / "sites.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
         super().__init__(folder, load_sites(folder / "sites.yaml"))
         names = tuple(self.table.sites)

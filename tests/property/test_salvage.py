@@ -15,9 +15,12 @@ from cafetal.planning.routing import Balanced
 from cafetal.planning.salvage import Found, select
 from cafetal.runs.experience import Experience
 from cafetal.runs.journal import JOURNAL, Journal
+from cafetal.runs.kept import PARTIALS
 from cafetal.runs.past import cuts, differences, listed, read_past
 from cafetal.runs.plan import make_plan
+from cafetal.runs.salvaging import Salvage
 from cafetal.runs.scheduling import make_dispatcher, make_scheduler
+from cafetal.worker import partials
 from cafetal.worker.chunksets import ChunkSet
 
 ids = st.sets(st.integers(0, 30), min_size=1)
@@ -81,7 +84,7 @@ def test_the_past_is_read(folder):
     past = read_past(folder)
     assert (past.run, past.lives, past.code, past.about) == ("r", 2, "c0de", {"processor": "p"})
     assert (past.tasks, past.next_chunk, past.seconds, past.ended) == (8, 7, 20.0, "interrupted")
-    assert past.sites == {"desy"}
+    assert past.expected == {"desy": ChunkSet.of([3, 4])}
     assert differences(past, "c0de", make(EDGES)) == []
     made = dict(cuts(past, make(EDGES)))
     assert [(part.id, part.start, part.stop, part.origin) for part in made[0]] == [(3, 0, 4, 0), (4, 4, 10, 0)]
@@ -103,6 +106,37 @@ def test_differences_are_sentences(folder, edges, options, sentence):
     assert any(sentence in each for each in told)
     assert "a module that goes with them has changed" in differences(read_past(folder), "other", make(EDGES))[0]
     assert listed(map(str, range(20))).endswith("... and 12 more")
+
+
+def test_what_sites_may_hold_is_held_back(folder):
+    """Of chunks that counted, or were being processed; not of those that failed or were lost, nor of what is home."""
+    plan = make({f"/{i}": [(0, 10)] for i in range(9)})
+    journal = Journal(folder / JOURNAL)
+    journal.begin("r", "Balanced", plan.chunks)
+    chunks, why = plan.chunks, ev.Reason("planned", None)
+    some = [ev.Assign(n, site, tuple(chunks[i] for i in ids), why) for n, (site, ids) in enumerate(ASSIGNED)]
+    journal.note(1.0, ev.Tick(1.0), [*some, ev.Commit(0, (0,)), ev.Commit(2, (4, 5)), ev.Commit(3, (6,))])
+    journal.note(2.0, ev.TaskEnded(2.0, 0, failures=(("data", (1,)),)), [])
+    journal.note(3.0, ev.PartialLost(3.0, "cern", (chunks[5],)), [])
+    journal.close()
+    past = read_past(folder)
+    assert past.expected == {"desy": ChunkSet.of([0, 2, 3]), "cern": ChunkSet.of([4]), "far": ChunkSet.of([6])}
+    home = ChunkSet.of([3, 8])
+    body = partials.write(folder / PARTIALS, "cern.1", b"content", home)
+    assert body["chunks"] == "3,8"
+    salvage = Salvage(past, folder, ChunkSet.of(range(9)), ("desy", "cern"))
+    assert [each.name for each in salvage.home] == ["cern.1"]
+    assert salvage.held == {"desy": ChunkSet.of([0, 2]), "cern": ChunkSet.of([4])}
+    assert salvage.free == ChunkSet.of([1, 5, 6, 7])
+    told = [{"name": name, "chunks": ids, "size": 1, "checksum": ""} for name, ids in (("a", "0"), ("b", "0-1"))]
+    chosen, left = salvage.take("desy", told)
+    assert ([each["name"] for each in chosen], left) == (["a"], ChunkSet.of([2]))  # what also holds others is no good
+    assert salvage.take("desy", told) == ([], ChunkSet())  # it was asked twice
+    assert salvage.give_up("cern") == ChunkSet.of([4])
+    assert not salvage.held
+
+
+ASSIGNED = [("desy", (0, 1)), ("desy", (2, 3)), ("cern", (4, 5)), ("far", (6,))]
 
 
 def test_parts_do_not_bear_numbers_of_what_is_safe(folder):

@@ -21,7 +21,6 @@ from cafetal.errors import CafetalError, EventsLost, ProcessorError, RunInterrup
 from cafetal.federation.compatibility import LOOKED_AT, differences, versions_here
 from cafetal.federation.federation import Federation
 from cafetal.planning import events
-from cafetal.planning.bundles import Chunk
 from cafetal.planning.ledger import Ledger
 from cafetal.planning.recovery import TRIES
 from cafetal.planning.scheduler import Scheduler
@@ -38,7 +37,7 @@ from cafetal.runs.plan import Plan
 from cafetal.runs.proof import account
 from cafetal.runs.reasons import Reasons
 from cafetal.runs.record import RunRecord
-from cafetal.runs.salvaging import salvage
+from cafetal.runs.salvaging import Salvage
 from cafetal.runs.settling import lost_task
 from cafetal.runs.shipping import Shipment, install
 from cafetal.runs.trees import Merge, Trees
@@ -46,7 +45,7 @@ from cafetal.worker import partials
 from cafetal.worker.chunksets import ChunkSet
 from cafetal.worker.failures import Failure
 
-Event = tuple[Literal["ready", "report", "map", "reduce", "part", "interrupt", "stop"], Any, Any]
+Event = tuple[Literal["ready", "report", "survey", "map", "reduce", "part", "interrupt", "stop"], Any, Any]
 _TICK = 1.0
 
 
@@ -110,6 +109,8 @@ class Execution:
         self._sent: dict[int, tuple[events.Assign, Future[Any]]] = {}
         self._committed: list[tuple[str, ChunkSet]] = []
         self._asked: dict[str, float] = {}
+        self._asking: set[str] = set()
+        self._salvage = Salvage(None, None, ChunkSet(), ())
         self._reasons = Reasons(may_skip)
         self._drained: frozenset[str] = frozenset()
         self._lost: Counter[int] = Counter()
@@ -132,7 +133,7 @@ class Execution:
         """
         with interrupts(lambda: self._events.put(("interrupt", None, None))):
             try:
-                self._tell(events.WorkAdded(self._now(), self._left_to_do()))
+                self._begin()
                 result = self._run()
                 self.journal.end(self._now(), self._how())
             except BaseException as error:
@@ -149,7 +150,7 @@ class Execution:
 
     def _run(self) -> Any:
         while True:
-            while not self.scheduler.done:
+            while not self.scheduler.done or self._salvage.held:
                 self._take_event()
             before = self.trees.leaves
             roots = self._finish_trees()
@@ -176,38 +177,40 @@ class Execution:
     def _how(self) -> str:
         return "interrupted" if self.record.interrupted else "incomplete" if self.given_up else "complete"
 
-    def _left_to_do(self) -> tuple[Chunk, ...]:
-        """The chunks of which no partial is safe; those that are go into the trees, or are at home."""
-        if self.past is None:
-            return tuple(self.plan.chunks)
-        for chunk, parts in cuts(self.past, self.plan):
-            self._split(events.Split(chunk, parts))
-        chosen = salvage(self.calls, self.past, self.folder, self.ledger.planned, self._ask_first)
-        for found in chosen:
-            if found.home is not None:
-                self.home.append(found.home)
-            else:
-                done: Future[Any] = Future()
-                done.set_result({"partial": found.reference})
-                self._committed.append((found.site, found.chunks))
-                self.trees.add(found.site, done)
-            self.record.events_done += self.ledger.events(found.chunks)
-        self.record.events_salvaged = self.record.events_done
-        safe = {i for found in chosen for i in found.chunks}
-        return tuple(chunk for i, chunk in sorted(self.ledger.chunks.items()) if i not in safe)
+    def _begin(self) -> None:
+        """Have everything processed of which no partial may be safe, and look for those that may be."""
+        if self.past is not None:
+            for chunk, parts in cuts(self.past, self.plan):
+                self._split(events.Split(chunk, parts))
+        self._salvage = Salvage(self.past, self.folder, self.ledger.planned, self.scheduler.state.sites)
+        self.home += self._salvage.home
+        for home in self._salvage.home:
+            self._is_safe(ChunkSet.parse(home.reference["chunks"]))
+        self._ask(list(self._salvage.held))
+        self._add(self._salvage.free)
 
-    def _ask_first(self, sites: list[str]) -> list[str]:
-        """Have sites answer before there is any work; those that did."""
-        self._ask(sites)
-        waiting = set(sites)
-        while waiting:
-            kind, key, result = self._events.get()
-            if kind == "ready":
-                self._site_ready(key, result)
-                waiting.discard(key)
-            elif kind in ("interrupt", "stop"):
-                raise RunInterrupted("Stopped before any work was done; the run can be resumed.") from result
-        return [site for site in sites if self.scheduler.state.sites[site].ready]
+    def _add(self, ids: ChunkSet) -> None:
+        """Have chunks processed."""
+        if ids and not self.record.interrupted:
+            chunks = tuple(sorted((self.ledger.chunks[i] for i in ids), key=lambda chunk: chunk.id))
+            self._tell(events.WorkAdded(self._now(), chunks))
+
+    def _is_safe(self, ids: ChunkSet) -> None:
+        done = self.ledger.events(ids)
+        self.record.events_done += done
+        self.record.events_salvaged += done
+
+    def _surveyed(self, site: str, told: Any) -> None:
+        """Take over what earlier lives have left at a site; one that does not tell has nothing."""
+        chosen, left = self._salvage.take(site, told if isinstance(told, list) else ())
+        for reference in chosen:
+            done: Future[Any] = Future()
+            done.set_result({"partial": reference})
+            ids = ChunkSet.parse(reference["chunks"])
+            self._is_safe(ids)
+            self._committed.append((site, ids))
+            self.trees.add(site, done)
+        self._add(left)
 
     def _now(self) -> float:
         return time.monotonic() - self._began
@@ -236,6 +239,8 @@ class Execution:
             for failure in result["lost"]:
                 if failure["types"][0].endswith(".PartialLost"):  # what overlaps is not gone
                     self._redo(ChunkSet.parse(failure["chunks"]))
+        elif kind == "survey":
+            self._surveyed(key, result)
         elif kind == "interrupt":
             self._interrupt()
         elif kind == "stop":
@@ -248,6 +253,7 @@ class Execution:
             kept = "nothing of this run was kept" if self.folder is None else f"`cafetal resume {self.folder}` goes on"
             raise RunInterrupted(f"Stopped at once; {kept}.")
         self.record.interrupted = True
+        self._salvage.held.clear()  # the next life may find it
         self._tell(events.Stop(self._now()))
 
     # --- the scheduler -----------------------------------------------------------------------------------
@@ -272,8 +278,10 @@ class Execution:
 
     def _ask(self, sites: Sequence[str]) -> None:
         """Start sites, side by side, and have them answer."""
+        sites = [site for site in sites if site not in self._asking]
         if sites:
             self.federation.start(sites)
+        self._asking.update(sites)
         for site in sites:
             self._asked[site] = self._now()
             install(self.federation, site, self.shipment).add_done_callback(partial(self._answered, site))
@@ -282,6 +290,7 @@ class Execution:
         self._events.put(("ready", site, done.result()))
 
     def _site_ready(self, site: str, result: Any) -> None:
+        self._asking.discard(site)
         if isinstance(result, Exception):
             failure: Failure = {**lost_task(result, site), "kind": "site"}
             self.record.failures.append(failure)
@@ -291,6 +300,9 @@ class Execution:
         self._introduce(site, result)
         self._lookout.add(site)
         self._tell(events.SiteReport(self._now(), site, self.federation.table.sites[site].workers))
+        if site in self._salvage.held:
+            surveyed = self.calls.survey(site)
+            surveyed.add_done_callback(lambda done: self._events.put(("survey", site, done.result())))
 
     def _introduce(self, site: str, told: Mapping[str, Any]) -> None:
         """Take note of what a site has installed, and of what is other than here."""
@@ -310,6 +322,7 @@ class Execution:
         self.trees.forget(site)
         self._tell(events.SiteLost(self._now(), site, messages.reason(failure)))
         self._redo(ChunkSet.of(i for at, ids in self._committed if at == site for i in ids))
+        self._add(self._salvage.give_up(site))
 
     def _queueing(self) -> list[str]:
         """Sites whose batch system has not given them any workers; a local one starts them at once."""

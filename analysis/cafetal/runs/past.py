@@ -11,6 +11,7 @@ from cafetal.errors import OutputError
 from cafetal.planning.bundles import Chunk
 from cafetal.runs.journal import FileLine, file_lines, read
 from cafetal.runs.plan import Plan
+from cafetal.worker.chunksets import ChunkSet
 
 
 @dataclass(slots=True)
@@ -27,14 +28,22 @@ class Past:
     files: list[FileLine] = field(default_factory=list)
     splits: list[tuple[int, list[tuple[int, int, int]]]] = field(default_factory=list)
     """``(chunk, [(id, start, stop) of its parts])``"""
-    sites: set[str] = field(default_factory=set)
-    """That were given work."""
+    where: dict[int, str] = field(default_factory=dict)
+    """``{chunk: site}`` of chunks that counted, or that a site was busy with when a life ended."""
     ended: str | None = None
     """How the last life ended, as the journal says; ``None`` if it was cut off."""
     tasks: int = 0
     """Numbers of tasks that were given away."""
     seconds: float = 0.0
     """Of the run's clock."""
+
+    @property
+    def expected(self) -> dict[str, ChunkSet]:
+        """The chunks of which each site may hold a partial."""
+        ids: dict[str, list[int]] = {}
+        for chunk, site in self.where.items():
+            ids.setdefault(site, []).append(chunk)
+        return {site: ChunkSet.of(each) for site, each in ids.items()}
 
     @property
     def next_chunk(self) -> int:
@@ -49,6 +58,7 @@ def read_past(folder: Path) -> Past:
         OutputError: if there is none, or its journal does not begin as it should.
     """
     past: Past | None = None
+    sites: dict[int, str] = {}
     for line in read(folder):
         kind = line["is"]
         if kind == "run":
@@ -67,13 +77,28 @@ def read_past(folder: Path) -> Past:
         elif kind == "Split":
             past.splits.append((line["chunk"], [(part[0], part[1], part[2]) for part in line["parts"]]))
         elif kind == "Assign":
-            past.sites.add(line["site"])
             past.tasks = max(past.tasks, line["task"] + 1)
+            sites[line["task"]] = line["site"]
+            past.where |= dict.fromkeys(ChunkSet.parse(line["chunks"]), line["site"])
+        elif kind == "Commit":
+            past.where |= dict.fromkeys(ChunkSet.parse(line["chunks"]), sites[line["task"]])
+        elif kind == "TaskEnded":
+            _forget(past, (ids for _, ids in line["failures"]), sites.get(line["task"], ""))
+        elif kind == "PartialLost":
+            _forget(past, [line["chunks"]], line["site"])
         elif kind == "end":
             past.ended = line["how"]
     if past is None:
         raise OutputError(f"The journal in {folder} does not say what was to be done; start the run anew.")
     return past
+
+
+def _forget(past: Past, chunks: Iterable[str], site: str) -> None:
+    """These chunks are not at this site."""
+    for ids in chunks:
+        for chunk in ChunkSet.parse(ids):
+            if past.where.get(chunk) == site:
+                del past.where[chunk]
 
 
 def differences(past: Past, code: str, plan: Plan) -> list[str]:

@@ -1,63 +1,62 @@
-"""What earlier lives of a run have left, at home and at the sites."""
+"""What earlier lives of a run have left, at home and at the sites.
+
+Chunks that should be in a partial at a site, or in the making there, are held back until that site has answered; all
+others are processed meanwhile.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Container, Iterable
 from pathlib import Path
 
 from cafetal.planning.salvage import Found, select
-from cafetal.runs.calls import Calls
 from cafetal.runs.kept import Home, find_kept
 from cafetal.runs.past import Past
 from cafetal.worker.chunksets import ChunkSet
 from cafetal.worker.partials import Reference
 
 
-@dataclass(frozen=True, slots=True)
-class Salvaged:
-    """A partial that need not be made again."""
-
-    site: str
-    reference: Reference
-    home: Home | None = None
-    """If it is on this machine."""
-
-    @property
-    def chunks(self) -> ChunkSet:
-        """That are in it."""
-        return ChunkSet.parse(self.reference["chunks"])
-
-
-def salvage(
-    calls: Calls, past: Past, folder: Path | None, planned: ChunkSet, ask: Callable[[list[str]], list[str]]
-) -> list[Salvaged]:
-    """Partials that hold each chunk once, as many chunks as can be had; see `planning.salvage`.
-
-    Sites are only asked where something is missing. What one of them says is checked against the checksums that its
-    files bear; one that does not answer has nothing.
+class Salvage:
+    """Keeps the books of what may still be found.
 
     Args:
-        ask: has sites answer, and returns those that did.
+        past: the lives of the run so far; ``None``: there are none.
+        folder: where partials are kept that have come home.
+        planned: all chunks.
+        sites: that take part; what others hold is not looked for.
     """
-    there = {("", home.name): Salvaged(home.site, home.reference, home) for home in find_kept(folder)} if folder else {}
-    if not planned.minus(_together(there, planned)):
-        return _chosen(there, planned)
-    asked = {site: calls.survey(site) for site in ask(sorted(past.sites & set(calls.plan.sites)))}
-    for site, future in asked.items():
-        told = future.result()
-        for reference in told if isinstance(told, list) else ():
-            there[site, reference["name"]] = Salvaged(site, reference)
-    return _chosen(there, planned)
+
+    def __init__(self, past: Past | None, folder: Path | None, planned: ChunkSet, sites: Container[str]) -> None:
+        kept = {home.name: home for home in find_kept(folder)} if past is not None and folder is not None else {}
+        chosen = _select("", ((name, home.reference) for name, home in kept.items()), planned)
+        self.home: list[Home] = [kept[name] for name in chosen]
+        """Partials that are on this machine."""
+        self.free = planned
+        """Chunks that nothing is known of."""
+        for home in self.home:
+            self.free = self.free.minus(ChunkSet.parse(home.reference["chunks"]))
+        self.held: dict[str, ChunkSet] = {}
+        """``{site: chunks that may be in partials there}``"""
+        for site, ids in past.expected.items() if past is not None else ():
+            wanted = ids.minus(ids.minus(self.free))
+            if wanted and site in sites:
+                self.held[site] = wanted
+                self.free = self.free.minus(wanted)
+
+    def take(self, site: str, told: Iterable[Reference]) -> tuple[list[Reference], ChunkSet]:
+        """Partials of a site that hold nothing but what it was looked for, each chunk once; and what is not there."""
+        left = self.held.pop(site, ChunkSet())
+        there = {reference["name"]: reference for reference in told}
+        chosen = [there[name] for name in _select(site, there.items(), left)]
+        for reference in chosen:
+            left = left.minus(ChunkSet.parse(reference["chunks"]))
+        return chosen, left
+
+    def give_up(self, site: str) -> ChunkSet:
+        """A site will not answer: what must be processed again."""
+        return self.held.pop(site, ChunkSet())
 
 
-def _chosen(there: dict[tuple[str, str], Salvaged], planned: ChunkSet) -> list[Salvaged]:
-    found = [Found(site, name, each.chunks) for (site, name), each in there.items()]
-    return [there[one.site, one.name] for one in select(found, planned)]
-
-
-def _together(there: dict[tuple[str, str], Salvaged], planned: ChunkSet) -> ChunkSet:
-    chunks = ChunkSet()
-    for each in _chosen(there, planned):
-        chunks = chunks.union(each.chunks)
-    return chunks
+def _select(site: str, there: Iterable[tuple[str, Reference]], wanted: ChunkSet) -> list[str]:
+    found = [Found(site, name, ChunkSet.parse(reference["chunks"])) for name, reference in there]
+    return [each.name for each in select(found, wanted)]
