@@ -44,6 +44,8 @@ class Parcel:
     task: str | None = None
     """The service's id for it."""
     refused_since: float | None = None
+    adopted: bool = False
+    """It was sent by an earlier process, which was to get its answer."""
 
 
 class Courier:
@@ -56,6 +58,7 @@ class Courier:
         client: logged in, for this endpoint alone.
         endpoint, function: ids at the service.
         config: for a user endpoint's template.
+        accepted: called with a parcel that the service has taken; in this courier's thread.
         answered: called with a parcel and the SDK's future for it, when that is done; in a thread of the SDK's.
         failed: called with a parcel and the error, if the service would not take it; in this courier's thread.
     """
@@ -67,11 +70,12 @@ class Courier:
         endpoint: UUID,
         function: str,
         config: Mapping[str, Any] | None,
+        accepted: Callable[[Parcel], None],
         answered: Callable[[Parcel, Future[str]], None],
         failed: Callable[[Parcel, Exception], None],
     ) -> None:
         self.label, self.client, self.endpoint, self.function, self.config = label, client, endpoint, function, config
-        self._answered, self._failed = answered, failed
+        self._accepted, self._answered, self._failed = accepted, answered, failed
         self.sent_bytes = 0
         self.submissions = 0
         self._waiting: deque[Parcel] = deque()
@@ -155,6 +159,7 @@ class Courier:
             if future is not None and future.task_id:  # type: ignore[attr-defined]
                 parcel.task, parcel.accepted = future.task_id, time.monotonic()  # type: ignore[attr-defined]
                 self.sent_bytes += len(parcel.request)
+                self._accepted(parcel)
                 future.add_done_callback(lambda done, parcel=parcel: self._answered(parcel, done))  # type: ignore[misc]
             else:
                 refused.append((parcel, broken or _reason(future)))

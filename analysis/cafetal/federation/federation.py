@@ -141,6 +141,16 @@ class Federation:
         payload = pickle.dumps(dict(arguments), protocol=pickle.HIGHEST_PROTOCOL)
         return self._submit(site, "call", self.table.sites[site].scratch, *code, task, payload, *inputs)
 
+    def service_task(self, future: Future[Any]) -> str | None:
+        """The id that Globus Compute has given a task, by the future of `call`, once it has taken it."""
+        status = self.executor.get_task_status(future)
+        return None if status is None else status.service_task
+
+    def adopt(self, site: str, tasks: Iterable[str]) -> list[Future[None]]:
+        """Futures for tasks of a site that an earlier process has sent; see `globus.GlobusComputeEndpoint.adopt`."""
+        endpoint = self.executor.endpoints[site]
+        return [endpoint.adopt(task) for task in tasks] if hasattr(endpoint, "adopt") else []
+
     def _submit(self, site: str, app: str, *args: Any) -> Future[Any]:
         future: Future[Any] = self._apps[app](*args, parsl_resource_specification={"endpoints": [site]})
         return future

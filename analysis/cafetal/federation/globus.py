@@ -119,6 +119,7 @@ class GlobusComputeEndpoint(ParslExecutor):  # type: ignore[misc]  # parsl comes
             self.endpoint_id,
             _registered(self._client),
             self.user_endpoint_config,
+            self._accepted,
             self._answered,
             self._fail,
         )
@@ -193,6 +194,35 @@ class GlobusComputeEndpoint(ParslExecutor):  # type: ignore[misc]  # parsl comes
             self.courier.close()
             self._watcher.join(10)
 
+    def adopt(self, task: str) -> Future[None]:
+        """A future for a task that an earlier process has sent: it ends when the task has, whatever came of it.
+
+        The answer is not for us. If the task is lost, or the service does not know it any more, the future raises.
+        """
+        parcel = Parcel("", {}, accepted=time.monotonic(), task=task, adopted=True)
+        future: Future[None] = Future()
+        future.set_running_or_notify_cancel()
+        with self._lock:
+            self._open[parcel] = future, lambda measures: None
+        return future
+
+    def _look_after_adopted(self) -> None:
+        adopted = {parcel.task: parcel for parcel in list(self._open) if parcel.adopted and parcel.task}
+        if not adopted:
+            return
+        SERVICE.wait()
+        try:
+            told = self._client._compute_web_client.v2.get_task_batch(list(adopted))["results"]
+        except globus_sdk.GlobusError:
+            return  # it may answer the next time
+        for task, parcel in adopted.items():
+            if task not in told:
+                self._fail(parcel, SiteAway(f"Globus Compute does not know the task {task} of {self.label} any more."))
+            elif told[task].get("status") in ("success", "failed", "cancelled"):
+                taken = self._take(parcel)
+                if taken is not None:
+                    taken[0].set_result(None)
+
     # --- answers ---------------------------------------------------------------------------------------------
 
     def _take(self, parcel: Parcel) -> tuple[Future[Any], Callable[[Mapping[str, Any]], None]] | None:
@@ -203,6 +233,11 @@ class GlobusComputeEndpoint(ParslExecutor):  # type: ignore[misc]  # parsl comes
         taken = self._take(parcel)
         if taken is not None:
             taken[0].set_exception(error)
+
+    def _accepted(self, parcel: Parcel) -> None:
+        known = self._open.get(parcel)
+        if known is not None:
+            known[1]({"service_task": parcel.task})
 
     def _answered(self, parcel: Parcel, done: Future[str]) -> None:
         taken = self._take(parcel)
@@ -317,6 +352,7 @@ class GlobusComputeEndpoint(ParslExecutor):  # type: ignore[misc]  # parsl comes
         if seen is None:
             return _SHORTEST_PERIOD  # the service does not answer, which says nothing of the endpoint
         self._sightings.append(seen)
+        self._look_after_adopted()
         online = seen.online
         if not online and self._user_endpoint is not None:
             # A user endpoint may have ended for want of work; its core endpoint starts a new one when asked.

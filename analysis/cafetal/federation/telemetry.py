@@ -35,6 +35,8 @@ class TaskStatus:
     """Of the result."""
     job_ends: float | None = None
     """When the batch system ends the job that ran it."""
+    service_task: str | None = None
+    """The id that Globus Compute has given it."""
     error: str = ""
 
     @property
@@ -112,12 +114,16 @@ class Telemetry:
         """Two functions for a task that is about to be sent: one takes its future, the other what is measured."""
         status = TaskStatus(endpoint, time.time())
         known: dict[str, Any] = {}
+        sent: weakref.WeakSet[Future[Any]] = weakref.WeakSet()
         with self._lock:
             tally = self._tallies.setdefault(endpoint, _Tally())
             tally.first = tally.first or status.submitted
 
         def measure(measures: Mapping[str, Any]) -> None:
-            known.update(measures)
+            with self._lock:
+                known.update(measures)
+                for future in sent:
+                    self._tasks[future] = replace(self._tasks[future], **measures)
 
         def returned(done: Future[Any]) -> None:
             text = _failure(done)
@@ -136,7 +142,8 @@ class Telemetry:
 
         def watch(future: Future[Any]) -> None:
             with self._lock:
-                self._tasks[future] = replace(status, bytes_in=known.get("bytes_in"))
+                sent.add(future)
+                self._tasks[future] = replace(status, **known)
             future.add_done_callback(returned)
 
         return watch, measure

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
+from threading import Lock
 from typing import Any
 
 import cloudpickle
@@ -35,6 +36,9 @@ class _Open:
     given_up: Future[Exception] = field(default_factory=Future)
     since: float | None = None
     """When it could begin."""
+    sent: Future[Any] | None = None
+    number: int | None = None
+    """Of a map task of which it is not known whether a service has taken it."""
 
 
 class Calls:
@@ -71,6 +75,7 @@ class Calls:
         *inputs: Future[Any],
         on_loss: Callable[[Exception], Any],
         seconds: float | None = None,
+        number: int | None = None,
     ) -> Future[Any]:
         def lost(error: Exception) -> Any:
             if isinstance(error, LoginError):
@@ -79,8 +84,9 @@ class Calls:
 
         sent = self.federation.call(site, self.shipment.code, task, {"run": self.run, **arguments}, *inputs)
         patience = self.plan.table.routing.patience + _PATIENCE * (seconds or 0)
-        known = _Open(site, patience, inputs)
+        known = _Open(site, patience, inputs, number=number)
         settled = settle(sent, lost, given_up=known.given_up)
+        known.sent = sent
         self._open[settled] = known
         settled.add_done_callback(lambda done: self._open.pop(done, None))
         if settled.done():  # it may have been before it was entered
@@ -126,7 +132,38 @@ class Calls:
             arguments,
             on_loss=lambda error: {"partial": None, "failures": [lost_task(error, site, chunks)]},
             seconds=told.reason.seconds,
+            number=told.task,
         )
+
+    def accepted(self) -> Iterator[tuple[int, str, str]]:
+        """Map tasks that a service has taken since this was asked before: number, site, and the service's id."""
+        for known in list(self._open.values()):
+            if known.number is not None and known.sent is not None:
+                task = self.federation.service_task(known.sent)
+                if task is not None:
+                    yield known.number, known.site, task
+                    known.number = None
+
+    def picked_up(self, site: str, tasks: Iterable[str]) -> Future[Any]:
+        """Ends when tasks that an earlier life has sent have ended, or nobody can wait for them any longer."""
+        ended: Future[Any] = Future()
+        waiting = self.federation.adopt(site, tasks)
+        left = len(waiting)
+
+        def count(_: Future[None]) -> None:
+            nonlocal left
+            with counting:
+                left -= 1
+                last = left == 0
+            if last:
+                ended.set_result(None)
+
+        counting = Lock()
+        for each in waiting:
+            each.add_done_callback(count)
+        if not waiting:
+            ended.set_result(None)
+        return settle(ended, lambda error: None, within=self.plan.table.routing.patience)
 
     def reduce(self, site: str, reduce: Reduce, tree: int, inputs: Sequence[Future[Any]]) -> Future[Any]:
         """Merge partials, once they are there; ``tree`` counts how often the run has begun to merge anew."""

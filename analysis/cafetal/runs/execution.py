@@ -45,7 +45,7 @@ from cafetal.worker import partials
 from cafetal.worker.chunksets import ChunkSet
 from cafetal.worker.failures import Failure
 
-Event = tuple[Literal["ready", "report", "survey", "map", "reduce", "part", "interrupt", "stop"], Any, Any]
+Event = tuple[Literal["ready", "report", "picked up", "survey", "map", "reduce", "part", "interrupt", "stop"], Any, Any]
 _TICK = 1.0
 
 
@@ -221,6 +221,8 @@ class Execution:
             self._ticked = self._now()
             self._drain()
             self.calls.give_up_overdue(self._ticked, self._queueing())
+            for number, site, task in self.calls.accepted():
+                self.journal.note_accepted(self._now(), number, site, task)
             self._tell(events.Tick(self._ticked))
         try:
             kind, key, result = self._events.get(timeout=_TICK)
@@ -239,6 +241,9 @@ class Execution:
             for failure in result["lost"]:
                 if failure["types"][0].endswith(".PartialLost"):  # what overlaps is not gone
                     self._redo(ChunkSet.parse(failure["chunks"]))
+        elif kind == "picked up":
+            surveyed = self.calls.survey(key)
+            surveyed.add_done_callback(lambda done: self._events.put(("survey", key, done.result())))
         elif kind == "survey":
             self._surveyed(key, result)
         elif kind == "interrupt":
@@ -301,8 +306,9 @@ class Execution:
         self._lookout.add(site)
         self._tell(events.SiteReport(self._now(), site, self.federation.table.sites[site].workers))
         if site in self._salvage.held:
-            surveyed = self.calls.survey(site)
-            surveyed.add_done_callback(lambda done: self._events.put(("survey", site, done.result())))
+            running = self.past.accepted.get(site, {}) if self.past is not None else {}
+            picked_up = self.calls.picked_up(site, running.values())
+            picked_up.add_done_callback(lambda _: self._events.put(("picked up", site, None)))
 
     def _introduce(self, site: str, told: Mapping[str, Any]) -> None:
         """Take note of what a site has installed, and of what is other than here."""

@@ -93,6 +93,10 @@ class Journal:
         if self._file is not None and reference is not None:
             self._write({"at": round(now, 3), "is": what, "site": site, **reference, **more})
 
+    def note_accepted(self, now: float, task: int, site: str, service_task: str) -> None:
+        """A service has taken a task, and carries it out whatever becomes of us."""
+        self._write({"at": round(now, 3), "is": "Accepted", "task": task, "site": site, "id": service_task})
+
     def end(self, now: float, how: str) -> None:
         """The run has ended: ``complete``, ``incomplete``, ``interrupted``, or the error's class that broke it off."""
         self._write({"at": round(now, 3), "is": "end", "how": how})

@@ -30,6 +30,8 @@ class Past:
     """``(chunk, [(id, start, stop) of its parts])``"""
     where: dict[int, str] = field(default_factory=dict)
     """``{chunk: site}`` of chunks that counted, or that a site was busy with when a life ended."""
+    accepted: dict[str, dict[int, str]] = field(default_factory=dict)
+    """``{site: {task: the id that a service has given it}}`` of tasks that had not come back."""
     ended: str | None = None
     """How the last life ended, as the journal says; ``None`` if it was cut off."""
     tasks: int = 0
@@ -82,7 +84,10 @@ def read_past(folder: Path) -> Past:
             past.where |= dict.fromkeys(ChunkSet.parse(line["chunks"]), line["site"])
         elif kind == "Commit":
             past.where |= dict.fromkeys(ChunkSet.parse(line["chunks"]), sites[line["task"]])
+        elif kind == "Accepted":
+            past.accepted.setdefault(line["site"], {})[line["task"]] = line["id"]
         elif kind == "TaskEnded":
+            past.accepted.get(sites.get(line["task"], ""), {}).pop(line["task"], None)
             _forget(past, (ids for _, ids in line["failures"]), sites.get(line["task"], ""))
         elif kind == "PartialLost":
             _forget(past, [line["chunks"]], line["site"])
