@@ -35,6 +35,20 @@ settings.register_profile("any machine", deadline=None, suppress_health_check=[H
 settings.load_profile("any machine")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Side by side, tests of one file stay together, as they share what it costs to set up; the longest begin first."""
+
+    def group(item: pytest.Item) -> str:
+        name = item.nodeid.partition("::")[0]
+        return "globus" if "globus/" in name else name
+
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(group(item)))
+    order = ("globus", "tests/integration", "tests/contract", "tests/property", "tests/unit")
+    items.sort(key=lambda item: next(i for i, prefix in enumerate((*order, "")) if group(item).startswith(prefix)))
+
+
 def in_background(action: Callable[[], Any]) -> Callable[[], None]:
     """Run something beside the test; what it raises is raised by the function that this returns."""
     failed: list[BaseException] = []

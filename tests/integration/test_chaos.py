@@ -1,0 +1,49 @@
+"""A fixed sample of disturbed runs, and one that nobody has seen before; ./scripts/chaos plays more of them."""
+
+import random
+
+import pytest
+
+from tests.chaos.campaign import campaign
+from tests.chaos.judge import finished
+from tests.chaos.schedule import HARMLESS, LAPTOP, REPLICA, Fault, Schedule, at_risk, draw
+
+SEEDS = range(1000, 1016)
+KINDS = {"site killed": ("a", "b"), "replica deleted": (), "laptop killed": (), "worker killed": ("a", "b")}
+REPLICAS = [("a", "b"), ("b", "c")]
+
+
+def test_the_same_seed_means_the_same():
+    drawn = [draw(seed, KINDS, REPLICAS) for seed in range(200)]
+    assert drawn == [draw(seed, KINDS, REPLICAS) for seed in range(200)]
+    assert len({str(each) for each in drawn}) > 150
+    assert {fault.kind for each in drawn for fault in each.faults} == set(KINDS)
+    for each in drawn:
+        assert all(life[-1].kind in LAPTOP for life in each.lives[:-1])
+        assert all(fault.site in REPLICAS[fault.file] for fault in each.faults if fault.kind in REPLICA)
+
+
+def test_events_may_be_missing_only_where_all_replicas_were_struck():
+    def schedule(*faults):
+        return Schedule(1, "balanced", 2, None, (faults,))
+
+    assert not at_risk(schedule(), 0, ("a", "b"))
+    assert not at_risk(schedule(Fault(0, "site killed", "a")), 0, ("a", "b"))
+    assert at_risk(schedule(Fault(0, "site killed", "a"), Fault(1, "replica deleted", "b", 0)), 0, ("a", "b"))
+    assert not at_risk(schedule(Fault(0, "site killed", "a"), Fault(1, "replica deleted", "b", 1)), 0, ("a", "b"))
+    assert not at_risk(schedule(*(Fault(0, kind, site) for kind in HARMLESS for site in "ab")), 0, ("a", "b"))
+
+
+@pytest.mark.sites
+@pytest.mark.timeout(2400)
+def test_a_sample_of_disturbed_runs(tmp_path):
+    fresh = random.SystemRandom().randrange(1 << 30)
+    with campaign(tmp_path) as made:
+        for seed in (*SEEDS, fresh):
+            result = made.play(made.schedule(seed))
+            print(f"{result.seconds:.0f} s, {result.to_json()['ended']}: {result.schedule}")
+            assert not result.complaints, f"{result.schedule}: {result.complaints}"
+        spoiled = made.schedule(SEEDS[0])
+        folder = tmp_path / "runs" / str(SEEDS[0])
+        assert finished(folder)
+        assert made.judge.complaints(folder, {"saved": False, "error": "EventsLost", "message": "x"}, spoiled)
