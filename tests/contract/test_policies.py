@@ -35,7 +35,7 @@ loads = st.lists(
 tasks = st.builds(Task, st.integers(0, 10**6), st.integers(0, 10**9))
 
 
-@pytest.mark.parametrize("name", ALL, ids=str)
+@pytest.mark.parametrize("name", ALL, ids=lambda each: each if isinstance(each, str) else type(each).__name__)
 @given(task=tasks, sites=loads)
 def test_chooses_one_of_the_offered_and_always_the_same(name, task, sites):
     policy = find_policy(name)

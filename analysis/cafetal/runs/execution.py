@@ -107,7 +107,8 @@ class Execution:
         self._began = time.monotonic() - (0.0 if past is None else past.seconds)
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._sent: dict[int, tuple[events.Assign, Future[Any]]] = {}
-        self._committed: list[tuple[str, ChunkSet]] = []
+        self._committed: dict[int, str] = {}
+        """The site of each chunk that counts."""
         self._asked: dict[str, float] = {}
         self._asking: set[str] = set()
         self._salvage = Salvage(None, None, ChunkSet(), ())
@@ -166,7 +167,7 @@ class Execution:
                 self.record.ledger = account(self.plan, self.home, self.ledger.counted, result)
                 self.watch(self.record)
                 return result
-            if self.scheduler.done and all(lost.minus(ids) == lost for _, ids in self._committed):
+            if self.scheduler.done and not any(i in self._committed for i in lost):
                 raise EventsLost(f"The chunks {lost} are in no partial, and nothing is known of their loss.")
             self._redo(lost)
 
@@ -208,7 +209,7 @@ class Execution:
             done.set_result({"partial": reference})
             ids = ChunkSet.parse(reference["chunks"])
             self._is_safe(ids)
-            self._committed.append((site, ids))
+            self._committed |= dict.fromkeys(ids, site)
             self.trees.add(site, done)
         self._add(left)
 
@@ -327,7 +328,7 @@ class Execution:
         self._reasons.enter_site(site, failure)
         self.trees.forget(site)
         self._tell(events.SiteLost(self._now(), site, messages.reason(failure)))
-        self._redo(ChunkSet.of(i for at, ids in self._committed if at == site for i in ids))
+        self._redo(ChunkSet.of(i for i, at in self._committed.items() if at == site))
         self._add(self._salvage.give_up(site))
 
     def _queueing(self) -> list[str]:
@@ -388,7 +389,7 @@ class Execution:
         done = self.ledger.events(ids)
         self.record.events_done += done
         self.record.site_events[assigned.site] += done
-        self._committed.append((assigned.site, ids))
+        self._committed |= dict.fromkeys(told.chunks, assigned.site)
         self.trees.add(assigned.site, future)
 
     def _redo(self, lost: ChunkSet) -> None:
@@ -411,17 +412,11 @@ class Execution:
 
     def _committed_at(self, lost: ChunkSet) -> dict[str, ChunkSet]:
         """Where these chunks were processed; they are no longer booked there."""
-        found: dict[str, ChunkSet] = {}
-        left: list[tuple[str, ChunkSet]] = []
-        for site, ids in self._committed:
-            kept = ids.minus(lost)
-            gone = ids.minus(kept)
-            if gone:
-                found[site] = found.get(site, ChunkSet()).union(gone)
-            if kept:
-                left.append((site, kept))
-        self._committed = left
-        return found
+        found: dict[str, list[int]] = {}
+        for i in lost:
+            if i in self._committed:
+                found.setdefault(self._committed.pop(i), []).append(i)
+        return {site: ChunkSet.of(ids) for site, ids in found.items()}
 
     # --- reduce ----------------------------------------------------------------------------------------
 

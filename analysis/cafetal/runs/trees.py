@@ -101,6 +101,8 @@ class Trees:
             self._lost(merge.site, result["failure"])
             return
         self.record.failures.extend(result["lost"])
+        for node in merge.reduce.inputs:  # nobody will ask for them again
+            del tree.nodes[node]
         tree.open -= 1
         merge.settled.set_result({"partial": result["partial"]})
 

@@ -1,7 +1,6 @@
 """A fixed sample of disturbed runs at Globus Compute sites; ./scripts/chaos --globus plays more of them."""
 
 import pytest
-
 from tests.chaos.campaign import campaign
 
 pytestmark = [pytest.mark.sites, pytest.mark.timeout(1500)]
