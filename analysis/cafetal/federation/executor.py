@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -25,6 +26,26 @@ from cafetal.federation.telemetry import EndpointStatus, TaskStatus, Telemetry
 from cafetal.planning.routing import RoutingPolicy, SiteLoad, Task, checked_choice
 
 logger = logging.getLogger(__name__)
+
+
+class _Poller(JobStatusPoller):  # type: ignore[misc]  # parsl comes without types
+    """Looks after the blocks of endpoints that come and go; trouble with one is none for the others."""
+
+    _executors: list[BlockProviderExecutor]
+
+    def remove(self, endpoint: ParslExecutor) -> None:
+        """Do not look after this one any more."""
+        self._executors = [each for each in self._executors if each is not endpoint]
+
+    def poll(self) -> None:
+        """As Parsl does, but for each endpoint by itself."""
+        for endpoint in self._executors:
+            try:
+                endpoint.poll_facade()
+                endpoint.handle_errors(endpoint.status_facade)
+                self._strategy.strategize([endpoint])
+            except Exception:
+                logger.exception("The blocks of %s cannot be looked after", endpoint.label)
 
 
 class FederatedExecutor(ParslExecutor):  # type: ignore[misc]  # parsl comes without types
@@ -77,7 +98,7 @@ class FederatedExecutor(ParslExecutor):  # type: ignore[misc]  # parsl comes wit
         self.broken: dict[str, Exception] = {}
         self.storage_access = None
         self._strategy = {"strategy": strategy, "strategy_period": strategy_period, "max_idletime": max_idletime}
-        self._poller: JobStatusPoller | None = None
+        self._poller: _Poller | None = None
         self._submitted = 0
         self._outstanding: dict[str, int] = {}
         self._lock = threading.Lock()
@@ -110,7 +131,7 @@ class FederatedExecutor(ParslExecutor):  # type: ignore[misc]  # parsl comes wit
             SiteError: if there are endpoints and none started.
         """
         super().start()
-        self._poller = JobStatusPoller(**self._strategy)
+        self._poller = _Poller(**self._strategy)
         try:
             self._start_all(list(self.endpoints.values()))
             if self.endpoints and len(self.broken) == len(self.endpoints):
@@ -131,6 +152,8 @@ class FederatedExecutor(ParslExecutor):  # type: ignore[misc]  # parsl comes wit
         old = [self.endpoints[each.label] for each in endpoints if each.label in self.endpoints.keys() - self.broken]
         self._enter(endpoints)
         for endpoint in old:  # it is of no use any more, but may have processes
+            if self._poller is not None:
+                self._poller.remove(endpoint)
             threading.Thread(target=_attempt, args=[endpoint.shutdown], name=f"shuts {endpoint.label} down").start()
         self._start_all(endpoints)
 
@@ -185,14 +208,20 @@ class FederatedExecutor(ParslExecutor):  # type: ignore[misc]  # parsl comes wit
         watch, measure = self.telemetry.follow(name)
         try:
             if name in self.failed:
-                raise SiteAway(f"The endpoint {name} has failed: {self.endpoints[name].executor_exception}")
-            future = send(self.endpoints[name], func, specification, args, kwargs, measure)
+                raise self._given_up(name, self.endpoints[name].executor_exception)
+            given_up = partial(self._given_up, name)
+            future = send(self.endpoints[name], func, specification, args, kwargs, measure, given_up)
         except BaseException:
             self._came_back(name)
             raise
         watch(future)
         future.add_done_callback(lambda _: self._came_back(name))
         return future
+
+    def _given_up(self, name: str, error: Exception) -> SiteError:
+        """Parsl has given up an endpoint: one that has worked before is worth another try."""
+        kind = SiteAway if self.telemetry.finished(name) else SiteError
+        return kind(f"The endpoint {name} has failed: {error}")
 
     def drain(self, name: str, *, undo: bool = False) -> None:
         """Send no more tasks to an endpoint, or do so again.

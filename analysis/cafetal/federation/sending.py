@@ -15,7 +15,6 @@ from parsl.jobs.states import JobState
 from parsl.serialize import deserialize, serialize
 from parsl.serialize.facade import pack_buffers
 
-from cafetal.errors import SiteAway
 from cafetal.federation import packing
 from cafetal.federation.apps import by_value
 from cafetal.federation.telemetry import EndpointStatus
@@ -34,18 +33,22 @@ def send(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     measure: Measure,
+    given_up: Callable[[Exception], Exception],
 ) -> Future[Any]:
-    """Submit a task so that it is measured where it runs; ``measure`` is told before the future is done."""
+    """Submit a task so that it is measured where it runs; ``measure`` is told before the future is done.
+
+    ``given_up`` makes the error of a task that is lost since Parsl has given up the endpoint.
+    """
     if hasattr(endpoint, "submit_watched"):
         future: Future[Any] = endpoint.submit_watched(func, specification, args, kwargs, measure)
         return future
     if isinstance(endpoint, ThreadPoolExecutor):  # nothing travels, so nothing needs to be packed
         sent = endpoint.submit(trampoline.measured, specification, func, args, kwargs)
-        return _unpacked(sent, measure, lambda result: result)
+        return _unpacked(sent, measure, lambda result: result, given_up)
     run, measured = _by_value()
     packed = pack_buffers([serialize(part, _NO_WARNING) for part in (measured, func, args, kwargs)])
     measure({"bytes_in": len(packed)})
-    return _unpacked(endpoint.submit(run, specification, packed), measure, deserialize)
+    return _unpacked(endpoint.submit(run, specification, packed), measure, deserialize, given_up)
 
 
 @cache
@@ -53,7 +56,9 @@ def _by_value() -> tuple[Callable[..., Any], Callable[..., Any]]:
     return by_value(packing)["run_packed"], by_value(trampoline)["measured"]
 
 
-def _unpacked(sent: Future[Any], measure: Measure, unpack: Callable[[Any], Any]) -> Future[Any]:
+def _unpacked(
+    sent: Future[Any], measure: Measure, unpack: Callable[[Any], Any], given_up: Callable[[Exception], Exception]
+) -> Future[Any]:
     """The future of the function's own result, for one of ``(result, measures)``."""
     future: Future[Any] = Future()
 
@@ -62,8 +67,8 @@ def _unpacked(sent: Future[Any], measure: Measure, unpack: Callable[[Any], Any])
             result, measures = done.result()
             measure(measures)
             result = unpack(result)
-        except BadStateException as error:  # Parsl has given it up with all its tasks
-            future.set_exception(SiteAway(f"The endpoint has failed: {error}"))
+        except BadStateException as error:
+            future.set_exception(given_up(error))
         except BaseException as error:
             future.set_exception(error)
         else:

@@ -153,6 +153,12 @@ class Telemetry:
         with self._lock:
             return self._tasks.get(future)
 
+    def finished(self, endpoint: str) -> int:
+        """How many tasks have succeeded there."""
+        with self._lock:
+            tally = self._tallies.get(endpoint)
+            return 0 if tally is None else tally.finished
+
     def rate(self, endpoint: str) -> float:
         """Tasks/s of one worker; the mean of the others for an endpoint where none has succeeded, 1 at first."""
         with self._lock:
