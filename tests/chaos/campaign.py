@@ -261,6 +261,7 @@ def main(runs: int, seed: int, only: int | None, globus: bool, report: Path | No
     """Disturb runs at random, and say what is wrong with what comes of them."""
     from cafetal.rehearsal.federation import Rehearsal
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that namespaces and mounts are taken away
     seeds = [only] if only is not None else range(seed, seed + runs)
     with tempfile.TemporaryDirectory(prefix="cafetal-chaos-") as made:
         folder, rehearsal = Path(made) / "campaign", None
