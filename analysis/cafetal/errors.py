@@ -156,6 +156,8 @@ def rebuild(type_name: str, message: str) -> Exception:
     kind = getattr(module, name, None)
     if not (isinstance(kind, type) and issubclass(kind, Exception)):
         return RemoteCause(f"{type_name}: {message}")
+    if issubclass(kind, LoginError):  # no site knows of our login, and to have none ends a run
+        return SiteError(message)
     if issubclass(kind, CafetalError):
         return kind(message)
     # Some classes say what their constructor has kept, and it was not called.

@@ -17,6 +17,7 @@ import psutil
 import yaml
 
 from cafetal.config import SiteTable, load_sites
+from cafetal.errors import RehearsalError
 from cafetal.fileset import Fileset
 from cafetal.rehearsal.data import Recipe, make_files, write_fileset
 from cafetal.rehearsal.federation import SITES as REHEARSAL_TABLE
@@ -293,6 +294,11 @@ class GlobusPlace(_Files):
         self._start_broker()
         for site in self.table.sites:
             if self.rehearsal.process(site).find() is None:
+                self.rehearsal.restart_site(site)
+            try:
+                self.rehearsal.wait_online([site], 30)
+            except RehearsalError:  # an agent may live on after a pause, and never report again
+                _kill_tree(self.rehearsal.process(site).find())
                 self.rehearsal.restart_site(site)
         self.rehearsal.wait_online(self.table.sites)
 

@@ -14,6 +14,7 @@ from cafetal.errors import LoginError
 from cafetal.federation.federation import Federation
 from cafetal.planning.events import Assign
 from cafetal.planning.tree import Reduce
+from cafetal.runs import answers
 from cafetal.runs.plan import Plan
 from cafetal.runs.settling import Overdue, lost_task, settle
 from cafetal.runs.shipping import Shipment
@@ -74,6 +75,7 @@ class Calls:
         arguments: Mapping[str, Any],
         *inputs: Future[Any],
         on_loss: Callable[[Exception], Any],
+        check: answers.Check = lambda answer: answer,
         seconds: float | None = None,
         number: int | None = None,
     ) -> Future[Any]:
@@ -85,7 +87,7 @@ class Calls:
         sent = self.federation.call(site, self.shipment.code, task, {"run": self.run, **arguments}, *inputs)
         patience = self.plan.table.routing.patience + _PATIENCE * (seconds or 0)
         known = _Open(site, patience, inputs, number=number)
-        settled = settle(sent, lost, given_up=known.given_up)
+        settled = settle(sent, lost, given_up=known.given_up, check=check)
         known.sent = sent
         self._open[settled] = known
         settled.add_done_callback(lambda done: self._open.pop(done, None))
@@ -131,6 +133,7 @@ class Calls:
             "map",
             arguments,
             on_loss=lambda error: {"partial": None, "failures": [lost_task(error, site, chunks)]},
+            check=answers.of_map(site, ChunkSet.of(chunk.id for chunk in told.chunks)),
             seconds=told.reason.seconds,
             number=told.task,
         )
@@ -179,15 +182,17 @@ class Calls:
             arguments,
             *inputs,
             on_loss=lambda error: {"partial": None, "lost": [], "failure": lost_task(error, site)},
+            check=answers.of_reduce(site),
         )
 
     def fetch(self, site: str, request: Mapping[str, Any]) -> Future[Any]:
         """A part of a partial, or the reason why it cannot be had."""
-        return self._call(site, "fetch", request, on_loss=lambda error: error)
+        return self._call(site, "fetch", request, on_loss=lambda error: error, check=answers.of_fetch(site))
 
     def survey(self, site: str) -> Future[Any]:
         """References to all whole partials of the run at a site, or the reason why it does not tell."""
-        return self._call(site, "survey", {"life": self.life}, on_loss=lambda error: error)
+        asked = {"life": self.life}
+        return self._call(site, "survey", asked, on_loss=lambda error: error, check=answers.of_survey(site))
 
     def clean(self, sites: Iterable[str], patience: float) -> None:
         """Remove what the run left on scratches; a site that does not answer in so many seconds keeps it."""

@@ -12,6 +12,7 @@ from typing import Any
 from cafetal.federation.federation import Federation
 from cafetal.fileset import DataFile
 from cafetal.planning.routing import RoutingPolicy, SiteLoad, Task, checked_choice
+from cafetal.runs import answers
 from cafetal.runs.filecache import FileCache
 from cafetal.runs.settling import lost_task, settle
 from cafetal.runs.shipping import Shipment, install
@@ -131,7 +132,8 @@ def _ask(
                 "archive": shipment.modules,
             }
             future = federation.call(site, shipment.code, "inspect", arguments)
-            batches.append((site, batch, settle(future, partial(_all_lost, site, len(batch)))))
+            lost, check = partial(_all_lost, site, len(batch)), answers.of_inspect(site, len(batch))
+            batches.append((site, batch, settle(future, lost, check=check)))
     found = [
         (question, site, record)
         for site, batch, future in batches

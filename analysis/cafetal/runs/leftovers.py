@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
 from cafetal.federation.federation import Federation
+from cafetal.runs import answers
 from cafetal.runs.settling import settle
 from cafetal.runs.shipping import install, pack_worker
 
@@ -28,7 +29,7 @@ def find_leftovers(federation: Federation, sites: Sequence[str]) -> tuple[list[L
     """What lies at sites, also of runs that go on; and why sites do not tell, by site."""
     found: list[Leftover] = []
     silent: dict[str, str] = {}
-    for site, told in _ask(federation, sites, "leftovers", {}).items():
+    for site, told in _ask(federation, sites, "leftovers", {}, answers.of_leftovers).items():
         if isinstance(told, Exception):
             silent[site] = str(told)
             continue
@@ -42,13 +43,19 @@ def remove_leftovers(federation: Federation, leftovers: Iterable[Leftover]) -> N
         _ask(federation, [each.site], "clean", {"run": each.run, "keep_days": 14})
 
 
-def _ask(federation: Federation, sites: Sequence[str], task: str, arguments: dict[str, Any]) -> dict[str, Any]:
+def _ask(
+    federation: Federation,
+    sites: Sequence[str],
+    task: str,
+    arguments: dict[str, Any],
+    check: Callable[[str], answers.Check] = lambda site: lambda answer: answer,
+) -> dict[str, Any]:
     worker = pack_worker()
     federation.start(sites)
     ready = {site: install(federation, site, worker) for site in sites}
     answers: dict[str, Any] = {site: future.result() for site, future in ready.items()}
     asked: dict[str, Future[Any]] = {
-        site: settle(federation.call(site, worker.code, task, arguments), lambda error: error)
+        site: settle(federation.call(site, worker.code, task, arguments), lambda error: error, check=check(site))
         for site, told in answers.items()
         if not isinstance(told, Exception)
     }

@@ -26,11 +26,13 @@ def settle(
     within: float | None = None,
     late: str = "",
     given_up: Future[Exception] | None = None,
+    check: Callable[[Any], Any] = lambda value: value,
 ) -> Future[Any]:
     """A future that always ends with a result: the task's own, or what ``on_loss`` makes of the reason.
 
     If the task has not ended ``within`` so many seconds, the reason is ``late``, and what it returns later is
     ignored; likewise once it is ``given_up``, for the reason that this future then holds.
+    What is no good answer is the reason too: ``check`` raises it.
     """
     settled: Future[Any] = Future()
     ending = threading.Lock()
@@ -40,6 +42,7 @@ def settle(
             value = done.result()
             if isinstance(value, Mapping) and "error" in value:
                 raise Lost(value["error"])
+            value = check(value)
         except Exception as error:
             value = on_loss(error)
         except BaseException as error:  # the future was cancelled, or the engine was stopped

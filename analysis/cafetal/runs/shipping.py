@@ -28,6 +28,7 @@ import lz4.frame
 import cafetal.worker
 from cafetal.federation.federation import Federation
 from cafetal.planning.recovery import TRIES
+from cafetal.runs import answers
 from cafetal.runs.settling import lost_task, settle
 
 _BETWEEN_TRIES = 5.0
@@ -76,7 +77,8 @@ def install(federation: Federation, site: str, shipment: Shipment) -> Future[Any
         except Exception as error:  # the federation was closed meanwhile
             outcome.set_result(error)
             return
-        settle(sent, lambda error: error).add_done_callback(lambda done: judge(done.result(), left))
+        settled = settle(sent, lambda error: error, check=answers.of_install(site))
+        settled.add_done_callback(lambda done: judge(done.result(), left))
 
     def judge(told: Any, left: int) -> None:
         kind = lost_task(told, site)["kind"] if isinstance(told, Exception) else None

@@ -1,0 +1,169 @@
+"""What sites answer, checked before it is believed: its shape, and that it speaks of what was asked.
+
+The channel of Globus Compute brings plain data and nothing else, but any plain data; a site that sends another shape is
+taken for one that cannot be used. Each function returns the answer, or raises `SiteError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from cafetal.errors import SiteError
+from cafetal.worker.chunksets import ChunkSet, Overlap
+from cafetal.worker.failures import Kind
+
+Check = Callable[[Any], Any]
+
+
+def _chunks(text: str) -> str:
+    ChunkSet.parse(text)  # raises ValueError
+    return text
+
+
+_Chunks = Annotated[str, Field(max_length=10_000_000), AfterValidator(_chunks)]
+_Count = Annotated[int, Field(ge=0)]
+
+
+class _Plain(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+
+class _Reference(_Plain):
+    name: str = Field(pattern=r"^\w[\w.-]*$", max_length=300)
+    size: _Count
+    digest: str = Field(pattern=r"^[0-9a-f]{16}$")
+    chunks: _Chunks = Field(min_length=1)
+
+
+class _Failure(_Plain):
+    kind: Kind
+    site: str
+    lfn: str
+    pfn: str
+    start: int
+    stop: int
+    chunks: _Chunks
+    types: list[str] = Field(min_length=1)
+    messages: list[str] = Field(min_length=1)
+    traceback: str
+    signature: str
+
+
+class _Map(_Plain):
+    partial: _Reference | None
+    failures: list[_Failure]
+    events: _Count
+    seconds: float = Field(ge=0, allow_inf_nan=False)
+    read: dict[str, _Count | None]
+    host: str
+
+
+class _Reduce(_Plain):
+    partial: _Reference | None
+    lost: list[_Failure]
+    failure: _Failure | None = None
+    seconds: float | None = None
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(strict=True, extra="ignore")
+    num_entries: _Count
+    uuid: str = Field(pattern=r"^[0-9a-f]{32}$")
+    clusters: list[_Count] | None = None
+    size: _Count | None = None
+    mtime_ns: int | None = None
+
+
+class _NoFile(_Plain):
+    failure: _Failure
+
+
+class _Leftover(_Plain):
+    run: str = Field(pattern=r"^[\w.-]+$")
+    partials: _Count
+    bytes: _Count
+    age: float
+
+
+_MAP, _REDUCE, _SURVEY = TypeAdapter(_Map), TypeAdapter(_Reduce), TypeAdapter(list[_Reference])
+_FETCH, _FILES = TypeAdapter(Annotated[bytes, Field(strict=True)]), TypeAdapter(list[_File | _NoFile])
+_LEFTOVERS = TypeAdapter(list[_Leftover])
+_INTRODUCTION = TypeAdapter(dict[str, str | list[str] | dict[str, int | float | None]])
+
+
+@contextmanager
+def _checked(site: str) -> Iterator[None]:
+    try:
+        yield
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(step) for step in first["loc"]) or "all of it"
+        raise SiteError(f"{site} has sent an answer that is none of ours ({where}: {first['msg']}).") from None
+    except (Overlap, RecursionError) as error:
+        raise SiteError(f"{site} has sent an answer that is none of ours ({error}).") from None
+
+
+def of_map(site: str, asked: ChunkSet) -> Check:
+    """For `worker.tasks.map_bundle`: each chunk that was asked for is in the partial, or in one failure."""
+
+    def check(answer: Any) -> Any:
+        with _checked(site):
+            told = _MAP.validate_python(answer)
+            given = ChunkSet() if told.partial is None else ChunkSet.parse(told.partial.chunks)
+            for failure in told.failures:
+                given = given.union(ChunkSet.parse(failure.chunks))
+        if given != asked:
+            raise SiteError(f"{site} has answered for the chunks {given}, and was asked for {asked}.")
+        return answer
+
+    return check
+
+
+def of_reduce(site: str) -> Check:
+    """For `worker.tasks.reduce`."""
+    return _of(site, _REDUCE)
+
+
+def of_survey(site: str) -> Check:
+    """For `worker.tasks.survey`."""
+    return _of(site, _SURVEY)
+
+
+def of_fetch(site: str) -> Check:
+    """For `worker.tasks.fetch`: bytes, whose checksum tells the rest."""
+    return _of(site, _FETCH)
+
+
+def of_leftovers(site: str) -> Check:
+    """For `worker.tasks.leftovers`."""
+    return _of(site, _LEFTOVERS)
+
+
+def of_install(site: str) -> Check:
+    """For `worker.trampoline.install`."""
+    return _of(site, _INTRODUCTION)
+
+
+def of_inspect(site: str, count: int) -> Check:
+    """For `worker.tasks.inspect`, which answers for so many files."""
+
+    def check(answer: Any) -> Any:
+        _of(site, _FILES)(answer)
+        if len(answer) != count:
+            raise SiteError(f"{site} has answered for {len(answer)} files, and was asked for {count}.")
+        return answer
+
+    return check
+
+
+def _of(site: str, adapter: TypeAdapter[Any]) -> Check:
+    def check(answer: Any) -> Any:
+        with _checked(site):
+            adapter.validate_python(answer)
+        return answer
+
+    return check

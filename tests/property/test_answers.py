@@ -1,0 +1,110 @@
+"""What sites send is data, and may be any: it is what was asked for, or the site is to blame; nothing else happens."""
+
+import contextlib
+import json
+from concurrent.futures import Future
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from cafetal.errors import CafetalError, RemoteCause, SiteError
+from cafetal.federation.courier import Parcel
+from cafetal.federation.globus import GlobusComputeEndpoint
+from cafetal.runs import answers
+from cafetal.runs.settling import lost_task, settle
+from cafetal.worker.chunksets import ChunkSet
+
+ASKED = ChunkSet.of(range(4))
+FAILURE = lost_task(OSError("x"), "cern", "2-3")
+PARTIAL = {"name": "cern.1.map-0", "size": 10, "digest": "0" * 16, "chunks": "0-1"}
+GOOD = {"partial": PARTIAL, "failures": [FAILURE], "events": 2, "seconds": 0.1, "read": {"/f": None}, "host": "h"}
+CHECKS = [
+    answers.of_map("cern", ASKED),
+    answers.of_reduce("cern"),
+    answers.of_survey("cern"),
+    answers.of_fetch("cern"),
+    answers.of_leftovers("cern"),
+    answers.of_install("cern"),
+    answers.of_inspect("cern", 2),
+]
+
+leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.binary(max_size=8)
+plain = st.recursive(
+    leaves | st.sampled_from([PARTIAL, FAILURE, GOOD, "0-1", "3-1", "0-99999999999999", [PARTIAL]]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from([*GOOD, "lost", "failure"]), inner),
+    max_leaves=10,
+)
+
+
+@pytest.mark.parametrize("number", range(len(CHECKS)))
+@given(answer=plain)
+def test_any_answer_is_good_or_the_site_is_to_blame(number, answer):
+    check = CHECKS[number]
+    with contextlib.suppress(SiteError):
+        assert check(answer) is answer
+
+
+@given(st.sampled_from(sorted(GOOD)), plain)
+def test_a_good_answer_with_one_part_exchanged(key, value):
+    """It is taken only if it still speaks of every chunk once."""
+    try:
+        told = CHECKS[0]({**GOOD, key: value})
+    except SiteError:
+        return
+    chunks = [] if told["partial"] is None else list(ChunkSet.parse(told["partial"]["chunks"]))
+    chunks += [i for failure in told["failures"] for i in ChunkSet.parse(failure["chunks"])]
+    assert sorted(chunks) == list(ASKED)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"partial": {**PARTIAL, "chunks": "0-2"}}, "none of ours"),  # 2 is in it, and has failed
+        ({"partial": {**PARTIAL, "chunks": "0"}}, "answered for the chunks 0,2-3, and was asked for 0-3"),
+        ({"partial": {**PARTIAL, "name": "../../etc/passwd"}}, "partial.name"),
+        ({"partial": {**PARTIAL, "more": 1}}, "partial.more"),
+        ({"failures": [{**FAILURE, "kind": "meteor"}]}, "failures.0.kind"),
+        ({"seconds": float("nan")}, "seconds"),
+    ],
+)
+def test_what_is_refused_is_said(change, sentence):
+    assert CHECKS[0](GOOD) is GOOD
+    with pytest.raises(SiteError, match="cern has") as caught:
+        CHECKS[0]({**GOOD, **change})
+    assert sentence in str(caught.value)
+
+
+def test_a_garbled_answer_is_a_lost_task():
+    future = Future()
+    settled = settle(future, lambda error: lost_task(error, "cern"), check=CHECKS[0])
+    future.set_result({"partial": 5})
+    assert settled.result(timeout=1)["kind"] == "site"
+
+
+words = st.sampled_from(
+    ["result", "error", "pickle", "not_plain", "too_large", "measures", "type", "message", "started"]
+)
+trees = st.recursive(
+    leaves.filter(lambda value: not isinstance(value, bytes)),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words | st.text(max_size=3), inner, max_size=4),
+    max_leaves=10,
+)
+
+
+@given(st.text() | trees.map(json.dumps) | st.binary() | leaves)
+@example(json.dumps({"error": {"type": "os.system", "message": "true"}}))
+@example(json.dumps({"pickle": "gASVBQAAAAAAAACMAXiULg=="}))
+@example("[" * 100_000)
+@example(json.dumps({"measures": {"started": 1e400, "finished": "x"}, "result": 1}))
+def test_hostile_text_from_the_service_is_an_error_and_nothing_else(text):
+    """From what the SDK's future holds to a value of ours, for a site that is not trusted with pickles."""
+    endpoint = GlobusComputeEndpoint("cern", "00000000-0000-0000-0000-000000000000")
+    done, measures = Future(), {}
+    done.set_result(text)
+    endpoint._open[parcel := Parcel("", {})] = (answered := Future()), measures.update
+    endpoint._answered(parcel, done)
+    error = answered.exception(timeout=1)
+    # What a site reports as its error is made anew here: a class of ours, or one that Python has.
+    assert error is None or isinstance(error, (CafetalError, RemoteCause)) or type(error).__module__ == "builtins"
+    assert all(type(value) in (int, float) for value in measures.values())
