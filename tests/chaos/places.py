@@ -322,7 +322,12 @@ def _command(process: psutil.Process) -> str:
 
 
 def _is_pool(process: psutil.Process, site: str) -> bool:
-    return any(part.startswith("--logdir=") and part.endswith(f"/{site}") for part in _command(process).split())
+    words = _command(process).split()
+    return "python" in "".join(words[:1]) and any(_names_logs(word, site) for word in words)
+
+
+def _names_logs(word: str, site: str) -> bool:
+    return word.startswith("--logdir=") and word.endswith(f"/{site}")
 
 
 def _has_open(process: psutil.Process, end: str) -> bool:

@@ -32,8 +32,9 @@ threading.Thread(target=follow, daemon=True).start()
 runpy.run_module("parsl.executors.high_throughput.interchange", run_name="__main__")
 """
 
-# If a pool is killed, its workers would wait for it for ever; they are in the process group of its job.
-_NO_ORPHANS = "; code=$?; [ $code -lt 128 ] || kill -9 0; exit $code"
+# If a pool is killed, its workers would wait for it for ever. So it gets a process group, which ends with it.
+_NO_ORPHANS = """bash -c 'set -m; "$@" & pool=$!; trap "kill -- -$pool" TERM; wait $pool; code=$?
+[ $code -le 128 ] || wait $pool; kill -9 -- -$pool 2>/dev/null; exit $code' pool """
 
 
 def make_endpoint(name: str, site: Site) -> ParslExecutor:
@@ -70,7 +71,7 @@ def _local(name: str, workers: int, endpoint: LocalEndpoint) -> HighThroughputEx
         label=name,
         address="127.0.0.1",
         max_workers_per_node=workers,
-        launch_cmd=DEFAULT_LAUNCH_CMD.replace("process_worker_pool.py", pool) + _NO_ORPHANS,
+        launch_cmd=_NO_ORPHANS + DEFAULT_LAUNCH_CMD.replace("process_worker_pool.py", pool),
         interchange_launch_cmd=[sys.executable, "-c", _INTERCHANGE],
         heartbeat_period=5,
         heartbeat_threshold=30,
