@@ -40,6 +40,8 @@ class _Poller(JobStatusPoller):  # type: ignore[misc]  # parsl comes without typ
     def poll(self) -> None:
         """As Parsl does, but for each endpoint by itself."""
         for endpoint in self._executors:
+            if endpoint.bad_state_is_set:
+                continue
             try:
                 endpoint.poll_facade()
                 endpoint.handle_errors(endpoint.status_facade)
