@@ -35,18 +35,28 @@ settings.register_profile("any machine", deadline=None, suppress_health_check=[H
 settings.load_profile("any machine")
 
 
-@pytest.hookimpl(tryfirst=True)
+def share(nodeid: str) -> str:
+    """Tests of one file stay together, as they share what it costs to set up; those with a rehearsal all do."""
+    path = nodeid.partition("::")[0]
+    return "tests/integration/globus" if "/globus/" in path else path
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Side by side, tests of one file stay together, as they share what it costs to set up; the longest begin first."""
+    """The longest first: side by side, all then end soonest."""
+    order = ("tests/integration/globus", "tests/integration", "tests/contract", "tests/property", "tests/unit", "")
+    items.sort(key=lambda item: next(i for i, prefix in enumerate(order) if share(item.nodeid).startswith(prefix)))
 
-    def group(item: pytest.Item) -> str:
-        name = item.nodeid.partition("::")[0]
-        return "globus" if "globus/" in name else name
 
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(group(item)))
-    order = ("globus", "tests/integration", "tests/contract", "tests/property", "tests/unit")
-    items.sort(key=lambda item: next(i for i, prefix in enumerate((*order, "")) if group(item).startswith(prefix)))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """How tests are shared among processes, if there are several."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Sharing(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            return share(nodeid)
+
+    return Sharing(config, log)
 
 
 def in_background(action: Callable[[], Any]) -> Callable[[], None]:

@@ -386,6 +386,22 @@ def test_one_bad_file_does_not_end_the_rest(name):
     assert sum(world.chunks[i].events for i in world.committed) == 159
 
 
+def test_what_always_kills_its_worker_is_not_halved_for_ever():
+    chunks = tuple(Chunk(i, "x", "/f", 100 * i, 100 * i + 100, ("a", "b")) for i in range(30))
+    world = fixed(chunks, "a", "b")
+    world.kind, kills = "worker", 0
+    while not world.scheduler.done:
+        if world.running:
+            kills += 1
+            world.end(0, 1.0, "all")
+        else:
+            world.now += 1000
+            world.tell(ev.Tick(world.now))
+    assert sum(world.chunks[i].events for i in world.given_up) == 3000
+    assert len(world.chunks) <= 30 + 6
+    assert kills <= 3 * 36
+
+
 def test_a_site_whose_memory_is_too_small_gets_less_at_once():
     """Chunks of 100 events are too much for it: they are cut, the later ones at their first failure."""
     chunks = tuple(Chunk(i, "x", "/f", 100 * i, 100 * i + 100, ("a",)) for i in range(40))

@@ -33,7 +33,13 @@ class Retry:
 
 
 def after_failure(
-    bundle: Bundle, kind: Kind, site: str, alive: Sequence[str], *, too_large: float = math.inf
+    bundle: Bundle,
+    kind: Kind,
+    site: str,
+    alive: Sequence[str],
+    *,
+    too_large: float = math.inf,
+    may_cut: bool = True,
 ) -> list[Retry]:
     """Decide on a bundle that has failed at a site, given the sites that are still there.
 
@@ -41,7 +47,8 @@ def after_failure(
     a partial, or was away, is asked again only if no other is left, and not for ever; one whose storage took too long
     is so once. The user's code is tried a second time anywhere, and not a third. What has cost a worker, for instance
     its memory, is tried again in two halves, so that what must fail fails alone; a single chunk too, once it has cost
-    a second worker, or at once if it has as many events as one that did: ``too_large``.
+    a second worker, or at once if it has as many events as one that did: ``too_large``. Not if that has been tried in
+    vain so far.
     """
     bundle, cut = replace(bundle, again=True), False
     if kind == "once":
@@ -56,7 +63,7 @@ def after_failure(
         parts = [replace(bundle, chunks=each) for each in (bundle.chunks[:middle], bundle.chunks[middle:])]
     elif kind in ("worker", "away", "partial"):
         parts = [replace(bundle, losses=bundle.losses + 1)]
-        if kind == "worker" and _to_be_cut(parts[0], too_large):
+        if kind == "worker" and may_cut and _to_be_cut(parts[0], too_large):
             parts, cut = [replace(bundle, losses=UNCUT - 1, cuts=bundle.cuts + 1)], True
     elif kind == "processor":
         return [Retry(bundle, ())]

@@ -8,6 +8,7 @@ simulator (`simulation.simulator`) drive the same objects.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -41,6 +42,8 @@ _FAULTS = 5
 """So many tasks in a row without anything good, and a site is left alone for a while."""
 _PAUSE = 30.0
 """Seconds of the first such while; each one that follows is twice as long, up to 16 times."""
+_VAIN = 6
+"""So many chunks of a dataset halved in vain, and no more are: what kills workers is not their size."""
 _GOOD = 20
 """So many tasks in a row that went well, and a site that gets fewer tasks at once gets one more."""
 
@@ -70,6 +73,8 @@ class Scheduler:
         self.stopped = False
         self.bad: dict[str, set[str]] = {}
         """``{lfn: sites whose replica cannot be read}``"""
+        self._vain: Counter[str] = Counter()
+        """Chunks of each dataset that were halved since a half has done well."""
         self._tasks = self.state.tasks
         self._asked: set[str] = set()
         self.state.next_chunk = first_part
@@ -244,6 +249,8 @@ class Scheduler:
         if good:
             site.faults = site.pauses = 0
             site.blamed.clear()
+            if task.bundle.cuts:
+                self._vain[task.dataset] = 0
             self._trust_more(site)
         elif task.source is None and any(kind not in ("processor", "once") for kind, _ in event.failures):
             origins = {chunk.rank[0] for chunk in task.bundle.chunks}
@@ -290,10 +297,11 @@ class Scheduler:
         for run in split_by_sites(chunks):
             bad = set.intersection(*(self.bad.get(chunk.lfn, set()) for chunk in run))
             good = [name for name in alive if name not in bad]
-            large = self.state.too_large.get(run[0].dataset, math.inf)
-            verdict = after_failure(replace(item, chunks=run), kind, site, good, too_large=large)
+            dataset, failed = run[0].dataset, replace(item, chunks=run)
+            large, may_cut = self.state.too_large.get(dataset, math.inf), self._vain[dataset] < _VAIN
+            verdict = after_failure(failed, kind, site, good, too_large=large, may_cut=may_cut)
             if not all(part.sites for part in verdict):  # what is bad for one chunk may be good for another
-                verdict = after_failure(replace(item, chunks=run), kind, site, alive, too_large=large)
+                verdict = after_failure(failed, kind, site, alive, too_large=large, may_cut=may_cut)
             for part in verdict:
                 if not part.sites or self.stopped:
                     self._give_up(part.bundle.chunks, kind, site)
@@ -311,6 +319,7 @@ class Scheduler:
             known.at_once, known.good = max(1, known.hands // 2), 0
         parts = self.state.cut(chunk, chunk.start + chunk.events // 2)
         self._open_chunks += 1
+        self._vain[chunk.dataset] += 1
         self._out.append(Split(chunk.id, parts))
         for part in parts:
             self.dispatcher.put_back(self.state, replace(verdict.bundle, chunks=(part,)), verdict.sites)
