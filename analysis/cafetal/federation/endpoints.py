@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 
@@ -32,9 +33,13 @@ threading.Thread(target=follow, daemon=True).start()
 runpy.run_module("parsl.executors.high_throughput.interchange", run_name="__main__")
 """
 
-# If a pool is killed, its workers would wait for it for ever. So it gets a process group, which ends with it.
-_NO_ORPHANS = """bash -c 'set -m; "$@" & pool=$!; trap "kill -- -$pool" TERM; wait $pool; code=$?
-[ $code -le 128 ] || wait $pool; kill -9 -- -$pool 2>/dev/null; exit $code' pool """
+# If a pool is killed, its workers would wait for it for ever; and a pool that has not found its interchange yet waits
+# for that for ever, when we are gone. So it gets a process group, which ends with it, and with us (if it can see us:
+# not from a container).
+_TOGETHER = """bash -c 'set -m; "$@" & pool=$!
+(kill -0 {us} && while kill -0 {us}; do sleep 3; done && kill -9 -- -$pool) 2>/dev/null & watch=$!
+trap "kill -- -$pool" TERM; wait $pool; code=$?; [ $code -le 128 ] || wait $pool
+kill -9 -- -$pool -$watch 2>/dev/null; exit $code' pool """
 
 
 def make_endpoint(name: str, site: Site) -> ParslExecutor:
@@ -71,7 +76,7 @@ def _local(name: str, workers: int, endpoint: LocalEndpoint) -> HighThroughputEx
         label=name,
         address="127.0.0.1",
         max_workers_per_node=workers,
-        launch_cmd=_NO_ORPHANS + DEFAULT_LAUNCH_CMD.replace("process_worker_pool.py", pool),
+        launch_cmd=_TOGETHER.format(us=os.getpid()) + DEFAULT_LAUNCH_CMD.replace("process_worker_pool.py", pool),
         interchange_launch_cmd=[sys.executable, "-c", _INTERCHANGE],
         heartbeat_period=5,
         heartbeat_threshold=30,

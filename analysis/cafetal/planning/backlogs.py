@@ -42,8 +42,8 @@ class PolicyDispatch:
                 self._bind(state, item, state.able(item.sites) or item.sites)  # given up later, if nobody can be asked
 
     def put_back(self, state: State, item: Bundle, sites: tuple[str, ...]) -> None:
-        """Ask again for a bundle that came back."""
-        self._bind(state, item, sites)
+        """Ask again for a bundle that came back; it is next there."""
+        self._backlogs[self._bind(state, item, sites)].rotate(1)
 
     def _bind(self, state: State, item: Bundle, sites: Sequence[str]) -> str:
         loads = [self._load(state, site, item) for site in sites]

@@ -189,6 +189,12 @@ class BalancedDispatch:
         return choice
 
     def _local(self, state: State, site: str) -> Choice | None:
+        # What has failed comes first: a mistake in the user's code shows the second time.
+        for group in list(self.pool.at(site)):
+            if group.returned and group.returned[0].again:
+                choice = self._take(state, site, group, planned=False)
+                if choice is not None:
+                    return choice
         for group in self._orders.get(site, ()):
             if not group.empty and self._shares[group.key].get(site, 0.0) > 0:
                 choice = self._take(state, site, group, planned=True)
