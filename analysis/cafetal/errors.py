@@ -160,10 +160,12 @@ def rebuild(type_name: str, message: str) -> Exception:
         return SiteError(message)
     if issubclass(kind, CafetalError):
         return kind(message)
-    # Some classes say what their constructor has kept, and it was not called.
-    spoken: type[Exception] = type(
-        kind.__name__, (kind,), {"__str__": lambda self: message, "__module__": kind.__module__}
-    )
-    error: Exception = spoken.__new__(spoken, message)
-    error.args = (message,)
+    try:
+        # Some classes say what their constructor has kept, and it was not called.
+        said = {"__str__": lambda self: message, "__module__": kind.__module__}
+        spoken: type[Exception] = type(kind.__name__, (kind,), said)
+        error: Exception = spoken.__new__(spoken, message)
+        error.args = (message,)
+    except Exception:  # there are classes of which nothing can be made so
+        return RemoteCause(f"{type_name}: {message}")
     return error

@@ -88,7 +88,11 @@ class _Files:
             each.unlink(missing_ok=True)
 
     def for_a_while(self, seconds: float, mend: Callable[[], None]) -> None:
-        timer = threading.Timer(seconds, mend)
+        def attempt() -> None:
+            with contextlib.suppress(Exception):  # it is done again at the end of the run, and must succeed then
+                mend()
+
+        timer = threading.Timer(seconds, attempt)
         timer.daemon = True
         timer.start()
         self._timers.append((timer, mend))

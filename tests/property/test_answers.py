@@ -19,9 +19,10 @@ ASKED = ChunkSet.of(range(4))
 FAILURE = lost_task(OSError("x"), "cern", "2-3")
 PARTIAL = {"name": "cern.1.map-0", "size": 10, "digest": "0" * 16, "chunks": "0-1"}
 GOOD = {"partial": PARTIAL, "failures": [FAILURE], "events": 2, "seconds": 0.1, "read": {"/f": None}, "host": "h"}
+(INPUT := Future()).set_result({"partial": PARTIAL})
 CHECKS = [
     answers.of_map("cern", ASKED),
-    answers.of_reduce("cern"),
+    answers.of_reduce("cern", [INPUT]),
     answers.of_survey("cern"),
     answers.of_fetch("cern"),
     answers.of_leftovers("cern"),
@@ -73,6 +74,22 @@ def test_what_is_refused_is_said(change, sentence):
     with pytest.raises(SiteError, match="cern has") as caught:
         CHECKS[0]({**GOOD, **change})
     assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"partial": {**PARTIAL, "chunks": "0-2"}, "lost": [], "seconds": 0.1},
+        {"partial": None, "lost": [{**FAILURE, "kind": "partial"}], "seconds": 0.1},
+        {"partial": None, "lost": [], "failure": None},
+    ],
+)
+def test_a_reduce_speaks_of_what_it_was_given(answer):
+    check = answers.of_reduce("cern", [INPUT])
+    good = {"partial": PARTIAL, "lost": [], "seconds": 0.1}
+    assert check(good) is good
+    with pytest.raises(SiteError, match="cern has"):
+        check(answer)
 
 
 def test_a_garbled_answer_is_a_lost_task():

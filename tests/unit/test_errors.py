@@ -50,6 +50,13 @@ def test_rebuild_from_text_alone(name, expected):
     assert "it was so" in str(error)
 
 
+@pytest.mark.parametrize("name", ["builtins.ExceptionGroup", "pydantic_core._pydantic_core.ValidationError"])
+def test_classes_of_which_nothing_can_be_made(name):
+    import pydantic  # noqa: F401  # its class must be there to be found
+
+    assert "it was so" in str(rebuild(name, "it was so"))
+
+
 def test_rebuild_imports_nothing_and_calls_no_constructor(monkeypatch):
     class Loud(Exception):
         def __init__(self, a, b):

@@ -188,6 +188,27 @@ def test_what_the_users_code_can_do(tmp_path, file, processor, kind):
     assert result["events"] == 0
 
 
+def test_a_merge_that_ends_halfway_is_taken_back(tmp_path, file, monkeypatch):
+    """What was added before the memory was at its end is in no partial: its chunks have all failed."""
+    original, calls = lifting.merge, []
+
+    def merge(total, node):
+        calls.append(1)
+        merged = original(total, node)  # in place: all of it is added
+        if len(calls) == 1:
+            raise MemoryError("no more")
+        return merged
+
+    monkeypatch.setattr(lifting, "merge", merge)
+    items = items_of(file, (0, 10), (10, 20), (20, 30), (30, 40))
+    result = run_map(tmp_path / "s", lambda events: {"n": len(events)}, items)
+    (failure,) = result["failures"]
+    assert (failure["kind"], failure["chunks"]) == ("worker", "0-1")
+    assert result["partial"]["chunks"] == "2-3"
+    assert result["events"] == 20
+    assert content(tmp_path / "s", result)["out"] == {"n": 20}
+
+
 def test_stale_file(tmp_path, file):
     result = run_map(tmp_path / "s", lambda e: {"n": len(e)}, items_of(file, (0, 10), uuid=b"x" * 16))
     assert [failure["kind"] for failure in result["failures"]] == ["stale"]

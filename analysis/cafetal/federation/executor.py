@@ -13,7 +13,9 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
+import zmq
 from parsl.dataflow.futures import AppFuture
+from parsl.executors import HighThroughputExecutor
 from parsl.executors.base import ParslExecutor
 from parsl.executors.status_handling import BlockProviderExecutor
 from parsl.jobs.job_status_poller import JobStatusPoller
@@ -26,6 +28,26 @@ from cafetal.federation.telemetry import EndpointStatus, TaskStatus, Telemetry
 from cafetal.planning.routing import RoutingPolicy, SiteLoad, Task, checked_choice
 
 logger = logging.getLogger(__name__)
+
+_ANSWER = 20_000
+"""Milliseconds within which an interchange on this machine must have taken a message, or answered."""
+_CLOSING = 60.0
+"""Seconds for which the poller may go on when all ends."""
+
+
+def _check_interchange(endpoint: ParslExecutor) -> None:
+    """Parsl does not see that an interchange has ended, and would wait for its answers for ever."""
+    process = getattr(endpoint, "interchange_proc", None)
+    if process is not None and process.poll() is not None:
+        endpoint.set_bad_state_and_fail_all(RuntimeError(f"The interchange of {endpoint.label} has ended."))
+
+
+def _do_not_wait_for_ever(endpoint: ParslExecutor) -> None:
+    """What is sent to an interchange that has ended would keep Parsl's only thread for sending, and the poller."""
+    if isinstance(endpoint, HighThroughputExecutor):
+        for pipe in (endpoint.outgoing_q, endpoint.command_client):
+            pipe.zmq_socket.setsockopt(zmq.SNDTIMEO, _ANSWER)
+        endpoint.command_client.zmq_socket.setsockopt(zmq.RCVTIMEO, _ANSWER)
 
 
 class _Poller(JobStatusPoller):  # type: ignore[misc]  # parsl comes without types
@@ -43,11 +65,12 @@ class _Poller(JobStatusPoller):  # type: ignore[misc]  # parsl comes without typ
             if endpoint.bad_state_is_set:
                 continue
             try:
+                _check_interchange(endpoint)
                 endpoint.poll_facade()
                 endpoint.handle_errors(endpoint.status_facade)
                 self._strategy.strategize([endpoint])
             except Exception:
-                logger.exception("The blocks of %s cannot be looked after", endpoint.label)
+                logger.info("The blocks of %s cannot be looked after", endpoint.label, exc_info=True)
 
 
 class FederatedExecutor(ParslExecutor):  # type: ignore[misc]  # parsl comes without types
@@ -185,6 +208,7 @@ class FederatedExecutor(ParslExecutor):  # type: ignore[misc]  # parsl comes wit
             os.makedirs(provider.script_dir, exist_ok=True)
         try:
             endpoint.start()
+            _do_not_wait_for_ever(endpoint)
         except Exception as error:
             logger.exception("Endpoint %s cannot be started", endpoint.label)
             self.broken[endpoint.label] = error
@@ -285,7 +309,7 @@ class FederatedExecutor(ParslExecutor):  # type: ignore[misc]  # parsl comes wit
     def shutdown(self) -> None:
         """Stop polling, release the blocks, and shut every endpoint down; one that fails does not spare the rest."""
         if self._poller is not None:
-            _attempt(self._poller.close)
+            _attempt(lambda: self._poller and self._poller.close(_CLOSING))
         if self.endpoints:
             with ThreadPoolExecutor(max_workers=min(16, len(self.endpoints))) as pool:
                 list(pool.map(_attempt, [endpoint.shutdown for endpoint in self.endpoints.values()]))

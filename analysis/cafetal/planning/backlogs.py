@@ -68,11 +68,12 @@ class PolicyDispatch:
     def next(self, state: State, site: str) -> Choice | None:
         """The first of the site's backlog; the policy is asked about more work if that is empty."""
         while not self._backlogs.get(site) and self._unbound:
-            item = self._unbound[0]
-            able = state.able(item.sites)
-            if not able:
-                break
-            del self._unbound[0]
+            ready = ((i, able) for i, each in enumerate(self._unbound) if (able := state.able(each.sites)))
+            place, able = next(ready, (None, ()))
+            if place is None:
+                break  # it waits for sites that get no tasks
+            item = self._unbound[place]
+            del self._unbound[place]
             chosen = self._bind(state, item, able)
             if len(self._backlogs[chosen]) > state.sites[chosen].workers:
                 break  # the policy insists on a site that has enough to do; it is asked again when things have moved

@@ -60,7 +60,9 @@ class Bundle:
     @property
     def sites(self) -> tuple[str, ...]:
         """Sites that hold all its files."""
-        return self.chunks[0].sites
+        first = self.chunks[0].sites
+        others = {chunk.sites for chunk in self.chunks} - {first}
+        return first if not others else tuple(name for name in first if all(name in sites for sites in others))
 
 
 def target_events(total: int, workers: int, *, per_worker: int = 8, most: int = 2_000_000) -> int:

@@ -348,8 +348,11 @@ class Scheduler:
     def _spread(self, site: str) -> None:
         """Offer what waits for a site to the others; what no other can take waits on."""
         for item in self.dispatcher.take_back(self.state, site):
-            able = [name for name in self.state.able(item.sites) if name not in item.tried and name != site]
-            self.dispatcher.put_back(self.state, item, tuple(able) or (site,))
+            for run in split_by_sites(item.chunks):
+                part = replace(item, chunks=run)
+                left = tuple(name for name in part.sites if name not in item.tried) or part.sites
+                able = tuple(name for name in self.state.able(left) if name != site)
+                self.dispatcher.put_back(self.state, part, able or ((site,) if site in left else left))
 
     def _give_up(self, chunks: Sequence[Chunk], kind: Kind, site: str) -> None:
         self._open_chunks -= len(chunks)

@@ -6,7 +6,8 @@ taken for one that cannot be used. Each function returns the answer, or raises `
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Annotated, Any
 
@@ -62,11 +63,16 @@ class _Map(_Plain):
     host: str
 
 
-class _Reduce(_Plain):
+class _Merged(_Plain):
     partial: _Reference | None
     lost: list[_Failure]
-    failure: _Failure | None = None
-    seconds: float | None = None
+    seconds: float
+
+
+class _NotMerged(_Plain):
+    partial: None
+    lost: list[_Failure] = Field(max_length=0)
+    failure: _Failure
 
 
 class _File(BaseModel):
@@ -89,7 +95,8 @@ class _Leftover(_Plain):
     age: float
 
 
-_MAP, _REDUCE, _SURVEY = TypeAdapter(_Map), TypeAdapter(_Reduce), TypeAdapter(list[_Reference])
+_MAP, _SURVEY = TypeAdapter(_Map), TypeAdapter(list[_Reference])
+_REDUCE: TypeAdapter[_Merged | _NotMerged] = TypeAdapter(_Merged | _NotMerged)
 _FETCH, _FILES = TypeAdapter(Annotated[bytes, Field(strict=True)]), TypeAdapter(list[_File | _NoFile])
 _LEFTOVERS = TypeAdapter(list[_Leftover])
 _INTRODUCTION = TypeAdapter(dict[str, str | list[str] | dict[str, int | float | None]])
@@ -123,9 +130,20 @@ def of_map(site: str, asked: ChunkSet) -> Check:
     return check
 
 
-def of_reduce(site: str) -> Check:
-    """For `worker.tasks.reduce`."""
-    return _of(site, _REDUCE)
+def of_reduce(site: str, inputs: Sequence[Future[Any]]) -> Check:
+    """For `worker.tasks.reduce`: it speaks of nothing but the partials that it was given."""
+
+    def check(answer: Any) -> Any:
+        with _checked(site):
+            told = _REDUCE.validate_python(answer)
+            given = {i for each in inputs if (it := each.result()["partial"]) for i in ChunkSet.parse(it["chunks"])}
+            spoken = [] if told.partial is None else [told.partial.chunks]
+            spoken += [failure.chunks for failure in told.lost]
+        if not all(given.issuperset(ChunkSet.parse(text)) for text in spoken):
+            raise SiteError(f"{site} has answered for the chunks {', '.join(spoken)}, which it was not given.")
+        return answer
+
+    return check
 
 
 def of_survey(site: str) -> Check:

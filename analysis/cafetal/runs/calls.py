@@ -66,6 +66,7 @@ class Calls:
         self.federation, self.shipment, self.plan = federation, shipment, plan
         self.run, self.life, self.keep_going, self._stop = run, life, keep_going, stop
         self._open: dict[Future[Any], _Open] = {}
+        self._heard: set[str] = set()
         self.trusted = frozenset(name for name, site in federation.table.sites.items() if site.trusted)
 
     def _call(
@@ -90,10 +91,15 @@ class Calls:
         settled = settle(sent, lost, given_up=known.given_up, check=check)
         known.sent = sent
         self._open[settled] = known
-        settled.add_done_callback(lambda done: self._open.pop(done, None))
+        settled.add_done_callback(lambda done: self._came_back(site, done))
         if settled.done():  # it may have been before it was entered
             self._open.pop(settled, None)
         return settled
+
+    def _came_back(self, site: str, settled: Future[Any]) -> None:
+        known = self._open.pop(settled, None)
+        if known is None or not known.given_up.done():
+            self._heard.add(site)
 
     def give_up_overdue(self, now: float, queueing: Container[str]) -> None:
         """End what nothing was heard of for so long that it must be lost; call it now and then.
@@ -102,7 +108,10 @@ class Calls:
             now: in seconds of any clock that runs evenly.
             queueing: sites whose workers are not there yet: what was sent there waits for them, and is not late.
         """
+        heard, self._heard = self._heard, set()
         for known in list(self._open.values()):
+            if known.site in heard:
+                known.since = None  # it works; what was sent there may wait for its turn
             if known.site in queueing or not all(each.done() for each in known.inputs):
                 known.since = None
             elif known.since is None:
@@ -182,7 +191,7 @@ class Calls:
             arguments,
             *inputs,
             on_loss=lambda error: {"partial": None, "lost": [], "failure": lost_task(error, site)},
-            check=answers.of_reduce(site),
+            check=answers.of_reduce(site, inputs),
         )
 
     def fetch(self, site: str, request: Mapping[str, Any]) -> Future[Any]:

@@ -12,12 +12,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from cafetal.config import LocalEndpoint
-from cafetal.errors import CafetalError, EventsLost, ProcessorError, RunInterrupted
+from cafetal.errors import CafetalError, EventsLost, LoginError, OutputError, ProcessorError, RunInterrupted, SiteAway
 from cafetal.federation.compatibility import LOOKED_AT, differences, versions_here
 from cafetal.federation.federation import Federation
 from cafetal.planning import events
@@ -38,7 +39,7 @@ from cafetal.runs.proof import account
 from cafetal.runs.reasons import Reasons
 from cafetal.runs.record import RunRecord
 from cafetal.runs.salvaging import Salvage
-from cafetal.runs.settling import lost_task
+from cafetal.runs.settling import Lost, lost_task
 from cafetal.runs.shipping import Shipment, install
 from cafetal.runs.trees import Merge, Trees
 from cafetal.worker import partials
@@ -101,7 +102,7 @@ class Execution:
         self.given_up = ChunkSet()
         self.waits: dict[str, float] = {}
         """Seconds until each site answered."""
-        self.trees = Trees(fan_in, record, self._submit_reduce, self._site_lost)
+        self.trees = Trees(fan_in, record, self._submit_reduce, self._tree_lost, self._merge_later)
         self.home: list[Home] = []
         """Partials that are on this machine, and count."""
         self._began = time.monotonic() - (0.0 if past is None else past.seconds)
@@ -111,6 +112,8 @@ class Execution:
         """The site of each chunk that counts."""
         self._asked: dict[str, float] = {}
         self._asking: set[str] = set()
+        self._parked: dict[str, list[Merge]] = {}
+        self._surveys: Counter[str] = Counter()
         self._salvage = Salvage(None, None, ChunkSet(), ())
         self._reasons = Reasons(may_skip)
         self._drained: frozenset[str] = frozenset()
@@ -138,7 +141,8 @@ class Execution:
                 result = self._run()
                 self.journal.end(self._now(), self._how())
             except BaseException as error:
-                self.journal.end(self._now(), type(error).__name__)
+                with suppress(OutputError):
+                    self.journal.end(self._now(), type(error).__name__)
                 # With a folder the run can be gone on with, unless it would only fail again.
                 if self.folder is None or isinstance(error, ProcessorError):
                     self._clean(patience=3)
@@ -202,7 +206,11 @@ class Execution:
         self.record.events_salvaged += done
 
     def _surveyed(self, site: str, told: Any) -> None:
-        """Take over what earlier lives have left at a site; one that does not tell has nothing."""
+        """Take over what earlier lives have left at a site; one that does not tell is asked a few times."""
+        self._surveys[site] += 1
+        if isinstance(told, Exception) and site in self._salvage.held and self._surveys[site] < TRIES:
+            self._ask([site])
+            return
         chosen, left = self._salvage.take(site, told if isinstance(told, list) else ())
         for reference in chosen:
             done: Future[Any] = Future()
@@ -238,10 +246,10 @@ class Execution:
         elif kind == "reduce":
             self._note("reduce", result)
             self.journal.note_partial(self._now(), "Reduced", key.site, result["partial"])
-            self.trees.ended(key, result)
-            for failure in result["lost"]:
+            awaited = self.trees.ended(key, result)
+            for failure in result["lost"] if awaited else ():
                 if failure["types"][0].endswith(".PartialLost"):  # what overlaps is not gone
-                    self._redo(ChunkSet.parse(failure["chunks"]))
+                    self._redo(ChunkSet.of(self._at(key.site, ChunkSet.parse(failure["chunks"]))))
         elif kind == "picked up":
             surveyed = self.calls.survey(key)
             surveyed.add_done_callback(lambda done: self._events.put(("survey", key, done.result())))
@@ -297,6 +305,8 @@ class Execution:
 
     def _site_ready(self, site: str, result: Any) -> None:
         self._asking.discard(site)
+        if isinstance(result, LoginError):
+            raise result  # it is the user's to mend, and no site's fault
         if isinstance(result, Exception):
             failure: Failure = {**lost_task(result, site), "kind": "site"}
             self.record.failures.append(failure)
@@ -306,6 +316,8 @@ class Execution:
         self._introduce(site, result)
         self._lookout.add(site)
         self._tell(events.SiteReport(self._now(), site, self.federation.table.sites[site].workers))
+        for parked in self._parked.pop(site, ()):
+            self.trees.send(parked)
         if site in self._salvage.held:
             running = self.past.accepted.get(site, {}) if self.past is not None else {}
             picked_up = self.calls.picked_up(site, running.values())
@@ -326,10 +338,30 @@ class Execution:
 
     def _site_lost(self, site: str, failure: Failure) -> None:
         self._reasons.enter_site(site, failure)
-        self.trees.forget(site)
         self._tell(events.SiteLost(self._now(), site, messages.reason(failure)))
-        self._redo(ChunkSet.of(i for i, at in self._committed.items() if at == site))
+        self._forget_partials(site)
         self._add(self._salvage.give_up(site))
+
+    def _tree_lost(self, site: str, failure: Failure) -> None:
+        """A reduce has failed for good; the site may still be good for other work."""
+        self._reasons.enter_site(site, failure)
+        self._forget_partials(site)
+
+    def _forget_partials(self, site: str) -> None:
+        """Process again what the partials of a site hold."""
+        self.trees.forget(site)
+        for parked in self._parked.pop(site, ()):
+            parked.settled.set_result({"partial": None})
+        self._redo(ChunkSet.of(self._at(site, self._committed)))
+
+    def _at(self, site: str, ids: Iterable[int]) -> list[int]:
+        """Those of the chunks that count with a partial of this site."""
+        return [i for i in ids if self._committed.get(i) == site]
+
+    def _merge_later(self, merge: Merge) -> None:
+        """A site is away: what is to be merged there waits until it has answered again."""
+        self._parked.setdefault(merge.site, []).append(merge)
+        self._ask([merge.site])
 
     def _queueing(self) -> list[str]:
         """Sites whose batch system has not given them any workers; a local one starts them at once."""
@@ -437,9 +469,12 @@ class Execution:
         """Fetch one partial a site. One that cannot be had any more is lost, and its site with it."""
         home: list[Home] = []
         for site in self._in_order(roots):
+            if not self.scheduler.done:
+                break  # trees grow, and roots become inputs
             reference = roots[site]
             try:
-                home.append(keep(self.folder, site, self.life, reference, self._fetch(site, reference)))
+                content = self._fetch_patiently(site, reference)
+                home.append(keep(self.folder, site, self.life, reference, content))
                 self.journal.note_partial(self._now(), "Home", site, reference)
             except CafetalError:
                 raise  # of an event that came in meanwhile, such as the second Ctrl-C
@@ -453,6 +488,19 @@ class Execution:
         """As in the site table, so that the same run gives the same sums."""
         known = set(names)
         return [name for name in self.federation.table.sites if name in known]
+
+    def _fetch_patiently(self, site: str, reference: partials.Reference) -> bytes:
+        """Fetch a partial; from a site that is away, when it has answered again."""
+        for _ in range(TRIES - 1):
+            try:
+                return self._fetch(site, reference)
+            except Lost as error:
+                if not isinstance(error.__cause__, SiteAway):
+                    raise
+                self._ask([site])
+                while site in self._asking:
+                    self._take_event()
+        return self._fetch(site, reference)
 
     def _fetch(self, site: str, reference: partials.Reference) -> bytes:
         def ask(request: Mapping[str, Any]) -> Future[Any]:

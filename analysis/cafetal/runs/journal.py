@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from itertools import groupby
 from pathlib import Path
 from typing import Any, TextIO, TypedDict
@@ -39,7 +40,7 @@ class Journal:
     """Appends to a file; without a path it forgets everything.
 
     Raises:
-        OutputError: if the file cannot be written.
+        OutputError: if the file cannot be written, from whatever writes to it.
     """
 
     def __init__(self, path: Path | None = None, *, append: bool = False) -> None:
@@ -71,9 +72,14 @@ class Journal:
         sites = {chunk.lfn: chunk.sites for chunk in listed}
         for line in file_lines(listed, uuids or {}):
             self._write({"is": "file", **line, "sites": sites[line["lfn"]]})
+        self._flush(durable=True)
+
+    def _flush(self, *, durable: bool = False) -> None:
         if self._file is not None:
-            self._file.flush()
-            os.fsync(self._file.fileno())
+            with self._on_the_disk():
+                self._file.flush()
+                if durable:
+                    os.fsync(self._file.fileno())
 
     def note(self, now: float, event: events.Event, instructions: Iterable[events.Instruction]) -> None:
         """What happened, and what was decided upon it."""
@@ -84,9 +90,8 @@ class Journal:
             self._write({"at": round(now, 3), "is": type(event).__name__, **_event(event)})
         for each in told:
             self._write({"at": round(now, 3), "is": type(each).__name__, **_instruction(each)})
-        self._file.flush()
-        if any(isinstance(each, events.Split) for each in told):
-            os.fsync(self._file.fileno())  # before a part is processed: its number must not come to mean another one
+        # Before a part of a chunk is processed: its number must not come to mean another one.
+        self._flush(durable=any(isinstance(each, events.Split) for each in told))
 
     def note_partial(self, now: float, what: str, site: str, reference: Reference | None, **more: Any) -> None:
         """A partial has come to be: of a map task, of a reduce, or at home."""
@@ -103,13 +108,24 @@ class Journal:
 
     def _write(self, line: dict[str, Any]) -> None:
         if self._file is not None:
-            self._file.write(json.dumps(line, separators=(",", ":")) + "\n")
+            with self._on_the_disk():
+                self._file.write(json.dumps(line, separators=(",", ":")) + "\n")
+
+    @contextmanager
+    def _on_the_disk(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise OutputError(
+                f"The journal cannot be written: {error}. `cafetal resume` goes on with the run."
+            ) from error
 
     def close(self) -> None:
         """Nothing more will be written."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        file, self._file = self._file, None
+        if file is not None:
+            with suppress(OSError):  # that it could not be written was said before
+                file.close()
 
 
 def _end_last_line(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 import time
@@ -9,8 +10,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from cafetal.config import GlobusEndpoint
-from cafetal.errors import CafetalError
 from cafetal.federation.federation import Federation
+
+logger = logging.getLogger(__name__)
 
 DRAINED = "drained"
 """The file in a run's folder that names the sites which shall get no more tasks, one a line."""
@@ -69,8 +71,9 @@ class Lookout:
     def _look_at(self, site: str) -> None:
         try:
             told = self.federation.executor.get_endpoint_status(site)
-        except CafetalError:
-            return  # whoever waits for a task there will be told
+        except Exception:  # it is being started anew, or cannot be reached: who waits for a task there will be told
+            logger.info("%s cannot be looked at", site, exc_info=True)
+            return
         if told.alive and told.workers is not None:
             most = self.federation.site(site).workers
             self.report(site, usable(told.workers, most), told.workers, told.walltime_left)

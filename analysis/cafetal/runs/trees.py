@@ -45,11 +45,20 @@ class Trees:
         fan_in: how many partials one reduce merges.
         submit: sends a reduce with the futures of its inputs; its result must be given to `ended`.
         lost: called with a site and the failure, when a reduce there has failed for good; it must `forget` the site.
+        away: called with a reduce whose site is away; it is to be sent by `send` once the site is there again, or the
+            site must be forgotten.
     """
 
-    def __init__(self, fan_in: int, record: RunRecord, submit: Submit, lost: Callable[[str, Failure], None]) -> None:
+    def __init__(
+        self,
+        fan_in: int,
+        record: RunRecord,
+        submit: Submit,
+        lost: Callable[[str, Failure], None],
+        away: Callable[[Merge], None],
+    ) -> None:
         self.fan_in, self.record = fan_in, record
-        self._submit, self._lost = submit, lost
+        self._submit, self._lost, self._away = submit, lost, away
         self._sites: dict[str, _SiteTree] = {}
         self._begun = 0
         self.leaves = 0
@@ -78,8 +87,17 @@ class Trees:
             tree.open += 1
             self._submit(Merge(site, made, tree.number, settled), [tree.nodes[node] for node in made.inputs])
 
-    def ended(self, merge: Merge, result: dict[str, Any]) -> None:
-        """A reduce came back, with ``partial`` and ``lost``, or with ``failure``.
+    def send(self, merge: Merge) -> None:
+        """Submit a reduce once more, if anybody still waits for it."""
+        tree = self._sites.get(merge.site)
+        if tree is None or tree.number != merge.tree:
+            merge.settled.set_result({"partial": None})
+        else:
+            self.record.retries += 1
+            self._submit(merge, [tree.nodes[node] for node in merge.reduce.inputs])
+
+    def ended(self, merge: Merge, result: dict[str, Any]) -> bool:
+        """A reduce came back, with ``partial`` and ``lost``, or with ``failure``; whether anybody has waited for it.
 
         Raises:
             ProcessorError: if the outputs do not add up with one another, which no repetition can mend.
@@ -87,24 +105,26 @@ class Trees:
         tree = self._sites.get(merge.site)
         if tree is None or tree.number != merge.tree:  # nobody waits for it any more but other reduces
             merge.settled.set_result({"partial": None})
-            return
+            return False
         if "failure" in result:
             self.record.failures.append(result["failure"])
             if result["failure"]["kind"] == "processor":
                 raise messages.merge_error(result["failure"])
+            if result["failure"]["kind"] == "away":
+                self._away(merge)
+                return True
             if merge.tries < TRIES and result["failure"]["kind"] != "site":
-                self.record.retries += 1
-                again = replace(merge, tries=merge.tries + 1)
-                self._submit(again, [tree.nodes[node] for node in merge.reduce.inputs])
-                return
+                self.send(replace(merge, tries=merge.tries + 1))
+                return True
             merge.settled.set_result({"partial": None})
             self._lost(merge.site, result["failure"])
-            return
+            return True
         self.record.failures.extend(result["lost"])
         for node in merge.reduce.inputs:  # nobody will ask for them again
             del tree.nodes[node]
         tree.open -= 1
         merge.settled.set_result({"partial": result["partial"]})
+        return True
 
     def finish(self) -> dict[str, Future[Any]]:
         """Submit the last reduces; the root of every site that has partials, good once nothing is `busy`."""

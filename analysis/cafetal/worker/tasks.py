@@ -164,6 +164,7 @@ def map_bundle(
     done: list[WorkItem] = []
     ids: list[int] = []
     total: Any = None
+    merging = False
     read: dict[str, int | None] = {}
     todo: list[tuple[int, WorkItem, tuple[int, ...]]] = []
     with OpenFiles() as files:
@@ -182,16 +183,21 @@ def map_bundle(
                 node = lifting.lift(out, rank)
                 if not ids and not trusted:
                     coding.encode(node, trusted=False)  # the first chunk tells, not the last
-                total = lifting.merge(total, node) if ids else node
+                merging = bool(ids)
+                total = lifting.merge(total, node) if merging else node
+                merging = False
             except (Exception, SystemExit) as error:
                 where = {"chunks": str(chunk), "start": item.entrystart, "stop": item.entrystop}
+                if merging:  # what was added before it failed cannot be taken out again
+                    where["chunks"] = str(ChunkSet.of([*ids, chunk]))
+                    total, ids, done, read, merging = None, [], [], {}, False
                 found = describe(error, site=site, lfn=item.filename, pfn=pfn, **where)
                 if found["kind"] == "data" and checksums != "never":
                     found = _examined(root, pfn, expected, found)
                 failures.append(found)
                 if failures[-1]["kind"] == "processor" and not keep_going:
-                    left = [i for i, *_ in todo[todo.index((chunk, item, rank)) :]]
-                    failures[-1]["chunks"] = str(ChunkSet.of(left))
+                    left = ChunkSet.of(i for i, *_ in todo[todo.index((chunk, item, rank)) + 1 :])
+                    failures[-1]["chunks"] = str(ChunkSet.parse(failures[-1]["chunks"]).union(left))
                     break
                 continue
             done.append(item)
@@ -236,6 +242,8 @@ def _keep(
         return partials.write(folder, name, coding.encode(total, trusted=trusted), chunks), None
     except Exception as error:
         kind: Kind = "site" if isinstance(error, OSError) else "processor"
+        if isinstance(error, MemoryError):
+            kind = "worker"
         return None, {**describe(error, site=site, chunks=str(chunks)), "kind": kind}
 
 
@@ -293,6 +301,8 @@ def reduce(
             try:
                 node = coding.decode(partials.body(content), trusted=trusted)
                 total = lifting.merge(total, node) if chunks else node
+            except MemoryError:
+                raise  # as if the worker had been killed: it is tried again
             except Exception as error:
                 failure = describe(error, site=site, chunks=str(together))
                 return {"partial": None, "lost": [], "failure": {**failure, "kind": "processor"}}
