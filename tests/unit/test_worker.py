@@ -190,12 +190,12 @@ def test_what_the_users_code_can_do(tmp_path, file, processor, kind):
 
 def test_a_merge_that_ends_halfway_is_taken_back(tmp_path, file, monkeypatch):
     """What was added before the memory was at its end is in no partial: its chunks have all failed."""
-    original, calls = lifting.merge, []
+    original, raised = lifting.merge, []
 
     def merge(total, node):
-        calls.append(1)
-        merged = original(total, node)  # in place: all of it is added
-        if len(calls) == 1:
+        merged = original(total, node)  # in place, for each key
+        if not raised:
+            raised.append(True)
             raise MemoryError("no more")
         return merged
 
