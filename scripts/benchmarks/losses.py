@@ -1,12 +1,13 @@
 """How long does a run take of which much is lost? One of four sites, one replica in twenty, one task in ten.
 
-    python scripts/benchmarks/losses.py [--seconds 150]
+    python scripts/benchmarks/losses.py [--seconds 300]
 
 Four local sites of two workers each; the processor sleeps for each event, so that the machine's cores do not decide.
 When a third of the events are done, all processes of one site are killed and cannot start again, and its partials are
-gone. Five per cent of the replicas are truncated beforehand (none twice). One task in ten kills its worker, as the
-kernel does for want of memory. Nobody touches the run. The ideal is that of the three sites that survive, had
-they done all the work, without any loss and nobody ever idle: no run can be faster unless the lost site has helped.
+gone. Five per cent of the replicas are truncated beforehand (none twice). About one task in ten kills its worker, as
+the kernel does for want of memory (by chance for each chunk, twice as often as tasks of full length would need: most
+are shorter). Nobody touches the run. The ideal is that of the three sites that survive, had they done all the work,
+without any loss and nobody ever idle: no run can be faster unless the lost site has helped.
 """
 
 import argparse
@@ -28,11 +29,11 @@ from cafetal.rehearsal.data import Recipe, make_files
 from cafetal.runs.executor import MultiSiteExecutor
 
 SITES, WORKERS, PACE, CHUNK = ("a", "b", "c", "d"), 2, 1000, 500
-TASK_SECONDS, KILLED = 5.0, 0.1
+TASK_SECONDS, KILLS = 20.0, 0.2
 
 
 def make_process(folder):
-    per_chunk = KILLED * (CHUNK / PACE) / TASK_SECONDS
+    per_chunk = KILLS * (CHUNK / PACE) / TASK_SECONDS
 
     def process(events):
         import os
@@ -52,7 +53,7 @@ def make_process(folder):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=150, help="that three sites need for all of it, undisturbed")
+    parser.add_argument("--seconds", type=float, default=300, help="that three sites need for all of it, undisturbed")
     options = parser.parse_args()
     events = int(options.seconds * PACE * WORKERS * (len(SITES) - 1))
     with tempfile.TemporaryDirectory(prefix="cafetal-losses-") as made:

@@ -78,7 +78,7 @@ def _local(name: str, workers: int, endpoint: LocalEndpoint) -> HighThroughputEx
         max_workers_per_node=workers,
         launch_cmd=_TOGETHER.format(us=os.getpid()) + DEFAULT_LAUNCH_CMD.replace("process_worker_pool.py", pool),
         interchange_launch_cmd=[sys.executable, "-c", _INTERCHANGE],
-        heartbeat_period=5,
+        heartbeat_period=2,  # a worker that was killed is noticed once in this time
         heartbeat_threshold=30,
         encrypted=True,
         provider=LocalProvider(

@@ -490,17 +490,22 @@ class Execution:
         return [name for name in self.federation.table.sites if name in known]
 
     def _fetch_patiently(self, site: str, reference: partials.Reference) -> bytes:
-        """Fetch a partial; from a site that is away, when it has answered again."""
+        """Fetch a partial; from a site that is away, when it has answered again, if nobody else could do its work."""
         for _ in range(TRIES - 1):
             try:
                 return self._fetch(site, reference)
             except Lost as error:
-                if not isinstance(error.__cause__, SiteAway):
+                if not isinstance(error.__cause__, SiteAway) or not self._alone(site, reference):
                     raise
                 self._ask([site])
                 while site in self._asking:
                     self._take_event()
         return self._fetch(site, reference)
+
+    def _alone(self, site: str, reference: partials.Reference) -> bool:
+        """Whether some chunk of a partial could be processed at no other site now."""
+        there = {name for name, it in self.scheduler.state.sites.items() if it.open and it.ready and name != site}
+        return any(there.isdisjoint(self.ledger.chunks[i].sites) for i in ChunkSet.parse(reference["chunks"]))
 
     def _fetch(self, site: str, reference: partials.Reference) -> bytes:
         def ask(request: Mapping[str, Any]) -> Future[Any]:
