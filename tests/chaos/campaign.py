@@ -139,10 +139,21 @@ class Campaign:
                 driver.send_signal(signal.SIGINT)
             elif fault.kind != "clock jumps":
                 self.place.break_(fault)
-        told: dict[str, Any] = wait_for(answer.there, deadline - time.monotonic(), "the run hangs")
+        try:
+            told: dict[str, Any] = wait_for(answer.there, deadline - time.monotonic(), "the run hangs")
+        except TimeoutError as error:
+            raise TimeoutError(f"{error}\n{self._where_it_is(driver, path)}") from None
         if told["error"] == "ended":
             raise RuntimeError(f"the driver has ended: see {self.folder}/driver-{self._drivers}.log")
         return told
+
+    def _where_it_is(self, driver: subprocess.Popen[str], journal: Path) -> str:
+        """What a run that hangs did last, and where its threads are."""
+        driver.send_signal(signal.SIGUSR1)
+        time.sleep(1)  # nobody tells when the stacks are written
+        lines = journal.read_text().splitlines()[-12:] if journal.exists() else []
+        stacks = (self.folder / f"driver-{self._drivers}.log").read_text()[-12_000:]
+        return "\n".join([*(line[:300] for line in lines), stacks])
 
     # --- the driver --------------------------------------------------------------------------------------------------
 

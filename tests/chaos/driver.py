@@ -7,6 +7,7 @@ The time of day can be had jump under it.
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import signal
 import sys
@@ -71,6 +72,7 @@ def carry_out(campaign: Path, asked: dict[str, Any], held: MultiSiteExecutor) ->
 
 def main(arguments: Sequence[str]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # while a run goes on, it has its own handler
+    faulthandler.register(signal.SIGUSR1)  # where all threads are, into the log
     warnings.simplefilter("ignore")
     time.time = lambda: _real() + _offset
     campaign = Path(arguments[0])

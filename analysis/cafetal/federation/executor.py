@@ -6,6 +6,7 @@ import inspect
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -66,6 +67,8 @@ class _Poller(JobStatusPoller):  # type: ignore[misc]  # parsl comes without typ
                 continue
             try:
                 _check_interchange(endpoint)
+                # Parsl goes by the clock on the wall; if that is set back, it would not look until it has caught up.
+                endpoint._last_poll_time = min(endpoint._last_poll_time, time.time())
                 endpoint.poll_facade()
                 endpoint.handle_errors(endpoint.status_facade)
                 self._strategy.strategize([endpoint])

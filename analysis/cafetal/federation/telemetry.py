@@ -177,5 +177,5 @@ class Telemetry:
                 bytes_in=tally.bytes_in,
                 bytes_out=tally.bytes_out,
                 walltime_left=None if tally.job_ends is None else tally.job_ends - time.time(),
-                utilisation=min(1.0, tally.busy / (elapsed * workers)) if elapsed and tally.busy else None,
+                utilisation=min(1.0, tally.busy / (elapsed * workers)) if elapsed > 0 and tally.busy else None,
             )

@@ -63,8 +63,8 @@ class Shipment:
 def install(federation: Federation, site: str, shipment: Shipment) -> Future[Any]:
     """Put a shipment on a site's scratch; the future holds what the site told of itself, or an exception.
 
-    Where a worker was lost meanwhile, it is tried again; a site that is away is asked every few seconds for as long as
-    its ``start_timeout`` allows.
+    The site is started if it does not run. Where a worker was lost meanwhile, it is tried again; a site that is away is
+    asked, and started anew if it has failed, every few seconds for as long as its ``start_timeout`` allows.
     """
     patience = federation.table.sites[site].start_timeout
     late = f"The site {site} has not answered within {patience:.0f} s (`start_timeout`)."
@@ -73,6 +73,7 @@ def install(federation: Federation, site: str, shipment: Shipment) -> Future[Any
 
     def attempt(left: int) -> None:
         try:
+            federation.start([site])  # it may have failed since it was started
             sent = federation.install(site, shipment.files)
         except Exception as error:  # the federation was closed meanwhile
             outcome.set_result(error)
