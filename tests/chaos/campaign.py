@@ -149,11 +149,11 @@ class Campaign:
 
     def _where_it_is(self, driver: subprocess.Popen[str], journal: Path) -> str:
         """What a run that hangs did last, and where its threads are."""
+        log = self.folder / f"driver-{self._drivers}.log"
         driver.send_signal(signal.SIGUSR1)
-        time.sleep(1)  # nobody tells when the stacks are written
+        wait_for(lambda: "Current thread" in log.read_text(), 10, "the stacks of the driver")  # it is told last
         lines = journal.read_text().splitlines()[-12:] if journal.exists() else []
-        stacks = (self.folder / f"driver-{self._drivers}.log").read_text()[-12_000:]
-        return "\n".join([*(line[:300] for line in lines), stacks])
+        return "\n".join([*(line[:300] for line in lines), log.read_text()[-12_000:]])
 
     # --- the driver --------------------------------------------------------------------------------------------------
 

@@ -87,6 +87,10 @@ class _Files:
         for each in list(self._scratch(site).glob("runs/*/*")):
             each.unlink(missing_ok=True)
 
+    def pause(self, processes: Sequence[psutil.Process], seconds: float) -> None:
+        _signal(processes, signal.SIGSTOP)
+        self.for_a_while(seconds, lambda: _signal(processes, signal.SIGCONT))
+
     def for_a_while(self, seconds: float, mend: Callable[[], None]) -> None:
         def attempt() -> None:
             with contextlib.suppress(Exception):  # it is done again at the end of the run, and must succeed then
@@ -159,9 +163,7 @@ class LocalPlace(_Files):
             self._link("down")
             self.for_a_while(fault.seconds, lambda: self._link("up"))
         elif fault.kind == "site paused":
-            paused = [*self._managers(fault.site), *self._workers(fault.site)]
-            _signal(paused, signal.SIGSTOP)
-            self.for_a_while(fault.seconds, lambda: _signal(paused, signal.SIGCONT))
+            self.pause([*self._managers(fault.site), *self._workers(fault.site)], fault.seconds)
         else:
             self._kill(fault)
 
@@ -272,9 +274,7 @@ class GlobusPlace(_Files):
         managers = [each for each in pools if each.ppid() not in {other.pid for other in pools}]
         workers = [each for each in pools if each not in managers]
         if fault.kind == "site paused":
-            paused = self._tree(fault.site)
-            _signal(paused, signal.SIGSTOP)
-            self.for_a_while(fault.seconds, lambda: _signal(paused, signal.SIGCONT))
+            self.pause(self._tree(fault.site), fault.seconds)
         else:
             _signal(managers if fault.kind == "manager killed" else workers[:1], signal.SIGKILL)
 

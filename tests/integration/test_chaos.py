@@ -8,7 +8,7 @@ from tests.chaos.campaign import campaign
 from tests.chaos.judge import finished
 from tests.chaos.schedule import HARMLESS, LAPTOP, REPLICA, Fault, Schedule, at_risk, draw
 
-SEEDS = range(1000, 1016)
+SEEDS = (*range(1000, 1015), 30071)  # the last one once hung: the clock is set back, and a pool is killed
 KINDS = {"site killed": ("a", "b"), "replica deleted": (), "laptop killed": (), "worker killed": ("a", "b")}
 REPLICAS = [("a", "b"), ("b", "c")]
 

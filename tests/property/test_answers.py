@@ -14,6 +14,8 @@ from cafetal.federation.globus import GlobusComputeEndpoint
 from cafetal.runs import answers
 from cafetal.runs.settling import lost_task, settle
 from cafetal.worker.chunksets import ChunkSet
+from cafetal.worker.failures import Failure
+from cafetal.worker.partials import Reference
 
 ASKED = ChunkSet.of(range(4))
 FAILURE = lost_task(OSError("x"), "cern", "2-3")
@@ -90,6 +92,11 @@ def test_a_reduce_speaks_of_what_it_was_given(answer):
     assert check(good) is good
     with pytest.raises(SiteError, match="cern has"):
         check(answer)
+
+
+def test_what_is_checked_is_what_is_sent():
+    assert answers._Failure.model_fields.keys() == Failure.__annotations__.keys()
+    assert answers._Reference.model_fields.keys() == Reference.__annotations__.keys()
 
 
 def test_a_garbled_answer_is_a_lost_task():

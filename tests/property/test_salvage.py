@@ -1,5 +1,7 @@
 """What a broken-off run has left: each chunk is taken over once, and as many as can be had; journals tell it all."""
 
+from collections import Counter
+
 import pytest
 from coffea.processor.executor import WorkItem
 from hypothesis import given
@@ -7,10 +9,11 @@ from hypothesis import strategies as st
 
 from cafetal.catalog import FilesetCatalog
 from cafetal.config import load_sites
-from cafetal.errors import OutputError
+from cafetal.errors import EventsLost, OutputError
 from cafetal.fileset import load
 from cafetal.planning import events as ev
 from cafetal.planning.bundles import Chunk
+from cafetal.planning.recovery import TRIES
 from cafetal.planning.routing import Balanced
 from cafetal.planning.salvage import Found, select
 from cafetal.runs.experience import Experience
@@ -20,6 +23,7 @@ from cafetal.runs.past import cuts, differences, listed, read_past
 from cafetal.runs.plan import make_plan
 from cafetal.runs.salvaging import Salvage
 from cafetal.runs.scheduling import make_dispatcher, make_scheduler
+from cafetal.runs.whereabouts import Whereabouts
 from cafetal.worker import partials
 from cafetal.worker.chunksets import ChunkSet
 
@@ -159,3 +163,25 @@ def test_journals_that_cannot_be_gone_on_with(tmp_path):
     (tmp_path / JOURNAL).write_text("")
     with pytest.raises(OutputError, match="start the run anew"):
         read_past(tmp_path)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["put", "lose"]), st.sampled_from("ab"), ids), max_size=12))
+def test_each_chunk_is_at_one_site_at_most(steps):
+    """What is lost is told once, of the site where it was; and not for ever."""
+    known, true, losses = Whereabouts(), {}, Counter()
+    for step, site, chunks in steps:
+        if step == "put":
+            known.put(chunks, site)
+            true |= dict.fromkeys(chunks, site)
+            continue
+        gone = {i: true.pop(i) for i in sorted(chunks) if i in true}
+        losses.update(list(gone))
+        if any(losses[i] == TRIES for i in gone):
+            with pytest.raises(EventsLost):
+                known.lose(chunks)
+            return
+        assert {i: where for where, each in known.lose(chunks).items() for i in each} == gone
+        assert not known.knows_any(chunks)
+    for site in "ab":
+        assert set(known.at(site)) == {i for i, where in true.items() if where == site}
+        assert set(known.at(site, range(5))) == {i for i, where in true.items() if where == site and i < 5}

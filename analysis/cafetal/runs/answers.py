@@ -41,6 +41,7 @@ class _Reference(_Plain):
 
 
 class _Failure(_Plain):
+    # As `worker.failures.Failure`, which goes to sites where pydantic need not be.
     kind: Kind
     site: str
     lfn: str

@@ -42,6 +42,7 @@ from cafetal.runs.salvaging import Salvage
 from cafetal.runs.settling import Lost, lost_task
 from cafetal.runs.shipping import Shipment, install
 from cafetal.runs.trees import Merge, Trees
+from cafetal.runs.whereabouts import Whereabouts
 from cafetal.worker import partials
 from cafetal.worker.chunksets import ChunkSet
 from cafetal.worker.failures import Failure
@@ -108,8 +109,7 @@ class Execution:
         self._began = time.monotonic() - (0.0 if past is None else past.seconds)
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._sent: dict[int, tuple[events.Assign, Future[Any]]] = {}
-        self._committed: dict[int, str] = {}
-        """The site of each chunk that counts."""
+        self._whereabouts = Whereabouts()
         self._asked: dict[str, float] = {}
         self._asking: set[str] = set()
         self._parked: dict[str, list[Merge]] = {}
@@ -117,7 +117,6 @@ class Execution:
         self._salvage = Salvage(None, None, ChunkSet(), ())
         self._reasons = Reasons(may_skip)
         self._drained: frozenset[str] = frozenset()
-        self._lost: Counter[int] = Counter()
         self._ticked = 0.0
         self._lookout = Lookout(federation, lambda *told: self._events.put(("report", told[0], told[1:])))
         record.events_planned = plan.events
@@ -171,7 +170,7 @@ class Execution:
                 self.record.ledger = account(self.plan, self.home, self.ledger.counted, result)
                 self.watch(self.record)
                 return result
-            if self.scheduler.done and not any(i in self._committed for i in lost):
+            if self.scheduler.done and not self._whereabouts.knows_any(lost):
                 raise EventsLost(f"The chunks {lost} are in no partial, and nothing is known of their loss.")
             self._redo(lost)
 
@@ -217,7 +216,7 @@ class Execution:
             done.set_result({"partial": reference})
             ids = ChunkSet.parse(reference["chunks"])
             self._is_safe(ids)
-            self._committed |= dict.fromkeys(ids, site)
+            self._whereabouts.put(ids, site)
             self.trees.add(site, done)
         self._add(left)
 
@@ -249,7 +248,7 @@ class Execution:
             awaited = self.trees.ended(key, result)
             for failure in result["lost"] if awaited else ():
                 if failure["types"][0].endswith(".PartialLost"):  # what overlaps is not gone
-                    self._redo(ChunkSet.of(self._at(key.site, ChunkSet.parse(failure["chunks"]))))
+                    self._redo(self._whereabouts.at(key.site, ChunkSet.parse(failure["chunks"])))
         elif kind == "picked up":
             surveyed = self.calls.survey(key)
             surveyed.add_done_callback(lambda done: self._events.put(("survey", key, done.result())))
@@ -352,11 +351,7 @@ class Execution:
         self.trees.forget(site)
         for parked in self._parked.pop(site, ()):
             parked.settled.set_result({"partial": None})
-        self._redo(ChunkSet.of(self._at(site, self._committed)))
-
-    def _at(self, site: str, ids: Iterable[int]) -> list[int]:
-        """Those of the chunks that count with a partial of this site."""
-        return [i for i in ids if self._committed.get(i) == site]
+        self._redo(self._whereabouts.at(site))
 
     def _merge_later(self, merge: Merge) -> None:
         """A site is away: what is to be merged there waits until it has answered again."""
@@ -421,7 +416,7 @@ class Execution:
         done = self.ledger.events(ids)
         self.record.events_done += done
         self.record.site_events[assigned.site] += done
-        self._committed |= dict.fromkeys(told.chunks, assigned.site)
+        self._whereabouts.put(told.chunks, assigned.site)
         self.trees.add(assigned.site, future)
 
     def _redo(self, lost: ChunkSet) -> None:
@@ -432,23 +427,11 @@ class Execution:
         """
         if self.record.interrupted:
             return
-        for site, ids in self._committed_at(lost).items():
-            self._lost.update(ids)
-            often = ChunkSet.of(i for i in ids if self._lost[i] == TRIES)
-            if often:
-                raise EventsLost(f"The partials of the chunks {often} were lost at the sites {TRIES} times.")
+        for site, ids in self._whereabouts.lose(lost).items():
             self.record.events_done -= self.ledger.events(ids)
             self._reasons.enter_partial(site, ids)
             chunks = tuple(self.ledger.chunks[i] for i in ids)
             self._tell(events.PartialLost(self._now(), site, chunks))
-
-    def _committed_at(self, lost: ChunkSet) -> dict[str, ChunkSet]:
-        """Where these chunks were processed; they are no longer booked there."""
-        found: dict[str, list[int]] = {}
-        for i in lost:
-            if i in self._committed:
-                found.setdefault(self._committed.pop(i), []).append(i)
-        return {site: ChunkSet.of(ids) for site, ids in found.items()}
 
     # --- reduce ----------------------------------------------------------------------------------------
 
