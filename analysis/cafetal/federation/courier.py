@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
@@ -82,11 +81,11 @@ class Courier:
         self._changed = threading.Condition()
         self._held = False
         self._closed = False
-        self._executor: Executor | None = None
+        self._executor: _OwnExecutor | None = None
         self._group: UUID | None = None
+        self._watcher: sdk._ResultWatcher | None = None
         self._thread = threading.Thread(target=self._deliver, daemon=True, name=f"courier of {label}")
         self._thread.start()
-        _close_when_python_ends(self)
 
     def post(self, parcel: Parcel) -> None:
         """Send a parcel as soon as the service may be asked again."""
@@ -111,16 +110,10 @@ class Courier:
             self._closed = True
             self._waiting.clear()
             self._changed.notify_all()
-        with _starting:
-            _running.discard(self)
         self._thread.join(10)
-        executor = self._drop()
-        if executor is not None:
-            executor._task_submitter.join(10)  # it may be about to start a watcher
-        watcher = sdk._RESULT_WATCHERS.get(self._group) if self._group else None
-        if watcher is not None:
-            # The SDK itself would wait for lost results when Python ends, for ever.
-            watcher.shutdown(wait=False, cancel_futures=True)  # type: ignore[no-untyped-call]
+        self._drop()
+        if self._watcher is not None:
+            self._watcher.shutdown(wait=False, cancel_futures=True)  # type: ignore[no-untyped-call]
 
     # --- the thread ------------------------------------------------------------------------------------------
 
@@ -183,9 +176,9 @@ class Courier:
                 self._waiting.extendleft(reversed(again))
                 self._changed.wait_for(lambda: self._closed, _BETWEEN_TRIES)
 
-    def _make_executor(self) -> Executor:
+    def _make_executor(self) -> _OwnExecutor:
         # The SDK's own limit counts for each endpoint alone, and delays by seconds what ours lets pass.
-        executor = _OwnGroup(
+        executor = _OwnExecutor(
             endpoint_id=self.endpoint,
             client=self.client,
             user_endpoint_config=None if self.config is None else dict(self.config),
@@ -195,46 +188,31 @@ class Courier:
             api_burst_limit=8,
             api_burst_window_s=1,
         )
-        executor.task_group_id = self._group
+        executor.task_group_id, executor.watcher = self._group, self._watcher
         return executor
 
-    def _drop(self) -> Executor | None:
+    def _drop(self) -> None:
         executor, self._executor = self._executor, None
         if executor is not None:
-            self._group = executor.task_group_id or self._group
             executor.shutdown(wait=False, cancel_futures=True)  # type: ignore[no-untyped-call]
-        return executor
+            executor._task_submitter.join(10)  # it may be about to start a watcher
+            self._group, self._watcher = executor.task_group_id or self._group, executor.watcher
 
 
-_running: weakref.WeakSet[Courier] = weakref.WeakSet()
-_starting = threading.Lock()
-
-
-def _close_when_python_ends(courier: Courier) -> None:
-    """Have a courier closed that nobody has closed; the SDK would wait for its results before Python can end."""
-    with _starting:
-        if not _running:
-            threading.Thread(target=_close_all, name="closes couriers").start()
-        _running.add(courier)
-
-
-def _close_all() -> None:
-    # The SDK waits in the same way, in a thread that is no daemon; what ends it is that its futures are cancelled.
-    while threading.main_thread().is_alive():
-        threading.main_thread().join(1)
-        with _starting:
-            if not _running:
-                return
-    for courier in list(_running):
-        courier.close()
-
-
-class _OwnGroup(Executor):
-    """An Executor whose task group stays its own.
+class _OwnExecutor(Executor):
+    """An Executor whose task group and watcher stay its own, and which Python does not wait for when it ends.
 
     The SDK hands the group of one Executor on to those that are made after it, also to the user's; shutting one
-    down would cancel the futures of the others.
+    down would cancel the futures of the others. When Python ends it waits for the results of all Executors and
+    watchers that it has listed, for ever if they are lost; ours are not on its lists.
     """
+
+    watcher: sdk._ResultWatcher | None = None
+    """Listens to the group's queue; a second one would take away half of the results."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        sdk._REGISTERED_EXECUTORS.pop(id(self), None)
 
     @property
     def task_group_id(self) -> UUID | None:
@@ -246,6 +224,16 @@ class _OwnGroup(Executor):
     def task_group_id(self, group: UUID | str | None) -> None:
         # The constructor offers the group of the Executor before; it does so before it knows its label.
         self._task_group_id = UUID(str(group)) if group is not None and hasattr(self, "label") else None
+
+    def _get_result_watcher(self) -> sdk._ResultWatcher:
+        if self.watcher is None or not self.watcher.is_alive():
+            assert self.task_group_id is not None, "the service names it when it takes the first tasks"
+            watcher = sdk._ResultWatcher(self.task_group_id, self.client, port=self.amqp_port)
+            sdk._RESULT_WATCHERS.pop(self.task_group_id, None)
+            watcher.daemon = True
+            watcher.start()
+            self.watcher = watcher
+        return self.watcher
 
 
 def batch_length(parcels: Iterable[tuple[int, Mapping[str, Any]]]) -> int:

@@ -269,8 +269,12 @@ def test_an_unknown_endpoint(federated):
         FederatedExecutor(endpoints=["desy"])
 
 
-def test_nothing_keeps_the_process(federated, tmp_path):
-    """A program that forgets to close, with a task that does not end, ends all the same."""
+@pytest.mark.parametrize("late", [0, 1])
+def test_nothing_keeps_the_process(federated, tmp_path, late):
+    """A program that forgets to close, with a task that does not end, ends all the same.
+
+    Also if the SDK's thread begins to watch for the result only after the program has come to its end.
+    """
     import subprocess
     import sys
 
@@ -279,6 +283,10 @@ def test_nothing_keeps_the_process(federated, tmp_path):
         "import sys, time\n"
         "def wait(path):\n    import os, time\n    while not os.path.exists(path):\n        time.sleep(0.1)\n"
         "from cafetal.federation.globus import GlobusComputeEndpoint\n"
+        "from globus_compute_sdk.sdk.executor import _ResultWatcher\n"
+        "watch = _ResultWatcher.watch_for_task_results\n"
+        "def watch_late(*args):\n    time.sleep(float(sys.argv[4]))\n    return watch(*args)\n"
+        "_ResultWatcher.watch_for_task_results = watch_late\n"
         "endpoint = GlobusComputeEndpoint('desy', sys.argv[1], rehearsal=sys.argv[2])\n"
         "endpoint.start()\n"
         "future = endpoint.submit(wait, {}, sys.argv[3])\n"
@@ -286,9 +294,16 @@ def test_nothing_keeps_the_process(federated, tmp_path):
         "print('leaving')\n"
     )
     end = tmp_path / "end"
-    command = [sys.executable, str(program), federated.endpoints["desy"], str(federated.folder), str(end)]
+    command = [sys.executable, program, federated.endpoints["desy"], federated.folder, end, late]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=dict(os.environ))
+        done = subprocess.run(
+            [str(word) for word in command],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            env=dict(os.environ),
+        )
     finally:
         end.touch()
     assert "leaving" in done.stdout, done.stderr
