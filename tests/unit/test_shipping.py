@@ -2,6 +2,8 @@
 
 import importlib
 import io
+import os
+import subprocess
 import sys
 import zipfile
 from functools import partial
@@ -78,6 +80,51 @@ def test_same_content_same_names(project):
     three = pack_function(proc_x.P())
     assert (three.function, three.modules == one.modules) == (one.function, False)
     assert three.code_hash != one.code_hash
+
+
+SCRIPT = r"""
+import os
+import subprocess
+import sys
+from functools import partial
+import cloudpickle, hist, lz4.frame
+from coffea import processor
+from cafetal.runs.shipping import pack_function
+
+class Cut:
+    def __init__(self, triggers):
+        self.triggers = triggers
+
+class P(processor.ProcessorABC):
+    def __init__(self, cut):
+        self.cut, self.h, self.also = cut, hist.Hist.new.Reg(3, 0, 1).Weight(), processor.set_accumulator({"u", "v"})
+    def process(self, events):
+        return {"n": len(events), "in": events.metadata["dataset"] in {"one", "two", "three"}}
+    def postprocess(self, accumulator):
+        return accumulator
+
+packed = lz4.frame.compress(cloudpickle.dumps(P(Cut(set(sys.argv[1:])))))
+exec(compile("def f(x):\n    return x", sys.argv[1], "exec"))
+print(pack_function(partial(f, partial(print, processor_instance=packed), b"\x04\x22\x4d\x18 of the user's")).code_hash)
+"""
+
+
+def test_the_same_code_in_another_process(tmp_path):
+    """Of a script: its classes, its sets, and a function as of a notebook, from a file with another name."""
+    (tmp_path / "script.py").write_text(SCRIPT)
+
+    def code_hash(seed, *triggers):
+        command = [sys.executable, str(tmp_path / "script.py"), *triggers]
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        return subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
+
+    names = [f"HLT_{each}" for each in "abcdefgh"]
+    first = code_hash("1", *names)
+    assert len(first.strip()) == 64
+    assert code_hash("2", *reversed(names)) == first
+    assert code_hash("2", *names[1:]) != first
+    (tmp_path / "script.py").write_text(SCRIPT.replace('"three"', '"four"'))
+    assert code_hash("1", *names) != first
 
 
 def test_worker_code_is_a_package_of_its_own():

@@ -29,6 +29,7 @@ import cafetal.worker
 from cafetal.federation.federation import Federation
 from cafetal.planning.recovery import TRIES
 from cafetal.runs import answers
+from cafetal.runs.fingerprint import digest
 from cafetal.runs.settling import lost_task, settle
 
 _BETWEEN_TRIES = 5.0
@@ -47,17 +48,14 @@ class Shipment:
     """The pickled function, if the tasks need one."""
     modules: str | None = None
     """The zip of the user's modules that go with it."""
+    code_hash: str = ""
+    """SHA-256 over the function and these modules, the same in each process."""
     files: dict[str, bytes] = field(default_factory=dict)
 
     @property
     def code(self) -> tuple[str, str]:
         """What `Federation.call` wants to know."""
         return self.archive, self.package
-
-    @property
-    def code_hash(self) -> str:
-        """SHA-256 over the function and the modules that go with it."""
-        return hashlib.sha256(f"{self.function}/{self.modules}".encode()).hexdigest()
 
 
 def install(federation: Federation, site: str, shipment: Shipment) -> Future[Any]:
@@ -118,7 +116,8 @@ def pack_function(function: Any) -> Shipment:
     modules = _zip(local_sources(_modules_in(pickled, function)))
     names = _hashed(pickled, ".pkl"), _hashed(modules, ".zip")
     files = {**worker.files, names[0]: pickled, names[1]: modules}
-    return Shipment(worker.archive, worker.package, names[0], names[1], files)
+    code_hash = hashlib.sha256(f"{digest(function)}/{names[1]}".encode()).hexdigest()
+    return Shipment(worker.archive, worker.package, names[0], names[1], code_hash, files)
 
 
 def _hashed(content: bytes, suffix: str) -> str:

@@ -1,0 +1,53 @@
+"""A digest of the code that a run processes with: the same in each process that has loaded the same code.
+
+A pickle will not do. Classes of a script or a notebook bear an id in it that is drawn by lot in each process, functions
+of a notebook the name of a file that is another one after each restart, and sets are in the order of that process.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+from contextlib import suppress
+from types import CodeType
+from typing import Any
+
+import cloudpickle
+import lz4.frame
+
+_LZ4 = b"\x04\x22\x4d\x18"
+"""The first bytes of an LZ4 frame."""
+_DRAWN = re.compile("[0-9a-f]{32}")
+"""An id that cloudpickle has drawn for a class."""
+
+
+def digest(value: Any) -> str:
+    """SHA-256, in hexadecimal, of anything that cloudpickle can pickle."""
+    buffer = io.BytesIO()
+    _Steady(buffer).dump(value)
+    return hashlib.sha256(buffer.getvalue()).hexdigest()
+
+
+class _Steady(cloudpickle.Pickler):  # type: ignore[misc]
+    """Writes what cannot be read again, but is the same for the same code."""
+
+    def persistent_id(self, obj: Any) -> Any:
+        """What is written in place of an object, if anything is."""
+        if isinstance(obj, (set, frozenset)):
+            return type(obj).__qualname__, sorted(map(digest, obj)), getattr(obj, "__dict__", None)
+        if isinstance(obj, CodeType) and obj.co_filename:
+            return "code", digest(obj.replace(co_filename=""))
+        if isinstance(obj, bytes) and obj.startswith(_LZ4):  # Runner compresses the pickled processor
+            with suppress(Exception):  # it is somebody else's
+                return "processor", digest(cloudpickle.loads(lz4.frame.decompress(obj)))
+        return None
+
+    def reducer_override(self, obj: Any) -> Any:
+        """As cloudpickle reduces it, less what it has drawn by lot."""
+        reduced = super().reducer_override(obj)
+        if isinstance(obj, type) and isinstance(reduced, tuple):
+            make, arguments, *more = reduced
+            kept = tuple(None if isinstance(each, str) and _DRAWN.fullmatch(each) else each for each in arguments)
+            return (make, kept, *more)
+        return reduced
