@@ -124,6 +124,19 @@ class Routing(_Strict):
     )
 
 
+class Reading(_Strict):
+    """How files are read that a storage server hands out."""
+
+    timeout: float = Field(
+        10, ge=1, description="Seconds for which a server may be silent; then the next replica is read."
+    )
+    preload: Literal["remote", "always", "never"] = Field(
+        "remote",
+        description="Whether the columns that the processor touches are found by tracing it, and read ahead in one "
+        "go: for files behind XRootD or HTTP, for all, or for none.",
+    )
+
+
 class SiteTable(_Strict):
     """All sites, in the order in which they were written, which is also the order of reports and merges."""
 
@@ -133,6 +146,7 @@ class SiteTable(_Strict):
     )
     policy: str = Field("balanced", description="Routing policy: a name, or `module:Class`.")
     routing: Routing = Field(default_factory=lambda: Routing(), description="What the scheduler may do.")
+    reading: Reading = Field(default_factory=lambda: Reading(), description="How files are read.")
     checksums: Literal["never", "on-error", "sample", "always"] = Field(
         "on-error", description="When replicas are compared with the fileset's `adler32`; `sample`: one file in ten."
     )
@@ -264,7 +278,8 @@ def _sentences(error: ValidationError, content: dict[str, Any]) -> list[str]:
         kind = place.pop(3) if len(place) > 3 and place[2] == "endpoint" else ""
         where = ".".join(place)
         if finding["type"] == "extra_forbidden":
-            other = Routing if place[0] == "routing" else Site
+            blocks: dict[str, type[BaseModel]] = {"routing": Routing, "reading": Reading}
+            other = blocks.get(place[0], Site)
             model = _MODELS[kind] if kind else SiteTable if len(place) == 1 else other
             lines.append(f"  {where}: no such key; {nearest(place[-1], model.model_fields)}.")
         elif finding["type"] == "missing":

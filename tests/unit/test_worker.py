@@ -21,9 +21,9 @@ from cafetal.runs.shipping import pack_function, pack_worker
 from cafetal.worker import checksums as check
 from cafetal.worker import coding, lifting, modules, partials, tasks, trampoline
 from cafetal.worker.chunksets import ChunkSet
-from cafetal.worker.failures import chain, describe, kind_of
+from cafetal.worker.failures import StaleFile, chain, describe, kind_of
 from cafetal.worker.names import resolve, site_names
-from cafetal.worker.reading import OpenFiles, StaleFile, share_files
+from cafetal.worker.reading import OpenFiles, share_files
 
 
 @pytest.fixture
@@ -62,6 +62,8 @@ def items_of(path, *ranges, uuid=b""):
 
 LFN = "/store/a.root"
 
+READING = {"timeout": 5, "preload": "remote"}
+
 
 def run_map(scratch, processor, items, keep_going=False, trusted=True, checksums="on-error", adler32=None, **options):
     shipment = pack_function(work_function(processor, **options))
@@ -79,6 +81,7 @@ def run_map(scratch, processor, items, keep_going=False, trusted=True, checksums
         "trusted": trusted,
         "checksums": checksums,
         "adler32": {LFN: adler32} if adler32 else {},
+        "reading": READING,
     }
     return trampoline.call(str(scratch), *shipment.code, "map", pickle.dumps(arguments))
 
@@ -233,6 +236,7 @@ def test_function_that_cannot_be_loaded(tmp_path):
         "trusted": True,
         "checksums": "never",
         "adler32": {},
+        "reading": READING,
     }
 
     def failure():
@@ -327,7 +331,7 @@ def test_kinds_of_errors(tmp_path):
         except Exception as error:
             return error
 
-    assert kind_of(caught(lambda: OpenFiles().open({str(tmp_path / "none.root"): None}))) == "data"
+    assert kind_of(caught(lambda: OpenFiles(READING).open({str(tmp_path / "none.root"): None}))) == "data"
     assert kind_of(caught(lambda: uproot.open(tmp_path / "corrections.root"))) == "processor"  # a file of the user's
     assert kind_of(caught(lambda: (tmp_path / "corrections.json").read_text())) == "processor"
     assert kind_of(Exception("Failed to open file: x")) == "data"
@@ -338,7 +342,7 @@ def test_kinds_of_errors(tmp_path):
 
 
 def test_open_files_lets_other_callables_alone(file):
-    with OpenFiles() as files:
+    with OpenFiles(READING) as files:
         assert share_files(len, files) is len
         assert files.bytes_read == 0
         with files.open({str(file): None}) as opened:
@@ -352,7 +356,9 @@ def test_inspect(tmp_path, file):
     def ask(**changes):
         names = site_names(f"{file.parent}/", {})
         question = {"lfn": "a.root", "treename": "Events", "format": "root", "options": {}, "known": None, **changes}
-        (answer,) = tasks.inspect(tmp_path, site="desy", files=[question], names=names, function=None, archive="")
+        (answer,) = tasks.inspect(
+            tmp_path, site="desy", files=[question], names=names, function=None, archive="", reading=READING
+        )
         return answer
 
     answer = ask()

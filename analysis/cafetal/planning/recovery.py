@@ -44,7 +44,7 @@ def after_failure(
     """Decide on a bundle that has failed at a site, given the sites that are still there.
 
     A site that could not read a file, or not run at all, is not asked again for it. One that has lost a worker,
-    a partial, or was away, is asked again only if no other is left, and not for ever; one whose storage took too long
+    a partial, or was away, is asked again only if no other is left, and not for ever; one whose storage did not answer
     is so once. The user's code is tried a second time anywhere, and not a third. What has cost a worker, for instance
     its memory, is tried again in two halves, so that what must fail fails alone; a single chunk too, once it has cost
     a second worker, or at once if it has as many events as one that did: ``too_large``. Not if that has been tried in
@@ -57,7 +57,8 @@ def after_failure(
         return [Retry(part, able if part.losses < TRIES else ())]
     if kind == "timeout" and site not in bundle.slow:
         part = replace(bundle, slow=(*bundle.slow, site))
-        return [Retry(part, tuple(n for n in bundle.sites if n in alive and n not in bundle.tried))]
+        able = tuple(n for n in bundle.sites if n in alive and n not in bundle.tried)
+        return [Retry(part, tuple(n for n in able if n not in part.slow) or able)]
     if kind == "worker" and len(bundle.chunks) > 1:
         middle = len(bundle.chunks) // 2
         parts = [replace(bundle, chunks=each) for each in (bundle.chunks[:middle], bundle.chunks[middle:])]

@@ -135,6 +135,7 @@ class Calls:
             "keep_going": self.keep_going,
             "trusted": site in self.trusted,
             "checksums": self.plan.table.checksums,
+            "reading": self.plan.table.reading.model_dump(),
             "adler32": {lfn: self.plan.adler32[lfn] for lfn in pfns if lfn in self.plan.adler32},
         }
         return self._call(

@@ -130,6 +130,7 @@ def _ask(
                 "names": site_names(federation.table.sites[site].pfn, {q.lfn: q.replicas[site] for q in batch}),
                 "function": shipment.function,
                 "archive": shipment.modules,
+                "reading": federation.table.reading.model_dump(),
             }
             future = federation.call(site, shipment.code, "inspect", arguments)
             lost, check = partial(_all_lost, site, len(batch)), answers.of_inspect(site, len(batch))

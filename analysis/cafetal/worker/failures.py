@@ -9,12 +9,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
-from .reading import StaleFile
-
 Kind = Literal["data", "corrupt", "stale", "timeout", "processor", "once", "worker", "away", "site", "partial"]
 """What failed: reading the file; its content, by the checksum; the file not being the one that was planned; a storage
-that took too long; the user's code; the user's code for the first time, which may have been the site; the process that
-ran the task; the site, for the moment; the site; keeping a partial until it was merged."""
+that does not answer; the user's code; the user's code for the first time, which may have been the site; the process
+that ran the task; the site, for the moment; the site; keeping a partial until it was merged."""
 
 
 class Failure(TypedDict):
@@ -39,12 +37,24 @@ class Failure(TypedDict):
     """Of the place in the code where it happened: the same for the same mistake, whatever the data."""
 
 
+class StaleFile(Exception):
+    """The file is not the one whose entries were counted."""
+
+
 class Corrupt(OSError):
     """The content of a file is not what its checksum says."""
 
 
 class Unreadable(OSError):
     """A file cannot be opened or read to its end."""
+
+
+class Unanswered(OSError):
+    """A storage server does not answer."""
+
+
+class Unequipped(Exception):
+    """Something that a task needs is not installed at the site."""
 
 
 _READERS = ("uproot", "fsspec", "pyarrow")
@@ -74,20 +84,34 @@ def kind_of(error: BaseException) -> Kind:
         return "corrupt"
     if any(isinstance(link, MemoryError) for link in links):
         return "worker"  # as if it had been killed for it
-    if any(isinstance(link, Unreadable) for link in links) or text(error).startswith("Failed to open file"):
+    if any(isinstance(link, Unequipped) for link in links):
+        return "site"
+    if any(isinstance(link, Unanswered) for link in links):
+        return "timeout"
+    if any(isinstance(link, Unreadable) for link in links):
         return "data"
+    if text(error).startswith("Failed to open file"):
+        return "timeout" if any(_unanswered(link) for link in links) else "data"
     readers, callers = _folders(_READERS), [*_folders(("coffea",)), Path(__file__).parent]
     files = [Path(frame.filename) for frame in traceback.extract_tb(links[-1].__traceback__)]
     for caller, called in itertools.pairwise(files):
         if _within(called, readers) and not _within(caller, readers):
             if not _within(caller, callers):
                 return "processor"
-            return "timeout" if any(_timed_out(link) for link in links) else "data"
+            return "timeout" if any(_unanswered(link) for link in links) else "data"
     return "processor"
 
 
-def _timed_out(error: BaseException) -> bool:
-    return isinstance(error, TimeoutError) or "timed out" in text(error).lower() or "expired" in text(error).lower()
+_SILENCE = ("timed out", "timeout", "expired", "connection error", "connection refused", "socket error", "stream error")
+"""What the clients of XRootD and HTTP say of a server that is not there, in lower case."""
+
+
+def _unanswered(error: BaseException) -> bool:
+    if isinstance(error, (TimeoutError, ConnectionError)):
+        return True
+    if any(each.__name__ == "ClientConnectionError" for each in type(error).__mro__):  # aiohttp's
+        return True
+    return any(words in text(error).lower() for words in _SILENCE)
 
 
 def _folders(names: Iterable[str]) -> list[Path]:

@@ -15,15 +15,15 @@ from typing import Any
 
 import uproot
 
-
-class StaleFile(Exception):
-    """The file is not the one whose entries were counted."""
+from .failures import StaleFile
+from .storage import Reading, prepare
 
 
 class OpenFiles(AbstractContextManager["OpenFiles"]):
     """The file of the chunk at hand, kept open until a chunk of another one comes."""
 
-    def __init__(self) -> None:
+    def __init__(self, reading: Reading) -> None:
+        self._reading = reading
         self.expected_uuid = b""
         """UUID that the next file to be opened must have; empty: any."""
         self._path: str | None = None
@@ -39,7 +39,8 @@ class OpenFiles(AbstractContextManager["OpenFiles"]):
         (name,) = path
         if name != self._path:
             self.close()
-            self._file = uproot.open(path, **options)
+            where, options = prepare(name, self._reading, options)
+            self._file = uproot.open({where: None}, **options)
             self._path = name
         found = bytes(self._file.file.fUUID)
         if self.expected_uuid not in (b"", found):

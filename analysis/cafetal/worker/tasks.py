@@ -29,9 +29,11 @@ from uproot.models.TTree import Model_TTree_NumEntries
 from . import checksums as check
 from . import coding, lifting, modules, partials
 from .chunksets import ChunkSet, Overlap
-from .failures import Corrupt, Failure, Kind, describe
+from .columns import Columns
+from .failures import Corrupt, Failure, Kind, Unanswered, describe
 from .names import SiteNames, resolve
 from .reading import OpenFiles, share_files
+from .storage import Reading, prepare, server
 
 
 def run(task: str, scratch: str, payload: bytes, *upstream: Any) -> Any:
@@ -55,6 +57,28 @@ def _function(root: Path, function: str, archive: str) -> Any:
     return _load(root / "code" / function)
 
 
+@functools.lru_cache(maxsize=4)
+def _columns(work: Any) -> Columns:
+    return Columns(work)
+
+
+class Silent:
+    """Servers that did not answer, so that a task waits for each but once."""
+
+    def __init__(self) -> None:
+        self._told: dict[str, str] = {}
+
+    def check(self, pfn: str) -> None:
+        """Raise `Unanswered` if the server of this file is one of them."""
+        if server(pfn) in self._told:
+            raise Unanswered(f"{server(pfn)} did not answer a moment ago: {self._told[server(pfn)]}")
+
+    def note(self, pfn: str, failure: Failure) -> None:
+        """Take note of a failure to read a file."""
+        if failure["kind"] == "timeout" and server(pfn):
+            self._told.setdefault(server(pfn), failure["messages"][-1])
+
+
 def _activate(root: Path, archive: str) -> None:
     if modules.activate(root / "code" / archive):
         _load.cache_clear()
@@ -64,7 +88,14 @@ def _activate(root: Path, archive: str) -> None:
 
 
 def inspect(
-    root: Path, *, site: str, files: list[dict[str, Any]], names: SiteNames, function: str | None, archive: str
+    root: Path,
+    *,
+    site: str,
+    files: list[dict[str, Any]],
+    names: SiteNames,
+    function: str | None,
+    archive: str,
+    reading: Reading,
 ) -> list[dict[str, Any]]:
     """Count the entries of files.
 
@@ -76,12 +107,21 @@ def inspect(
     tells no size), ``clusters`` if asked for, or ``{failure}``.
     """
     call = _function(root, function, archive) if function else None
-    return [_inspect_one(site, file, resolve(file["lfn"], names), call) for file in files]
+    silent = Silent()
+    return [_inspect_one(site, file, resolve(file["lfn"], names), call, reading, silent) for file in files]
 
 
-def _inspect_one(site: str, file: dict[str, Any], pfn: str, call: Callable[[FileMeta], Any] | None) -> dict[str, Any]:
+def _inspect_one(
+    site: str,
+    file: dict[str, Any],
+    pfn: str,
+    call: Callable[[FileMeta], Any] | None,
+    reading: Reading,
+    silent: Silent,
+) -> dict[str, Any]:
     known = file["known"]
     try:
+        silent.check(pfn)
         found: dict[str, Any] = _stat(pfn)
         unchanged = known and found["size"] is not None and all(known.get(key) == found[key] for key in found)
         if unchanged and (call is None or "clusters" in known):
@@ -90,12 +130,14 @@ def _inspect_one(site: str, file: dict[str, Any], pfn: str, call: Callable[[File
             with ParquetFileContext(pfn) as table:
                 found.update(num_entries=int(table.num_entries), uuid=hashlib.md5(file["lfn"].encode()).hexdigest())
         else:
-            found.update(_count(pfn, file["treename"], file["options"], found["size"]))
+            found.update(_count(*prepare(pfn, reading, file["options"]), file["treename"], found["size"]))
         if call is not None:
             (meta,) = call(FileMeta("", pfn, file["treename"]))
             found["clusters"] = [int(edge) for edge in meta.metadata.get("clusters", [])]
     except Exception as error:
-        return {"failure": {**describe(error, site=site, lfn=file["lfn"], pfn=pfn), "kind": "data"}}
+        failure = describe(error, site=site, lfn=file["lfn"], pfn=pfn)
+        silent.note(pfn, failure)
+        return {"failure": {**failure, "kind": "data"}}
     return found
 
 
@@ -107,10 +149,11 @@ def _stat(pfn: str) -> dict[str, Any]:
     return {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
 
 
-def _count(pfn: str, treename: str, options: dict[str, Any], size: int | None) -> dict[str, Any]:
+def _count(pfn: str, options: dict[str, Any], treename: str, size: int | None) -> dict[str, Any]:
     """Entries and UUID, reading of a TTree only its head: 1 ms where parsing a wide one takes up to 1.4 s."""
     with uproot.open({pfn: None}, **options) as file:
-        if size is not None and size < file.file.fEND:
+        size = file.file.source.num_bytes if size is None else size
+        if size < file.file.fEND:
             raise OSError(f"the file is truncated: it has {size} bytes, and {file.file.fEND} by its own header")
         try:
             kind = file.classname_of(treename)
@@ -147,6 +190,7 @@ def map_bundle(
     trusted: bool,
     checksums: check.Mode,
     adler32: dict[str, str],
+    reading: Reading,
 ) -> dict[str, Any]:
     """Process chunks, one open file after another, into one partial.
 
@@ -154,7 +198,8 @@ def map_bundle(
     order the chunks (see `lifting`). A chunk that cannot be read is left out and reported; the first one at which the
     user's code fails ends the bundle, unless ``keep_going``: the failure then names those after it too. Where the site
     is not ``trusted``, an output that only a pickle can carry is such a failure. ``adler32`` has the checksums of files
-    by LFN, as far as they are known, and ``checksums`` says when they are compared.
+    by LFN, as far as they are known, and ``checksums`` says when they are compared. From a server that did not answer
+    nothing more is read in this bundle.
 
     Returns ``{partial: reference or None, failures, events, seconds, read: {lfn: bytes}, host}``; bytes are ``None``
     where nobody counts them (Parquet).
@@ -167,9 +212,11 @@ def map_bundle(
     merging = False
     read: dict[str, int | None] = {}
     todo: list[tuple[int, WorkItem, tuple[int, ...]]] = []
-    with OpenFiles() as files:
+    silent = Silent()
+    with OpenFiles(reading) as files:
         try:
-            work = share_files(_function(root, function, archive), files)
+            runners = _function(root, function, archive)
+            work, columns = share_files(runners, files), _columns(runners)
             todo = pickle.loads(items)
         except Exception as error:
             failures.append(_not_loaded(error, site, chunks))
@@ -177,6 +224,8 @@ def map_bundle(
             pfn = resolve(item.filename, names)
             expected = adler32.get(item.filename)
             try:
+                silent.check(pfn)
+                item = dataclasses.replace(item, preload=columns.of(item, pfn, files, reading["preload"]))
                 stamp = check.check(root, pfn, expected) if check.wanted(checksums, item.filename) else None
                 out, size = _process(work, files, item, pfn)
                 check.check_unchanged(pfn, stamp)
@@ -192,6 +241,7 @@ def map_bundle(
                     where["chunks"] = str(ChunkSet.of([*ids, chunk]))
                     total, ids, done, read, merging = None, [], [], {}, False
                 found = describe(error, site=site, lfn=item.filename, pfn=pfn, **where)
+                silent.note(pfn, found)
                 if found["kind"] == "data" and checksums != "never":
                     found = _examined(root, pfn, expected, found)
                 failures.append(found)

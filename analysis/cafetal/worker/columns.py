@@ -1,0 +1,80 @@
+"""The columns that a processor touches, found by coffea's tracing and read ahead in one go.
+
+Over a line of 30 ms, reading column by column, as the processor comes to each, costs a round trip a column and a chunk.
+"""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from typing import Any
+
+import cloudpickle
+import lz4.frame
+from coffea.nanoevents import NanoEventsFactory
+from coffea.nanoevents.trace import trace
+from coffea.processor import ProcessorABC
+from coffea.processor.executor import WorkItem
+
+from .reading import OpenFiles
+from .storage import scheme
+
+
+class Columns:
+    """What is read ahead, traced once for each dataset.
+
+    Args:
+        work: Runner's work function, or anything else: then nothing is read ahead.
+    """
+
+    def __init__(self, work: Any) -> None:
+        self._asked = _arguments(work)
+        self._traced: dict[tuple[str, str], frozenset[str] | None] = {}
+
+    def of(self, item: WorkItem, pfn: str, files: OpenFiles, mode: str) -> frozenset[str] | None:
+        """The columns for a work item; ``None``: each is read when the processor comes to it.
+
+        ``mode`` says for which files: ``remote``, ``always``, or ``never``.
+        What the fileset or Runner's own tracing has named stays as it is.
+        """
+        wanted = mode == "always" or (mode == "remote" and scheme(pfn))
+        if item.preload is not None or not wanted or self._asked.get("format") != "root":
+            named: frozenset[str] | None = item.preload
+            return named
+        key = (item.dataset, item.treename)
+        if key not in self._traced:
+            self._traced[key] = self._trace(item, pfn, files)
+        return self._traced[key]
+
+    def _trace(self, item: WorkItem, pfn: str, files: OpenFiles) -> frozenset[str] | None:
+        processor = self._asked["processor_instance"]
+        if isinstance(processor, bytes):  # a copy, whatever tracing does to it
+            processor = cloudpickle.loads(lz4.frame.decompress(processor))
+        process = processor.process if isinstance(processor, ProcessorABC) else processor
+        options = dict(self._asked["uproot_options"])
+        options.setdefault("timeout", self._asked["xrootdtimeout"])
+        with files.open({pfn: None}, **options) as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            events = NanoEventsFactory.from_root(
+                file=file,
+                treepath=item.treename,
+                schemaclass=self._asked["schema"],
+                metadata={"dataset": item.dataset, "filename": item.filename, "treename": item.treename}
+                | (item.usermeta or {}),
+                mode="virtual",
+                entry_start=0,
+                entry_stop=0,
+            ).events()
+            found: frozenset[str] = trace(process, events)
+        # A processor that cannot be traced to its end has told some of its columns; the others are read as always.
+        return found or None
+
+
+def _arguments(work: Any) -> dict[str, Any]:
+    """The arguments that Runner has bound, by their names."""
+    try:
+        bound = inspect.signature(work.func).bind_partial(*work.args, **work.keywords).arguments
+    except (AttributeError, TypeError, ValueError):
+        return {}
+    needed = {"format", "schema", "processor_instance", "uproot_options", "xrootdtimeout"}
+    return bound if needed <= bound.keys() else {}

@@ -1,0 +1,210 @@
+"""How files are opened that a storage server hands out: XRootD and HTTP (WebDAV), with timeouts and logins.
+
+Left to themselves the clients wait for eight minutes and more for a server that is dead, and take the answer of an
+HTTP server that knows no ranges for an empty file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import ssl
+import urllib.parse
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypedDict
+
+import requests
+import uproot
+
+from .failures import Unanswered, Unequipped, Unreadable
+
+XROOTD, HTTP = ("root", "roots", "xroot", "xroots"), ("http", "https", "dav", "davs")
+PORTION = 4_000_000
+"""Bytes that one vector read asks for; two are on their way at a time, so that none waits for long behind others."""
+
+
+class Reading(TypedDict):
+    """What the site table says of reading."""
+
+    timeout: float
+    """Seconds for which a server may be silent."""
+    preload: str
+    """Where the columns are read ahead: ``remote``, ``always``, ``never``."""
+
+
+def scheme(pfn: str) -> str:
+    """``root``, ``https``, ...; empty for a path on this machine."""
+    found = pfn.partition("://")[0].lower() if "://" in pfn else ""
+    return "" if found == "file" else found
+
+
+def server(pfn: str) -> str:
+    """What may be dead: ``root://host:1094``; empty for a path on this machine."""
+    return f"{scheme(pfn)}://{urllib.parse.urlsplit(pfn).netloc}" if scheme(pfn) else ""
+
+
+def prepare(pfn: str, reading: Reading, given: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The name and the options with which uproot opens a file; a handler that the user has ``given`` is kept.
+
+    Raises:
+        Unequipped: if a library is missing here.
+        Unanswered: if an HTTP server does not answer.
+        Unreadable: if it does not hand out parts of files, or does not let us in.
+    """
+    kind = scheme(pfn)
+    if "handler" in given or kind not in (*XROOTD, *HTTP):
+        return pfn, given
+    timeout = min(reading["timeout"], given.get("timeout") or reading["timeout"])
+    if kind in XROOTD:
+        _set_timeouts(round(timeout))
+        return pfn, {**given, "handler": XRootDSource, "timeout": max(1, round(timeout))}
+    url = pfn.replace("dav", "http", 1) if kind.startswith("dav") else pfn
+    options = _login(url)
+    _check_ranges(url, timeout, options)
+    return url, {**given, "handler": uproot.source.fsspec.FSSpecSource, **_for_aiohttp(options, timeout)}
+
+
+# --- XRootD ----------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def _set_timeouts(seconds: int) -> None:
+    try:
+        from XRootD import client
+    except ImportError as error:
+        raise Unequipped(
+            "Files are read over XRootD here, and the package `xrootd` is not installed: pip install xrootd"
+        ) from error
+    # Where the user has set the variable XRD_..., the client keeps to that.
+    for name, value in {
+        "ConnectionWindow": max(1, seconds // 2),  # and it is tried a second time
+        "ConnectionRetry": 1,
+        "StreamErrorWindow": max(1, seconds // 2),
+        "RequestTimeout": seconds,
+        "StreamTimeout": seconds,
+        "TimeoutResolution": 1,
+    }.items():
+        client.EnvPutInt(name, value)  # type: ignore[attr-defined, no-untyped-call]
+
+
+class XRootDSource(uproot.XRootDSource):  # type: ignore[misc]
+    """Uproot's, which asks for no more at once than a slow line brings before the timeout."""
+
+    def chunks(self, ranges: list[tuple[int, int]], notifications: Any) -> list[Any]:
+        """As uproot's, in portions."""
+        chunks: list[Any] = []
+        waiting: deque[list[Any]] = deque()
+        for portion in portions(ranges, PORTION):
+            if len(waiting) == 2:
+                for chunk in waiting.popleft():
+                    chunk.wait(insist=True)
+            waiting.append(super().chunks(portion, notifications))
+            chunks += waiting[-1]
+        return chunks
+
+
+def portions(ranges: list[tuple[int, int]], limit: int) -> Iterator[list[tuple[int, int]]]:
+    """The ranges in order, cut into lists of no more than ``limit`` bytes, or of a single range."""
+    portion: list[tuple[int, int]] = []
+    size = 0
+    for start, stop in ranges:
+        if portion and size + stop - start > limit:
+            yield portion
+            portion, size = [], 0
+        portion.append((start, stop))
+        size += stop - start
+    if portion:
+        yield portion
+
+
+# --- HTTP ------------------------------------------------------------------------------------------------
+
+
+class _Login(TypedDict):
+    headers: dict[str, str]
+    certificate: str | None
+
+
+def _login(url: str) -> _Login:
+    """A bearer token, else an X.509 proxy, where the user has one; never over a line that others can read."""
+    nothing: _Login = {"headers": {}, "certificate": None}
+    if not url.startswith("https"):
+        return nothing
+    token = bearer_token()
+    if token is not None:
+        return {"headers": {"Authorization": f"Bearer {token}"}, "certificate": None}
+    proxy = x509_proxy()
+    return {"headers": {}, "certificate": str(proxy)} if proxy is not None else nothing
+
+
+def _check_ranges(url: str, timeout: float, login: _Login) -> None:
+    """Ask for the first bytes of a file, and for no more."""
+    asked = {"Range": "bytes=0-3", "Accept-Encoding": "identity", **login["headers"]}
+    try:
+        with requests.get(
+            url,
+            headers=asked,
+            timeout=timeout,
+            stream=True,
+            cert=login["certificate"],
+            verify=os.environ.get("X509_CERT_DIR") or True,
+        ) as answer:
+            status, magic = answer.status_code, answer.raw.read(4)
+    except requests.exceptions.SSLError as error:
+        raise Unreadable(f"{server(url)} cannot be trusted, or does not trust us: {error}") from error
+    except (requests.exceptions.RequestException, OSError) as error:
+        raise Unanswered(f"{server(url)} does not answer: {error}") from error
+    if status in (401, 403):
+        raise Unreadable(f"{server(url)} does not let us read the file (status {status}). Is there a valid token?")
+    if status == 200:
+        raise Unreadable(
+            f"{server(url)} does not hand out parts of files (HTTP ranges), so that it cannot be read from."
+        )
+    if status >= 500:
+        raise Unanswered(f"{server(url)} cannot serve the file at the moment (status {status}).")
+    if status != 206:
+        raise Unreadable(f"{server(url)} does not have the file (status {status}).")
+    if magic != b"root":
+        raise Unreadable("The file is no ROOT file.")
+
+
+def _for_aiohttp(login: _Login, timeout: float) -> dict[str, Any]:
+    import aiohttp
+
+    client: dict[str, Any] = {"timeout": aiohttp.ClientTimeout(total=None, sock_connect=timeout, sock_read=timeout)}
+    if login["headers"]:
+        client["headers"] = login["headers"]
+    if login["certificate"] is None and "X509_CERT_DIR" not in os.environ:
+        return {"client_kwargs": client}
+    context = ssl.create_default_context(capath=os.environ.get("X509_CERT_DIR"))
+    if login["certificate"] is not None:
+        context.load_cert_chain(login["certificate"])
+    return {"client_kwargs": client, "ssl": context}
+
+
+# --- logins ----------------------------------------------------------------------------------------------
+
+
+def bearer_token() -> str | None:
+    """Where the WLCG's rules for the discovery of bearer tokens look, in their order.
+
+    Source: WLCG Bearer Token Discovery, https://zenodo.org/records/3937438
+    """
+    if token := os.environ.get("BEARER_TOKEN", "").strip():
+        return token
+    named = os.environ.get("BEARER_TOKEN_FILE")
+    places = [named] if named else [f"{os.environ.get('XDG_RUNTIME_DIR') or '/tmp'}/bt_u{os.geteuid()}"]
+    for place in [*places, f"/tmp/bt_u{os.geteuid()}"]:
+        with contextlib.suppress(OSError):
+            if token := Path(place).read_text().strip():
+                return token
+    return None
+
+
+def x509_proxy() -> Path | None:
+    """The file of the user's proxy certificate, if there is one."""
+    path = Path(os.environ.get("X509_USER_PROXY") or f"/tmp/x509up_u{os.geteuid()}")
+    return path if path.is_file() else None
