@@ -28,6 +28,7 @@ CHECKS = [
     answers.of_survey("cern"),
     answers.of_fetch("cern"),
     answers.of_leftovers("cern"),
+    answers.of_logins("cern"),
     answers.of_install("cern"),
     answers.of_inspect("cern", 2),
 ]

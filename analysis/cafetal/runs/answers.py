@@ -96,10 +96,17 @@ class _Leftover(_Plain):
     age: float
 
 
+class _Login(_Plain):
+    what: str
+    where: str
+    ends: float | None
+
+
 _MAP, _SURVEY = TypeAdapter(_Map), TypeAdapter(list[_Reference])
 _REDUCE: TypeAdapter[_Merged | _NotMerged] = TypeAdapter(_Merged | _NotMerged)
 _FETCH, _FILES = TypeAdapter(Annotated[bytes, Field(strict=True)]), TypeAdapter(list[_File | _NoFile])
 _LEFTOVERS = TypeAdapter(list[_Leftover])
+_LOGINS = TypeAdapter(list[_Login])
 _INTRODUCTION = TypeAdapter(dict[str, str | list[str] | dict[str, int | float | None]])
 
 
@@ -160,6 +167,11 @@ def of_fetch(site: str) -> Check:
 def of_leftovers(site: str) -> Check:
     """For `worker.tasks.leftovers`."""
     return _of(site, _LEFTOVERS)
+
+
+def of_logins(site: str) -> Check:
+    """For `worker.tasks.logins`."""
+    return _of(site, _LOGINS)
 
 
 def of_install(site: str) -> Check:

@@ -204,6 +204,10 @@ class Calls:
         asked = {"life": self.life}
         return self._call(site, "survey", asked, on_loss=lambda error: error, check=answers.of_survey(site))
 
+    def logins(self, site: str) -> Future[Any]:
+        """The logins with which a site reads files, or the reason why it does not tell."""
+        return self._call(site, "logins", {}, on_loss=lambda error: error, check=answers.of_logins(site))
+
     def clean(self, sites: Iterable[str], patience: float) -> None:
         """Remove what the run left on scratches; a site that does not answer in so many seconds keeps it."""
         futures = [self._call(site, "clean", {"keep_days": _KEEP_DAYS}, on_loss=lambda error: None) for site in sites]

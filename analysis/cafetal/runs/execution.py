@@ -31,6 +31,7 @@ from cafetal.runs.fetching import fetch
 from cafetal.runs.interrupts import interrupts
 from cafetal.runs.journal import Journal
 from cafetal.runs.kept import Home, keep
+from cafetal.runs.logins import Logins
 from cafetal.runs.lookout import Lookout, drained
 from cafetal.runs.merging import merge
 from cafetal.runs.past import Past, cuts
@@ -116,6 +117,7 @@ class Execution:
         self._surveys: Counter[str] = Counter()
         self._salvage = Salvage(None, None, ChunkSet(), ())
         self._reasons = Reasons(may_skip)
+        self._logins = Logins(self.calls, record, plan.table)
         self._drained: frozenset[str] = frozenset()
         self._ticked = 0.0
         self._lookout = Lookout(federation, lambda *told: self._events.put(("report", told[0], told[1:])))
@@ -231,6 +233,9 @@ class Execution:
             self.calls.give_up_overdue(self._ticked, self._queueing())
             for number, site, task in self.calls.accepted():
                 self.journal.note_accepted(self._now(), number, site, task)
+            for each, state in self.scheduler.state.sites.items():
+                if state.ready:
+                    self._logins.look(each)
             self._tell(events.Tick(self._ticked))
         try:
             kind, key, result = self._events.get(timeout=_TICK)

@@ -6,8 +6,10 @@ HTTP server that knows no ranges for an empty file.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import functools
+import json
 import os
 import ssl
 import urllib.parse
@@ -202,6 +204,39 @@ def bearer_token() -> str | None:
             if token := Path(place).read_text().strip():
                 return token
     return None
+
+
+def logins() -> list[dict[str, Any]]:
+    """``{what, where, ends}`` of each login that there is: when it ends, in seconds since 1970, if it tells."""
+    found: list[dict[str, Any]] = []
+    token, proxy = bearer_token(), x509_proxy()
+    if token is not None:
+        where = os.environ.get("BEARER_TOKEN_FILE") or "of the WLCG's usual places"
+        found.append({"what": "bearer token", "where": where, "ends": _end_of_token(token)})
+    if proxy is not None:
+        found.append({"what": "X.509 proxy", "where": str(proxy), "ends": _end_of_proxy(proxy)})
+    return found
+
+
+def _end_of_token(token: str) -> float | None:
+    """The ``exp`` of a JSON web token; its signature is the server's to check."""
+    try:
+        claims = token.split(".")[1]
+        told = json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))
+        return float(told["exp"])
+    except (IndexError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _end_of_proxy(proxy: Path) -> float | None:
+    """When the first certificate of its chain to end does so."""
+    try:
+        from cryptography import x509
+
+        chain = x509.load_pem_x509_certificates(proxy.read_bytes())
+        return min(each.not_valid_after_utc.timestamp() for each in chain)
+    except (ImportError, OSError, ValueError):
+        return None
 
 
 def x509_proxy() -> Path | None:

@@ -27,7 +27,7 @@ from coffea.processor.executor import FileMeta, ParquetFileContext, UprootMissTr
 from uproot.models.TTree import Model_TTree_NumEntries
 
 from . import checksums as check
-from . import coding, lifting, modules, partials
+from . import coding, lifting, modules, partials, storage
 from .chunksets import ChunkSet, Overlap
 from .columns import Columns
 from .failures import Corrupt, Failure, Kind, Unanswered, describe
@@ -411,6 +411,11 @@ def leftovers(root: Path) -> list[dict[str, Any]]:
     return found
 
 
+def logins(root: Path, *, run: str) -> list[dict[str, Any]]:
+    """The logins for storage servers that tasks find here; see `storage.logins`."""
+    return storage.logins()
+
+
 def clean(root: Path, *, run: str, keep_days: float) -> None:
     """Remove what a run left on the scratch, and what nobody has touched for so many days: code, dead runs."""
     shutil.rmtree(root / "runs" / run, ignore_errors=True)
@@ -434,4 +439,5 @@ _TASKS: dict[str, Callable[..., Any]] = {
     "survey": survey,
     "leftovers": leftovers,
     "clean": clean,
+    "logins": logins,
 }

@@ -1,0 +1,65 @@
+"""The logins with which sites read files behind servers: said when one has ended, or will before the run does."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from cafetal.config import SiteTable
+from cafetal.runs.calls import Calls
+from cafetal.runs.record import RunRecord
+from cafetal.worker.names import prefixes
+from cafetal.worker.storage import scheme
+
+logger = logging.getLogger(__name__)
+
+_PERIOD = 300.0
+"""Seconds after which a site is asked again: it may have got a new one."""
+
+
+class Logins:
+    """Asks the sites now and then, and puts what must be said among the remarks of the record."""
+
+    def __init__(self, calls: Calls, record: RunRecord, table: SiteTable) -> None:
+        self._calls, self._record = calls, record
+        self._sites = [
+            name for name, site in table.sites.items() if any(map(scheme, prefixes(site.pfn)))
+        ]  # others open their files as what they run as
+        self._asked: dict[str, float] = {}
+        self._said: set[tuple[str, str, bool]] = set()
+
+    def look(self, site: str) -> None:
+        """Ask a site that can answer, if it has not been asked lately."""
+        now = time.monotonic()
+        if site in self._sites and now - self._asked.get(site, -_PERIOD) >= _PERIOD:
+            self._asked[site] = now
+            self._calls.logins(site).add_done_callback(lambda done: self._told(site, done.result()))
+
+    def _told(self, site: str, told: Any) -> None:
+        if isinstance(told, Exception):
+            return
+        now = time.time()
+        left = self._record.seconds_left
+        for login in (each for each in told if each["ends"] is None or math.isfinite(each["ends"])):
+            ended = login["ends"] is not None and login["ends"] <= now
+            sentence = judge(site, login, now, None if left is None else now + left)
+            if sentence is not None and (site, login["what"], ended) not in self._said:
+                self._said.add((site, login["what"], ended))
+                self._record.remarks.append(sentence)
+                logger.warning("%s", sentence)
+
+
+def judge(site: str, login: Mapping[str, Any], now: float, end: float | None) -> str | None:
+    """What to say of a login, at a time, of a run that should end at another; times in seconds since 1970."""
+    ends = login["ends"]
+    if ends is None or (ends > now and (end is None or ends >= end)):
+        return None
+    when = datetime.fromtimestamp(ends, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    name = f"The {login['what']} with which {site} reads files ({login['where']})"
+    if ends <= now:
+        return f"{name} has ended, on {when}: what is not public cannot be read. Renew it there."
+    return f"{name} ends on {when}, before the run should: renew it there in time."

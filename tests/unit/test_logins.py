@@ -1,0 +1,90 @@
+"""Tokens and proxies: when they end, and what is said of that."""
+
+import base64
+import datetime
+import json
+import time
+from concurrent.futures import Future
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from cafetal.config import load_sites
+from cafetal.runs.logins import Logins, judge
+from cafetal.runs.record import RunRecord
+from cafetal.worker import storage
+
+NOW = 1_800_000_000.0
+
+
+def token(claims):
+    part = base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip("=")
+    return f"e30.{part}.c2lnbmF0dXJl"
+
+
+def proxy(path, ends):
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "proxy")])
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    builder = builder.serial_number(1).not_valid_before(ends - datetime.timedelta(days=1)).not_valid_after(ends)
+    path.write_bytes(builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+
+
+def test_when_logins_end(tmp_path, monkeypatch):
+    ends = datetime.datetime(2027, 1, 15, 8, 0, tzinfo=datetime.UTC)
+    proxy(tmp_path / "x509", ends)
+    monkeypatch.setenv("X509_USER_PROXY", str(tmp_path / "x509"))
+    monkeypatch.setenv("BEARER_TOKEN", token({"exp": NOW}))
+    told = {login["what"]: login["ends"] for login in storage.logins()}
+    assert told == {"bearer token": NOW, "X.509 proxy": ends.timestamp()}
+    (tmp_path / "x509").write_text("no certificate")
+    for strange in ("", "opaque", token({}), token({"exp": "soon"}), "a.!!.b"):
+        monkeypatch.setenv("BEARER_TOKEN", strange or "x")
+        assert all(login["ends"] is None for login in storage.logins())
+
+
+@pytest.mark.parametrize(
+    ("ends", "end", "words"),
+    [
+        (None, NOW + 9, None),
+        (NOW + 10, NOW + 9, None),
+        (NOW + 10, None, None),
+        (NOW + 8, NOW + 9, "ends on 2027-01-15 08:00 UTC, before the run should"),
+        (NOW - 1, None, "has ended"),
+    ],
+)
+def test_what_is_said(ends, end, words):
+    told = judge("desy", {"what": "bearer token", "where": "/t", "ends": ends}, NOW, end)
+    assert told is None if words is None else words in told
+
+
+def test_sites_with_servers_are_asked_now_and_then_and_each_thing_is_said_once():
+    asked = []
+    answers = [[{"what": "bearer token", "where": "/t", "ends": time.time() + 60}], OSError("it is away")]
+
+    class Calls:
+        def logins(self, site):
+            asked.append(site)
+            done = Future()
+            done.set_result(answers[0])
+            return done
+
+    table = load_sites(
+        {"sites": {"far": {"pfn": "root://h/", "scratch": "/s"}, "near": {"pfn": "/d", "scratch": "/s"}}}
+    )
+    record = RunRecord(seconds_left=3600)
+    logins = Logins(Calls(), record, table)
+    for site in ("far", "near", "far"):
+        logins.look(site)
+    assert asked == ["far"]
+    assert len(record.remarks) == 1
+    logins._asked.clear()
+    logins.look("far")
+    assert asked == ["far", "far"]
+    assert len(record.remarks) == 1
+    answers.reverse()
+    logins._asked.clear()
+    logins.look("far")
+    assert len(record.remarks) == 1
