@@ -6,7 +6,7 @@ from typing import Protocol
 
 from cafetal.config import SiteTable
 from cafetal.errors import ConfigError, NoReplica, nearest
-from cafetal.fileset import DataFile, Fileset
+from cafetal.fileset import DataFile, Fileset, Replicas
 
 
 class Catalog(Protocol):
@@ -40,7 +40,8 @@ class FilesetCatalog:
             ConfigError: if the fileset names a site that the table does not have.
         """
         file = (self._fileset and self._fileset.file(lfn)) or DataFile(lfn)
-        found = self._declared(file) if file.replicas else self._guessed(lfn)
+        known = {name: pfn for name, pfn in file.elsewhere.items() if self._sites.site_named(name)}
+        found = self._declared(file, {**known, **file.replicas}) if file.replicas or known else self._guessed(lfn)
         if not found:
             raise NoReplica(
                 f"No site holds {lfn}: the fileset names no replica of it, no site's `pfn` begins as it does, and "
@@ -49,9 +50,9 @@ class FilesetCatalog:
             )
         return {site: found[site] for site in self._sites.sites if site in found}
 
-    def _declared(self, file: DataFile) -> dict[str, str]:
+    def _declared(self, file: DataFile, replicas: Replicas) -> dict[str, str]:
         found: dict[str, str] = {}
-        for name, pfn in file.replicas.items():
+        for name, pfn in replicas.items():
             site = self._sites.site_named(name)
             if site is None:
                 known = [*self._sites.sites, *(rse for s in self._sites.sites.values() for rse in s.rses)]

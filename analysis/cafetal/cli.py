@@ -18,6 +18,7 @@ import yaml
 from rich.console import Console
 from rich.markup import escape
 
+from cafetal.cataloguing import datasets
 from cafetal.errors import CafetalError, ConfigError, OutputError, ResumeRefused, RunInterrupted
 from cafetal.tending import cancel, clean, logs
 from cafetal.tending import status as standing
@@ -412,7 +413,7 @@ def init(folder: Path) -> None:
     )
 
 
-for _command in (standing, logs, cancel, clean):
+for _command in (standing, logs, cancel, clean, datasets):
     cli.add_command(_command)
 
 

@@ -7,6 +7,8 @@
     ├── FilesetError         (ValueError)         a fileset cannot be understood
     ├── ProcessorNotFound    (LookupError)        a processor named by path cannot be loaded
     ├── NoReplica            (LookupError)        no known site holds a file
+    ├── CatalogError         (RuntimeError)       a catalogue, a listing or a list cannot be asked
+    ├── MissingPackage       (ImportError)        something is not installed that this needs
     ├── UnknownEndpoint      (LookupError)        a task names an endpoint that is not there
     ├── UnknownSubject       (LookupError)        a run had no such chunk, file or site
     ├── SiteError            (RuntimeError)       a site cannot be started, or is lost
@@ -71,6 +73,14 @@ class ProcessorNotFound(CafetalError, LookupError):
 
 class NoReplica(CafetalError, LookupError):
     """No known site holds a file."""
+
+
+class CatalogError(CafetalError, RuntimeError):
+    """A catalogue, a listing of a directory, or a list of files cannot be asked."""
+
+
+class MissingPackage(CafetalError, ImportError):
+    """A package is not installed that not everybody needs."""
 
 
 class UnknownEndpoint(CafetalError, LookupError):

@@ -35,6 +35,8 @@ class DataFile:
     size: int | None = None
     """Bytes."""
     adler32: str | None = None
+    elsewhere: Replicas = field(default_factory=dict)
+    """At storage elements that no site of the table had when the fileset was made; used once one has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +171,11 @@ def _file_to_json(file: DataFile) -> dict[str, Any]:
         replicas = list(file.replicas)
     keys = ("object_path", "num_entries", "uuid", "size", "adler32")
     content = {key: getattr(file, key) for key in keys if getattr(file, key) is not None}
-    return {**content, "replicas": replicas} if replicas else content
+    if replicas:
+        content["replicas"] = replicas
+    if file.elsewhere:
+        content["elsewhere"] = dict(file.elsewhere)
+    return content
 
 
 def load(source: str | Path | Mapping[str, Any] | Fileset) -> Fileset:
@@ -230,21 +236,26 @@ def _file(where: str, lfn: str, content: Any, tree: str | None) -> DataFile:
         raise FilesetError(f"{where}: expected a tree name or a mapping.")
     entries = content.get("num_entries")
     _check_steps(where, content.get("steps"), entries)
-    replicas = content.get("replicas") or {}
-    if isinstance(replicas, Sequence) and not isinstance(replicas, str):
-        replicas = dict.fromkeys(replicas)
-    if not isinstance(replicas, Mapping):
-        raise FilesetError(f"{where}: `replicas` is neither a list of sites nor a mapping of site to PFN.")
     uuid = content.get("uuid")
     return DataFile(
         lfn=lfn,
         object_path=content.get("object_path") or content.get("treename") or tree,
-        replicas=dict(replicas),
+        replicas=_replicas(where, "replicas", content),
+        elsewhere=_replicas(where, "elsewhere", content),
         num_entries=None if entries is None else int(entries),
         uuid=None if uuid is None else str(uuid).replace("-", "").lower(),
         size=content.get("size"),
         adler32=content.get("adler32"),
     )
+
+
+def _replicas(where: str, key: str, content: Mapping[str, Any]) -> dict[str, str | None]:
+    replicas = content.get(key) or {}
+    if isinstance(replicas, Sequence) and not isinstance(replicas, str):
+        replicas = dict.fromkeys(replicas)
+    if not isinstance(replicas, Mapping):
+        raise FilesetError(f"{where}: `{key}` is neither a list of sites nor a mapping of site to PFN.")
+    return dict(replicas)
 
 
 def _check_steps(where: str, steps: Any, entries: int | None) -> None:

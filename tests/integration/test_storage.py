@@ -15,6 +15,7 @@ import coffea.util
 import pytest
 
 from cafetal.config import load_sites
+from cafetal.fileset import load
 from cafetal.rehearsal import wan as wans
 from cafetal.rehearsal.broker import free_ports
 from cafetal.rehearsal.data import Recipe, make_files
@@ -138,6 +139,19 @@ def test_each_site_reads_its_own_server(far, protocol):
     assert manifest["bytes_read"]["remote"] == 0
     assert set(manifest["sites"]) == set(SITES)
     assert all(told["bytes_read"] > 0 for told in manifest["sites"].values())
+
+
+def test_filesets_of_what_servers_list(far):
+    """A fileset made of three directories behind XRootD names the same replicas as that of the files' maker."""
+    sources = [f"{server.root}/store" for server in far.servers.values()]
+    (far.folder / "spec.json").write_text(json.dumps({"toys": {"source": sources}}))
+    command = [sys.executable, "-m", "cafetal.cli", "datasets", "build", "spec.json", "-o", "listed.json"]
+    command = [*far.wan.inside("laptop"), *command, "--sites", far.table("root")]
+    subprocess.run(command, cwd=far.folder, check=True, capture_output=True, timeout=120)
+    listed, made = load(far.folder / "listed.json")["toys"], load(far.folder / "files.json")["toys"]
+    assert [(f.lfn, set(f.replicas), f.size) for f in listed.files] == [
+        (f.lfn, set(f.replicas), f.size) for f in made.files
+    ]
 
 
 def kill(far, server):

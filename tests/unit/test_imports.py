@@ -19,9 +19,10 @@ LAYERS = [
     {"simulation"},
     {"extensions"},
     {"federation", "catalog"},
+    {"discovery"},
     {"rehearsal", "runs", "loading"},
     {"views"},
-    {"tending"},
+    {"tending", "cataloguing"},
     {"cli"},
 ]
 EVERYBODY = {"worker"}  # the types on the wire; it imports nothing of ours

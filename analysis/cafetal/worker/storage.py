@@ -89,7 +89,7 @@ def _set_timeouts(seconds: int) -> None:
         "StreamTimeout": seconds,
         "TimeoutResolution": 1,
     }.items():
-        client.EnvPutInt(name, value)  # type: ignore[attr-defined, no-untyped-call]
+        client.EnvPutInt(name, value)
 
 
 class XRootDSource(uproot.XRootDSource):  # type: ignore[misc]

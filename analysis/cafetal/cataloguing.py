@@ -1,0 +1,99 @@
+"""Commands that find datasets and make filesets of them."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from cafetal.config import SiteTable, load_sites
+from cafetal.discovery import building
+from cafetal.discovery.findings import differences, shares, unheld
+from cafetal.discovery.rucio import Did, Rucio
+from cafetal.errors import OutputError
+from cafetal.fileset import Dataset, Fileset, load
+
+_out = Console(soft_wrap=True, highlight=False)
+_sites = click.option("--sites", "sites_path", default="config/sites.yaml", show_default=True, help="The site table.")
+
+
+@click.group()
+def datasets() -> None:
+    """Find datasets, and make filesets of them."""
+
+
+@datasets.command()
+@click.argument("pattern")
+@_sites
+@click.option("--rucio", "from_rucio", is_flag=True, help="Look in Rucio (the only catalogue that can be searched).")
+def find(pattern: str, sites_path: str, from_rucio: bool) -> None:
+    """Show datasets whose names fit PATTERN (SCOPE:NAME, with *), and how much of each every site holds."""
+    if not from_rucio:
+        raise click.UsageError("Say where to look: --rucio.")
+    table, rucio = load_sites(sites_path), Rucio()
+    found = rucio.find(Did.parse(pattern))
+    if not found:
+        _out.print(f"Rucio knows no dataset {pattern}.")
+    for did in found:
+        wanted = {str(did): building.Wanted(source=f"rucio:{did}")}
+        (dataset,) = building.build(wanted, table, lambda: rucio).values()
+        _show(dataset, table)
+
+
+@datasets.command()
+@click.argument("spec", nargs=-1, required=True)
+@_sites
+@click.option("-o", "output", required=True, type=click.Path(path_type=Path), help="The fileset, .json or .json.gz.")
+def build(spec: tuple[str, ...], sites_path: str, output: Path) -> None:
+    """Make a fileset of what SPEC asks for: a YAML file, or NAME=SOURCE (docs/how-to.md)."""
+    table = load_sites(sites_path)
+    fileset = building.build(building.read_spec(spec), table, Rucio)
+    _write(fileset, output)
+    for dataset in fileset.values():
+        _show(dataset, table)
+    _out.print(f"{output}: {sum(1 for _ in fileset.files()):,} files.")
+
+
+@datasets.command()
+@click.argument("fileset_path", metavar="FILESET", type=click.Path(exists=True, path_type=Path))
+@_sites
+@click.option("--dry-run", is_flag=True, help="Show what is other, and leave the file as it is.")
+def refresh(fileset_path: Path, sites_path: str, dry_run: bool) -> None:
+    """Look again at the sources of a fileset, and show what has changed."""
+    old = load(fileset_path)
+    new = building.refresh(old, load_sites(sites_path), Rucio)
+    lines = differences(old, new)
+    for line in lines or ["Nothing has changed."]:
+        _out.print(line, markup=False)
+    if lines and not dry_run:
+        _write(new, fileset_path)
+
+
+def _write(fileset: Fileset, path: Path) -> None:
+    text = json.dumps(fileset.to_json(), indent=1).encode()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(gzip.compress(text, mtime=0) if path.suffix == ".gz" else text)
+    except OSError as error:
+        raise OutputError(f"The fileset {path} cannot be written: {error.strerror}.") from None
+
+
+def _show(dataset: Dataset, table: SiteTable) -> None:
+    """How much of a dataset is where; what is whole at a site comes first."""
+    told = shares(dataset)
+    whole = told.pop("")
+    shown = Table(
+        "site or RSE", "files", "size", "", title=f"{dataset.name}: {whole.files:,} files", title_justify="left"
+    )
+    for place, share in sorted(told.items(), key=lambda item: (-item[1].files, item[0])):
+        part = "whole" if share.files == whole.files else f"{share.files / whole.files:.0%}"
+        known = "" if place in table.sites else "not in the site table"
+        shown.add_row(place, f"{share.files:,} ({part})", f"{share.bytes / 1e9:,.3g} GB", known)
+    _out.print(shown)
+    missing = unheld(dataset)
+    if missing:
+        _out.print(f"No site of the table holds {len(missing):,} of the files, e.g. {missing[0]}.")

@@ -1,0 +1,125 @@
+"""From what a user asks for to filesets: each dataset's source, and what of it is wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from cafetal.config import SiteTable
+from cafetal.discovery.findings import SOURCE, Found, make_dataset, refreshed
+from cafetal.discovery.listings import list_directory, places, read_list
+from cafetal.discovery.rucio import Did, Rucio
+from cafetal.errors import FilesetError, nearest
+from cafetal.fileset import Dataset, Fileset
+
+_RUCIO, _LIST = "rucio:", "list:"
+
+
+class Wanted(BaseModel):
+    """One dataset of a specification."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    source: str | tuple[str, ...] = Field(
+        description="One or several of `rucio:SCOPE:NAME` (with *), a directory or pattern, `root://HOST//DIRECTORY`, "
+        "`list:FILE_OR_URL`."
+    )
+    tree: str = "Events"
+    metadata: dict[str, Any] = Field(default_factory=dict)
+    allow: tuple[str, ...] = Field((), description="Patterns of sites and RSEs of which replicas are kept.")
+    deny: tuple[str, ...] = Field((), description="Patterns of those of which none is.")
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """As a tuple, however many there are."""
+        return (self.source,) if isinstance(self.source, str) else self.source
+
+
+def read_spec(asked: Iterable[str]) -> dict[str, Wanted]:
+    """What is wanted, by name: of YAML files ``{name: {source: ..., ...}}``, and of words ``NAME=SOURCE``.
+
+    Raises:
+        FilesetError: if it cannot be understood.
+    """
+    wanted: dict[str, Wanted] = {}
+    for word in asked:
+        name, equals, source = word.partition("=")
+        if equals and not Path(word).exists():
+            content: Any = {name: {"source": source}}
+        else:
+            try:
+                content = yaml.safe_load(Path(word).read_text())
+            except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+                raise FilesetError(f"The specification {word} cannot be read: {error}.") from None
+        if not isinstance(content, Mapping):
+            raise FilesetError(f"{word} is neither NAME=SOURCE nor a mapping from names to sources.")
+        for key, value in content.items():
+            try:
+                wanted[str(key)] = Wanted.model_validate({"source": value} if isinstance(value, str) else value)
+            except ValidationError as error:
+                raise FilesetError(f"{word}, {key}: {_sentence(error)}") from None
+    return wanted
+
+
+def _sentence(error: ValidationError) -> str:
+    first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
+    key = ".".join(str(step) for step in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return f"no such key as {key}; {nearest(key, Wanted.model_fields)}."
+    return f"{key or 'it'}: {first['msg']}."
+
+
+def build(wanted: Mapping[str, Wanted], table: SiteTable, ask: Callable[[], Rucio]) -> Fileset:
+    """The fileset of what is wanted. Rucio is asked for only if a source names it.
+
+    Raises:
+        CatalogError: if a source cannot be asked.
+        FilesetError: if it knows no such files.
+    """
+    return Fileset([_build_one(name, each, table, ask) for name, each in wanted.items()])
+
+
+def _build_one(name: str, wanted: Wanted, table: SiteTable, ask: Callable[[], Rucio]) -> Dataset:
+    helped: dict[str, str] = {}
+    found: list[Found] = []
+    for source in wanted.sources:
+        if source.startswith(_RUCIO):
+            rucio, did = ask(), Did.parse(source.removeprefix(_RUCIO))
+            dids = rucio.find(did) if "*" in did.name else [did]
+            files = rucio.files(dids) if dids else []
+            helped |= rucio.helped(places(files), table)
+            found += files
+        elif source.startswith(_LIST):
+            found += read_list(source.removeprefix(_LIST), table)
+        else:
+            found += list_directory(source, table)
+    kept = wanted.model_dump(mode="json", exclude_defaults=True, exclude={"metadata", "tree"})
+    return make_dataset(
+        name,
+        found,
+        table,
+        tree=wanted.tree,
+        metadata={**wanted.metadata, SOURCE: kept if len(kept) > 1 else kept["source"]},
+        allow=wanted.allow,
+        deny=wanted.deny,
+        helped=helped,
+    )
+
+
+def refresh(fileset: Fileset, table: SiteTable, ask: Callable[[], Rucio]) -> Fileset:
+    """The same fileset as its sources tell of it now; datasets that do not name their source stay as they are."""
+    datasets = []
+    for name, dataset in fileset.items():
+        source = dataset.metadata.get(SOURCE)
+        try:
+            wanted = Wanted.model_validate(source if isinstance(source, Mapping) else {"source": source})
+        except ValidationError:
+            wanted = Wanted(source="")
+        if all(each.startswith((_RUCIO, _LIST, "/", "~", ".")) or "://" in each for each in wanted.sources):
+            dataset = refreshed(dataset, _build_one(name, wanted, table, ask))
+        datasets.append(dataset)
+    return Fileset(datasets)

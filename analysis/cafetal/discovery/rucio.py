@@ -1,0 +1,132 @@
+"""Replicas from Rucio, through its own client, with the login and the server of the user's `rucio.cfg`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from cafetal.config import GlobusEndpoint, SiteTable
+from cafetal.discovery.findings import Found
+from cafetal.errors import CatalogError, MissingPackage
+
+SCHEMES = ("root", "davs", "https")
+"""Protocols that are asked for, the best first."""
+_ATTRIBUTES = ("site", "compute_endpoint")
+"""Of RSEs, that may name a site of the table, or the id of its endpoint."""
+
+
+@dataclass(frozen=True, slots=True)
+class Did:
+    """A data identifier."""
+
+    scope: str
+    name: str
+
+    @classmethod
+    def parse(cls, text: str) -> Did:
+        """``SCOPE:NAME``.
+
+        Raises:
+            CatalogError: if it is none.
+        """
+        scope, colon, name = text.partition(":")
+        if not (scope and colon and name):
+            raise CatalogError(f"{text!r} is no data identifier of Rucio: SCOPE:NAME is expected, as in cms:/DYJets*.")
+        return cls(scope, name)
+
+    def __str__(self) -> str:
+        return f"{self.scope}:{self.name}"
+
+
+class Rucio:
+    """Asks a Rucio server.
+
+    Args:
+        client: of `rucio.client`; made if it is not given.
+
+    Raises:
+        MissingPackage: without `rucio-clients`.
+        CatalogError: if the server cannot be reached, or does not let us in; also of the methods.
+    """
+
+    def __init__(self, client: Any = None) -> None:
+        if client is None:
+            try:
+                from rucio.client import Client
+            except ImportError:
+                raise MissingPackage("Rucio's client is not installed: pip install 'cafetal[rucio]'.") from None
+            with _asking():
+                client = Client()
+        self._client = client
+
+    def find(self, did: Did) -> list[Did]:
+        """Datasets and containers whose names fit, with * as in Rucio."""
+        with _asking():
+            names = self._client.list_dids(did.scope, [{"name": did.name}], did_type="collection")
+            return [Did(did.scope, str(name)) for name in sorted(names)]
+
+    def files(self, dids: Iterable[Did]) -> list[Found]:
+        """All files of some collections, with all their replicas."""
+        asked = [{"scope": did.scope, "name": did.name} for did in dids]
+        with _asking():
+            told = self._client.list_replicas(asked, schemes=list(SCHEMES), all_states=True)
+            return [read_replicas(each) for each in told]
+
+    def helped(self, rses: Iterable[str], table: SiteTable) -> dict[str, str]:
+        """``{RSE: site}`` of RSEs that the table does not name, by their attributes in Rucio."""
+        known: dict[str, str] = {}
+        for name, site in table.sites.items():
+            known[name] = name
+            if isinstance(site.endpoint, GlobusEndpoint):
+                known[str(site.endpoint.endpoint)] = name
+        found = {}
+        for rse in sorted(rses):
+            if table.site_named(rse) is None:
+                with _asking():
+                    attributes = self._client.list_rse_attributes(rse)
+                named = [known[str(attributes[key])] for key in _ATTRIBUTES if str(attributes.get(key)) in known]
+                if named:
+                    found[rse] = named[0]
+        return found
+
+
+def read_replicas(told: Mapping[str, Any]) -> Found:
+    """A file as Rucio's `list_replicas` describes it.
+
+    >>> read_replicas({"scope": "cms", "name": "/a", "bytes": 1, "rses": {"T2": ["root://h//a"]},
+    ...                "states": {"T2": "AVAILABLE", "T1": "COPYING"}}).unavailable
+    ('T1',)
+    """
+    states = told.get("states") or {}
+    readable = {
+        rse: tuple(sorted((pfn for pfn in pfns if _rank(pfn) < len(SCHEMES)), key=_rank))
+        for rse, pfns in (told.get("rses") or {}).items()
+        if states.get(rse, "AVAILABLE") == "AVAILABLE"
+    }
+    return Found(
+        name=str(told["name"]),
+        pfns={rse: pfns for rse, pfns in sorted(readable.items()) if pfns},
+        unavailable=tuple(sorted(rse for rse, state in states.items() if state != "AVAILABLE")),
+        size=told.get("bytes"),
+        adler32=told.get("adler32"),
+    )
+
+
+def _rank(pfn: str) -> int:
+    scheme = pfn.partition("://")[0]
+    return SCHEMES.index(scheme) if scheme in SCHEMES else len(SCHEMES)
+
+
+@contextmanager
+def _asking() -> Iterator[None]:
+    try:
+        yield
+    except CatalogError:
+        raise
+    except Exception as error:  # Rucio's own, requests' and urllib3's
+        text = " ".join(str(error).split()) or "no reason was given"
+        raise CatalogError(
+            f"Rucio has not answered ({type(error).__name__}: {text}). Is the login good (`rucio whoami`)?"
+        ) from error
