@@ -61,6 +61,7 @@ def _analysis_options(command: Any) -> Any:
 @_analysis_options
 @click.option("-o", "--output", "folder", required=True, type=click.Path(path_type=Path), help="Where results go.")
 @click.option("--fan-in", default=16, show_default=True, type=click.IntRange(min=2), help="Partials a reduce merges.")
+@click.option("--aux", multiple=True, metavar="NAME=PATH", help="A file that the processor opens by this name.")
 @click.option("--accept", default=1.0, type=click.FloatRange(0, 1), help="Share of the events that is enough.")
 @click.option("--overwrite", is_flag=True, help="Replace the results that are there.")
 @click.option("--quiet", is_flag=True, help="No progress.")
@@ -152,7 +153,8 @@ def _prepare(given: dict[str, Any], **options: Any) -> tuple[Any, Any, Any, Any]
 
     instance = load_processor(given["processor"], _parse_arguments(given["arguments"]))
     fileset = load(given["fileset"])
-    executor = MultiSiteExecutor(given["sites_path"], fileset=fileset, policy=given["policy"], **options)
+    aux = _parse_pairs("--aux", given.get("aux", ()))
+    executor = MultiSiteExecutor(given["sites_path"], fileset=fileset, policy=given["policy"], aux=aux, **options)
     catalog = FilesetCatalog(executor.sites, fileset)
     for file in fileset.files():
         catalog.replicas(file.lfn)
@@ -168,15 +170,22 @@ def _prepare(given: dict[str, Any], **options: Any) -> tuple[Any, Any, Any, Any]
 
 def _parse_arguments(pairs: Sequence[str]) -> dict[str, Any]:
     """``["bins=60", "cuts=[1, 2]"]`` with the values read as YAML."""
-    parsed = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals or not key.isidentifier():
-            raise ConfigError(f"--arg {pair!r} is not of the form name=value.")
+    parsed: dict[str, Any] = {}
+    for key, value in _parse_pairs("--arg", pairs).items():
         try:
             parsed[key] = yaml.safe_load(value)
         except yaml.YAMLError:
             parsed[key] = value
+    return parsed
+
+
+def _parse_pairs(option: str, pairs: Sequence[str]) -> dict[str, str]:
+    parsed = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key.isidentifier():
+            raise ConfigError(f"{option} {pair!r} is not of the form name=value.")
+        parsed[key] = value
     return parsed
 
 

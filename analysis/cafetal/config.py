@@ -144,6 +144,11 @@ class SiteTable(_Strict):
     placement: dict[str, tuple[str, ...]] = Field(
         default_factory=dict, description="Sites that hold a dataset whose fileset names no replicas."
     )
+    aux: dict[str, str] = Field(
+        default_factory=dict,
+        description="Files that processors open, by the name under which they find them, relative to the table: "
+        "`{pu: corrections/pu.json.gz}`.",
+    )
     policy: str = Field("balanced", description="Routing policy: a name, or `module:Class`.")
     routing: Routing = Field(default_factory=lambda: Routing(), description="What the scheduler may do.")
     reading: Reading = Field(default_factory=lambda: Reading(), description="How files are read.")
@@ -232,7 +237,8 @@ def load_sites(source: str | Path | Mapping[str, Any] | SiteTable) -> SiteTable:
     except ValidationError as error:
         raise ConfigError(f"{name} cannot be used:\n" + "\n".join(_sentences(error, content))) from None
     sites = {key: _anchor(site, folder) for key, site in table.sites.items()}
-    return table.model_copy(update={"sites": sites})
+    aux = {key: str(folder / Path(path).expanduser()) for key, path in table.aux.items()}
+    return table.model_copy(update={"sites": sites, "aux": aux})
 
 
 def _anchor(site: Site, folder: Path) -> Site:

@@ -105,3 +105,21 @@ def test_the_wall_stands(walled):
 
     with pytest.raises(ProcessorError, match="there is no cafetal at this site"):
         run(walled, fileset, needs_us)
+
+
+def test_auxiliary_files_travel(walled, tmp_path):
+    """A processor finds the path of a file by its name, at the site, beside the code there."""
+    fileset = make_files(Recipe("weighed", files=3, events=200, seed=13), walled[0], copies=1)
+    (tmp_path / "weight.txt").write_text("3")
+
+    def weigh(events):
+        path = events.metadata["aux"]["weight"]
+        with open(path) as file:
+            weight = int(file.read())
+        return {"n": weight * len(events), "at": {path: 1}}
+
+    out, record = run(walled, fileset, weigh, aux={"weight": tmp_path / "weight.txt"})
+    assert out["n"] == 1_800
+    assert sorted(path.rsplit("/scratch/code/", 1)[0].rsplit("/", 1)[1] for path in out["at"]) == sorted(NAMES)
+    assert all(path.endswith(".weight.txt") for path in out["at"])
+    assert record.complete

@@ -12,6 +12,7 @@ import cloudpickle
 import lz4.frame
 import pytest
 
+from cafetal.errors import ConfigError
 from cafetal.runs.shipping import local_sources, pack_function, pack_worker
 
 
@@ -80,6 +81,19 @@ def test_same_content_same_names(project):
     three = pack_function(proc_x.P())
     assert (three.function, three.modules == one.modules) == (one.function, False)
     assert three.code_hash != one.code_hash
+
+
+def test_auxiliary_files(tmp_path):
+    (tmp_path / "pu.json.gz").write_bytes(b"weights")
+    plain, packed = pack_function(len), pack_function(len, {"pu": tmp_path / "pu.json.gz"})
+    name = packed.aux["pu"]
+    assert packed.files[name] == b"weights"
+    assert name.endswith(".pu.json.gz")
+    assert packed.code_hash != plain.code_hash
+    (tmp_path / "pu.json.gz").write_bytes(b"other weights")
+    assert pack_function(len, {"pu": tmp_path / "pu.json.gz"}).code_hash != packed.code_hash
+    with pytest.raises(ConfigError, match=r"auxiliary file 'sf'.*cannot be read: No such file"):
+        pack_function(len, {"sf": tmp_path / "none"})
 
 
 SCRIPT = r"""

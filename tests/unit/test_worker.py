@@ -81,6 +81,7 @@ def run_map(scratch, processor, items, keep_going=False, trusted=True, checksums
         "trusted": trusted,
         "checksums": checksums,
         "adler32": {LFN: adler32} if adler32 else {},
+        "aux": {},
         "reading": READING,
     }
     return trampoline.call(str(scratch), *shipment.code, "map", pickle.dumps(arguments))
@@ -236,6 +237,7 @@ def test_function_that_cannot_be_loaded(tmp_path):
         "trusted": True,
         "checksums": "never",
         "adler32": {},
+        "aux": {},
         "reading": READING,
     }
 

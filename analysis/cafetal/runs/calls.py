@@ -129,6 +129,7 @@ class Calls:
             "name": f"{site}.{self.life}.map-{told.task}",
             "function": self.shipment.function,
             "archive": self.shipment.modules,
+            "aux": dict(self.shipment.aux),
             "items": cloudpickle.dumps([(chunk.id, self.plan.items[chunk.id], chunk.rank) for chunk in told.chunks]),
             "chunks": chunks,
             "names": site_names(self.federation.table.sites[site].pfn, pfns),

@@ -69,6 +69,8 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         resume: go on with the run in ``folder``, which must be of the same processor and the same files.
         about: how the run was asked for, in plain data; stands in its journal.
         accept: share of the events that is enough: the rest is missing with a warning instead of an error.
+        aux: files that the processor opens, by the name under which it finds their paths in ``events.metadata["aux"]``;
+            they travel once a site. They come before those of the site table.
         logs: folder for Parsl's logs.
         status: show progress.
         unit, desc, compression, function_name: as of all coffea executors; ``compression`` is the LZ4 level of
@@ -91,6 +93,7 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         resume: bool = False,
         about: Mapping[str, Any] | None = None,
         accept: float = 1.0,
+        aux: Mapping[str, str | Path] | None = None,
         logs: str | Path | None = None,
         status: bool = True,
         unit: str = "items",
@@ -114,7 +117,7 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         self.resume, self.about = resume, about
         if not 0 <= accept <= 1:
             raise ConfigError(f"accept is {accept}; it is a share of the events, between 0 and 1.")
-        self.accept = accept
+        self.accept, self.aux = accept, aux
         self.logs = logs
         self.session = session or Session()
         if self.fileset is not None:
@@ -238,7 +241,7 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         known = {file.lfn: file.adler32 for file in files if file.adler32}
         plan = make_plan(items, self._catalog(), self.sites, self.session.bad_replicas, known)
         record.bad_replicas = {lfn: sorted(self.session.bad_replicas.get(lfn, ())) for lfn in plan.replicas}
-        shipment = pack_function(request.inner)
+        shipment = pack_function(request.inner, {**self.sites.aux, **(self.aux or {})})
         code = self.session.code_hash = shipment.code_hash
         past = self._past(code, plan)
         run = uuid.uuid4().hex[:12] if past is None else past.run

@@ -1,4 +1,4 @@
-"""What travels to a site besides tasks: our worker code, the user's modules, and the function that Runner made.
+"""What travels to a site besides tasks: our worker code, the user's modules and files, and Runner's function.
 
 Each goes as one file that bears the hash of its content, once a site.
 """
@@ -15,7 +15,7 @@ import sys
 import sysconfig
 import threading
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import cache
@@ -26,6 +26,7 @@ import cloudpickle
 import lz4.frame
 
 import cafetal.worker
+from cafetal.errors import ConfigError
 from cafetal.federation.federation import Federation
 from cafetal.planning.recovery import TRIES
 from cafetal.runs import answers
@@ -49,7 +50,9 @@ class Shipment:
     modules: str | None = None
     """The zip of the user's modules that go with it."""
     code_hash: str = ""
-    """SHA-256 over the function and these modules, the same in each process."""
+    """SHA-256 over the function, these modules and the auxiliary files, the same in each process."""
+    aux: Mapping[str, str] = field(default_factory=dict)
+    """``{name that the processor knows: name of the auxiliary file at the site}``"""
     files: dict[str, bytes] = field(default_factory=dict)
 
     @property
@@ -109,15 +112,29 @@ def _pack_worker() -> Shipment:
     return Shipment(archive=name, package=package, files={name: content})
 
 
-def pack_function(function: Any) -> Shipment:
-    """The worker code, a function, and the local modules that the function and its objects come from."""
+def pack_function(function: Any, aux: Mapping[str, str | Path] | None = None) -> Shipment:
+    """The worker code, a function, the local modules that it and its objects come from, and auxiliary files.
+
+    Raises:
+        ConfigError: if an auxiliary file cannot be read.
+    """
     worker = pack_worker()
     pickled = cloudpickle.dumps(function)
     modules = _zip(local_sources(_modules_in(pickled, function)))
     names = _hashed(pickled, ".pkl"), _hashed(modules, ".zip")
     files = {**worker.files, names[0]: pickled, names[1]: modules}
-    code_hash = hashlib.sha256(f"{digest(function)}/{names[1]}".encode()).hexdigest()
-    return Shipment(worker.archive, worker.package, names[0], names[1], code_hash, files)
+    there: dict[str, str] = {}
+    for name, path in sorted((aux or {}).items()):
+        try:
+            content = Path(path).read_bytes()
+        except OSError as error:
+            raise ConfigError(f"The auxiliary file {name!r}, {path}, cannot be read: {error.strerror}.") from None
+        # Its own name stays at the end, as libraries tell the kind of a file by that.
+        there[name] = _hashed(content, "." + Path(path).name)
+        files[there[name]] = content
+    code = [digest(function), names[1], *(f"{name}={hashed}" for name, hashed in there.items())]
+    code_hash = hashlib.sha256("/".join(code).encode()).hexdigest()
+    return Shipment(worker.archive, worker.package, names[0], names[1], code_hash, there, files)
 
 
 def _hashed(content: bytes, suffix: str) -> str:

@@ -57,6 +57,21 @@ def _function(root: Path, function: str, archive: str) -> Any:
     return _load(root / "code" / function)
 
 
+def _aux(root: Path, aux: dict[str, str]) -> dict[str, str]:
+    """The paths here of the files that a processor finds in ``events.metadata["aux"]``."""
+    there = {name: root / "code" / file for name, file in aux.items()}
+    for path in there.values():
+        _check_aux(path)
+    return {name: str(path) for name, path in there.items()}
+
+
+@functools.lru_cache(maxsize=64)
+def _check_aux(path: Path) -> None:
+    with path.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != path.name.partition(".")[0]:
+            raise modules.Damaged(f"{path} is not what was sent: its checksum differs.")
+
+
 @functools.lru_cache(maxsize=4)
 def _columns(work: Any) -> Columns:
     return Columns(work)
@@ -183,6 +198,7 @@ def map_bundle(
     name: str,
     function: str,
     archive: str,
+    aux: dict[str, str],
     items: bytes,
     chunks: str,
     names: SiteNames,
@@ -198,8 +214,8 @@ def map_bundle(
     order the chunks (see `lifting`). A chunk that cannot be read is left out and reported; the first one at which the
     user's code fails ends the bundle, unless ``keep_going``: the failure then names those after it too. Where the site
     is not ``trusted``, an output that only a pickle can carry is such a failure. ``adler32`` has the checksums of files
-    by LFN, as far as they are known, and ``checksums`` says when they are compared. From a server that did not answer
-    nothing more is read in this bundle.
+    by LFN, as far as they are known, and ``checksums`` says when they are compared. ``aux`` names files beside the
+    function that the processor may open. From a server that did not answer nothing more is read in this bundle.
 
     Returns ``{partial: reference or None, failures, events, seconds, read: {lfn: bytes}, host}``; bytes are ``None``
     where nobody counts them (Parquet).
@@ -215,6 +231,7 @@ def map_bundle(
     silent = Silent()
     with OpenFiles(reading) as files:
         try:
+            there = _aux(root, aux)
             runners = _function(root, function, archive)
             work, columns = share_files(runners, files), _columns(runners)
             todo = pickle.loads(items)
@@ -225,6 +242,8 @@ def map_bundle(
             expected = adler32.get(item.filename)
             try:
                 silent.check(pfn)
+                if there:
+                    item = dataclasses.replace(item, usermeta={**(item.usermeta or {}), "aux": there})
                 item = dataclasses.replace(item, preload=columns.of(item, pfn, files, reading["preload"]))
                 stamp = check.check(root, pfn, expected) if check.wanted(checksums, item.filename) else None
                 out, size = _process(work, files, item, pfn)
