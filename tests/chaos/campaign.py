@@ -45,6 +45,8 @@ class Result:
     missing: int = 0
     complaints: list[str] = field(default_factory=list)
     told: dict[str, Any] = field(default_factory=dict)
+    journal: str = ""
+    """Of a run with which something is wrong."""
 
     def to_json(self) -> dict[str, Any]:
         """For the report."""
@@ -56,6 +58,7 @@ class Result:
             "ended": self.told.get("error") or "complete",
             "said": self.told.get("message", ""),
             "complaints": self.complaints,
+            "journal": self.journal,
         }
 
 
@@ -95,6 +98,8 @@ class Campaign:
                 result.lives += 1
                 result.told = self._live(folder, schedule, (), resume=True)
             result.complaints = self.judge.complaints(folder, result.told, schedule)
+            if result.complaints:
+                result.journal = (folder / "journal.jsonl").read_text()
         except Exception as error:
             result.complaints = [f"{type(error).__name__}: {error}"]
             self._kill_driver()

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cafetal.rehearsal.wan import Line, Queue
-from cafetal.worker import storage
+from cafetal.worker import storage, tasks
 from cafetal.worker.columns import Columns
 from cafetal.worker.failures import Unanswered, describe, kind_of
 from cafetal.worker.reading import OpenFiles, share_files
@@ -71,8 +71,9 @@ def test_tokens_are_found_where_the_rules_say(tmp_path, monkeypatch):
     assert storage._login("https://host/a.root")["headers"] == {"Authorization": "Bearer first"}
 
 
-def test_a_silent_server_is_asked_once():
-    silent = Silent()
+def test_a_silent_server_is_asked_once(monkeypatch):
+    monkeypatch.setattr(tasks, "_silent", {})
+    silent = Silent(60)
     silent.check("root://h:1//a")
     error = Unanswered("it sleeps")
     assert kind_of(error) == "timeout"
@@ -82,6 +83,9 @@ def test_a_silent_server_is_asked_once():
         silent.check("root://h:1//b")
     silent.note("/a", describe(error))  # a disk that hangs is no server
     silent.check("/b")
+    with pytest.raises(Unanswered, match="did not answer a moment ago: it sleeps"):
+        Silent(60).check("root://h:1//b")  # the next task of the process believes it for a while
+    Silent(0).check("root://h:1//b")
 
 
 class Peaks(processor.ProcessorABC):

@@ -82,6 +82,7 @@ def run_map(scratch, processor, items, keep_going=False, trusted=True, checksums
         "checksums": checksums,
         "adler32": {LFN: adler32} if adler32 else {},
         "aux": {},
+        "patient": False,
         "reading": READING,
     }
     return trampoline.call(str(scratch), *shipment.code, "map", pickle.dumps(arguments))
@@ -238,6 +239,7 @@ def test_function_that_cannot_be_loaded(tmp_path):
         "checksums": "never",
         "adler32": {},
         "aux": {},
+        "patient": False,
         "reading": READING,
     }
 

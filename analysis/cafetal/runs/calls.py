@@ -67,6 +67,7 @@ class Calls:
         self.run, self.life, self.keep_going, self._stop = run, life, keep_going, stop
         self._open: dict[Future[Any], _Open] = {}
         self._heard: set[str] = set()
+        self._patient: set[int] = set()
         self.trusted = frozenset(name for name, site in federation.table.sites.items() if site.trusted)
 
     def _call(
@@ -134,6 +135,7 @@ class Calls:
             "chunks": chunks,
             "names": site_names(self.federation.table.sites[site].pfn, pfns),
             "keep_going": self.keep_going,
+            "patient": any(len(chunk.sites) == 1 or chunk.id in self._patient for chunk in told.chunks),
             "trusted": site in self.trusted,
             "checksums": self.plan.table.checksums,
             "reading": self.plan.table.reading.model_dump(),
@@ -148,6 +150,11 @@ class Calls:
             seconds=told.reason.seconds,
             number=told.task,
         )
+
+    def be_patient(self, chunks: Iterable[Iterable[int]]) -> None:
+        """These chunks have met a server that did not answer: the next one is waited for, whatever it was before."""
+        for ids in chunks:
+            self._patient.update(ids)
 
     def accepted(self) -> Iterator[tuple[int, str, str]]:
         """Map tasks that a service has taken since this was asked before: number, site, and the service's id."""

@@ -316,6 +316,7 @@ class Execution:
             self.record.failures.append(failure)
             self._site_lost(site, failure)
             return
+        self._reasons.forget_site(site)
         self.waits.setdefault(site, self._now() - self._asked[site])
         self._introduce(site, result)
         self._lookout.add(site)
@@ -407,6 +408,7 @@ class Execution:
         self.record.failures.extend(result["failures"])
         counts = number in self.scheduler.state.tasks  # not if another task with these chunks was there first
         failed = self._reasons.enter(result["failures"], counts=counts)
+        self.calls.be_patient(ids for kind, ids in failed if kind == "timeout")
         for lfn, size in result.get("read", {}).items():
             self.record.note_read(lfn, told.site, told.source, size)
         read = sum(size or 0 for size in result.get("read", {}).values())

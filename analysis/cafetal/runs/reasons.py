@@ -50,6 +50,10 @@ class Reasons:
         """A site is given up."""
         self._sites[site] = failure
 
+    def forget_site(self, site: str) -> None:
+        """A site is there."""
+        self._sites.pop(site, None)
+
     def enter_partial(self, site: str, chunks: ChunkSet) -> None:
         """A partial with these chunks is gone."""
         failure = self._sites.get(site)
@@ -67,7 +71,10 @@ class Reasons:
             reasons.setdefault(id(failure), (failure, []))[1].append(i)
         for failure, numbers in reasons.values():
             if failure["lfn"]:
-                yield {**failure, "chunks": str(ChunkSet.of(numbers))}
+                others = {site: self._sites[site] for i in numbers for site in chunks[i].sites if site in self._sites}
+                said = [f"{site}, which holds it too, was lost: {messages.reason(why)}" for site, why in others.items()]
+                words = [*failure["messages"][:-1], "; ".join([*failure["messages"][-1:], *said])]
+                yield {**failure, "messages": words, "chunks": str(ChunkSet.of(numbers))}
                 continue
             concerned = sorted((chunks[i] for i in numbers), key=lambda chunk: chunk.rank)
             for listed in _neighbours(concerned):

@@ -77,11 +77,20 @@ def _columns(work: Any) -> Columns:
     return Columns(work)
 
 
-class Silent:
-    """Servers that did not answer, so that a task waits for each but once."""
+_silent: dict[str, tuple[float, str]] = {}
+"""When a server did not answer to this process, by the monotonic clock, and what was said of it."""
 
-    def __init__(self) -> None:
-        self._told: dict[str, str] = {}
+
+class Silent:
+    """Servers that did not answer, so that a task waits for each but once.
+
+    Args:
+        memory: seconds for which that is believed of what an earlier task of this process has seen.
+    """
+
+    def __init__(self, memory: float) -> None:
+        now = time.monotonic()
+        self._told = {name: said for name, (when, said) in _silent.items() if now - when < memory}
 
     def check(self, pfn: str) -> None:
         """Raise `Unanswered` if the server of this file is one of them."""
@@ -90,8 +99,10 @@ class Silent:
 
     def note(self, pfn: str, failure: Failure) -> None:
         """Take note of a failure to read a file."""
-        if failure["kind"] == "timeout" and server(pfn):
-            self._told.setdefault(server(pfn), failure["messages"][-1])
+        name = server(pfn)
+        if failure["kind"] == "timeout" and name and name not in self._told:
+            self._told[name] = failure["messages"][-1]
+            _silent[name] = time.monotonic(), self._told[name]
 
 
 def _activate(root: Path, archive: str) -> None:
@@ -122,7 +133,7 @@ def inspect(
     tells no size), ``clusters`` if asked for, or ``{failure}``.
     """
     call = _function(root, function, archive) if function else None
-    silent = Silent()
+    silent = Silent(reading["timeout"])
     return [_inspect_one(site, file, resolve(file["lfn"], names), call, reading, silent) for file in files]
 
 
@@ -203,6 +214,7 @@ def map_bundle(
     chunks: str,
     names: SiteNames,
     keep_going: bool,
+    patient: bool,
     trusted: bool,
     checksums: check.Mode,
     adler32: dict[str, str],
@@ -215,7 +227,8 @@ def map_bundle(
     user's code fails ends the bundle, unless ``keep_going``: the failure then names those after it too. Where the site
     is not ``trusted``, an output that only a pickle can carry is such a failure. ``adler32`` has the checksums of files
     by LFN, as far as they are known, and ``checksums`` says when they are compared. ``aux`` names files beside the
-    function that the processor may open. From a server that did not answer nothing more is read in this bundle.
+    function that the processor may open. From a server that did not answer nothing more is read in this bundle;
+    nor, unless ``patient``, from one that did not answer to another task of this process a moment ago.
 
     Returns ``{partial: reference or None, failures, events, seconds, read: {lfn: bytes}, host}``; bytes are ``None``
     where nobody counts them (Parquet).
@@ -228,7 +241,7 @@ def map_bundle(
     merging = False
     read: dict[str, int | None] = {}
     todo: list[tuple[int, WorkItem, tuple[int, ...]]] = []
-    silent = Silent()
+    silent = Silent(0 if patient else reading["timeout"])
     with OpenFiles(reading) as files:
         try:
             there = _aux(root, aux)

@@ -1,0 +1,152 @@
+"""Reading over a line of 30 ms and 100 Mbit/s, with and without columns read ahead; and how soon a replica is changed.
+
+    python scripts/benchmarks/storage.py      # as root, on a machine with XRootD: it makes network namespaces
+
+For the first, one process reads a file of another node chunk by chunk, by the code that tasks use, and processes it.
+For the second, three sites with a server each run an analysis while one of the servers fails; the seconds are those
+from the moment when a task that had to fail was given away until its work was given to another site, the longest of
+a run.
+"""
+
+import argparse
+import functools
+import json
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
+
+import cloudpickle
+import lz4.frame
+from coffea import processor
+from coffea.nanoevents import NanoAODSchema
+from coffea.processor.executor import WorkItem
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from tests.far import cut, kill, lie, open_folder, pause, three_servers
+
+from cafetal.rehearsal.data import Recipe
+from cafetal.worker.chunksets import ChunkSet
+from cafetal.worker.columns import Columns
+from cafetal.worker.reading import OpenFiles, share_files
+
+EVENTS, CHUNK = 60_000, 10_000
+
+
+class Spectra(processor.ProcessorABC):
+    def process(self, events):
+        import awkward as ak
+        import hist
+
+        h = hist.Hist.new.StrCat([], growth=True).Reg(50, -200, 200).Weight()
+        for name in ("pt", "eta", "phi", "mass", "charge"):
+            h.fill(name, ak.flatten(events.Muon[name]), weight=1)
+        for name in ("pt", "eta", "phi", "mass"):
+            h.fill("jet " + name, ak.flatten(events.Jet[name]), weight=1)
+        h.fill("met", events.MET.pt, weight=1)
+        return h
+
+    def postprocess(self, accumulator):
+        return accumulator
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--read", nargs=2, metavar=("PFN", "PRELOAD"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.read:
+        print(json.dumps(read(*options.read)))
+        return
+    with open_folder() as folder:
+        with three_servers(folder / "reading", Recipe("toys", files=3, events=EVENTS)) as place:
+            tell_reading(place)
+        with three_servers(folder / "changing", Recipe("toys", files=6, events=6000)) as place:
+            tell_changing(place)
+
+
+def read(pfn, preload):
+    """Seconds and bytes for a file; in a process of its own, as a task would."""
+    packed = lz4.frame.compress(cloudpickle.dumps(Spectra()))
+    arguments = ("root", 60, NanoAODSchema, False, False)
+    work = functools.partial(
+        processor.Runner._work_function,
+        *arguments,
+        processor_instance=packed,
+        uproot_options={},
+        iteritems_options={},
+        checkpointer=None,
+        cache_function=lambda: None,
+    )
+    columns = Columns(work)
+    began = time.perf_counter()
+    with OpenFiles({"timeout": 10, "preload": preload}) as files:
+        shared = share_files(work, files)
+        for start in range(0, EVENTS, CHUNK):
+            item = WorkItem("toys", pfn, "Events", start, start + CHUNK, b"")
+            shared(replace(item, preload=columns.of(item, pfn, files, preload)))
+        return time.perf_counter() - began, files.bytes_read
+
+
+def tell_reading(place):
+    files = json.loads((place.folder / "files.json").read_text())["toys"]["files"]
+    lfn = next(lfn for lfn, file in files.items() if "cern" in file["replicas"])
+    server = place.servers["cern"]
+    print("| how | columns as the processor comes to them | read ahead | faster | bytes |")
+    print("|---|---|---|---|---|")
+    for name, pfn in {"XRootD": f"{server.root}{lfn}", "HTTP": f"{server.http}{lfn}"}.items():
+        rows = defaultdict(list)
+        for _ in range(3):
+            for preload in ("never", "remote"):
+                command = [*place.wan.inside("desy"), sys.executable, __file__, "--read", pfn, preload]
+                told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+                rows[preload].append(json.loads(told))
+        without, ahead = (min(rows[preload]) for preload in ("never", "remote"))
+        print(
+            f"| {name} | {without[0]:.2f} s | {ahead[0]:.2f} s | {without[0] / ahead[0]:.1f} times "
+            f"| {without[1] / 1e6:.2f} and {ahead[1] / 1e6:.2f} MB |"
+        )
+
+
+def tell_changing(place):
+    print("\n| the server is | the replica is changed after | the run |")
+    print("|---|---|---|")
+    for words, fault in {"killed": kill, "paused": pause, "cut off": cut, "lying": lie}.items():
+        # Where the site had no work left when its server failed, there was nothing to be changed.
+        tries = (measure_change(place, f"{fault.__name__}-{number}", fault) for number in range(5))
+        seconds, manifest = next(told for told in tries if told[0])
+        complete = "complete" if manifest["complete"] else "incomplete"
+        print(f"| {words} | {seconds:.1f} s | {complete}, {manifest['seconds']:.0f} s |")
+
+
+def measure_change(place, out, fault):
+    process = place.begin(place.table("root"), out, "--arg", "seconds=0.5")
+    journal = place.folder / out / "journal.jsonl"
+    while not (journal.exists() and '"is":"Commit"' in journal.read_text()) and process.poll() is None:
+        time.sleep(0.05)
+    mend = fault(place, place.servers["cern"])
+    process.wait()
+    mend()
+    return changed(journal), place.manifest(out)
+
+
+def changed(journal):
+    """The longest time between giving work to a site that could not read it, and giving it to another one."""
+    given, failed, longest = {}, {}, 0.0
+    for line in map(json.loads, journal.read_text().splitlines()):
+        if line["is"] == "Assign":
+            for chunk in ChunkSet.parse(line["chunks"]):
+                if chunk in failed and line["site"] != failed[chunk][1]:
+                    longest = max(longest, line["at"] - failed.pop(chunk)[0])
+                given[line["task"], chunk] = line["at"], line["site"]
+        elif line["is"] == "TaskEnded":
+            for _, chunks in line["failures"]:
+                for chunk in ChunkSet.parse(chunks):
+                    failed[chunk] = given[line["task"], chunk]
+    return longest
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,167 @@
+"""Three sites with a storage server each, and the user's machine, with lines between them; and how servers fail."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import coffea.util
+
+from cafetal.config import load_sites
+from cafetal.rehearsal.data import Recipe, make_files
+from cafetal.rehearsal.storage import XRootD
+from cafetal.rehearsal.wan import Line, Wan
+
+ROOT = Path(__file__).parents[1]
+SITES = ("desy", "cern", "nebraska")
+PROCESSOR = """
+import time
+import hist
+import awkward as ak
+from coffea import processor
+
+class Spectrum(processor.ProcessorABC):
+    def __init__(self, seconds=0.0):
+        self.seconds = seconds
+    def process(self, events):
+        pt = ak.flatten(events.Muon.pt)
+        time.sleep(self.seconds)
+        h = hist.Hist(hist.axis.Regular(40, 0, 100, name="pt"), storage=hist.storage.Weight())
+        return {"n": len(events), "h": h.fill(pt, weight=ak.flatten(0.1 * (events.Muon.pt % 3)))}
+    def postprocess(self, accumulator):
+        return accumulator
+"""
+FAST = Line(delay=0.0002, rate=10e9)
+"""Between a site's workers and its storage."""
+
+
+@dataclass
+class Far:
+    """Three sites with a storage server each, and the user's machine, 30 ms from each other."""
+
+    folder: Path
+    wan: Wan
+    servers: dict[str, XRootD] = field(default_factory=dict)
+    expected: dict[str, Any] = field(default_factory=dict)
+
+    def table(self, name: str, **more: Any) -> str:
+        """A site table, in a file; the replicas are named by the protocol."""
+        sites = {}
+        for site, server in self.servers.items():
+            prefix = server.root if name.startswith("root") else server.http
+            inside = {"address": self.wan.address("laptop"), "namespace": self.wan.namespace(site)}
+            sites[site] = {
+                "endpoint": {"kind": "parsl", "factory": f"{ROOT}/tests/chaos/endpoints.py:quick", "options": inside},
+                "pfn": prefix,
+                "door": prefix,
+                "scratch": str(self.folder / site / "scratch"),
+            }
+        path = self.folder / f"{name}.json"
+        path.write_text(json.dumps({"sites": sites, "routing": {"bundle_seconds": 1}} | more))
+        return str(path)
+
+    def run(self, table: str, out: str, *options: str, **more: Any) -> subprocess.CompletedProcess[str]:
+        """The command, on the user's machine."""
+        command = self._command(table, out, *options)
+        return subprocess.run(command, cwd=self.folder, capture_output=True, text=True, timeout=280, **more)
+
+    def begin(self, table: str, out: str, *options: str) -> subprocess.Popen[bytes]:
+        """The same, without waiting for its end."""
+        nothing = subprocess.DEVNULL
+        return subprocess.Popen(self._command(table, out, *options), cwd=self.folder, stdout=nothing, stderr=nothing)
+
+    def _command(self, table: str, out: str, *options: str) -> list[str]:
+        command = [*self.wan.inside("laptop"), sys.executable, "-m", "cafetal.cli", "run", "spectrum.py", "files.json"]
+        return [*command, "--sites", table, "--chunksize", "500", "-o", out, *options]
+
+    def result(self, out: str) -> Any:
+        return coffea.util.load(str(self.folder / out / "output.coffea"))
+
+    def manifest(self, out: str) -> Any:
+        return json.loads((self.folder / out / "manifest.json").read_text())
+
+
+@contextmanager
+def open_folder() -> Iterator[Path]:
+    """A folder that the server's own user can enter, which those of pytest do not allow."""
+    folder = Path(tempfile.mkdtemp(prefix="cafetal-storage-"))
+    folder.chmod(0o755)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+@contextmanager
+def three_servers(folder: Path, recipe: Recipe) -> Iterator[Far]:
+    """The place, with two replicas of each file; a folder that is not there yet."""
+    nodes = ["laptop", *SITES, *(f"{site}-se" for site in SITES)]
+    with Wan(nodes, Line(delay=0.015, rate=100e6)) as wan:
+        place = Far(folder, wan)
+        folder.mkdir()
+        local = load_sites({"sites": {s: {"pfn": f"{folder}/{s}/data", "scratch": f"{s}/none"} for s in SITES}})
+        fileset = make_files(recipe, local, copies=2)
+        (folder / "files.json").write_text(json.dumps(fileset.to_json()))
+        (folder / "spectrum.py").write_text(PROCESSOR)
+        (folder / "local.json").write_text(local.model_dump_json(exclude_defaults=True))
+        try:
+            for site in SITES:
+                wan.change(site, f"{site}-se", FAST)
+                data, node = folder / site / "data", f"{site}-se"
+                place.servers[site] = XRootD(folder / site / "se", data, wan.address(node), wan.inside(node))
+                place.servers[site].start()
+            yield place
+        finally:
+            for server in place.servers.values():
+                server.stop()
+
+
+# --- how the server of a site fails; each returns what mends it ------------------------------------------------------
+
+
+def kill(far: Far, server: XRootD) -> Callable[[], None]:
+    server.stop()
+    return server.start
+
+
+def pause(far: Far, server: XRootD) -> Callable[[], None]:
+    server.process.send_signal(signal.SIGSTOP)
+    return lambda: server.process.send_signal(signal.SIGCONT)
+
+
+def cut(far: Far, server: XRootD) -> Callable[[], None]:
+    node = f"{_site(far, server)}-se"
+    far.wan.cut(node)
+
+    def mend() -> None:
+        far.wan.mend(node)
+        far.wan.change(_site(far, server), node, FAST)
+
+    return mend
+
+
+def lie(far: Far, server: XRootD) -> Callable[[], None]:
+    """Every file is another one: a ROOT file, and of the same size."""
+    files = sorted(server.data.rglob("*.root"))
+    contents = [file.read_bytes() for file in files]
+    for file, content in zip(files, contents[1:] + contents[:1], strict=True):
+        file.write_bytes(content)
+
+    def mend() -> None:
+        for file, content in zip(files, contents, strict=True):
+            file.write_bytes(content)
+
+    return mend
+
+
+def _site(far: Far, server: XRootD) -> str:
+    return next(site for site, each in far.servers.items() if each is server)
