@@ -60,7 +60,7 @@ def federation(request, tmp_path_factory):
 def test_installs_and_runs_the_worker_code(federation):
     worker = pack_worker()
     assert "error" not in federation.install("desy", worker.files).result()
-    assert federation.call("desy", worker.code, "clean", {"run": "none", "keep_days": 1}).result() is None
+    assert federation.call("desy", worker.code, "clean", {"run": "none", "life": None, "keep_days": 1}).result() is None
 
 
 def test_tasks_take_futures_and_failures_come_back(federation):
@@ -92,7 +92,7 @@ def test_what_is_told_of_endpoints_and_tasks(federation):
     """Whatever the kind; what it cannot know is ``None``."""
     worker = pack_worker()
     federation.install("desy", worker.files).result()
-    future = federation.call("desy", worker.code, "clean", {"run": "none", "keep_days": 1})
+    future = federation.call("desy", worker.code, "clean", {"run": "none", "life": None, "keep_days": 1})
     future.result()
     end = time.monotonic() + 10
     while (task := federation.executor.get_task_status(future)) is None:  # Parsl's own books may lag behind

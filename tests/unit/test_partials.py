@@ -1,5 +1,8 @@
 """What lies on a scratch: partials that are written, merged, found again, sent home, and removed."""
 
+import shutil
+import tempfile
+
 import lz4.frame
 import pytest
 
@@ -114,12 +117,40 @@ def test_fetch_in_parts(tmp_path):
     assert unpacked(whole) == list(range(1000))
 
 
+def test_clean_that_comes_late_leaves_the_next_life_alone(tmp_path):
+    folder = tmp_path / "runs" / "mine"
+    folder.mkdir(parents=True)
+    old = ["desy.1.map-0", "a.7.b.1.reduce-0-3", "1.found-4", ".desy.1.map-5.x1y2", "strange"]
+    new = ["desy.2.map-0", "2.found-1", ".desy.2.reduce-0-1.z3"]
+    for name in (*old, *new):
+        (folder / name).touch()
+    tasks.clean(tmp_path, run="mine", life=1, keep_days=1)
+    assert sorted(path.name for path in folder.iterdir()) == sorted(new)
+    tasks.clean(tmp_path, run="mine", life=2, keep_days=1)
+    assert not folder.exists()
+
+
+def test_a_partial_is_written_though_its_folder_is_cleaned_away(tmp_path, monkeypatch):
+    made = tempfile.mkstemp
+
+    def late(**options):
+        if not late.done:
+            late.done = True
+            shutil.rmtree(tmp_path / "runs")
+        return made(**options)
+
+    late.done = False
+    monkeypatch.setattr(tempfile, "mkstemp", late)
+    partials.write_bytes(tmp_path / "runs" / "mine" / "p", b"x")
+    assert (tmp_path / "runs" / "mine" / "p").read_bytes() == b"x"
+
+
 def test_clean(tmp_path):
     for path in ("runs/mine/p", "runs/other/p", "code/new.zip"):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text("x")
-    tasks.clean(tmp_path, run="mine", keep_days=1)
+    tasks.clean(tmp_path, run="mine", life=None, keep_days=1)
     assert {p.name for p in tmp_path.rglob("*") if p.is_file()} == {"p", "new.zip"}
     assert not (tmp_path / "runs" / "mine").exists()
-    tasks.clean(tmp_path, run="mine", keep_days=-1)
+    tasks.clean(tmp_path, run="mine", life=1, keep_days=-1)
     assert not [p for p in tmp_path.rglob("*") if p.is_file()]

@@ -218,5 +218,6 @@ class Calls:
 
     def clean(self, sites: Iterable[str], patience: float) -> None:
         """Remove what the run left on scratches; a site that does not answer in so many seconds keeps it."""
-        futures = [self._call(site, "clean", {"keep_days": _KEEP_DAYS}, on_loss=lambda error: None) for site in sites]
+        asked = {"life": self.life, "keep_days": _KEEP_DAYS}
+        futures = [self._call(site, "clean", asked, on_loss=lambda error: None) for site in sites]
         wait(futures, timeout=patience)

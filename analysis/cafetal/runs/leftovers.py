@@ -40,7 +40,7 @@ def find_leftovers(federation: Federation, sites: Sequence[str]) -> tuple[list[L
 def remove_leftovers(federation: Federation, leftovers: Iterable[Leftover]) -> None:
     """Remove them."""
     for each in leftovers:
-        _ask(federation, [each.site], "clean", {"run": each.run, "keep_days": 14})
+        _ask(federation, [each.site], "clean", {"run": each.run, "life": None, "keep_days": 14})
 
 
 def _ask(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import tempfile
 from pathlib import Path
 from typing import TypedDict
@@ -48,7 +49,11 @@ def write_bytes(path: Path, content: bytes, *, durable: bool = False) -> None:
     ``durable``: also if the machine does, once this has returned. It costs a wait for the disk.
     """
     private_folder(path.parent)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".")
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except FileNotFoundError:  # the folder was cleaned away just now
+        private_folder(path.parent)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
@@ -59,6 +64,19 @@ def write_bytes(path: Path, content: bytes, *, durable: bool = False) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+_LIFE = re.compile(r"(?:^|\.)(\d+)\.(?:map|reduce|found)-")
+"""In a partial's name: the life of its run, and what it comes from."""
+
+
+def life_of(name: str) -> int:
+    """The life of its run in which a partial was made or found, or was being written; 0 if its name does not tell.
+
+    >>> life_of("desy.2.map-17"), life_of("3.found-0"), life_of("a.1.b.2.reduce-0-5"), life_of("x")
+    (2, 3, 2, 0)
+    """
+    return int((_LIFE.findall(name) or [0])[-1])
 
 
 def digest(content: bytes) -> str:

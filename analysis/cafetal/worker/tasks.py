@@ -7,6 +7,7 @@ user's code comes back as data; what else goes wrong raises, and is settled on t
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -448,9 +449,21 @@ def logins(root: Path, *, run: str) -> list[dict[str, Any]]:
     return storage.logins()
 
 
-def clean(root: Path, *, run: str, keep_days: float) -> None:
-    """Remove what a run left on the scratch, and what nobody has touched for so many days: code, dead runs."""
-    shutil.rmtree(root / "runs" / run, ignore_errors=True)
+def clean(root: Path, *, run: str, life: int | None, keep_days: float) -> None:
+    """Remove what a run left on the scratch, and what nobody has touched for so many days: code, dead runs.
+
+    With ``life``, only what this life of the run and those before it have left: the request may come late, when the
+    next one has already begun.
+    """
+    folder = root / "runs" / run
+    if life is None:
+        shutil.rmtree(folder, ignore_errors=True)
+    else:
+        for path in folder.glob("*"):
+            if partials.life_of(path.name) <= life:
+                path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the next life has partials there
+            folder.rmdir()
     for path in [*(root / "code").glob("*"), *(root / "runs").glob("*")]:
         try:
             if time.time() - path.stat().st_mtime <= keep_days * 86400:
