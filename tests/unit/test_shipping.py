@@ -13,6 +13,7 @@ import lz4.frame
 import pytest
 
 from cafetal.errors import ConfigError
+from cafetal.runs.fingerprint import digest
 from cafetal.runs.shipping import local_sources, pack_function, pack_worker
 
 
@@ -81,6 +82,20 @@ def test_same_content_same_names(project):
     three = pack_function(proc_x.P())
     assert (three.function, three.modules == one.modules) == (one.function, False)
     assert three.code_hash != one.code_hash
+
+
+class Node:
+    def __init__(self):
+        self.others = set()
+
+
+def test_sets_that_lead_to_themselves_have_a_digest_too():
+    one, other = Node(), Node()
+    one.others.add(other)
+    other.others.add(one)
+    assert digest(one) == digest(other)
+    other.name = "other"
+    assert digest(one) != digest(other)
 
 
 def test_auxiliary_files(tmp_path):

@@ -24,23 +24,38 @@ _DRAWN = re.compile("[0-9a-f]{32}")
 
 def digest(value: Any) -> str:
     """SHA-256, in hexadecimal, of anything that cloudpickle can pickle."""
+    return _digest(value, frozenset())
+
+
+def _digest(value: Any, inside: frozenset[int]) -> str:
     buffer = io.BytesIO()
-    _Steady(buffer).dump(value)
+    _Steady(buffer, inside).dump(value)
     return hashlib.sha256(buffer.getvalue()).hexdigest()
 
 
 class _Steady(cloudpickle.Pickler):  # type: ignore[misc]
-    """Writes what cannot be read again, but is the same for the same code."""
+    """Writes what cannot be read again, but is the same for the same code.
+
+    Args:
+        inside: ids of the sets that hold what is written, as what is in a set may lead to it again.
+    """
+
+    def __init__(self, file: Any, inside: frozenset[int]) -> None:
+        super().__init__(file)
+        self._inside = inside
 
     def persistent_id(self, obj: Any) -> Any:
         """What is written in place of an object, if anything is."""
         if isinstance(obj, (set, frozenset)):
-            return type(obj).__qualname__, sorted(map(digest, obj)), getattr(obj, "__dict__", None)
+            if id(obj) in self._inside:
+                return "set", "again"
+            held = sorted(_digest(each, self._inside | {id(obj)}) for each in obj)
+            return type(obj).__qualname__, held, getattr(obj, "__dict__", None)
         if isinstance(obj, CodeType) and obj.co_filename:
-            return "code", digest(obj.replace(co_filename=""))
+            return "code", _digest(obj.replace(co_filename=""), self._inside)
         if isinstance(obj, bytes) and obj.startswith(_LZ4):  # Runner compresses the pickled processor
             with suppress(Exception):  # it is somebody else's
-                return "processor", digest(cloudpickle.loads(lz4.frame.decompress(obj)))
+                return "processor", _digest(cloudpickle.loads(lz4.frame.decompress(obj)), self._inside)
         return None
 
     def reducer_override(self, obj: Any) -> Any:

@@ -181,10 +181,18 @@ def _for_aiohttp(login: _Login, timeout: float) -> dict[str, Any]:
         client["headers"] = login["headers"]
     if login["certificate"] is None and "X509_CERT_DIR" not in os.environ:
         return {"client_kwargs": client}
-    context = ssl.create_default_context(capath=os.environ.get("X509_CERT_DIR"))
-    if login["certificate"] is not None:
-        context.load_cert_chain(login["certificate"])
-    return {"client_kwargs": client, "ssl": context}
+    proxy = login["certificate"]
+    renewed = 0.0 if proxy is None else os.stat(proxy).st_mtime
+    return {"client_kwargs": client, "ssl": _context(proxy, os.environ.get("X509_CERT_DIR"), renewed)}
+
+
+@functools.lru_cache(maxsize=4)
+def _context(certificate: str | None, authorities: str | None, renewed: float) -> ssl.SSLContext:
+    """The same one for the same certificate: fsspec keeps a file system, with its connections, for each."""
+    context = ssl.create_default_context(capath=authorities)
+    if certificate is not None:
+        context.load_cert_chain(certificate)
+    return context
 
 
 # --- logins ----------------------------------------------------------------------------------------------
