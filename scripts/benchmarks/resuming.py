@@ -18,6 +18,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import psutil
 from coffea import processor
 from coffea.nanoevents import BaseSchema
 
@@ -99,9 +100,11 @@ def break_off(folder, kills, chance):
         time.sleep(chance.uniform(0, SECONDS / kills / 2))
         if process.poll() is not None:
             break
+        workers = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGKILL)
         process.wait()
-        time.sleep(5)  # the workers notice in their own time
+        _, left = psutil.wait_procs(workers, timeout=60)  # they notice in their own time
+        assert not left
         moments.append((committed(folder), running(folder)))
     assert start(folder).wait() == 0
     lines = (folder / "processed").read_text().splitlines()

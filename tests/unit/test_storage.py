@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cafetal.rehearsal.wan import Line, Queue
-from cafetal.worker import storage, tasks
+from cafetal.worker import storage
 from cafetal.worker.columns import Columns
 from cafetal.worker.failures import Unanswered, describe, kind_of
 from cafetal.worker.reading import OpenFiles, share_files
-from cafetal.worker.tasks import Silent
+from cafetal.worker.storage import Silent
 from tests.unit.test_worker import READING, file, work_function  # noqa: F401
 
 
@@ -59,7 +59,11 @@ def test_tokens_are_found_where_the_rules_say(tmp_path, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     monkeypatch.setattr("os.geteuid", lambda: 4711)
+    monkeypatch.setattr(storage, "_SHARED", tmp_path / "shared")
     assert storage.bearer_token() is None
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared" / "bt_u4711").write_text("fourth")
+    assert storage.bearer_token() == "fourth"
     (tmp_path / "bt_u4711").write_text("third\n")
     assert storage.bearer_token() == "third"
     (tmp_path / "named").write_text("second")
@@ -72,7 +76,7 @@ def test_tokens_are_found_where_the_rules_say(tmp_path, monkeypatch):
 
 
 def test_a_silent_server_is_asked_once(monkeypatch):
-    monkeypatch.setattr(tasks, "_silent", {})
+    monkeypatch.setattr(storage, "_silent", {})
     silent = Silent(60)
     silent.check("root://h:1//a")
     error = Unanswered("it sleeps")

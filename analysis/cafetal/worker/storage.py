@@ -12,6 +12,7 @@ import functools
 import json
 import os
 import ssl
+import time
 import urllib.parse
 from collections import deque
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from typing import Any, TypedDict
 import requests
 import uproot
 
-from .failures import Unanswered, Unequipped, Unreadable
+from .failures import Failure, Unanswered, Unequipped, Unreadable
 
 XROOTD, HTTP = ("root", "roots", "xroot", "xroots"), ("http", "https", "dav", "davs")
 PORTION = 4_000_000
@@ -67,6 +68,34 @@ def prepare(pfn: str, reading: Reading, given: dict[str, Any]) -> tuple[str, dic
     options = _login(url)
     _check_ranges(url, timeout, options)
     return url, {**given, "handler": uproot.source.fsspec.FSSpecSource, **_for_aiohttp(options, timeout)}
+
+
+_silent: dict[str, tuple[float, str]] = {}
+"""When a server did not answer to this process, by the monotonic clock, and what was said of it."""
+
+
+class Silent:
+    """Servers that did not answer, so that a task waits for each but once.
+
+    Args:
+        memory: seconds for which that is believed of what an earlier task of this process has seen.
+    """
+
+    def __init__(self, memory: float) -> None:
+        now = time.monotonic()
+        self._told = {name: said for name, (when, said) in _silent.items() if now - when < memory}
+
+    def check(self, pfn: str) -> None:
+        """Raise `Unanswered` if the server of this file is one of them."""
+        if server(pfn) in self._told:
+            raise Unanswered(f"{server(pfn)} did not answer a moment ago: {self._told[server(pfn)]}")
+
+    def note(self, pfn: str, failure: Failure) -> None:
+        """Take note of a failure to read a file."""
+        name = server(pfn)
+        if failure["kind"] == "timeout" and name and name not in self._told:
+            self._told[name] = failure["messages"][-1]
+            _silent[name] = time.monotonic(), self._told[name]
 
 
 # --- XRootD ----------------------------------------------------------------------------------------------
@@ -198,6 +227,10 @@ def _context(certificate: str | None, authorities: str | None, renewed: float) -
 # --- logins ----------------------------------------------------------------------------------------------
 
 
+_SHARED = Path("/tmp")
+"""The folder that the rules for tokens and proxies name, whatever TMPDIR says."""
+
+
 def bearer_token() -> str | None:
     """Where the WLCG's rules for the discovery of bearer tokens look, in their order.
 
@@ -205,11 +238,11 @@ def bearer_token() -> str | None:
     """
     if token := os.environ.get("BEARER_TOKEN", "").strip():
         return token
-    named = os.environ.get("BEARER_TOKEN_FILE")
-    places = [named] if named else [f"{os.environ.get('XDG_RUNTIME_DIR') or '/tmp'}/bt_u{os.geteuid()}"]
-    for place in [*places, f"/tmp/bt_u{os.geteuid()}"]:
+    own = f"bt_u{os.geteuid()}"
+    named, runtime = os.environ.get("BEARER_TOKEN_FILE"), os.environ.get("XDG_RUNTIME_DIR")
+    for place in (named and Path(named), runtime and Path(runtime, own), _SHARED / own):
         with contextlib.suppress(OSError):
-            if token := Path(place).read_text().strip():
+            if place and (token := place.read_text().strip()):
                 return token
     return None
 
@@ -249,5 +282,5 @@ def _end_of_proxy(proxy: Path) -> float | None:
 
 def x509_proxy() -> Path | None:
     """The file of the user's proxy certificate, if there is one."""
-    path = Path(os.environ.get("X509_USER_PROXY") or f"/tmp/x509up_u{os.geteuid()}")
+    path = Path(os.environ.get("X509_USER_PROXY") or _SHARED / f"x509up_u{os.geteuid()}")
     return path if path.is_file() else None

@@ -31,10 +31,10 @@ from . import checksums as check
 from . import coding, lifting, modules, partials, storage
 from .chunksets import ChunkSet, Overlap
 from .columns import Columns
-from .failures import Corrupt, Failure, Kind, Unanswered, describe
+from .failures import Corrupt, Failure, Kind, describe
 from .names import SiteNames, resolve
 from .reading import OpenFiles, share_files
-from .storage import Reading, prepare, server
+from .storage import Reading, Silent, prepare
 
 
 def run(task: str, scratch: str, payload: bytes, *upstream: Any) -> Any:
@@ -76,34 +76,6 @@ def _check_aux(path: Path) -> None:
 @functools.lru_cache(maxsize=4)
 def _columns(work: Any) -> Columns:
     return Columns(work)
-
-
-_silent: dict[str, tuple[float, str]] = {}
-"""When a server did not answer to this process, by the monotonic clock, and what was said of it."""
-
-
-class Silent:
-    """Servers that did not answer, so that a task waits for each but once.
-
-    Args:
-        memory: seconds for which that is believed of what an earlier task of this process has seen.
-    """
-
-    def __init__(self, memory: float) -> None:
-        now = time.monotonic()
-        self._told = {name: said for name, (when, said) in _silent.items() if now - when < memory}
-
-    def check(self, pfn: str) -> None:
-        """Raise `Unanswered` if the server of this file is one of them."""
-        if server(pfn) in self._told:
-            raise Unanswered(f"{server(pfn)} did not answer a moment ago: {self._told[server(pfn)]}")
-
-    def note(self, pfn: str, failure: Failure) -> None:
-        """Take note of a failure to read a file."""
-        name = server(pfn)
-        if failure["kind"] == "timeout" and name and name not in self._told:
-            self._told[name] = failure["messages"][-1]
-            _silent[name] = time.monotonic(), self._told[name]
 
 
 def _activate(root: Path, archive: str) -> None:
