@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sys
 import threading
 import time
@@ -19,7 +20,7 @@ from hypothesis import HealthCheck, settings
 
 from cafetal.config import SiteTable, load_sites
 from cafetal.fileset import Fileset
-from cafetal.rehearsal import broker
+from cafetal.rehearsal import broker, storage
 from cafetal.rehearsal.data import lay_out
 from cafetal.rehearsal.federation import SITES as TABLE
 from cafetal.rehearsal.federation import Rehearsal
@@ -188,6 +189,23 @@ def rehearsal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rehearsal]:
     finally:
         made.down()  # raises if a process cannot be stopped
         assert not users_of(made.folder)
+
+
+@pytest.fixture(scope="session")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a Redis server, which keeps nothing when it ends."""
+    if shutil.which("redis-server") is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("Redis is not installed, and ./scripts/test should have done that.")
+        pytest.skip("Redis is not installed: ./scripts/test --install-servers does that")
+    folder = tmp_path_factory.mktemp("redis")
+    (port,) = broker.free_ports(1)
+    options = {"--port": str(port), "--bind": "127.0.0.1", "--save": "", "--dir": str(folder)}
+    command = ["redis-server", *(word for option in options.items() for word in option)]
+    server = storage.start(command, "127.0.0.1", port, log=folder)
+    yield f"redis://127.0.0.1:{port}"
+    server.terminate()
+    server.wait(20)
 
 
 def users_of(folder: Path) -> list[str]:

@@ -73,6 +73,12 @@ class Site(_Strict):
         description="Folder that all workers of the site share, for code and partial results. $VARIABLES and ~ "
         "are expanded at the site."
     )
+    store: str = Field(
+        "files",
+        pattern=r"^(files|memory|redis://[^/@:]+:\d+)$",
+        description="Where tasks leave partials for each other: `files` on the scratch; `redis://host:port`, a server "
+        "that all workers of the site reach; or `memory`, where one process does all the work.",
+    )
     workers: int = Field(1, ge=1, description="Processes that compute at the same time.")
     start_timeout: float = Field(
         300, gt=0, description="Seconds until a worker of the site must have answered; its work goes elsewhere then."
@@ -93,6 +99,13 @@ class Site(_Strict):
     def _short_form(cls, value: Any) -> Any:
         """``endpoint: local`` says as much as ``endpoint: {kind: local}``."""
         return {"kind": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _one_memory(self) -> Site:
+        """Partials in the memory of a process cannot be seen by another one."""
+        if self.store == "memory" and self.workers > 1 and not isinstance(self.endpoint, ParslEndpoint):
+            raise ValueError("`store: memory` needs a single process: `workers: 1`, or a factory that makes threads")
+        return self
 
     @field_validator("pfn", "door")
     @classmethod

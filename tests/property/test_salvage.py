@@ -26,6 +26,7 @@ from cafetal.runs.scheduling import make_dispatcher, make_scheduler
 from cafetal.runs.whereabouts import Whereabouts
 from cafetal.worker import partials
 from cafetal.worker.chunksets import ChunkSet
+from cafetal.worker.stores import FileStore
 
 ids = st.sets(st.integers(0, 30), min_size=1)
 found = st.lists(st.tuples(st.sampled_from(["", "a", "b"]), ids), max_size=12)
@@ -126,7 +127,7 @@ def test_what_sites_may_hold_is_held_back(folder):
     past = read_past(folder)
     assert past.expected == {"desy": ChunkSet.of([0, 2, 3]), "cern": ChunkSet.of([4]), "far": ChunkSet.of([6])}
     home = ChunkSet.of([3, 8])
-    body = partials.write(folder / PARTIALS, "cern.1", b"content", home)
+    body = partials.write(FileStore(folder / PARTIALS), "cern.1", b"content", home)
     assert body["chunks"] == "3,8"
     salvage = Salvage(past, folder, ChunkSet.of(range(9)), ("desy", "cern"))
     assert [each.name for each in salvage.home] == ["cern.1"]

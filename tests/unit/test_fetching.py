@@ -11,12 +11,13 @@ from cafetal.runs.record import RunRecord
 from cafetal.runs.settling import Lost
 from cafetal.worker import partials
 from cafetal.worker.chunksets import ChunkSet
+from cafetal.worker.stores import FileStore
 
 
 @pytest.fixture
 def kept(tmp_path, monkeypatch):
     """A partial of ten parts, and its reference."""
-    reference = partials.write(tmp_path, "p", bytes(range(256)) * 20, ChunkSet.of(range(5)))
+    reference = partials.write(FileStore(tmp_path), "p", bytes(range(256)) * 20, ChunkSet.of(range(5)))
     monkeypatch.setattr(fetching, "_PART", -(-reference["size"] // 10))
     return (tmp_path / "p").read_bytes(), reference
 

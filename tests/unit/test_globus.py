@@ -139,7 +139,7 @@ def test_what_is_served_needs_no_module_of_ours(tmp_path):
     namespace = {}
     with open(trampoline.__file__) as source:
         exec(source.read(), namespace)
-    request = {"limit": 10_000, "function": "install", "args": [str(tmp_path), {}, ["coffea"], []]}
+    request = {"limit": 10_000, "function": "install", "args": [str(tmp_path), "files", {}, ["coffea"], []]}
     found = trampoline.decode(json.loads(namespace["serve"](json.dumps(request)))["result"])
     assert found["coffea"]
     assert found["machine"]["cpus"] >= 1
@@ -166,17 +166,17 @@ def test_large_files_in_parts(tmp_path):
 
     content = os.urandom(1000)
     name = hashlib.sha256(content).hexdigest() + ".pkl"
-    trampoline.install(str(tmp_path), {}, [], [])
+    trampoline.install(str(tmp_path), "files", {}, [], [])
     for number, start in enumerate(range(0, 1000, 300)):
-        trampoline.store(str(tmp_path), name, number, content[start : start + 300])
-    assert "cannot be joined" in trampoline.join(str(tmp_path), {name: 5})["error"]
-    assert trampoline.join(str(tmp_path), {name: 4}) == {}
+        trampoline.store(str(tmp_path), "files", name, number, content[start : start + 300])
+    assert "cannot be joined" in trampoline.join(str(tmp_path), "files", {name: 5})["error"]
+    assert trampoline.join(str(tmp_path), "files", {name: 4}) == {}
     assert (tmp_path / "code" / name).read_bytes() == content
     assert [path.name for path in (tmp_path / "code").iterdir() if "part" in path.name] == []
-    assert trampoline.join(str(tmp_path), {name: 4}) == {}  # again, as another run may
-    assert trampoline.install(str(tmp_path), {}, [], [name])["present"] == [name]
-    trampoline.store(str(tmp_path), name, 0, b"other")
-    assert "arrived damaged" in trampoline.join(str(tmp_path), {name: 1})["error"]
+    assert trampoline.join(str(tmp_path), "files", {name: 4}) == {}  # again, as another run may
+    assert trampoline.install(str(tmp_path), "files", {}, [], [name])["present"] == [name]
+    trampoline.store(str(tmp_path), "files", name, 0, b"other")
+    assert "arrived damaged" in trampoline.join(str(tmp_path), "files", {name: 1})["error"]
 
 
 def endpoint_without_cloud():

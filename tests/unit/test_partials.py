@@ -7,7 +7,9 @@ import lz4.frame
 import pytest
 
 from cafetal.runs.shipping import pack_function
-from cafetal.worker import partials, tasks, trampoline
+from cafetal.worker import files, partials, reducing, trampoline
+from cafetal.worker.places import Place
+from cafetal.worker.stores import FileStore
 from tests.unit.test_worker import kept, unpacked
 
 
@@ -17,27 +19,27 @@ def test_reduce_merges_checks_and_can_be_repeated(tmp_path):
     results = [{"partial": kept(folder, f"p{i}", {"n": i}, i)} for i in range(4)] + [{"partial": None}]
     (folder / "p3").write_bytes(b"3\n" + b"damaged")
     common = {"run": "r", "site": "desy", "name": "out", "archive": archive, "trusted": True}
-    first = tasks.reduce(tmp_path, *results, **common)
+    first = reducing.reduce(Place(tmp_path), *results, **common)
     assert first["partial"]["chunks"] == "0-2"
     assert len(first["lost"]) == 1
     assert (first["lost"][0]["kind"], first["lost"][0]["chunks"]) == ("partial", "3")
     assert "p3 has changed" in first["lost"][0]["messages"][0]
-    assert unpacked(partials.read_bytes(folder, first["partial"])) == {"n": 3}
+    assert unpacked(partials.read_bytes(FileStore(folder), first["partial"])) == {"n": 3}
     assert not (folder / "p0").exists()
-    again = tasks.reduce(tmp_path, *results, **common)  # as after the loss of the worker that did it
+    again = reducing.reduce(Place(tmp_path), *results, **common)  # as after the loss of the worker that did it
     assert again["partial"] == first["partial"]
 
 
 def empty_archive(scratch):
     shipment = pack_function(len)
-    trampoline.install(str(scratch), shipment.files, [], [])
+    trampoline.install(str(scratch), "files", shipment.files, [], [])
     return shipment.modules
 
 
 def test_reduce_refuses_what_is_there_twice(tmp_path):
     folder, archive = tmp_path / "runs" / "r", empty_archive(tmp_path)
     results = [{"partial": kept(folder, f"p{i}", {"n": 1}, 7)} for i in range(2)]
-    result = tasks.reduce(tmp_path, *results, run="r", site="desy", name="out", archive=archive, trusted=True)
+    result = reducing.reduce(Place(tmp_path), *results, run="r", site="desy", name="out", archive=archive, trusted=True)
     assert "Chunk 7 is there twice" in result["lost"][0]["messages"][0]
     assert result["partial"]["chunks"] == "7"
 
@@ -46,13 +48,15 @@ def test_reduce_of_outputs_that_do_not_add(tmp_path):
     folder, archive = tmp_path / "runs" / "r", empty_archive(tmp_path)
     values = ({"n": 1}, {"n": "text"})
     results = [{"partial": kept(folder, f"p{i}", v, i)} for i, v in enumerate(values)]
-    result = tasks.reduce(tmp_path, *results, run="r", site="desy", name="out", archive=archive, trusted=True)
+    result = reducing.reduce(Place(tmp_path), *results, run="r", site="desy", name="out", archive=archive, trusted=True)
     assert result["failure"]["kind"] == "processor"
 
 
 def test_nothing_to_reduce(tmp_path):
     archive = empty_archive(tmp_path)
-    result = tasks.reduce(tmp_path, {"partial": None}, run="r", site="desy", name="out", archive=archive, trusted=True)
+    result = reducing.reduce(
+        Place(tmp_path), {"partial": None}, run="r", site="desy", name="out", archive=archive, trusted=True
+    )
     assert result["partial"] is None
 
 
@@ -63,28 +67,28 @@ def test_partials_are_private_whole_and_checked(tmp_path):
     for path in (folder, folder.parent, folder.parent.parent):
         assert path.stat().st_mode & 0o077 == 0
     with pytest.raises(partials.PartialLost, match="holds the chunks 1, not 2"):
-        partials.read_bytes(folder, {**reference, "chunks": "2"})
+        partials.read_bytes(FileStore(folder), {**reference, "chunks": "2"})
     (folder / "p").unlink()
-    with pytest.raises(partials.PartialLost, match="not on the scratch any more"):
-        partials.read_bytes(folder, reference)
+    with pytest.raises(partials.PartialLost, match="not in the store of its site any more"):
+        partials.read_bytes(FileStore(folder), reference)
     with pytest.raises(FileExistsError):
-        partials.write_bytes(folder / "x" / "y", b"") if (folder / "x").write_text("a file") else None
+        files.write_bytes(folder / "x" / "y", b"") if (folder / "x").write_text("a file") else None
 
 
 def test_a_partial_that_lies_about_its_chunks_is_not_found(tmp_path):
     """One flipped bit of the header makes 0-3 of 0-7: the seal covers that too."""
     kept(tmp_path, "p", [1], *range(4))
-    assert partials.find(tmp_path, "p")["chunks"] == "0-3"
+    assert partials.find(FileStore(tmp_path), "p")["chunks"] == "0-3"
     content = (tmp_path / "p").read_bytes()
     for other in (b"0-7", b"0m3", b"1-3"):
         (tmp_path / "p").write_bytes(content.replace(b"0-3", other, 1))
-        assert partials.find(tmp_path, "p") is None
+        assert partials.find(FileStore(tmp_path), "p") is None
 
 
 def test_a_write_that_fails_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
-        partials.write_bytes(tmp_path / "p", b"x")
+        files.write_bytes(tmp_path / "p", b"x")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -94,14 +98,14 @@ def test_a_survey_finds_what_is_whole_and_keeps_it(tmp_path):
     for number in range(3):
         kept(folder, f"desy.1.map-{number}", {"n": number}, number)
     (folder / "desy.1.map-2").write_bytes(b"2 damaged")
-    found = tasks.survey(tmp_path, run="r", life=2)
+    found = reducing.survey(Place(tmp_path), run="r", life=2)
     assert [reference["chunks"] for reference in found] == ["0", "1"]
     for number in range(3):
         (folder / f"desy.1.map-{number}").unlink()
-    assert [unpacked(partials.read_bytes(folder, reference))["n"] for reference in found] == [0, 1]
-    assert len(tasks.survey(tmp_path, run="r", life=3)) == 2
-    assert tasks.survey(tmp_path, run="none", life=1) == []
-    (leftover,) = tasks.leftovers(tmp_path)
+    assert [unpacked(partials.read_bytes(FileStore(folder), reference))["n"] for reference in found] == [0, 1]
+    assert len(reducing.survey(Place(tmp_path), run="r", life=3)) == 2
+    assert reducing.survey(Place(tmp_path), run="none", life=1) == []
+    (leftover,) = reducing.leftovers(Place(tmp_path))
     assert (leftover["run"], leftover["partials"]) == ("r", 4)
 
 
@@ -109,7 +113,7 @@ def test_fetch_in_parts(tmp_path):
     folder = tmp_path / "runs" / "r"
     reference = kept(folder, "p", list(range(1000)), 0)
     parts = [
-        tasks.fetch(tmp_path, run="r", reference=reference, offset=start, length=700, compression=c)
+        reducing.fetch(Place(tmp_path), run="r", reference=reference, offset=start, length=700, compression=c)
         for start, c in zip(range(0, reference["size"], 700), [1, None, 3, 1, 1, 1], strict=False)
     ]
     whole = b"".join(lz4.frame.decompress(p) if p[:4] == b"\x04\x22\x4d\x18" else p for p in parts)
@@ -124,9 +128,9 @@ def test_clean_that_comes_late_leaves_the_next_life_alone(tmp_path):
     new = ["desy.2.map-0", "2.found-1", ".desy.2.reduce-0-1.z3"]
     for name in (*old, *new):
         (folder / name).touch()
-    tasks.clean(tmp_path, run="mine", life=1, keep_days=1)
+    reducing.clean(Place(tmp_path), run="mine", life=1, keep_days=1)
     assert sorted(path.name for path in folder.iterdir()) == sorted(new)
-    tasks.clean(tmp_path, run="mine", life=2, keep_days=1)
+    reducing.clean(Place(tmp_path), run="mine", life=2, keep_days=1)
     assert not folder.exists()
 
 
@@ -141,7 +145,7 @@ def test_a_partial_is_written_though_its_folder_is_cleaned_away(tmp_path, monkey
 
     late.done = False
     monkeypatch.setattr(tempfile, "mkstemp", late)
-    partials.write_bytes(tmp_path / "runs" / "mine" / "p", b"x")
+    files.write_bytes(tmp_path / "runs" / "mine" / "p", b"x")
     assert (tmp_path / "runs" / "mine" / "p").read_bytes() == b"x"
 
 
@@ -149,8 +153,8 @@ def test_clean(tmp_path):
     for path in ("runs/mine/p", "runs/other/p", "code/new.zip"):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text("x")
-    tasks.clean(tmp_path, run="mine", life=None, keep_days=1)
+    reducing.clean(Place(tmp_path), run="mine", life=None, keep_days=1)
     assert {p.name for p in tmp_path.rglob("*") if p.is_file()} == {"p", "new.zip"}
     assert not (tmp_path / "runs" / "mine").exists()
-    tasks.clean(tmp_path, run="mine", life=1, keep_days=-1)
+    reducing.clean(Place(tmp_path), run="mine", life=1, keep_days=-1)
     assert not [p for p in tmp_path.rglob("*") if p.is_file()]

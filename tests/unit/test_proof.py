@@ -23,6 +23,7 @@ from cafetal.runs.plan import make_plan
 from cafetal.runs.record import RunRecord
 from cafetal.worker import coding, lifting, partials
 from cafetal.worker.chunksets import ChunkSet
+from cafetal.worker.stores import FileStore
 
 SITES = ("desy", "cern", "nebraska")
 TABLE = load_sites({"sites": {name: {"pfn": f"/{name}", "scratch": f"/{name}/scratch"} for name in SITES}})
@@ -68,7 +69,9 @@ def whole(tmp_path_factory):
     home = []
     for number, site in enumerate(SITES):
         chunks = [chunk for i, chunk in ledger.chunks.items() if i % 3 == number and i != 11]
-        reference = partials.write(folder / "scratch", site, body(chunks), ChunkSet.of(chunk.id for chunk in chunks))
+        reference = partials.write(
+            FileStore(folder / "scratch"), site, body(chunks), ChunkSet.of(chunk.id for chunk in chunks)
+        )
         home.append(keep(folder, site, 1, reference, (folder / "scratch" / site).read_bytes()))
     shutil.rmtree(folder / "scratch")
     merged = merge(home, SITES, ledger, record, ChunkSet.of([11]))
@@ -144,7 +147,7 @@ class Vandal:
     def write(self, chunks, times=1):
         """Another content in the partial, and all checksums as they should be."""
         reference = partials.write(
-            self.folder / PARTIALS, self.name, body(chunks, times), ChunkSet.of(c.id for c in chunks)
+            FileStore(self.folder / PARTIALS), self.name, body(chunks, times), ChunkSet.of(c.id for c in chunks)
         )
         self.manifest["ledger"]["partials"][self.name] |= reference
         self.reseal()
@@ -231,7 +234,7 @@ def test_pickles_are_read_on_request_only(tmp_path):
 
     chunk = Chunk(0, "d", "/a", 0, 5, ("desy",))
     content = coding.encode(lifting.lift({"x": Own()}, (0, 0)), trusted=True)
-    reference = partials.write(tmp_path / PARTIALS, "desy.1", content, ChunkSet.of([0]))
+    reference = partials.write(FileStore(tmp_path / PARTIALS), "desy.1", content, ChunkSet.of([0]))
     ledger = {
         "files": [{"lfn": "/a", "dataset": "d", "uuid": "", "first": 0, "edges": [[0, 5]]}],
         "cuts": [],
@@ -248,7 +251,7 @@ def test_pickles_are_read_on_request_only(tmp_path):
 
 
 def test_kept_partials(tmp_path):
-    reference = partials.write(tmp_path / "s", "p", b"content", ChunkSet.of([3]))
+    reference = partials.write(FileStore(tmp_path / "s"), "p", b"content", ChunkSet.of([3]))
     content = (tmp_path / "s" / "p").read_bytes()
     for site in ("desy", "cern"):
         keep(tmp_path, site, 2, reference, content)

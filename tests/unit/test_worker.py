@@ -19,11 +19,12 @@ from coffea.processor.executor import WorkItem
 
 from cafetal.runs.shipping import pack_function, pack_worker
 from cafetal.worker import checksums as check
-from cafetal.worker import coding, lifting, modules, partials, tasks, trampoline
+from cafetal.worker import coding, counting, lifting, modules, partials, shipped, trampoline
 from cafetal.worker.chunksets import ChunkSet
 from cafetal.worker.failures import StaleFile, chain, describe, kind_of
 from cafetal.worker.names import resolve, site_names
 from cafetal.worker.reading import OpenFiles, share_files
+from cafetal.worker.stores import FileStore
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ def file(tmp_path):
 def forget_modules():
     yield
     modules._active, modules._names = None, ()
-    tasks._load.cache_clear()
+    shipped._load.cache_clear()
 
 
 def work_function(processor, savemetrics=False):
@@ -67,7 +68,7 @@ READING = {"timeout": 5, "preload": "remote"}
 
 def run_map(scratch, processor, items, keep_going=False, trusted=True, checksums="on-error", adler32=None, **options):
     shipment = pack_function(work_function(processor, **options))
-    assert "error" not in trampoline.install(str(scratch), shipment.files, [], [])
+    assert "error" not in trampoline.install(str(scratch), "files", shipment.files, [], [])
     arguments = {
         "run": "r",
         "site": "desy",
@@ -85,11 +86,11 @@ def run_map(scratch, processor, items, keep_going=False, trusted=True, checksums
         "patient": False,
         "reading": READING,
     }
-    return trampoline.call(str(scratch), *shipment.code, "map", pickle.dumps(arguments))
+    return trampoline.call(str(scratch), "files", *shipment.code, "map", pickle.dumps(arguments))
 
 
 def content(scratch, result):
-    return unpacked(partials.read_bytes(scratch / "runs" / "r", result["partial"]))
+    return unpacked(partials.read_bytes(FileStore(scratch / "runs" / "r"), result["partial"]))
 
 
 def unpacked(content):
@@ -99,7 +100,7 @@ def unpacked(content):
 def kept(folder, name, value, *chunks):
     """A partial with a value."""
     ids = ChunkSet.of(chunks)
-    return partials.write(folder, name, coding.encode(lifting.lift(value, chunks[:1]), trusted=True), ids)
+    return partials.write(FileStore(folder), name, coding.encode(lifting.lift(value, chunks[:1]), trusted=True), ids)
 
 
 def test_a_bundle_opens_its_file_once(tmp_path, file, monkeypatch):
@@ -224,7 +225,7 @@ def test_stale_file(tmp_path, file):
 def test_function_that_cannot_be_loaded(tmp_path):
     """A damaged file is the site's fault, a module that is not there the user's."""
     shipment = pack_function(work_function(len))
-    trampoline.install(str(tmp_path), shipment.files, [], [])
+    trampoline.install(str(tmp_path), "files", shipment.files, [], [])
     arguments = {
         "run": "r",
         "site": "desy",
@@ -244,7 +245,7 @@ def test_function_that_cannot_be_loaded(tmp_path):
     }
 
     def failure():
-        result = trampoline.call(str(tmp_path), *shipment.code, "map", pickle.dumps(arguments))
+        result = trampoline.call(str(tmp_path), "files", *shipment.code, "map", pickle.dumps(arguments))
         (found,) = result["failures"]
         assert found["chunks"] == "0-4"
         return found["kind"], found["messages"][0]
@@ -263,17 +264,23 @@ def test_function_that_cannot_be_loaded(tmp_path):
 
 def test_install_says_what_is_wrong(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    assert "cannot be written" in trampoline.install(str(tmp_path / "file"), {}, [], [])["error"]
-    assert "arrived damaged" in trampoline.install(str(tmp_path), {"0" * 64 + ".zip": b"x"}, [], [])["error"]
-    assert trampoline.call(str(tmp_path / "no"), "a.zip", "pkg", "map", b"")["error"].endswith("is not there any more.")
+    assert "cannot be written" in trampoline.install(str(tmp_path / "file"), "files", {}, [], [])["error"]
+    assert "arrived damaged" in trampoline.install(str(tmp_path), "files", {"0" * 64 + ".zip": b"x"}, [], [])["error"]
+    assert trampoline.call(str(tmp_path / "no"), "files", "a.zip", "pkg", "map", b"")["error"].endswith(
+        "is not there any more."
+    )
     worker = pack_worker()
-    trampoline.install(str(tmp_path), worker.files, [], [])
+    trampoline.install(str(tmp_path), "files", worker.files, [], [])
     (tmp_path / "code" / worker.archive).write_bytes(b"tampered")
-    assert "checksum differs" in trampoline.call(str(tmp_path), worker.archive, "not_loaded", "map", b"")["error"]
+    assert (
+        "checksum differs" in trampoline.call(str(tmp_path), "files", worker.archive, "not_loaded", "map", b"")["error"]
+    )
 
 
 def test_install_tells_what_is_there(tmp_path):
-    found = trampoline.install(str(tmp_path / "deep" / "scratch"), {}, ["coffea", "no-such-package"], ["a.zip"])
+    found = trampoline.install(
+        str(tmp_path / "deep" / "scratch"), "files", {}, ["coffea", "no-such-package"], ["a.zip"]
+    )
     assert found["coffea"]
     assert found["no-such-package"] == ""
     assert found["python"].startswith("3.")
@@ -360,7 +367,7 @@ def test_inspect(tmp_path, file):
     def ask(**changes):
         names = site_names(f"{file.parent}/", {})
         question = {"lfn": "a.root", "treename": "Events", "format": "root", "options": {}, "known": None, **changes}
-        (answer,) = tasks.inspect(
+        (answer,) = counting.inspect(
             tmp_path, site="desy", files=[question], names=names, function=None, archive="", reading=READING
         )
         return answer

@@ -98,7 +98,6 @@ class Federation:
         Files of more than a few MB go in parts, once the site is known to be usable and not to have them. The
         future holds what `worker.trampoline.install` tells, and ``"error"``, a sentence, if the site cannot be used.
         """
-        scratch = self.table.sites[site].scratch
         small = {name: content for name, content in files.items() if len(content) <= _PART}
         large = {name: content for name, content in files.items() if len(content) > _PART}
         ready: Future[dict[str, Any]] = Future()
@@ -115,19 +114,18 @@ class Federation:
             joined = self._send_in_parts(site, missing)
             joined.add_done_callback(lambda last: _pass_on(lambda: ready.set_result({**found, **last.result()}), ready))
 
-        installed = self._submit(site, "install", scratch, small, list(LOOKED_AT), list(large))
+        installed = self._submit(site, "install", small, list(LOOKED_AT), list(large))
         installed.add_done_callback(lambda done: _pass_on(lambda: judge(done), ready))
         return ready
 
     def _send_in_parts(self, site: str, files: Mapping[str, bytes]) -> Future[dict[str, Any]]:
-        scratch = self.table.sites[site].scratch
         starts = {name: range(0, len(content), _PART) for name, content in files.items()}
         stored = [
-            self._submit(site, "store", scratch, name, number, files[name][start : start + _PART])
+            self._submit(site, "store", name, number, files[name][start : start + _PART])
             for name in files
             for number, start in enumerate(starts[name])
         ]
-        return self._submit(site, "join", scratch, {name: len(begins) for name, begins in starts.items()}, *stored)
+        return self._submit(site, "join", {name: len(begins) for name, begins in starts.items()}, *stored)
 
     def call(
         self, site: str, code: tuple[str, str], task: str, arguments: Mapping[str, Any], *inputs: Future[Any]
@@ -139,7 +137,7 @@ class Federation:
         was lost.
         """
         payload = pickle.dumps(dict(arguments), protocol=pickle.HIGHEST_PROTOCOL)
-        return self._submit(site, "call", self.table.sites[site].scratch, *code, task, payload, *inputs)
+        return self._submit(site, "call", *code, task, payload, *inputs)
 
     def service_task(self, future: Future[Any]) -> str | None:
         """The id that Globus Compute has given a task, by the future of `call`, once it has taken it."""
@@ -152,7 +150,10 @@ class Federation:
         return [endpoint.adopt(task) for task in tasks] if hasattr(endpoint, "adopt") else []
 
     def _submit(self, site: str, app: str, *args: Any) -> Future[Any]:
-        future: Future[Any] = self._apps[app](*args, parsl_resource_specification={"endpoints": [site]})
+        entry = self.table.sites[site]
+        future: Future[Any] = self._apps[app](
+            entry.scratch, entry.store, *args, parsl_resource_specification={"endpoints": [site]}
+        )
         return future
 
     def close(self) -> None:

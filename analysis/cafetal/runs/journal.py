@@ -19,7 +19,8 @@ from cafetal.errors import OutputError
 from cafetal.planning import events
 from cafetal.planning.bundles import Chunk
 from cafetal.worker.chunksets import ChunkSet
-from cafetal.worker.partials import Reference, private_folder
+from cafetal.worker.files import private_folder
+from cafetal.worker.partials import Reference
 
 JOURNAL = "journal.jsonl"
 

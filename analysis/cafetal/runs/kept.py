@@ -8,7 +8,9 @@ from pathlib import Path
 
 from cafetal.errors import OutputError
 from cafetal.worker import partials
+from cafetal.worker.files import write_bytes
 from cafetal.worker.partials import Reference
+from cafetal.worker.stores import FileStore
 
 PARTIALS = "partials"
 
@@ -35,7 +37,7 @@ def keep(folder: Path | None, site: str, life: int, reference: Reference, conten
     home = Home(site, name, {**reference, "name": name}, content)
     if folder is not None:
         try:
-            partials.write_bytes(folder / PARTIALS / name, content, durable=True)
+            write_bytes(folder / PARTIALS / name, content, durable=True)
         except OSError as error:
             raise OutputError(f"The partial of {site} cannot be kept in {folder}: {error}.") from error
     return home
@@ -44,7 +46,7 @@ def keep(folder: Path | None, site: str, life: int, reference: Reference, conten
 def find_kept(folder: Path) -> Iterator[Home]:
     """Those that an earlier life of the run has kept; what is damaged is left out."""
     for path in sorted((folder / PARTIALS).glob("*.*")):
-        reference = partials.find(path.parent, path.name)
+        reference = partials.find(FileStore(path.parent), path.name)
         if reference is not None:
             yield Home(path.name.rpartition(".")[0], path.name, reference, path.read_bytes())
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cafetal.errors import OutputError
-from cafetal.worker.partials import private_folder
+from cafetal.worker.files import private_folder
 
 LOCK = "lock"
 _LOOKS = 1.0

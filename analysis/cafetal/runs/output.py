@@ -18,7 +18,7 @@ from cafetal.errors import OutputError
 from cafetal.runs import histograms
 from cafetal.runs.proof import sealed
 from cafetal.runs.record import RunRecord
-from cafetal.worker.partials import private_folder, write_bytes
+from cafetal.worker.files import private_folder, write_bytes
 
 OUTPUT, ROOT, UHI, MANIFEST, PLOTS = "output.coffea", "histograms.root", "histograms.json", "manifest.json", "plots"
 

@@ -19,10 +19,9 @@ from cafetal.runs.kept import PARTIALS, Home
 from cafetal.runs.plan import Plan
 from cafetal.worker import coding, lifting, partials
 from cafetal.worker.chunksets import ChunkSet, Overlap
+from cafetal.worker.stores import FileStore
 
 DIGEST = "manifest_sha256"
-
-
 # --- the account -----------------------------------------------------------------------------------------------
 
 
@@ -113,7 +112,7 @@ def _check_account(folder: Path, manifest: Mapping[str, Any], proof: Proof, trus
         proof.partials += 1
         try:
             reference = partials.Reference(name=name, size=told["size"], digest=told["digest"], chunks=told["chunks"])
-            content = partials.read_bytes(folder / PARTIALS, reference)
+            content = partials.read_bytes(FileStore(folder / PARTIALS), reference)
             carried = carried.union(ChunkSet.parse(told["chunks"]))
             nodes.append(coding.decode(partials.body(content), trusted=trust))
         except Overlap as error:

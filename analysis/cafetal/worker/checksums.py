@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from .failures import Corrupt, Unreadable
-from .partials import write_bytes
+from .files import write_bytes
 
 Mode = Literal["never", "on-error", "sample", "always"]
 _SAMPLE = 10

@@ -1,69 +1,35 @@
-"""Partials: merged accumulators of some chunks, kept in a file on the scratch of the site that made them.
+"""Partials: merged accumulators of some chunks, kept in the store of the site that made them.
 
-What travels is a reference, a small dict of plain values. A partial is written beside its name and renamed,
-so that a file with its name is whole. Its first line names the chunks that it holds and the checksum of what follows
-(see `coding`), so that it can be believed also when its reference is lost.
+What travels is a reference, a small dict of plain values. The first line of a partial
+names the chunks that it holds and the checksum of what follows (see `coding`), so that it can be believed also when its
+reference is lost.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-import tempfile
-from pathlib import Path
 from typing import TypedDict
 
 from .chunksets import ChunkSet
+from .stores import Store
 
 
 class Reference(TypedDict):
     """Where a partial is and what it holds; all that a site sends of it until the last one is fetched."""
 
     name: str
-    """File name in the run's folder on the site's scratch."""
+    """In the store of the run."""
     size: int
     """Bytes."""
     digest: str
-    """BLAKE2b of the file, 16 hexadecimal digits."""
+    """BLAKE2b of the content, 16 hexadecimal digits."""
     chunks: str
     """The chunks in it, as `ChunkSet` writes them."""
 
 
 class PartialLost(OSError):
-    """A partial is not on the scratch any more, or is not what its reference says."""
-
-
-def private_folder(path: Path) -> Path:
-    """Make a folder that only this user may enter, and likewise those above it that are missing."""
-    if not path.is_dir():
-        if path.parent != path:
-            private_folder(path.parent)
-        path.mkdir(exist_ok=True, mode=0o700)
-    return path
-
-
-def write_bytes(path: Path, content: bytes, *, durable: bool = False) -> None:
-    """Write a file that is either whole or not there, also if the process dies meanwhile.
-
-    ``durable``: also if the machine does, once this has returned. It costs a wait for the disk.
-    """
-    private_folder(path.parent)
-    try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except FileNotFoundError:  # the folder was cleaned away just now
-        private_folder(path.parent)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    """A partial is not in the store of its site any more, or is not what its reference says."""
 
 
 _LIFE = re.compile(r"(?:^|\.)(\d+)\.(?:map|reduce|found)-")
@@ -84,10 +50,10 @@ def digest(content: bytes) -> str:
     return hashlib.blake2b(content, digest_size=8).hexdigest()
 
 
-def write(folder: Path, name: str, body: bytes, chunks: ChunkSet) -> Reference:
+def write(store: Store, name: str, body: bytes, chunks: ChunkSet) -> Reference:
     """Keep a partial: its encoded accumulator, behind a line that tells what it is."""
     content = f"{chunks} {_seal(str(chunks), body)}\n".encode() + body
-    write_bytes(folder / name, content)
+    store.put(name, content)
     return {"name": name, "size": len(content), "digest": digest(content), "chunks": str(chunks)}
 
 
@@ -96,16 +62,16 @@ def _seal(chunks: str, body: bytes) -> str:
     return digest(f"{chunks}\n".encode() + body)
 
 
-def read_bytes(folder: Path, reference: Reference) -> bytes:
+def read_bytes(store: Store, reference: Reference) -> bytes:
     """The checked content of a partial.
 
     Raises:
         PartialLost: if it is missing, or is not what the reference says.
     """
     try:
-        content = (folder / reference["name"]).read_bytes()
+        content = store.get(reference["name"])
     except FileNotFoundError:
-        raise PartialLost(f"The partial {reference['name']} is not on the scratch any more.") from None
+        raise PartialLost(f"The partial {reference['name']} is not in the store of its site any more.") from None
     check(content, reference)
     return content
 
@@ -124,10 +90,10 @@ def body(content: bytes) -> bytes:
     return content.partition(b"\n")[2]
 
 
-def find(folder: Path, name: str) -> Reference | None:
+def find(store: Store, name: str) -> Reference | None:
     """A reference to a partial that is whole, though nobody has told of it; ``None`` if there is none."""
     try:
-        content = (folder / name).read_bytes()
+        content = store.get(name)
     except OSError:
         return None
     head, _, rest = content.partition(b"\n")

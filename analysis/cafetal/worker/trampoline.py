@@ -10,13 +10,20 @@ also another version of Python can answer.
 from typing import Any
 
 
-def install(scratch: str, files: dict[str, bytes], packages: list[str], wanted: list[str]) -> dict[str, Any]:
+def install(
+    scratch: str, store: str, files: dict[str, bytes], packages: list[str], wanted: list[str]
+) -> dict[str, Any]:
     """Keep files by content (the name of each begins with the SHA-256 of its bytes), and look what is there.
+
+    They go to the scratch, and if the store of the site is a Redis server (``redis://host:port``), there too: then
+    the machines of the site need not share a scratch.
 
     Returns ``{"host", "python", package: version, ...}`` (``""``: not installed), ``"present"`` with those of the
     ``wanted`` file names that are there, and ``"machine"``: ``cpus``, ``memory`` and ``scratch_free`` in bytes,
-    ``walltime_left`` in seconds, each ``None`` if unknown. Or ``{"error": sentence}`` when the scratch can't be used.
+    ``walltime_left`` in seconds, each ``None`` if unknown. Or ``{"error": sentence}`` when the scratch, or the store,
+    cannot be used.
     """
+    import getpass
     import hashlib
     import importlib.metadata
     import os
@@ -41,9 +48,19 @@ def install(scratch: str, files: dict[str, bytes], packages: list[str], wanted: 
         present = [name for name in wanted if os.path.exists(os.path.join(folder, name))]
         for name in present:
             os.utime(os.path.join(folder, name))  # what is used is not cleaned away
+        if store.startswith("redis:"):
+            from redis import Redis
+
+            kept = Redis.from_url(store, password=os.environ.get("REDISCLI_AUTH"), socket_timeout=30)
+            prefix = f"cafetal:{getpass.getuser()}:code/"
+            for name, content in files.items():
+                kept.set(prefix + name, content, ex=14 * 86400)
+            present += [name for name in wanted if kept.expire(prefix + name, 14 * 86400) and name not in present]
         free = shutil.disk_usage(folder).free
     except OSError as error:
         return {"error": f"The scratch folder {folder} cannot be written: {error}."}
+    except Exception as error:
+        return {"error": f"The store {store} cannot be used: {error}. It needs redis and proxystore at the site."}
     finally:
         os.umask(previous)
     end = os.environ.get("SLURM_JOB_END_TIME", "")
@@ -62,11 +79,18 @@ def install(scratch: str, files: dict[str, bytes], packages: list[str], wanted: 
     return {**found, "present": present, "machine": machine}
 
 
-def store(scratch: str, name: str, index: int, content: bytes) -> None:
+def store(scratch: str, store: str, name: str, index: int, content: bytes) -> None:
     """Keep one part of a large file until `join`."""
+    import getpass
     import os
     import tempfile
 
+    if store.startswith("redis:"):
+        from redis import Redis
+
+        kept = Redis.from_url(store, password=os.environ.get("REDISCLI_AUTH"), socket_timeout=30)
+        kept.set(f"cafetal:{getpass.getuser()}:code/{name}.part{index}", content, ex=86400)
+        return
     folder = os.path.join(os.path.expanduser(os.path.expandvars(scratch)), "code")
     handle, temporary = tempfile.mkstemp(dir=folder)
     with os.fdopen(handle, "wb") as file:
@@ -74,14 +98,31 @@ def store(scratch: str, name: str, index: int, content: bytes) -> None:
     os.replace(temporary, os.path.join(folder, f"{name}.part{index}"))
 
 
-def join(scratch: str, counts: dict[str, int], *stored: Any) -> dict[str, Any]:
+def join(scratch: str, store: str, counts: dict[str, int], *stored: Any) -> dict[str, Any]:
     """Make files of their parts (so many of each name), once these are stored.
 
     Returns ``{}``, or ``{"error": sentence}``.
     """
+    import getpass
     import hashlib
     import os
     import tempfile
+
+    if store.startswith("redis:"):
+        from redis import Redis
+
+        kept = Redis.from_url(store, password=os.environ.get("REDISCLI_AUTH"), socket_timeout=30)
+        prefix = f"cafetal:{getpass.getuser()}:code/"
+        for name, count in counts.items():
+            keys = [f"{prefix}{name}.part{index}" for index in range(count)]
+            pieces: Any = kept.mget(keys)
+            content = b"".join(piece or b"" for piece in pieces)
+            if hashlib.sha256(content).hexdigest() == name.split(".")[0]:
+                kept.set(prefix + name, content, ex=14 * 86400)
+                kept.delete(*keys)
+            elif not kept.exists(prefix + name):  # another run may have joined the same parts
+                return {"error": f"{name} arrived damaged, in {count} parts."}
+        return {}
 
     folder = os.path.join(os.path.expanduser(os.path.expandvars(scratch)), "code")
     for name, count in counts.items():
@@ -112,18 +153,31 @@ def join(scratch: str, counts: dict[str, int], *stored: Any) -> dict[str, Any]:
     return {}
 
 
-def call(scratch: str, archive: str, package: str, task: str, payload: bytes, *upstream: Any) -> Any:
+def call(scratch: str, store: str, archive: str, package: str, task: str, payload: bytes, *upstream: Any) -> Any:
     """Run one task of the worker code, a package in an archive that `install` put on the scratch.
 
     The package's name bears the hash of its sources: a process that serves several runs may need several.
     """
+    import getpass
     import hashlib
     import importlib
     import os
     import sys
+    import tempfile
 
     if package not in sys.modules:
-        path = os.path.join(os.path.expanduser(os.path.expandvars(scratch)), "code", archive)
+        folder = os.path.join(os.path.expanduser(os.path.expandvars(scratch)), "code")
+        path = os.path.join(folder, archive)
+        if store.startswith("redis:") and not os.path.exists(path):  # it came to another machine of the site
+            from redis import Redis
+
+            kept = Redis.from_url(store, password=os.environ.get("REDISCLI_AUTH"), socket_timeout=30)
+            content: Any = kept.get(f"cafetal:{getpass.getuser()}:code/{archive}")
+            os.makedirs(folder, mode=0o700, exist_ok=True)
+            handle, temporary = tempfile.mkstemp(dir=folder)
+            with os.fdopen(handle, "wb") as arrived:
+                arrived.write(content or b"")
+            os.replace(temporary, path)
         try:
             with open(path, "rb") as file:
                 intact = hashlib.sha256(file.read()).hexdigest() == archive.split(".")[0]
@@ -134,7 +188,7 @@ def call(scratch: str, archive: str, package: str, task: str, payload: bytes, *u
         if path not in sys.path:
             sys.path.insert(0, path)
             importlib.invalidate_caches()
-    return importlib.import_module(package + ".tasks").run(task, scratch, payload, *upstream)
+    return importlib.import_module(package + ".tasks").run(task, scratch, store, payload, *upstream)
 
 
 def nothing() -> None:

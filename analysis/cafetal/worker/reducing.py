@@ -1,0 +1,117 @@
+"""Partials of a site: merged, sent home, found again, removed."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from typing import Any
+
+import lz4.frame
+
+from . import coding, lifting, partials, stores
+from .chunksets import ChunkSet, Overlap
+from .failures import Failure, describe
+from .places import CODE, Place
+from .shipped import activate
+from .stores import Leftover
+
+
+def reduce(
+    place: Place, *inputs: dict[str, Any], run: str, site: str, name: str, archive: str, trusted: bool
+) -> dict[str, Any]:
+    """Merge the partials of this site that are named in the results of earlier tasks, in their order.
+
+    The inputs are removed once the output is there under its own name, so the same reduce may be run again
+    if its worker died: it finds its output, or all its inputs.
+
+    Returns ``{partial, lost: [failure], seconds}``: partials that cannot be read are left out and named. If the
+    user's outputs do not add, ``failure`` says so.
+    """
+    began = time.perf_counter()
+    activate(place, archive)
+    store = place.partials(run)
+    output = partials.find(store, name)
+    lost: list[Failure] = []
+    if output is None:
+        total: Any = None
+        chunks = ChunkSet()
+        for result in inputs:
+            reference = result["partial"]
+            if reference is None:
+                continue
+            try:
+                together = chunks.union(ChunkSet.parse(reference["chunks"]))
+                content = partials.read_bytes(store, reference)
+            except (partials.PartialLost, Overlap) as error:
+                lost.append({**describe(error, site=site, chunks=reference["chunks"]), "kind": "partial"})
+                continue
+            try:
+                node = coding.decode(partials.body(content), trusted=trusted)
+                total = lifting.merge(total, node) if chunks else node
+            except MemoryError:
+                raise  # as if the worker had been killed: it is tried again
+            except Exception as error:
+                failure = describe(error, site=site, chunks=str(together))
+                return {"partial": None, "lost": [], "failure": {**failure, "kind": "processor"}}
+            chunks = together
+        if lost:  # the same reduce, begun twice, may have merged and removed them meanwhile
+            output = partials.find(store, name)
+            lost = [] if output is not None else lost
+        if chunks and output is None:
+            output = partials.write(store, name, coding.encode(total, trusted=trusted), chunks)
+    if output is not None:
+        for result in inputs:
+            if result["partial"] is not None:
+                store.remove(result["partial"]["name"])
+    return {"partial": output, "lost": lost, "seconds": time.perf_counter() - began}
+
+
+def fetch(
+    place: Place, *, run: str, reference: partials.Reference, offset: int, length: int, compression: int | None
+) -> bytes:
+    """Bytes ``offset`` to ``offset + length`` of a partial, compressed with LZ4 unless that is ``None``."""
+    part = place.partials(run).get(reference["name"], offset, length)
+    return part if compression is None else lz4.frame.compress(part, compression_level=compression)
+
+
+def survey(place: Place, *, run: str, life: int) -> list[partials.Reference]:
+    """References to all whole partials of a run: those that were told of, and those of which nobody has heard.
+
+    Each is given another name, of this life of the run: a reduce of an earlier one that is still under way may remove
+    its inputs when it is done.
+    """
+    store = place.partials(run)
+    found = []
+    for number, told in enumerate(store.names()):
+        reference = partials.find(store, told)
+        if reference is None:
+            continue
+        name = f"{life}.found-{number}"
+        if store.alias(told, name):  # else its own name must do
+            reference = {**reference, "name": name}
+        found.append(reference)
+    return found
+
+
+def leftovers(place: Place) -> list[Leftover]:
+    """What lies in the store, of each run."""
+    return stores.leftovers(place.store, place.root)
+
+
+def clean(place: Place, *, run: str, life: int | None, keep_days: float) -> None:
+    """Remove what a run left at the site, and what nobody has touched for so many days: code, dead runs.
+
+    With ``life``, only what this life of the run and those before it have left: the request may come late, when the
+    next one has already begun.
+    """
+    place.partials(run).clear(lambda name: life is None or partials.life_of(name) <= life)
+    for path in [*(place.root / CODE).glob("*"), *(place.root / "runs").glob("*")]:
+        try:
+            if time.time() - path.stat().st_mtime <= keep_days * 86400:
+                continue
+        except FileNotFoundError:
+            continue  # another run cleans too
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)

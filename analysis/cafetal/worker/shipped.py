@@ -1,0 +1,55 @@
+"""What was sent to a site, as its tasks use it: the function, the user's modules, auxiliary files."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+
+from . import modules
+from .columns import Columns
+from .places import Place
+
+
+@functools.lru_cache(maxsize=4)
+def _load(path: Path) -> Any:
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != path.stem:
+        raise modules.Damaged(f"{path} is not what was sent: its checksum differs.")
+    return cloudpickle.loads(content)
+
+
+def load_function(place: Place, function: str, archive: str) -> Any:
+    """The function that Runner made, unpickled once in a process for each set of the user's modules."""
+    activate(place, archive)
+    return _load(place.code(function))
+
+
+def aux_files(place: Place, aux: dict[str, str]) -> dict[str, str]:
+    """The paths here of the files that a processor finds in ``events.metadata["aux"]``."""
+    there = {name: place.code(file) for name, file in aux.items()}
+    for path in there.values():
+        _check_aux(path)
+    return {name: str(path) for name, path in there.items()}
+
+
+@functools.lru_cache(maxsize=64)
+def _check_aux(path: Path) -> None:
+    with path.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != path.name.partition(".")[0]:
+            raise modules.Damaged(f"{path} is not what was sent: its checksum differs.")
+
+
+@functools.lru_cache(maxsize=4)
+def columns_of(work: Any) -> Columns:
+    """What is read ahead for Runner's function, found once in a process."""
+    return Columns(work)
+
+
+def activate(place: Place, archive: str) -> None:
+    """Make the user's modules in an archive importable; see `modules.activate`."""
+    if modules.activate(place.code(archive)):
+        _load.cache_clear()

@@ -1,0 +1,100 @@
+"""What every kind of store must do."""
+
+import pytest
+
+from cafetal.worker import partials, reducing, stores
+from cafetal.worker.chunksets import ChunkSet
+from cafetal.worker.places import Place
+from cafetal.worker.stores import StoreAway, open_store
+
+KINDS = ("files", "memory", "redis")
+
+
+@pytest.fixture(params=KINDS)
+def place(request, tmp_path):
+    kind = request.getfixturevalue("redis") if request.param == "redis" else request.param
+    place = Place(tmp_path, kind)
+    yield place
+    for run in ("mine", "mine/or[not]*", "other"):
+        place.partials(run).clear(lambda name: True)
+
+
+def test_values_by_name(place):
+    store = place.partials("mine")
+    assert store.names() == []
+    with pytest.raises(FileNotFoundError):
+        store.get("b")
+    store.put("b", b"0123456789")
+    store.put("a", b"")
+    assert store.names() == ["a", "b"]
+    assert store.get("b") == b"0123456789"
+    assert (store.get("b", 3), store.get("b", 3, 4), store.get("b", 8, 9), store.get("a")) == (
+        b"3456789",
+        b"3456",
+        b"89",
+        b"",
+    )
+    store.put("b", b"other")
+    assert store.get("b") == b"other"
+    store.remove("a")
+    store.remove("a")
+    assert store.names() == ["b"]
+    assert place.partials("other").names() == []
+    with pytest.raises(FileNotFoundError):
+        place.partials("other").get("b")
+
+
+def test_another_name_outlives_the_first(place):
+    store = place.partials("mine")
+    store.put("a", b"value")
+    assert store.alias("a", "b")
+    store.remove("a")
+    assert store.get("b") == b"value"
+    assert not store.alias("nothing", "c")
+    assert store.names() == ["b"]
+
+
+def test_what_a_run_has_left(place):
+    assert reducing.leftovers(place) == []
+    place.partials("mine").put("desy.1.map-0", b"12345")
+    place.partials("mine").put("desy.2.map-0", b"123")
+    place.partials("other").put("x", b"")
+    found = {each["run"]: each for each in reducing.leftovers(place)}
+    assert {run: (each["partials"], each["bytes"]) for run, each in found.items()} == {"mine": (2, 8), "other": (1, 0)}
+    assert all(0 <= each["age"] < 60 for each in found.values())
+    reducing.clean(place, run="mine", life=1, keep_days=1)
+    assert place.partials("mine").names() == ["desy.2.map-0"]
+    reducing.clean(place, run="mine", life=None, keep_days=1)
+    assert [each["run"] for each in reducing.leftovers(place)] == ["other"]
+
+
+def test_partials_are_checked_wherever_they_lie(place):
+    store = place.partials("mine")
+    reference = partials.write(store, "p", b"body", ChunkSet.of([1, 2]))
+    assert partials.find(store, "p") == reference
+    assert partials.body(partials.read_bytes(store, reference)) == b"body"
+    store.put("p", store.get("p").replace(b"body", b"bodx"))
+    assert partials.find(store, "p") is None
+    with pytest.raises(partials.PartialLost, match="has changed"):
+        partials.read_bytes(store, reference)
+    store.remove("p")
+    with pytest.raises(partials.PartialLost, match="not in the store"):
+        partials.read_bytes(store, reference)
+
+
+def test_a_run_called_by_a_pattern_is_no_pattern(redis, tmp_path):
+    store = open_store(redis, tmp_path, "mine/or[not]*")
+    store.put("a", b"1")
+    open_store(redis, tmp_path, "mine/orn").put("b", b"1")
+    assert store.names() == ["a"]
+    store.clear(lambda name: True)
+    open_store(redis, tmp_path, "mine/orn").clear(lambda name: True)
+
+
+def test_a_server_that_is_not_there(tmp_path):
+    store = open_store("redis://127.0.0.1:1", tmp_path, "mine")
+    for act in (lambda: store.put("a", b""), lambda: store.get("a"), store.names):
+        with pytest.raises(StoreAway, match="Redis server of the site"):
+            act()
+    with pytest.raises(OSError, match="Redis"):
+        stores.leftovers("redis://127.0.0.1:1", tmp_path)
