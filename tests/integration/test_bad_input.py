@@ -194,6 +194,23 @@ def test_no_good_replica_finishes_the_rest(make_executor, table, toys):
     assert executor.record.to_json()["fraction"] == pytest.approx(2 / 3)
 
 
+def test_a_replica_that_was_bad_and_is_mended_is_the_last_resort(make_executor, table, toys):
+    """In a long session what was seen of it long ago must not cost events."""
+    lfn = "/store/bad/mended.root"
+    mended, gone = (put(table, site, lfn, original(table, toys)) for site in ("desy", "cern"))
+    mended.unlink()
+    fileset = with_file(toys, lfn, desy=None, cern=None)
+    executor = make_executor(fileset)
+    runner = processor.Runner(executor=executor, metadata_cache={}, schema=BaseSchema, chunksize=100)
+    chunks = list(runner.preprocess(fileset.for_runner()))
+    executor.session.bad_replicas[lfn] = frozenset({"desy"})  # whichever replica was counted
+    assert runner(chunks, count)["n"] == 1200
+    put(table, "desy", lfn, original(table, toys))
+    gone.unlink()
+    assert runner(chunks, count)["n"] == 1200
+    assert executor.record.complete
+
+
 def test_replaced_file_is_noticed(make_executor, table, toys):
     """Another file under the same name, between counting and processing: its UUID tells."""
     lfn = "/store/bad/replaced.root"

@@ -1,5 +1,7 @@
 """Whatever happens in whatever order: nothing lost, nothing committed twice, and it ends."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,15 +12,20 @@ from cafetal.planning.balanced import BalancedDispatch, Limits
 from cafetal.planning.bundles import Chunk
 from cafetal.planning.routing import Balanced, Capacity, Random
 from cafetal.planning.scheduler import Scheduler
+from cafetal.planning.staging import StagingLimits
 from cafetal.planning.state import SiteState
 from cafetal.simulation.rivals import Delta, Dha, ParslRandom
 
 SITES = ("a", "b", "c")
 REACHABLE = {name: frozenset(SITES) - {name} for name in SITES}
+STAGED = 4e6
 DISPATCHERS = {
     "balanced": BalancedDispatch,
     "split": lambda: BalancedDispatch(Limits(split=True, bundle_seconds=5)),
     "remote": lambda: BalancedDispatch(Limits(wan_bytes=1e9, reachable=REACHABLE, duplicates=1.0)),
+    "staging": lambda: BalancedDispatch(
+        Limits(bundle_seconds=5, staging=StagingLimits(STAGED, {f"/f{number}": 1e6 for number in range(6)}, REACHABLE))
+    ),
     "fixed": lambda: BalancedDispatch(Limits(bundle_events=25)),
     "early": lambda: PolicyDispatch(Capacity(), 30),
     "late": lambda: PolicyDispatch(Balanced(), 30),
@@ -40,6 +47,7 @@ steps = st.one_of(
     st.tuples(st.just("half"), st.integers(0, 50), failures),
     st.tuples(st.just("start"), st.integers(0, 50), st.just(0)),
     st.tuples(st.just("partial"), st.integers(0, 50), st.just(0)),
+    st.tuples(st.just("arrive"), st.integers(0, 5), st.integers(0, 2)),
 )
 
 
@@ -70,6 +78,9 @@ class World:
         self.failed = set()
         self.told = []
         self.refused = set()
+        self.transfers = {}
+        self.there = set()
+        self.moved = 0.0
         self.tell(ev.WorkAdded(0.0, chunks))
 
     def tell(self, event):
@@ -96,8 +107,9 @@ class World:
             others = [task for task in self.running.values() if ids & {chunk.id for chunk in task.chunks}]
             assert [task.task for task in others] == ([] if each.twin is None else [each.twin])
             for chunk in each.chunks:
-                assert chunk == self.chunks[chunk.id]
-                assert (each.source or each.site) in chunk.sites
+                known = self.chunks[chunk.id]
+                assert replace(chunk, sites=known.sites) == known
+                assert (each.source or each.site) in known.sites or (chunk.lfn, each.site) in self.there
                 assert each.source is None or each.site not in chunk.sites
                 if each.source is not None and not isinstance(self.dispatcher, ParslRandom):
                     assert chunk.readers is None or each.site in chunk.readers
@@ -116,6 +128,14 @@ class World:
             assert all(part.events for part in each.parts)
             assert [part.start for part in each.parts[1:]] == [part.stop for part in each.parts[:-1]]
             self.chunks |= {part.id: part for part in each.parts}
+        elif isinstance(each, ev.Transfer):
+            assert each.lfns
+            assert each.bytes == 1e6 * len(each.lfns)
+            for chunk in self.chunks.values():
+                if chunk.lfn in each.lfns:
+                    assert each.source in chunk.sites
+            self.transfers[each.transfer] = each
+            assert self.moved + sum(one.bytes for one in self.transfers.values()) <= STAGED
         elif isinstance(each, ev.GiveUp):
             assert not self.given_up & set(each.chunks)
             assert not self.committed.keys() & set(each.chunks)
@@ -154,9 +174,21 @@ class World:
             self.tell(ev.TaskStarted(self.now, first))
         elif what == "partial":
             self.lose(first)
+        elif what == "arrive":
+            self.arrive(first, second)
         else:
             self.kind = second
             self.end(first, second if what == "end" else 0.0, {"end": (), "fail": "all", "half": "half"}[what])
+
+    def arrive(self, pick, fate):
+        """A transfer ends: all is there, only the first file, or nothing."""
+        if not self.transfers:
+            return
+        order = self.transfers.pop(sorted(self.transfers)[pick % len(self.transfers)])
+        arrived = order.lfns[: (len(order.lfns), 1, 0)[fate]]
+        self.there.update((lfn, order.site) for lfn in arrived)
+        self.moved += order.bytes
+        self.tell(ev.TransferEnded(self.now, order.transfer, arrived, order.bytes, 1.0))
 
     def lose(self, pick):
         sites = sorted(set(self.committed.values()))
@@ -179,6 +211,9 @@ class World:
                 return
             if self.running:
                 self.end(0, 1.0)
+            elif self.transfers:
+                self.now += 1.0
+                self.arrive(0, 0)
             else:
                 self.now += 10.0
                 self.tell(ev.Tick(self.now))
@@ -223,6 +258,31 @@ def test_stopping_ends_it(name, chunks, script):
         assert set(world.running) <= running
     assert world.scheduler.done
     assert not world.running or world.committed.keys() | world.given_up == world.chunks.keys()
+
+
+def test_a_replica_that_was_bad_before_comes_last_and_is_tried():
+    """It may have been mended since; the other one may not be good any more."""
+    chunks = tuple(Chunk(i, "x", f"/{i % 2}", i, i + 1, ("a", "b")) for i in range(40))
+    scheduler = Scheduler([SiteState("a", 1), SiteState("b", 1)], BalancedDispatch(), bad={"/0": {"a"}})
+    sent, told = {}, scheduler.handle(ev.WorkAdded(0.0, chunks))
+    for site in "ab":
+        told += scheduler.handle(ev.SiteReport(0.0, site, 1))
+    now = 0.0
+    while not scheduler.done:
+        sent |= {each.task: each for each in told if isinstance(each, ev.Assign)}
+        if not scheduler.state.tasks:  # a site whose tasks fail is left alone for a while
+            now += 60.0
+            told = scheduler.handle(ev.Tick(now))
+            continue
+        number = min(scheduler.state.tasks)
+        task, now = sent[number], now + 1.0
+        lfns = {chunk.lfn for chunk in task.chunks}
+        if task.site == "a" and "/0" in lfns:
+            assert any(other.site == "b" and "/0" in {chunk.lfn for chunk in other.chunks} for other in sent.values())
+        ids = tuple(chunk.id for chunk in task.chunks if chunk.lfn == "/0" and task.site == "b")
+        told = scheduler.handle(ev.TaskEnded(now, number, 1.0, failures=(("data", ids),) if ids else ()))
+        assert not any(isinstance(each, ev.GiveUp) for each in told)
+    assert scheduler.state.events_committed == 40
 
 
 def remote_world(kind):

@@ -15,6 +15,7 @@ from cafetal.planning.events import Assign
 from cafetal.planning.fluid import Pool, pour
 from cafetal.planning.rates import Rates
 from cafetal.planning.routing import Capacity, Random
+from cafetal.planning.staging import StagingLimits
 from cafetal.simulation import ranges
 from cafetal.simulation.bound import lower_bound
 from cafetal.simulation.ranges import draw_scenario
@@ -145,6 +146,59 @@ def test_reads_over_the_wan_stay_within_the_budget():
     outcome = Simulator(scenario, BalancedDispatch(limits)).run()
     assert 0 < outcome.bytes_remote <= 400_000
     assert outcome.makespan < 0.95 * alone
+
+
+def staged(bulk, budget=1e12, **options):
+    """All data at a site with one worker; another has twenty, and nothing to do. 8 files of 1 GB, 50 s each."""
+    sites = (SimulatedSite("a", (Block(1),)), SimulatedSite("b", (Block(20),)))
+    sizes = {f"/{number}": 1e9 for number in range(8)}
+    scenario = simple(sites, holders=("a",), bulk={("a", "b"): bulk}, file_bytes=sizes, **options)
+    return scenario, BalancedDispatch(Limits(staging=StagingLimits(budget, sizes, {"b": frozenset("a")})))
+
+
+def test_files_are_brought_where_workers_wait_if_that_pays():
+    scenario, dispatcher = staged(1e8)
+    alone = makespan(scenario, BalancedDispatch())
+    outcome = Simulator(scenario, dispatcher).run()
+    assert outcome.bytes_staged >= 4e9
+    assert outcome.sites["b"] >= 20_000
+    assert outcome.makespan < 0.5 * alone
+
+
+def test_a_slow_line_is_tried_once():
+    scenario, dispatcher = staged(1e6)
+    outcome = Simulator(scenario, dispatcher).run()
+    assert outcome.bytes_staged <= 1e9
+    assert outcome.makespan < 1.05 * makespan(scenario, BalancedDispatch())
+
+
+def test_staging_keeps_to_its_budget_and_survives_losses():
+    scenario, dispatcher = staged(1e8, budget=2.5e9)
+    assert Simulator(scenario, dispatcher).run().bytes_staged == 2e9
+    scenario, dispatcher = staged(1e8, transfer_loss=1.0)
+    outcome = Simulator(scenario, dispatcher).run()
+    assert outcome.bytes_staged <= 3e9  # three times in vain, and the line is given up
+    assert outcome.sites["b"] == 0
+    assert outcome.given_up == 0
+
+
+def test_nothing_is_brought_where_no_worker_waits():
+    sites = (SimulatedSite("a", (Block(4),)), SimulatedSite("b", (Block(4),)))
+    sizes = {f"/{number}": 1e9 for number in range(8)}
+    scenario = simple(sites, bulk={("a", "b"): 1e9, ("b", "a"): 1e9}, file_bytes=sizes)
+    limits = StagingLimits(1e12, sizes, {"b": frozenset("a"), "a": frozenset("b")})
+    assert Simulator(scenario, BalancedDispatch(Limits(staging=limits))).run().bytes_staged == 0
+
+
+def test_a_holder_that_is_lost_may_still_hand_out_its_files():
+    """Its endpoint is gone, and its storage is not."""
+    sites = (SimulatedSite("a", (Block(2),), leaves=30.0), SimulatedSite("b", (Block(4),)))
+    sizes = {f"/{number}": 1e9 for number in range(8)}
+    scenario = simple(sites, holders=("a",), bulk={("a", "b"): 1e8}, file_bytes=sizes, patience=60.0)
+    limits = Limits(staging=StagingLimits(1e12, sizes, {"b": frozenset("a")}))
+    outcome = Simulator(scenario, BalancedDispatch(limits)).run()
+    alone = Simulator(scenario, BalancedDispatch()).run()
+    assert outcome.given_up < 0.5 * alone.given_up
 
 
 @pytest.mark.parametrize("duplicates", [0.0, 0.05])

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from cafetal.planning.bundles import Bundle, Chunk, bundle, target_events
-from cafetal.planning.events import Reason
+from cafetal.planning.events import Reason, Transfer, TransferEnded
 from cafetal.planning.routing import RoutingPolicy, SiteLoad, Task, checked_choice
 from cafetal.planning.state import Choice, State
 
@@ -105,6 +105,13 @@ class PolicyDispatch:
         for item in stuck:
             self._unbound.remove(item)
         return items + stuck
+
+    def stage(self, state: State) -> Transfer | None:
+        """Nothing: files stay where they are."""
+        return None
+
+    def staged(self, state: State, order: Transfer, told: TransferEnded) -> None:
+        """Never."""
 
     def waiting(self, state: State, site: str) -> bool:
         """Whether the site has a backlog, or might be chosen."""

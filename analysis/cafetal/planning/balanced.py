@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cafetal.planning.bundles import Bundle, Chunk
-from cafetal.planning.events import Reason, Rule, Split
+from cafetal.planning.events import Reason, Rule, Split, Transfer, TransferEnded
 from cafetal.planning.fluid import Pool, pour
 from cafetal.planning.pool import Group, Key, WorkPool
+from cafetal.planning.staging import Staging, StagingLimits
 from cafetal.planning.state import Choice, Running, State
 
 _UNKNOWN_RATE = 1000.0
@@ -56,6 +57,8 @@ class Limits:
     """How many events a task should take; by default as many as the time of a bundle allows."""
     reachable: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """``{site: sites whose replicas it can read}``"""
+    staging: StagingLimits = field(default_factory=StagingLimits)
+    """What may be brought to other sites."""
 
 
 class BalancedDispatch:
@@ -69,6 +72,7 @@ class BalancedDispatch:
     def __init__(self, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
         self.pool = WorkPool()
+        self.staging = Staging(self.limits.staging, self.pool)
         self._shares: dict[Key, dict[str, float]] = {}
         self._orders: dict[str, list[Group]] = {}
         self._levels: dict[str, float] = {}
@@ -101,22 +105,35 @@ class BalancedDispatch:
         self._nothing.clear()
 
     def take_back(self, state: State, site: str) -> list[Bundle]:
-        """What only this site could take, of those that may be given tasks, and nobody could read over the WAN."""
+        """What only this site could take, of those that may be given tasks, and nobody could read or get otherwise."""
         left = self._wan_left(state)
 
         def others(group: Group) -> bool:
-            if any(state.sites[name].open for name in group.sites):
+            if any(state.sites[name].open for name in group.sites) or self.staging.coming(state, group):
                 return True
-            return any(other.open and self._sources(state, other.name, group, left) for other in state.sites.values())
+            alive = [name for name, other in state.sites.items() if other.open]
+            return any(
+                self._sources(state, name, group, left) or self.staging.sources(state, name, group) for name in alive
+            )
 
         return [item for group in list(self.pool.at(site)) if not others(group) for item in self.pool.drain(group)]
 
     def waiting(self, state: State, site: str) -> bool:
-        """Whether anything waits that the site holds, or could read from another one."""
+        """Whether anything waits that the site holds, or could read or get from another one."""
         if any(True for _ in self.pool.at(site)):
             return True
         left = self._wan_left(state)
-        return any(self._sources(state, site, group, left) for group in self.pool)
+        return any(self._sources(state, site, group, left) for group in self.pool) or self.staging.possible(state, site)
+
+    def stage(self, state: State) -> Transfer | None:
+        """Files for a site that would be done with them well before those that hold them."""
+        return self.staging.next(state, self._levels)
+
+    def staged(self, state: State, order: Transfer, told: TransferEnded) -> None:
+        """What has arrived is divided anew."""
+        self.staging.ended(order, told)
+        self._dirty = True
+        self._nothing.clear()
 
     def clear(self) -> None:
         """Drop what waits."""

@@ -86,6 +86,19 @@ class PartialLost:
 
 
 @dataclass(frozen=True, slots=True)
+class TransferEnded:
+    """Files have been brought to a site, or some of them, or none."""
+
+    time: float
+    transfer: int
+    arrived: tuple[str, ...]
+    """LFNs."""
+    bytes: float = 0.0
+    """That have travelled."""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """Send nothing more; what runs may end."""
 
@@ -99,7 +112,18 @@ class Tick:
     time: float
 
 
-Event = WorkAdded | SiteReport | SiteLost | SiteDrained | TaskStarted | TaskEnded | PartialLost | Stop | Tick
+Event = (
+    WorkAdded
+    | SiteReport
+    | SiteLost
+    | SiteDrained
+    | TaskStarted
+    | TaskEnded
+    | PartialLost
+    | TransferEnded
+    | Stop
+    | Tick
+)
 
 Rule = Literal["assigned", "probe", "planned", "stolen", "remote", "retry", "duplicate"]
 # --- instructions --------------------------------------------------------------------------------------------
@@ -160,6 +184,20 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
+class Transfer:
+    """Bring files to a site, whose workers may process them once they are there; the answer is a `TransferEnded`."""
+
+    transfer: int
+    lfns: tuple[str, ...]
+    source: str
+    """The site whose replicas are copied."""
+    site: str
+    bytes: float
+    events: int
+    """That wait in these files."""
+
+
+@dataclass(frozen=True, slots=True)
 class Hold:
     """A site has room, there is work that it could do, and it gets none (told when it begins)."""
 
@@ -186,4 +224,4 @@ class GiveUp:
     """Where it happened."""
 
 
-Instruction = Assign | Commit | Discard | Cancel | Ask | Hold | Split | GiveUp
+Instruction = Assign | Commit | Discard | Cancel | Ask | Transfer | Hold | Split | GiveUp

@@ -93,6 +93,21 @@ class WorkPool:
                 other.fresh.append(chunk)
                 other.events += chunk.events
 
+    def arrive(self, lfns: Collection[str], site: str) -> None:
+        """Have the fresh chunks of some files wait for another site too, where these are now."""
+        for group in list(self):
+            if site in group.sites:
+                continue
+            going = [chunk for chunk in group.fresh if chunk.lfn in lfns]
+            if not going:
+                continue
+            group.fresh = deque(chunk for chunk in group.fresh if chunk.lfn not in lfns)
+            group.events -= sum(chunk.events for chunk in going)
+            other = self._group(going[0], (*group.sites, site))
+            for chunk in going:
+                other.fresh.append(replace(chunk, sites=(*chunk.sites, site)))
+                other.events += chunk.events
+
     def put_back(self, item: Bundle, sites: tuple[str, ...]) -> None:
         """A bundle that came back, for those sites that may still take it."""
         group = self._group(item.chunks[0], sites)

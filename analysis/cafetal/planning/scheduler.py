@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from cafetal.planning.bundles import Bundle, Chunk, bundle, split_by_sites
@@ -31,6 +31,7 @@ from cafetal.planning.events import (
     Stop,
     TaskEnded,
     TaskStarted,
+    TransferEnded,
     WorkAdded,
 )
 from cafetal.planning.rates import Rates
@@ -57,6 +58,7 @@ class Scheduler:
         rates: what is known of speeds; it learns here.
         first_task, first_part: numbers of the first task, and at least of the first part of a chunk that is cut; those
             before them are of an earlier life of the run.
+        bad: ``{lfn: sites whose replica could not be read}`` before; they come last, as it may have been mended since.
     """
 
     def __init__(
@@ -67,11 +69,12 @@ class Scheduler:
         *,
         first_task: int = 0,
         first_part: int = 0,
+        bad: Mapping[str, Collection[str]] | None = None,
     ) -> None:
         self.state = State(sites, rates or Rates())
         self.dispatcher = dispatcher
         self.stopped = False
-        self.bad: dict[str, set[str]] = {}
+        self.bad = {lfn: set(names) for lfn, names in (bad or {}).items()}
         """``{lfn: sites whose replica cannot be read}``"""
         self._vain: Counter[str] = Counter()
         """Chunks of each dataset that were halved since a half has done well."""
@@ -79,6 +82,7 @@ class Scheduler:
         self._asked: set[str] = set()
         self.state.next_chunk = first_part
         self._next_task = first_task
+        self._next_transfer = 0
         self._open_chunks = 0
         self._out: list[Instruction] = []
 
@@ -96,6 +100,7 @@ class Scheduler:
         if not self.stopped:
             self._ask()
             self._dispatch()
+            self._stage()
             self._give_up_what_nobody_takes()
         return self._out
 
@@ -128,6 +133,11 @@ class Scheduler:
             return True
         elif isinstance(event, PartialLost):
             self._redo(event)
+        elif isinstance(event, TransferEnded):
+            order = state.transfers.pop(event.transfer)
+            state.staged_bytes += event.bytes
+            self.dispatcher.staged(state, order, event)
+            return True
         elif isinstance(event, Stop):
             self.stopped = True
             self.dispatcher.clear()
@@ -140,6 +150,9 @@ class Scheduler:
         self.state.events_added += sum(chunk.events for chunk in chunks)
         self.state.next_chunk = max(self.state.next_chunk, max((chunk.id for chunk in chunks), default=-1) + 1)
         self.dispatcher.add(self.state, chunks)
+        for lfn in dict.fromkeys(chunk.lfn for chunk in chunks):
+            for site in sorted(self.bad.get(lfn, ())):
+                self.dispatcher.avoid(self.state, lfn, site)
 
     def _redo(self, event: PartialLost) -> None:
         events = sum(chunk.events for chunk in event.chunks)
@@ -173,6 +186,13 @@ class Scheduler:
             if idle and not site.held:
                 self._out.append(Hold(site.name, "others would be done with what waits before it"))
             site.held = idle
+
+    def _stage(self) -> None:
+        while (order := self.dispatcher.stage(self.state)) is not None:
+            order = replace(order, transfer=self._next_transfer)
+            self._next_transfer += 1
+            self.state.transfers[order.transfer] = order
+            self._out.append(order)
 
     def _in_turn(self) -> list[SiteState]:
         """Sites that can be given tasks, those with the most idle workers first: work goes to who waits for it."""
@@ -360,7 +380,7 @@ class Scheduler:
 
     def _give_up_what_nobody_takes(self) -> None:
         """At the end, what only sites hold that get no tasks. As long as others have work, that may change."""
-        if self._tasks or not self._open_chunks:
+        if self._tasks or self.state.transfers or not self._open_chunks:
             return
         sites = self.state.sites.values()
         if any(site.open and self.dispatcher.waiting(self.state, site.name) for site in sites):

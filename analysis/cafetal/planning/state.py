@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from cafetal.planning.bundles import Bundle, Chunk
-from cafetal.planning.events import Reason, Split
+from cafetal.planning.events import Reason, Split, Transfer, TransferEnded
 from cafetal.planning.rates import Rates
 
 
@@ -128,6 +128,14 @@ class Dispatcher(Protocol):
         """Whether work waits that this site could take."""
         ...
 
+    def stage(self, state: State) -> Transfer | None:
+        """Files that should be brought to another site; the number of the transfer is given to it afterwards."""
+        ...
+
+    def staged(self, state: State, order: Transfer, told: TransferEnded) -> None:
+        """What has come of it."""
+        ...
+
     def clear(self) -> None:
         """Forget what waits."""
         ...
@@ -153,6 +161,10 @@ class State:
         """That tasks have read over the WAN."""
         self.too_large: dict[str, int] = {}
         """``{dataset: events of a chunk that has cost several workers}``"""
+        self.transfers: dict[int, Transfer] = {}
+        """That are under way."""
+        self.staged_bytes = 0.0
+        """That have been brought to other sites."""
         self.remote: dict[int, Running] = {}
         """Those of the tasks that do so now."""
 

@@ -239,7 +239,7 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         record.skipped.extend(failure for dataset, failure in self.session.unreadable if dataset in datasets)
         files = self.fileset.files() if self.fileset is not None else ()
         known = {file.lfn: file.adler32 for file in files if file.adler32}
-        plan = make_plan(items, self._catalog(), self.sites, self.session.bad_replicas, known)
+        plan = make_plan(items, self._catalog(), self.sites, known)
         record.bad_replicas = {lfn: sorted(self.session.bad_replicas.get(lfn, ())) for lfn in plan.replicas}
         shipment = pack_function(request.inner, {**self.sites.aux, **(self.aux or {})})
         code = self.session.code_hash = shipment.code_hash
@@ -248,7 +248,7 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         record.lives = 1 if past is None else past.lives + 1
         experience = load_experience()
         dispatcher = make_dispatcher(plan, self.policy, self.bundle_events)
-        scheduler = make_scheduler(plan, dispatcher, experience, code, past)
+        scheduler = make_scheduler(plan, dispatcher, experience, code, past, self.session.bad_replicas)
         journal = self._begin(run, code, plan, past)
         with show_progress(self.desc, enabled=self.status) as watch:
             execution = Execution(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
@@ -69,12 +69,9 @@ def make_plan(
     items: Sequence[WorkItem],
     catalog: Catalog,
     table: SiteTable,
-    bad: Mapping[str, Collection[str]] | None = None,
     adler32: Mapping[str, str] | None = None,
 ) -> Plan:
     """Find the replicas of every work item's file, and those sites that may process it.
-
-    Where a replica is known to be ``bad`` (``{lfn: sites}``), its site may not, unless no other has one.
 
     Raises:
         NoReplica: if a file is at no known site, or at none that the user allows.
@@ -88,8 +85,7 @@ def make_plan(
         if (item.dataset, lfn) not in allowed:
             pinned = pinned_to(item.dataset, lfn, table.routing)
             able = allow(item.dataset, lfn, tuple(replicas[lfn]), table.routing)
-            good = tuple(site for site in able if site not in (bad or {}).get(lfn, ()))
-            allowed[item.dataset, lfn] = good or able, pinned
+            allowed[item.dataset, lfn] = able, pinned
         sites, readers = allowed[item.dataset, lfn]
         chunks.append(Chunk(i, item.dataset, lfn, item.entrystart, item.entrystop, sites, readers=readers))
     return Plan(dict(enumerate(items)), chunks, replicas, table, adler32 or {})

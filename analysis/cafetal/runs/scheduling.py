@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+
 from cafetal.config import GlobusEndpoint
 from cafetal.planning.backlogs import PolicyDispatch
 from cafetal.planning.balanced import BalancedDispatch, Limits
@@ -38,9 +40,14 @@ def make_dispatcher(plan: Plan, policy: RoutingPolicy, bundle_events: int | None
 
 
 def make_scheduler(
-    plan: Plan, dispatcher: Dispatcher, experience: Experience, code: str, past: Past | None = None
+    plan: Plan,
+    dispatcher: Dispatcher,
+    experience: Experience,
+    code: str,
+    past: Past | None = None,
+    bad: Mapping[str, Collection[str]] | None = None,
 ) -> Scheduler:
-    """With the sites of a plan, and what earlier runs of the same code have taught."""
+    """With the sites of a plan, what earlier runs of the code have taught, and replicas that were ``bad`` before."""
     sites = [
         SiteState(name, entry.workers, weight=entry.weight, wait=experience.waits.get(name, _WAIT))
         for name, entry in plan.table.sites.items()
@@ -49,4 +56,5 @@ def make_scheduler(
     # Parts must not bear numbers of chunks that an earlier life has done: the scheduler is not told of those.
     first_part = max([chunk.id + 1 for chunk in plan.chunks] + ([] if past is None else [past.next_chunk]), default=0)
     numbers = {"first_task": 0 if past is None else past.tasks, "first_part": first_part}
-    return Scheduler(sites, dispatcher, experience.for_code(code), **numbers)
+    known = {lfn: names for lfn, names in (bad or {}).items() if lfn in plan.replicas and names}
+    return Scheduler(sites, dispatcher, experience.for_code(code), bad=known, **numbers)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from cafetal.planning.bundles import Bundle, Chunk, bundle
-from cafetal.planning.events import Reason
+from cafetal.planning.events import Reason, Transfer, TransferEnded
 from cafetal.planning.state import Choice, Running, State
 
 
@@ -67,6 +67,13 @@ class _Queues:
         self.queue(site).clear()
         self.load[site] = 0.0
         return items
+
+    def stage(self, state: State) -> Transfer | None:
+        """Nothing: files stay where they are."""
+        return None
+
+    def staged(self, state: State, order: Transfer, told: TransferEnded) -> None:
+        """Never."""
 
     def waiting(self, state: State, site: str) -> bool:
         """Whether anything waits for the site."""

@@ -76,6 +76,14 @@ class Scenario:
     """``{dataset: bytes that are read of an event}``"""
     links: Mapping[tuple[str, str], float] = field(default_factory=dict)
     """``{(holder, reader): bytes/s of one stream}``; sites without a link cannot read from each other."""
+    bulk: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    """``{(holder, site): bytes/s}`` of transfers of whole files."""
+    file_bytes: Mapping[str, float] = field(default_factory=dict)
+    """``{lfn: bytes}``"""
+    transfer_delay: float = 5.0
+    """Seconds that a transfer takes besides its bytes."""
+    transfer_loss: float = 0.0
+    """Probability that nothing of a transfer arrives."""
     submit_rate: float = 500.0
     """Tasks a second that can be sent, to all sites together."""
     patience: float = 300.0

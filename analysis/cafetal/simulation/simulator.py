@@ -26,6 +26,8 @@ from cafetal.planning.events import (
     Split,
     TaskEnded,
     Tick,
+    Transfer,
+    TransferEnded,
     WorkAdded,
 )
 from cafetal.planning.rates import Rates
@@ -52,6 +54,7 @@ class Outcome:
     events_committed: int = 0
     bytes_local: float = 0.0
     bytes_remote: float = 0.0
+    bytes_staged: float = 0.0
     busy: float = 0.0
     """Worker-seconds."""
     scheduling_seconds: float = 0.0
@@ -117,6 +120,7 @@ class Simulator:
         self._count = itertools.count()
         self._chance = random.Random(f"run {scenario.seed}")
         self._sender_free = 0.0
+        self._line_free: dict[tuple[str, str], float] = {}
         self._open: dict[int, _Task] = {}
         self._committed: set[int] = set()
         self._whole = {chunk.id for chunk in scenario.chunks}
@@ -172,6 +176,8 @@ class Simulator:
                 self._open.pop(each.task).cancelled = True
             elif isinstance(each, Ask):
                 self._ask(self._sites[each.site])
+            elif isinstance(each, Transfer):
+                self._carry(each)
             elif isinstance(each, Split):
                 self._whole.remove(each.chunk)
                 self._whole.update(part.id for part in each.parts)
@@ -183,6 +189,21 @@ class Simulator:
         self._sender_free = max(self.now, self._sender_free) + 1 / self.scenario.submit_rate
         self.outcome.tasks += 1
         self._at(self._sender_free + task.site.spec.round_trip / 2, lambda: self._receive(task))
+
+    def _carry(self, told: Transfer) -> None:
+        """Transfers over the same line come one after another."""
+        begin = max(self.now, self._line_free.get((told.source, told.site), 0.0))
+        size = sum(self.scenario.file_bytes[lfn] for lfn in told.lfns)
+        arrives = begin + self.scenario.transfer_delay + size / self.scenario.bulk[told.source, told.site]
+        self._line_free[told.source, told.site] = arrives
+        began = self.now
+
+        def tell() -> None:
+            good = self._chance.random() >= self.scenario.transfer_loss
+            self.outcome.bytes_staged += size
+            self._tell(TransferEnded(self.now, told.transfer, told.lfns if good else (), size, self.now - began))
+
+        self._at(arrives, tell)
 
     def _commit(self, told: Commit) -> None:
         twice = self._committed.intersection(told.chunks)
