@@ -7,8 +7,7 @@ import os
 import shutil
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,10 @@ from rich.markup import escape
 
 from cafetal.cataloguing import datasets
 from cafetal.errors import CafetalError, ConfigError, OutputError, ResumeRefused, RunInterrupted
+from cafetal.rehearsing import rehearse
 from cafetal.tending import cancel, clean, logs
 from cafetal.tending import status as standing
+from cafetal.visiting import sites
 
 _out = Console(soft_wrap=False)
 _err = Console(stderr=True, soft_wrap=True, highlight=False)
@@ -260,136 +261,6 @@ def verify(folder: Path, trust: bool) -> None:
     )
 
 
-@cli.group(invoke_without_command=True)
-@_sites
-@click.pass_context
-def sites(context: click.Context, sites_path: str) -> None:
-    """Who is there; `cafetal sites` alone is `cafetal sites check`."""
-    context.default_map = {name: {"sites_path": sites_path} for name in ("check", "status", "drain")}
-    if context.invoked_subcommand is None:
-        context.invoke(check, sites_path=sites_path, timeout=90.0, names=())
-
-
-@sites.command()
-@_sites
-@click.option("--timeout", default=90.0, show_default=True, help="Seconds to wait for an answer.")
-@click.argument("names", nargs=-1)
-def check(sites_path: str, timeout: float, names: tuple[str, ...]) -> None:
-    """Have all sites (or those NAMES) answer a task, and show what they are and whether a run can go there."""
-    from cafetal.federation.status import ask_sites
-    from cafetal.views.tables import print_sites
-
-    with _federation(sites_path) as federation:
-        statuses = ask_sites(federation, names or tuple(federation.table.sites), timeout)
-    print_sites(statuses, _out)
-    if not all(status.usable for status in statuses):
-        raise click.exceptions.Exit(1)
-
-
-@sites.command()
-@_sites
-@click.argument("names", nargs=-1)
-def status(sites_path: str, names: tuple[str, ...]) -> None:
-    """Show what the endpoints of sites report: workers, queue, age of the report. Sends no task."""
-    from cafetal.federation.status import look_at_sites
-    from cafetal.views.tables import print_endpoints
-
-    with _federation(sites_path) as federation:
-        statuses = look_at_sites(federation, names or tuple(federation.table.sites))
-    print_endpoints(statuses, _out)
-    if any(status.alive is False for status in statuses):
-        raise click.exceptions.Exit(1)
-
-
-@sites.command()
-@_sites
-@click.option("--run", "folder", required=True, type=click.Path(path_type=Path), help="The run's `-o`.")
-@click.option("--undo", is_flag=True, help="They may get tasks again.")
-@click.argument("names", nargs=-1, required=True)
-def drain(sites_path: str, folder: Path, undo: bool, names: tuple[str, ...]) -> None:
-    """Have a run that goes on give no more tasks to the sites NAMES."""
-    from cafetal.config import load_sites
-    from cafetal.errors import UnknownEndpoint, nearest
-    from cafetal.runs.journal import JOURNAL
-    from cafetal.runs.lookout import drain
-
-    known = load_sites(sites_path).sites
-    for name in names:
-        if name not in known:
-            raise UnknownEndpoint(f"There is no site {name!r}; {nearest(name, known)}.", site=name)
-    if not (folder / JOURNAL).is_file():
-        raise OutputError(f"{folder} is not the folder of a run: it has no {JOURNAL}.")
-    named = drain(folder, names, undo=undo)
-    click.echo(f"Drained in {folder}: {', '.join(sorted(named)) or 'none'}.")
-
-
-@sites.command()
-def login() -> None:
-    """Log in to Globus, for sites with a Globus Compute endpoint."""
-    from cafetal.federation.login import log_in
-
-    click.echo(log_in())
-
-
-@contextmanager
-def _federation(sites_path: str) -> Iterator[Any]:
-    from cafetal.config import load_sites
-    from cafetal.federation.federation import Federation
-
-    federation = Federation(load_sites(sites_path))
-    try:
-        yield federation
-    finally:
-        federation.close()
-
-
-@cli.group()
-def rehearse() -> None:
-    """A federation of Globus Compute sites on this machine, with all but the cloud service real."""
-
-
-_rehearsal = click.argument("folder", type=click.Path(path_type=Path), default=Path("rehearsal"))
-
-
-@rehearse.command()
-@_rehearsal
-@click.option("--sites", "names", default="desy,cern,nebraska", show_default=True, help="Names of the sites.")
-@click.option("--workers", default=1, show_default=True, type=click.IntRange(min=1), help="Of each site.")
-@click.option("--direct", is_flag=True, help="User endpoints without core endpoints: faster, less like the real ones.")
-def up(folder: Path, names: str, workers: int, direct: bool) -> None:
-    """Start it in FOLDER, and write a site table there."""
-    from cafetal.rehearsal.federation import SITES, Rehearsal
-
-    rehearsal = Rehearsal(folder)
-    rehearsal.up(names.split(","), workers=workers, kind="direct" if direct else "core")
-    click.echo(
-        f"It runs. Its sites are in {folder / SITES}; their data goes to {folder}/sites/NAME/data.\n"
-        f"  cafetal sites check --sites {folder / SITES}\n  cafetal rehearse down {folder}"
-    )
-
-
-@rehearse.command("status")
-@_rehearsal
-def rehearsal_status(folder: Path) -> None:
-    """Show which of its processes run."""
-    from cafetal.rehearsal.federation import Rehearsal
-
-    parts = Rehearsal(folder).status()
-    for part, runs in parts.items():
-        click.echo(f"{part}: {'runs' if runs else 'has ended'}")
-    if not all(parts.values()):
-        raise click.exceptions.Exit(1)
-
-
-@rehearse.command()
-@_rehearsal
-def down(folder: Path) -> None:
-    """Stop all its processes. Data, logs and the site table stay."""
-    from cafetal.rehearsal.federation import Rehearsal
-
-    click.echo(f"{Rehearsal(folder).down()} processes were stopped.")
-
-
 @cli.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 def plot(folder: Path) -> None:
@@ -422,7 +293,7 @@ def init(folder: Path) -> None:
     )
 
 
-for _command in (standing, logs, cancel, clean, datasets):
+for _command in (standing, logs, cancel, clean, datasets, rehearse, sites):
     cli.add_command(_command)
 
 

@@ -22,7 +22,7 @@ LAYERS = [
     {"discovery"},
     {"rehearsal", "runs", "loading"},
     {"views"},
-    {"tending", "cataloguing"},
+    {"tending", "cataloguing", "visiting", "rehearsing"},
     {"cli"},
 ]
 EVERYBODY = {"worker"}  # the types on the wire; it imports nothing of ours

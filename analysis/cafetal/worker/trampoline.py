@@ -173,11 +173,12 @@ def call(scratch: str, store: str, archive: str, package: str, task: str, payloa
 
             kept = Redis.from_url(store, password=os.environ.get("REDISCLI_AUTH"), socket_timeout=30)
             content: Any = kept.get(f"cafetal:{getpass.getuser()}:code/{archive}")
-            os.makedirs(folder, mode=0o700, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=folder)
-            with os.fdopen(handle, "wb") as arrived:
-                arrived.write(content or b"")
-            os.replace(temporary, path)
+            if content is not None:
+                os.makedirs(folder, mode=0o700, exist_ok=True)
+                handle, temporary = tempfile.mkstemp(dir=folder)
+                with os.fdopen(handle, "wb") as arrived:
+                    arrived.write(content)
+                os.replace(temporary, path)
         try:
             with open(path, "rb") as file:
                 intact = hashlib.sha256(file.read()).hexdigest() == archive.split(".")[0]

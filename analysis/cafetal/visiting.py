@@ -1,0 +1,99 @@
+"""Commands that look at sites, log in to them, and drain them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from cafetal.errors import OutputError
+
+_out = Console(soft_wrap=False)
+_sites = click.option("--sites", "sites_path", default="config/sites.yaml", show_default=True, help="The site table.")
+
+
+@click.group(invoke_without_command=True)
+@_sites
+@click.pass_context
+def sites(context: click.Context, sites_path: str) -> None:
+    """Who is there; `cafetal sites` alone is `cafetal sites check`."""
+    context.default_map = {name: {"sites_path": sites_path} for name in ("check", "status", "drain")}
+    if context.invoked_subcommand is None:
+        context.invoke(check, sites_path=sites_path, timeout=90.0, names=())
+
+
+@sites.command()
+@_sites
+@click.option("--timeout", default=90.0, show_default=True, help="Seconds to wait for an answer.")
+@click.argument("names", nargs=-1)
+def check(sites_path: str, timeout: float, names: tuple[str, ...]) -> None:
+    """Have all sites (or those NAMES) answer a task, and show what they are and whether a run can go there."""
+    from cafetal.federation.status import ask_sites
+    from cafetal.views.tables import print_sites
+
+    with _federation(sites_path) as federation:
+        statuses = ask_sites(federation, names or tuple(federation.table.sites), timeout)
+    print_sites(statuses, _out)
+    if not all(status.usable for status in statuses):
+        raise click.exceptions.Exit(1)
+
+
+@sites.command()
+@_sites
+@click.argument("names", nargs=-1)
+def status(sites_path: str, names: tuple[str, ...]) -> None:
+    """Show what the endpoints of sites report: workers, queue, age of the report. Sends no task."""
+    from cafetal.federation.status import look_at_sites
+    from cafetal.views.tables import print_endpoints
+
+    with _federation(sites_path) as federation:
+        statuses = look_at_sites(federation, names or tuple(federation.table.sites))
+    print_endpoints(statuses, _out)
+    if any(status.alive is False for status in statuses):
+        raise click.exceptions.Exit(1)
+
+
+@sites.command()
+@_sites
+@click.option("--run", "folder", required=True, type=click.Path(path_type=Path), help="The run's `-o`.")
+@click.option("--undo", is_flag=True, help="They may get tasks again.")
+@click.argument("names", nargs=-1, required=True)
+def drain(sites_path: str, folder: Path, undo: bool, names: tuple[str, ...]) -> None:
+    """Have a run that goes on give no more tasks to the sites NAMES."""
+    from cafetal.config import load_sites
+    from cafetal.errors import UnknownEndpoint, nearest
+    from cafetal.runs.journal import JOURNAL
+    from cafetal.runs.lookout import drain
+
+    known = load_sites(sites_path).sites
+    for name in names:
+        if name not in known:
+            raise UnknownEndpoint(f"There is no site {name!r}; {nearest(name, known)}.", site=name)
+    if not (folder / JOURNAL).is_file():
+        raise OutputError(f"{folder} is not the folder of a run: it has no {JOURNAL}.")
+    named = drain(folder, names, undo=undo)
+    click.echo(f"Drained in {folder}: {', '.join(sorted(named)) or 'none'}.")
+
+
+@sites.command()
+def login() -> None:
+    """Log in to Globus, for sites with a Globus Compute endpoint."""
+    from cafetal.federation.login import log_in
+
+    click.echo(log_in())
+
+
+@contextmanager
+def _federation(sites_path: str) -> Iterator[Any]:
+    from cafetal.config import load_sites
+    from cafetal.federation.federation import Federation
+
+    federation = Federation(load_sites(sites_path))
+    try:
+        yield federation
+    finally:
+        federation.close()
