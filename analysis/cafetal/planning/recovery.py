@@ -58,7 +58,8 @@ def after_failure(
     if kind == "timeout" and site not in bundle.slow:
         part = replace(bundle, slow=(*bundle.slow, site))
         able = tuple(n for n in bundle.sites if n in alive and n not in bundle.tried)
-        return [Retry(part, tuple(n for n in able if n not in part.slow) or able)]
+        fresh, others = (tuple(n for n in able if n not in but) for but in (part.slow, (site,)))
+        return [Retry(part, fresh or others or able)]
     if kind == "worker" and len(bundle.chunks) > 1:
         middle = len(bundle.chunks) // 2
         parts = [replace(bundle, chunks=each) for each in (bundle.chunks[:middle], bundle.chunks[middle:])]
