@@ -108,7 +108,9 @@ def three_servers(folder: Path, recipe: Recipe) -> Iterator[Far]:
     with Wan(nodes, Line(delay=0.015, rate=100e6)) as wan:
         place = Far(folder, wan)
         folder.mkdir()
-        local = load_sites({"sites": {s: {"pfn": f"{folder}/{s}/data", "scratch": f"{folder}/{s}/none"} for s in SITES}})
+        local = load_sites(
+            {"sites": {s: {"pfn": f"{folder}/{s}/data", "scratch": f"{folder}/{s}/none"} for s in SITES}}
+        )
         fileset = make_files(recipe, local, copies=2)
         (folder / "files.json").write_text(json.dumps(fileset.to_json()))
         (folder / "spectrum.py").write_text(PROCESSOR)

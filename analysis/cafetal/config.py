@@ -62,6 +62,23 @@ class GlobusEndpoint(_Strict):
 Endpoint = Annotated[LocalEndpoint | ParslEndpoint | GlobusEndpoint, Field(discriminator="kind")]
 
 
+class Collection(_Strict):
+    """A collection of Globus Transfer with which files can be brought to a site, and from it."""
+
+    id: UUID = Field(description="As Globus shows it.")
+    base: str = Field("/", pattern=r"^/", description="The folder of the site that the collection shows as its root.")
+    consent: bool = Field(
+        False, description="Whether it asks for a consent of its own (`data_access`): mapped collections do."
+    )
+    rehearsal: str | None = Field(None, description="Folder of a rehearsal that stands for the service.")
+
+    def path(self, pfn: str) -> str | None:
+        """What the collection calls a file of the site; ``None`` if it does not show it."""
+        path, base = os.path.normpath(pfn.removeprefix("file://")), os.path.normpath(self.base)
+        inside = os.path.isabs(path) and os.path.commonpath([path, base]) == base
+        return "/" + os.path.relpath(path, base) if inside and "://" not in pfn else None
+
+
 class Site(_Strict):
     """One site: an endpoint that runs tasks, and files that it reads without crossing the WAN."""
 
@@ -87,6 +104,10 @@ class Site(_Strict):
     door: Rules | None = Field(
         None, description="PFNs under which other sites read its files over the WAN (XRootD, HTTP); as `pfn`."
     )
+    staging: str = Field(
+        "", description="Folder for files that are brought from other sites during a run; by default in the scratch."
+    )
+    collection: Collection | None = Field(None, description="Of Globus Transfer, if the site has one.")
     rses: tuple[str, ...] = Field((), description="Rucio storage elements whose files this site reads.")
 
     @property
@@ -107,6 +128,16 @@ class Site(_Strict):
             raise ValueError("`store: memory` needs a single process: `workers: 1`, or a factory that makes threads")
         return self
 
+    @model_validator(mode="after")
+    def _shown_staging(self) -> Site:
+        """What Globus Transfer brings must come to where the site's tasks look for it."""
+        if self.collection is not None and self.collection.path(self.staging or self.scratch) is None:
+            raise ValueError(
+                f"files that Globus Transfer brings would go to {self.staging or self.scratch}, which its collection "
+                f"does not show: name an absolute path below {self.collection.base} as `staging`"
+            )
+        return self
+
     @field_validator("pfn", "door")
     @classmethod
     def _rules_compile(cls, value: Rules | None) -> Rules | None:
@@ -124,6 +155,9 @@ class Routing(_Strict):
     bundle_seconds: float = Field(60, gt=0, description="How long a task should take.")
     duplicates: float = Field(0.05, ge=0, le=1, description="Events that may be processed twice, as a share of all.")
     wan_budget: ByteSize = Field(ByteSize(0), description="Bytes that may be read over the WAN, e.g. `50 GB`.")
+    stage_budget: ByteSize = Field(
+        ByteSize(0), description="Bytes of files that may be brought to sites whose workers would else be idle."
+    )
     split: bool = Field(False, description="Whether chunks may be cut where that ends the run sooner.")
     pin: dict[str, tuple[str, ...]] = Field(
         default_factory=dict, description="From dataset or LFN (with * and ?) to the only sites that may process it."
@@ -256,6 +290,9 @@ def load_sites(source: str | Path | Mapping[str, Any] | SiteTable) -> SiteTable:
 
 def _anchor(site: Site, folder: Path) -> Site:
     """A local site with absolute paths; the paths of other sites mean something there, not here."""
+    if site.collection is not None and site.collection.rehearsal is not None:
+        played = {"rehearsal": str(folder / Path(site.collection.rehearsal).expanduser())}
+        site = site.model_copy(update={"collection": site.collection.model_copy(update=played)})
     if isinstance(site.endpoint, GlobusEndpoint):
         rehearsal = site.endpoint.rehearsal
         return site if rehearsal is None else _with(site, rehearsal=str(folder / Path(rehearsal).expanduser()))
@@ -274,7 +311,8 @@ def _anchor(site: Site, folder: Path) -> Site:
         return absolute(rules) if isinstance(rules, str) else {key: absolute(value) for key, value in rules.items()}
 
     door = None if site.door is None else anchored(site.door)
-    return site.model_copy(update={"pfn": anchored(site.pfn), "door": door, "scratch": absolute(site.scratch)})
+    own = {"scratch": absolute(site.scratch), "staging": absolute(site.staging) if site.staging else ""}
+    return site.model_copy(update={"pfn": anchored(site.pfn), "door": door, **own})
 
 
 def _with(site: Site, **changes: Any) -> Site:

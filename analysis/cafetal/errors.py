@@ -14,6 +14,7 @@
     ├── SiteError            (RuntimeError)       a site cannot be started, or is lost
     │   ├── SiteAway                              a site does not answer at the moment, or has lost a task
     │   └── WorkerLost                            a worker, or its pool, has died with a task
+    ├── TransferFailed       (RuntimeError)       files cannot be brought from one site to another
     ├── UnreadableFile       (OSError)            a file cannot be read at any of its replicas
     ├── ProcessorError       (RuntimeError)       the user's processor raised, or returned nothing to merge
     ├── EventsLost           (RuntimeError)       the merged chunks are not the planned ones
@@ -101,6 +102,10 @@ class SiteAway(SiteError):
 
 class WorkerLost(SiteError):
     """A worker, or the pool it is in, has died with a task."""
+
+
+class TransferFailed(CafetalError, RuntimeError):
+    """Files could not be brought from one site to another, or did not arrive as they were sent."""
 
 
 class UnreadableFile(CafetalError, OSError):

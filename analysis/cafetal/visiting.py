@@ -21,7 +21,7 @@ _sites = click.option("--sites", "sites_path", default="config/sites.yaml", show
 @click.pass_context
 def sites(context: click.Context, sites_path: str) -> None:
     """Who is there; `cafetal sites` alone is `cafetal sites check`."""
-    context.default_map = {name: {"sites_path": sites_path} for name in ("check", "status", "drain")}
+    context.default_map = {name: {"sites_path": sites_path} for name in ("check", "status", "drain", "login")}
     if context.invoked_subcommand is None:
         context.invoke(check, sites_path=sites_path, timeout=90.0, names=())
 
@@ -80,11 +80,16 @@ def drain(sites_path: str, folder: Path, undo: bool, names: tuple[str, ...]) -> 
 
 
 @sites.command()
-def login() -> None:
-    """Log in to Globus, for sites with a Globus Compute endpoint."""
+@_sites
+def login(sites_path: str) -> None:
+    """Log in to Globus, for sites with a Globus Compute endpoint or a collection."""
+    from cafetal.config import load_sites
     from cafetal.federation.login import log_in
+    from cafetal.transfers.globus import transfer_client
 
-    click.echo(log_in())
+    table = load_sites(sites_path).sites.values() if Path(sites_path).exists() else ()
+    collections = [site.collection for site in table if site.collection is not None]
+    click.echo(log_in(lambda app: transfer_client(app, collections) if collections else None))
 
 
 @contextmanager

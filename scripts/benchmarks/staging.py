@@ -31,7 +31,7 @@ def play(bulk, *, budget, idle=THERE):
     scenario = Scenario(
         sites, chunks, {"d": RATE}, bulk={("holder", "other"): bulk}, file_bytes=sizes, transfer_delay=10.0
     )
-    limits = Limits(staging=StagingLimits(budget, sizes, {"other": frozenset({"holder"})}))
+    limits = Limits(staging=StagingLimits(budget, sizes, {"other": {"holder": 1e12}}))
     return Simulator(scenario, BalancedDispatch(limits)).run()
 
 

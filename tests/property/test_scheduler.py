@@ -18,13 +18,14 @@ from cafetal.simulation.rivals import Delta, Dha, ParslRandom
 
 SITES = ("a", "b", "c")
 REACHABLE = {name: frozenset(SITES) - {name} for name in SITES}
+LINES = {name: dict.fromkeys(others, 1e9) for name, others in REACHABLE.items()}
 STAGED = 4e6
 DISPATCHERS = {
     "balanced": BalancedDispatch,
     "split": lambda: BalancedDispatch(Limits(split=True, bundle_seconds=5)),
     "remote": lambda: BalancedDispatch(Limits(wan_bytes=1e9, reachable=REACHABLE, duplicates=1.0)),
     "staging": lambda: BalancedDispatch(
-        Limits(bundle_seconds=5, staging=StagingLimits(STAGED, {f"/f{number}": 1e6 for number in range(6)}, REACHABLE))
+        Limits(bundle_seconds=5, staging=StagingLimits(STAGED, {f"/f{number}": 1e6 for number in range(6)}, LINES))
     ),
     "fixed": lambda: BalancedDispatch(Limits(bundle_events=25)),
     "early": lambda: PolicyDispatch(Capacity(), 30),

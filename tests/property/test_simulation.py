@@ -153,7 +153,7 @@ def staged(bulk, budget=1e12, **options):
     sites = (SimulatedSite("a", (Block(1),)), SimulatedSite("b", (Block(20),)))
     sizes = {f"/{number}": 1e9 for number in range(8)}
     scenario = simple(sites, holders=("a",), bulk={("a", "b"): bulk}, file_bytes=sizes, **options)
-    return scenario, BalancedDispatch(Limits(staging=StagingLimits(budget, sizes, {"b": frozenset("a")})))
+    return scenario, BalancedDispatch(Limits(staging=StagingLimits(budget, sizes, {"b": {"a": 1e12}})))
 
 
 def test_files_are_brought_where_workers_wait_if_that_pays():
@@ -186,7 +186,7 @@ def test_nothing_is_brought_where_no_worker_waits():
     sites = (SimulatedSite("a", (Block(4),)), SimulatedSite("b", (Block(4),)))
     sizes = {f"/{number}": 1e9 for number in range(8)}
     scenario = simple(sites, bulk={("a", "b"): 1e9, ("b", "a"): 1e9}, file_bytes=sizes)
-    limits = StagingLimits(1e12, sizes, {"b": frozenset("a"), "a": frozenset("b")})
+    limits = StagingLimits(1e12, sizes, {"b": {"a": 1e12}, "a": {"b": 1e12}})
     assert Simulator(scenario, BalancedDispatch(Limits(staging=limits))).run().bytes_staged == 0
 
 
@@ -195,7 +195,7 @@ def test_a_holder_that_is_lost_may_still_hand_out_its_files():
     sites = (SimulatedSite("a", (Block(2),), leaves=30.0), SimulatedSite("b", (Block(4),)))
     sizes = {f"/{number}": 1e9 for number in range(8)}
     scenario = simple(sites, holders=("a",), bulk={("a", "b"): 1e8}, file_bytes=sizes, patience=60.0)
-    limits = Limits(staging=StagingLimits(1e12, sizes, {"b": frozenset("a")}))
+    limits = Limits(staging=StagingLimits(1e12, sizes, {"b": {"a": 1e12}}))
     outcome = Simulator(scenario, BalancedDispatch(limits)).run()
     alone = Simulator(scenario, BalancedDispatch()).run()
     assert outcome.given_up < 0.5 * alone.given_up

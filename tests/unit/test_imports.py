@@ -19,6 +19,7 @@ LAYERS = [
     {"simulation"},
     {"extensions"},
     {"federation", "catalog"},
+    {"transfers"},
     {"discovery"},
     {"rehearsal", "runs", "loading"},
     {"views"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -18,7 +19,7 @@ from cafetal.errors import ConfigError, LoginError
 
 REHEARSAL = "CAFETAL_REHEARSAL"
 """Environment variable: the folder of a rehearsal that stands for the cloud where no site table names one."""
-_REMEDY = (
+REMEDY = (
     "Run `cafetal sites login`; or, for an identity of its own, set GLOBUS_COMPUTE_CLIENT_ID and "
     "GLOBUS_COMPUTE_CLIENT_SECRET in the environment."
 )
@@ -69,7 +70,7 @@ def _in_the_cloud() -> ListeningClient:
         raise LoginError(f"{error}") from None
     client = ListeningClient(app=app, do_version_check=False)  # tells the app which scopes it needs
     if isinstance(app, globus_sdk.UserApp) and app.login_required():
-        raise LoginError(f"You are not logged in to Globus, or the login has expired. {_REMEDY}")
+        raise LoginError(f"You are not logged in to Globus, or the login has expired. {REMEDY}")
     return client
 
 
@@ -88,8 +89,11 @@ def _rehearsed(folder: Path) -> ListeningClient:
     return client
 
 
-def log_in() -> str:
-    """Log in to Globus as the SDK does it: in a browser, or by pasting a code. Returns who is logged in.
+def log_in(also: Callable[[Any], object] = lambda app: None) -> str:
+    """Log in to Globus as the SDK does it: in a browser, or by pasting a code. Returns what to tell the user.
+
+    Args:
+        also: called with the SDK's app, to tell it which scopes are needed besides those of Globus Compute.
 
     Raises:
         LoginError: if that fails.
@@ -99,6 +103,7 @@ def log_in() -> str:
         if isinstance(app, globus_sdk.ClientApp):
             return "The environment names a client identity, which needs no login."
         Client(app=app, do_version_check=False)  # tells the app which scopes it needs
+        also(app)
         app.login(force=True)
     except (globus_sdk.GlobusError, ValueError) as error:
         raise LoginError(f"The login failed: {error}.") from error
@@ -117,7 +122,7 @@ def refusal(error: Exception) -> LoginError | None:
     )
     if refused or isinstance(error, globus_sdk.AuthAPIError):  # Globus Auth answers 400 to a login that was revoked
         why = getattr(error, "message", error)
-        return LoginError(f"Globus Compute refuses the login ({status}: {why}). {_REMEDY}")
+        return LoginError(f"Globus refuses the login ({status}: {why}). {REMEDY}")
     if isinstance(error, globus_sdk.exc.GlobusError) and "token" in type(error).__name__.lower():
-        return LoginError(f"The login at Globus cannot be used ({type(error).__name__}: {error}). {_REMEDY}")
+        return LoginError(f"The login at Globus cannot be used ({type(error).__name__}: {error}). {REMEDY}")
     return None

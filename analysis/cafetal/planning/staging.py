@@ -34,8 +34,8 @@ class StagingLimits:
     """In all."""
     sizes: Mapping[str, float] = field(default_factory=dict)
     """``{lfn: bytes}``; a file of which nobody knows the size stays where it is."""
-    lines: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    """``{site: sites from which files can be sent to it}``"""
+    lines: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """``{site: {site from which files can be sent to it: bytes of the largest}}``"""
 
 
 @dataclass(slots=True)
@@ -73,9 +73,9 @@ class Staging:
             return []
         if group.readers is not None and site not in group.readers:
             return []  # a pin that says who may process it
-        lines = self.limits.lines.get(site, frozenset())
+        lines = self.limits.lines.get(site, {})
         names = [name for name in group.sites if name in lines and self._line(name, site).failures < _FAILURES]
-        return names if names and any(self._files(state, group, site)) else []
+        return [name for name in names if any(self._files(state, group, site, lines[name]))]
 
     def coming(self, state: State, group: Group) -> bool:
         """Whether a file that waits in a group is on its way to another site."""
@@ -117,9 +117,9 @@ class Staging:
     def _left(self, state: State) -> float:
         return self.limits.bytes - state.staged_bytes - sum(order.bytes for order in state.transfers.values())
 
-    def _files(self, state: State, group: Group, site: str) -> Iterator[tuple[str, float, int]]:
+    def _files(self, state: State, group: Group, site: str, largest: float) -> Iterator[tuple[str, float, int]]:
         """Files of a group that could be sent, the last one first: LFN, bytes, and how many events of it wait."""
-        left = self._left(state)
+        left = min(largest, self._left(state))
         lfn, events = "", 0
         for chunk in reversed(group.fresh):
             if chunk.lfn != lfn:
@@ -155,7 +155,7 @@ class Staging:
         free = now + sum(each.bytes for each in under_way) / pace
         lfns: list[str] = []
         size, events, left = 0.0, 0, self._left(state)
-        for lfn, more_bytes, more_events in self._files(state, group, site):
+        for lfn, more_bytes, more_events in self._files(state, group, site, self.limits.lines[site][source]):
             done = max(begin, free + (size + more_bytes) / pace) + (events + more_events) / power
             if size + more_bytes > left or (done - now) * _MARGIN > end - now:
                 break

@@ -92,8 +92,14 @@ class _NoFile(_Plain):
 class _Leftover(_Plain):
     run: str = Field(pattern=r"^[\w.-]+$")
     partials: _Count
+    files: _Count
     bytes: _Count
     age: float
+
+
+class _Weight(_Plain):
+    size: _Count
+    adler32: str = Field(pattern=r"^[0-9a-f]{8}$")
 
 
 class _Login(_Plain):
@@ -107,6 +113,8 @@ _REDUCE: TypeAdapter[_Merged | _NotMerged] = TypeAdapter(_Merged | _NotMerged)
 _FETCH, _FILES = TypeAdapter(Annotated[bytes, Field(strict=True)]), TypeAdapter(list[_File | _NoFile])
 _LEFTOVERS = TypeAdapter(list[_Leftover])
 _LOGINS = TypeAdapter(list[_Login])
+_WEIGHT, _NOTHING = TypeAdapter(_Weight), TypeAdapter(None)
+_PATH = TypeAdapter(Annotated[str, Field(strict=True, pattern=r"^/", max_length=4096)])
 _INTRODUCTION = TypeAdapter(dict[str, str | list[str] | dict[str, int | float | None]])
 
 
@@ -172,6 +180,12 @@ def of_leftovers(site: str) -> Check:
 def of_logins(site: str) -> Check:
     """For `worker.tasks.logins`."""
     return _of(site, _LOGINS)
+
+
+def of_carrying(site: str, task: str) -> Check:
+    """For the tasks of `worker.carrying`."""
+    shapes: dict[str, TypeAdapter[Any]] = {"weigh": _WEIGHT, "read": _FETCH, "write": _NOTHING, "complete": _PATH}
+    return _of(site, shapes[task])
 
 
 def of_install(site: str) -> Check:

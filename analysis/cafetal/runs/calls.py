@@ -216,8 +216,16 @@ class Calls:
         """The logins with which a site reads files, or the reason why it does not tell."""
         return self._call(site, "logins", {}, on_loss=lambda error: error, check=answers.of_logins(site))
 
+    def carry(self, site: str, task: str, arguments: Mapping[str, Any]) -> Future[Any]:
+        """A step of bringing a file from one site to another (see `worker.carrying`), or why it cannot be done."""
+        return self._call(site, task, arguments, on_loss=lambda error: error, check=answers.of_carrying(site, task))
+
     def clean(self, sites: Iterable[str], patience: float) -> None:
         """Remove what the run left on scratches; a site that does not answer in so many seconds keeps it."""
         asked = {"life": self.life, "keep_days": _KEEP_DAYS}
-        futures = [self._call(site, "clean", asked, on_loss=lambda error: None) for site in sites]
+        table = self.federation.table.sites
+        futures = [
+            self._call(site, "clean", {**asked, "staging": table[site].staging}, on_loss=lambda error: None)
+            for site in sites
+        ]
         wait(futures, timeout=patience)

@@ -27,6 +27,7 @@ from cafetal.planning.recovery import TRIES
 from cafetal.planning.scheduler import Scheduler
 from cafetal.runs import messages
 from cafetal.runs.calls import Calls
+from cafetal.runs.carrying import Transfers
 from cafetal.runs.fetching import fetch
 from cafetal.runs.interrupts import interrupts
 from cafetal.runs.journal import Journal
@@ -44,11 +45,14 @@ from cafetal.runs.settling import Lost, lost_task
 from cafetal.runs.shipping import Shipment, install
 from cafetal.runs.trees import Merge, Trees
 from cafetal.runs.whereabouts import Whereabouts
+from cafetal.transfers.orders import Delivery
 from cafetal.worker import partials
 from cafetal.worker.chunksets import ChunkSet
 from cafetal.worker.failures import Failure
 
-Event = tuple[Literal["ready", "report", "picked up", "survey", "map", "reduce", "part", "interrupt", "stop"], Any, Any]
+Event = tuple[
+    Literal["ready", "report", "picked up", "survey", "map", "reduce", "part", "staged", "interrupt", "stop"], Any, Any
+]
 _TICK = 1.0
 
 
@@ -120,6 +124,9 @@ class Execution:
         self._logins = Logins(self.calls, record, plan.table)
         self._drained: frozenset[str] = frozenset()
         self._ticked = 0.0
+        self._transfers = Transfers(
+            self.calls, plan, record, lambda number, *came: self._events.put(("staged", number, came))
+        )
         self._lookout = Lookout(federation, lambda *told: self._events.put(("report", told[0], told[1:])))
         record.events_planned = plan.events
         record.chunks_planned = len(plan.chunks)
@@ -144,6 +151,7 @@ class Execution:
             except BaseException as error:
                 with suppress(OutputError):
                     self.journal.end(self._now(), type(error).__name__)
+                self._transfers.stop()
                 # With a folder the run can be gone on with, unless it would only fail again.
                 if self.folder is None or isinstance(error, ProcessorError):
                     self._clean(patience=3)
@@ -151,6 +159,7 @@ class Execution:
             finally:
                 self._lookout.close()
                 self.journal.close()
+                self._transfers.stop()
             self._clean(patience=30)
             return result
 
@@ -259,6 +268,8 @@ class Execution:
             surveyed.add_done_callback(lambda done: self._events.put(("survey", key, done.result())))
         elif kind == "survey":
             self._surveyed(key, result)
+        elif kind == "staged":
+            self._staged(key, *result)
         elif kind == "interrupt":
             self._interrupt()
         elif kind == "stop":
@@ -271,6 +282,7 @@ class Execution:
             kept = "nothing of this run was kept" if self.folder is None else f"`cafetal resume {self.folder}` goes on"
             raise RunInterrupted(f"Stopped at once; {kept}.")
         self.record.interrupted = True
+        self._transfers.abandon()
         self._salvage.held.clear()  # the next life may find it
         self._tell(events.Stop(self._now()))
 
@@ -291,6 +303,8 @@ class Execution:
                 self._split(each)
             elif isinstance(each, events.GiveUp):
                 self._give_up(each)
+            elif isinstance(each, events.Transfer):
+                self._transfers.begin(each, self._now)
             # Parsl's executors cannot cancel what was sent: what is discarded runs on, and counts for nothing.
         self._ask([each.site for each in decided if isinstance(each, events.Ask)])
 
@@ -378,6 +392,17 @@ class Execution:
         for site in named ^ self._drained:
             self._tell(events.SiteDrained(self._now(), site, site in named))
         self._drained = named
+
+    def _staged(self, number: int, came: Delivery, seconds: float) -> None:
+        """Files have come to another site, or not; what has arrived is a replica like any other."""
+        site, _, _ = self.record.transfers.pop(number)
+        for lfn, pfn in came.arrived.items():
+            self.plan.replicas[lfn][site] = pfn
+        self.record.files_staged[site] += len(came.arrived)
+        self.record.bytes_staged[site] += came.bytes
+        if came.error is not None:
+            self.record.remarks.append(str(came.error))
+        self._tell(events.TransferEnded(self._now(), number, tuple(came.arrived), came.bytes, seconds))
 
     def _split(self, told: events.Split) -> None:
         self.plan.cut(told.chunk, told.parts)

@@ -23,6 +23,7 @@ from cafetal.federation.federation import Federation
 from cafetal.fileset import Fileset, load
 from cafetal.planning.routing import RoutingPolicy
 from cafetal.runs import messages
+from cafetal.runs.carrying import staging_limits
 from cafetal.runs.execution import Execution
 from cafetal.runs.experience import keep, load_experience
 from cafetal.runs.filecache import FileCache
@@ -217,6 +218,9 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         keys = {meta: (str(meta.filename), str(meta.treename)) for meta in metas}
         for question in questions:
             tried = answers[question.key].failures
+            size = (answers[question.key].record or {}).get("size")
+            if size is not None:
+                self.session.sizes[question.lfn] = size
             self.session.bad_replicas[question.lfn] = frozenset(
                 f["site"] for f in tried if f["kind"] in ("data", "stale")
             )
@@ -237,9 +241,10 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         record = self.session.record = RunRecord()
         datasets = {item.dataset for item in items}
         record.skipped.extend(failure for dataset, failure in self.session.unreadable if dataset in datasets)
-        files = self.fileset.files() if self.fileset is not None else ()
+        files = list(self.fileset.files()) if self.fileset is not None else []
         known = {file.lfn: file.adler32 for file in files if file.adler32}
-        plan = make_plan(items, self._catalog(), self.sites, known)
+        sizes = {**self.session.sizes, **{file.lfn: file.size for file in files if file.size is not None}}
+        plan = make_plan(items, self._catalog(), self.sites, known, sizes)
         record.bad_replicas = {lfn: sorted(self.session.bad_replicas.get(lfn, ())) for lfn in plan.replicas}
         shipment = pack_function(request.inner, {**self.sites.aux, **(self.aux or {})})
         code = self.session.code_hash = shipment.code_hash
@@ -247,7 +252,7 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         run = uuid.uuid4().hex[:12] if past is None else past.run
         record.lives = 1 if past is None else past.lives + 1
         experience = load_experience()
-        dispatcher = make_dispatcher(plan, self.policy, self.bundle_events)
+        dispatcher = make_dispatcher(plan, self.policy, self.bundle_events, staging_limits(plan))
         scheduler = make_scheduler(plan, dispatcher, experience, code, past, self.session.bad_replicas)
         journal = self._begin(run, code, plan, past)
         with show_progress(self.desc, enabled=self.status) as watch:

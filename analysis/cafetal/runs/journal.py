@@ -166,6 +166,8 @@ def _event(event: events.Event) -> dict[str, Any]:
     line = _plain(event, "site", "workers", "ends", "reason", "drained", "task", "seconds")
     if isinstance(event, events.TaskEnded):
         line["failures"] = [[kind, str(ChunkSet.of(ids))] for kind, ids in event.failures]
+    if isinstance(event, events.TransferEnded):
+        line |= {"transfer": event.transfer, "arrived": list(event.arrived), "bytes": event.bytes}
     if isinstance(event, events.PartialLost):
         line["chunks"] = _ids(chunk.id for chunk in event.chunks)
     return line
@@ -180,6 +182,8 @@ def _instruction(each: events.Instruction) -> dict[str, Any]:
         line["chunks"] = _ids(chunk.id for chunk in each.chunks)
     elif isinstance(each, (events.Commit, events.GiveUp)):
         line["chunks"] = _ids(each.chunks)
+    elif isinstance(each, events.Transfer):
+        line |= {"transfer": each.transfer, "lfns": list(each.lfns), "bytes": each.bytes}
     elif isinstance(each, events.Split):
         line["parts"] = [[part.id, part.start, part.stop] for part in each.parts]
     return line

@@ -15,11 +15,12 @@ from cafetal.runs.shipping import install, pack_worker
 
 @dataclass(frozen=True, slots=True)
 class Leftover:
-    """Partials of one run at one site."""
+    """Partials of one run at one site, and files that were brought there for it."""
 
     site: str
     run: str
     partials: int
+    files: int
     bytes: int
     age: float
     """Seconds since anything was written there."""
@@ -33,7 +34,9 @@ def find_leftovers(federation: Federation, sites: Sequence[str]) -> tuple[list[L
         if isinstance(told, Exception):
             silent[site] = str(told)
             continue
-        found += [Leftover(site, each["run"], each["partials"], each["bytes"], each["age"]) for each in told]
+        found += [
+            Leftover(site, each["run"], each["partials"], each["files"], each["bytes"], each["age"]) for each in told
+        ]
     return found, silent
 
 
@@ -53,10 +56,15 @@ def _ask(
     worker = pack_worker()
     federation.start(sites)
     ready = {site: install(federation, site, worker) for site in sites}
+    asked = {site: {**arguments, "staging": federation.table.sites[site].staging} for site in sites}
     answers: dict[str, Any] = {site: future.result() for site, future in ready.items()}
-    asked: dict[str, Future[Any]] = {
-        site: settle(federation.call(site, worker.code, task, arguments), lambda error: error, check=check(site))
+    futures: dict[str, Future[Any]] = {
+        site: settle(
+            federation.call(site, worker.code, task, asked[site]),
+            lambda error: error,
+            check=check(site),
+        )
         for site, told in answers.items()
         if not isinstance(told, Exception)
     }
-    return {**answers, **{site: future.result() for site, future in asked.items()}}
+    return {**answers, **{site: future.result() for site, future in futures.items()}}

@@ -22,11 +22,13 @@ class Plan:
     items: dict[int, WorkItem]
     """Runner's work items by chunk id."""
     chunks: Sequence[Chunk]
-    replicas: Mapping[str, Mapping[str, str]]
-    """``{lfn: {site: PFN}}``, also of sites that may not be used."""
+    replicas: Mapping[str, dict[str, str]]
+    """``{lfn: {site: PFN}}``, also of sites that may not be used, and of those to which a file was brought."""
     table: SiteTable
     adler32: Mapping[str, str] = field(default_factory=dict)
     """``{lfn: checksum}`` where the fileset has one."""
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    """``{lfn: bytes}`` where they are known."""
     cuts: list[tuple[int, tuple[Chunk, ...]]] = field(default_factory=list)
     """Chunks that were cut, and their parts, in the order in which that was done."""
 
@@ -42,10 +44,11 @@ class Plan:
 
     @property
     def sites(self) -> list[str]:
-        """Those that may process a part of it, over the WAN if need be, in the order of the table."""
+        """Those that may process a part of it, of files of other sites if need be, in the order of the table."""
         routing = self.table.routing
         used = {site for chunk in self.chunks for site in chunk.sites}
         anybody = bool(routing.wan_budget) and any(self.table.sites[name].door is not None for name in used)
+        anybody = anybody or bool(routing.stage_budget)
         return [name for name in self.table.sites if name in used or (anybody and name not in routing.forbid)]
 
     def pfn(self, lfn: str, site: str, source: str | None = None) -> str:
@@ -70,6 +73,7 @@ def make_plan(
     catalog: Catalog,
     table: SiteTable,
     adler32: Mapping[str, str] | None = None,
+    sizes: Mapping[str, int] | None = None,
 ) -> Plan:
     """Find the replicas of every work item's file, and those sites that may process it.
 
@@ -77,7 +81,7 @@ def make_plan(
         NoReplica: if a file is at no known site, or at none that the user allows.
         ConfigError: if the fileset and the site table do not fit together.
     """
-    replicas = {lfn: catalog.replicas(lfn) for lfn in dict.fromkeys(str(item.filename) for item in items)}
+    replicas = {lfn: dict(catalog.replicas(lfn)) for lfn in dict.fromkeys(str(item.filename) for item in items)}
     allowed: dict[tuple[str, str], tuple[tuple[str, ...], tuple[str, ...] | None]] = {}
     chunks = []
     for i, item in enumerate(items):
@@ -88,7 +92,7 @@ def make_plan(
             allowed[item.dataset, lfn] = able, pinned
         sites, readers = allowed[item.dataset, lfn]
         chunks.append(Chunk(i, item.dataset, lfn, item.entrystart, item.entrystop, sites, readers=readers))
-    return Plan(dict(enumerate(items)), chunks, replicas, table, adler32 or {})
+    return Plan(dict(enumerate(items)), chunks, replicas, table, adler32 or {}, sizes or {})
 
 
 def pinned_to(dataset: str, lfn: str, routing: Routing) -> tuple[str, ...] | None:

@@ -57,6 +57,10 @@ def describe(record: RunRecord) -> str:
     parts = [f"{record.events_done:,}/{record.events_planned:,} events, {rate:,.0f} events/s"]
     if record.site_events:
         parts.append(", ".join(f"{site} {events:,}" for site, events in sorted(record.site_events.items())))
+    if record.transfers:
+        sites, travelled, sizes = zip(*record.transfers.values(), strict=True)
+        done, total, places = sum(travelled), sum(sizes), ", ".join(sorted(set(sites)))
+        parts.append(f"{done / 1e6:,.0f} of {total / 1e6:,.0f} MB on their way to {places}")
     if record.seconds_left:
         parts.append(f"about {duration(record.seconds_left)} left")
     if record.retries:

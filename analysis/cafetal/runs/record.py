@@ -62,6 +62,12 @@ class RunRecord:
     accepted: bool = False
     """Events are missing, and the user had said that so many would be enough."""
     interrupted: bool = False
+    transfers: dict[int, tuple[str, int, int]] = field(default_factory=dict)
+    """Of files that are on their way to other sites: where to, and the bytes that have travelled, and of all."""
+    files_staged: Counter[str] = field(default_factory=Counter)
+    """Files that were brought to each site."""
+    bytes_staged: Counter[str] = field(default_factory=Counter)
+    """That have travelled for it."""
     seconds_left: float | None = None
     """Until all should be processed; ``None`` while that is not known."""
 
@@ -117,6 +123,9 @@ class RunRecord:
                     for sizes in sites.values()
                     for size in sizes.values()
                 ),
+            },
+            "staged": {
+                site: {"files": self.files_staged[site], "bytes": size} for site, size in self.bytes_staged.items()
             },
             "bytes_to_laptop": dict(self.bytes_in),
             "partials_to_laptop": dict(self.partials_in),

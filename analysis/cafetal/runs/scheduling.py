@@ -9,6 +9,7 @@ from cafetal.planning.backlogs import PolicyDispatch
 from cafetal.planning.balanced import BalancedDispatch, Limits
 from cafetal.planning.routing import Balanced, LocalOnly, RoutingPolicy
 from cafetal.planning.scheduler import Scheduler
+from cafetal.planning.staging import StagingLimits
 from cafetal.planning.state import Dispatcher, SiteState
 from cafetal.runs.experience import Experience
 from cafetal.runs.past import Past
@@ -20,8 +21,13 @@ _WAIT = 30.0
 """Seconds that a site is expected to need to answer, if nothing is known of it."""
 
 
-def make_dispatcher(plan: Plan, policy: RoutingPolicy, bundle_events: int | None = None) -> Dispatcher:
-    """What decides where a plan's work goes, within the limits that the site table sets."""
+def make_dispatcher(
+    plan: Plan,
+    policy: RoutingPolicy,
+    bundle_events: int | None = None,
+    staging: StagingLimits = StagingLimits(),  # noqa: B008  # it is frozen
+) -> Dispatcher:
+    """What decides where a plan's work goes, within the limits that the site table sets, and those of ``staging``."""
     if type(policy) not in (Balanced, LocalOnly):
         return PolicyDispatch(policy, bundle_events)
     routing = plan.table.routing
@@ -34,6 +40,7 @@ def make_dispatcher(plan: Plan, policy: RoutingPolicy, bundle_events: int | None
         duplicates=routing.duplicates,
         split=routing.split,
         wan_bytes=0.0 if type(policy) is LocalOnly else float(routing.wan_budget),
+        staging=StagingLimits() if type(policy) is LocalOnly else staging,
         reachable={name: doors - {name} for name in plan.sites},
     )
     return BalancedDispatch(limits)

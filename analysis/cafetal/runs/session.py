@@ -26,6 +26,8 @@ class Session:
         """SHA-256 of the function and the modules that this run used."""
         self.unreadable: list[tuple[str, Failure]] = []
         """``(dataset, failure)`` for files that were left out when they were counted, as ``skipbadfiles`` allows."""
+        self.sizes: dict[str, int] = {}
+        """``{lfn: bytes}`` of files whose entries were counted."""
         self.bad_replicas: dict[str, frozenset[str]] = {}
         """``{lfn: sites whose replica could not be opened}`` when its entries were counted."""
         self._federation: Federation | None = None

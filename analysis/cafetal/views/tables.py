@@ -109,10 +109,10 @@ def print_standing(standing: Standing, console: Console) -> None:
 def print_leftovers(leftovers: Sequence[Leftover], silent: Mapping[str, str], console: Console) -> None:
     """What runs have left at sites."""
     table = Table(box=box.SIMPLE_HEAD)
-    for name in ("site", "run", "partials", "size", "untouched for"):
+    for name in ("site", "run", "partials", "files", "size", "untouched for"):
         table.add_column(name)
     for each in leftovers:
-        table.add_row(each.site, each.run, str(each.partials), size(each.bytes), _minutes(each.age))
+        table.add_row(each.site, each.run, str(each.partials), str(each.files), size(each.bytes), _minutes(each.age))
     if leftovers:
         console.print(table)
     else:

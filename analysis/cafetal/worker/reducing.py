@@ -8,7 +8,7 @@ from typing import Any
 
 import lz4.frame
 
-from . import coding, lifting, partials, stores
+from . import carrying, coding, lifting, partials, stores
 from .chunksets import ChunkSet, Overlap
 from .failures import Failure, describe
 from .places import CODE, Place
@@ -93,19 +93,26 @@ def survey(place: Place, *, run: str, life: int) -> list[partials.Reference]:
     return found
 
 
-def leftovers(place: Place) -> list[Leftover]:
-    """What lies in the store, of each run."""
-    return stores.leftovers(place.store, place.root)
+def leftovers(place: Place, *, staging: str) -> list[Leftover]:
+    """What lies in the store, and of files that were brought from other sites, of each run."""
+    found = {each["run"]: each for each in stores.leftovers(place.store, place.root)}
+    for run, told in carrying.staged(carrying.staging_folder(place, staging)).items():
+        known = found.setdefault(run, {"run": run, "partials": 0, "files": 0, "bytes": 0, "age": told["age"]})
+        known["files"], known["bytes"] = told["files"], known["bytes"] + told["bytes"]
+        known["age"] = min(known["age"], told["age"])
+    return list(found.values())
 
 
-def clean(place: Place, *, run: str, life: int | None, keep_days: float) -> None:
-    """Remove what a run left at the site, and what nobody has touched for so many days: code, dead runs.
+def clean(place: Place, *, run: str, life: int | None, keep_days: float, staging: str) -> None:
+    """Remove what a run left at the site, and what nobody has touched for so many days: code, files, dead runs.
 
     With ``life``, only what this life of the run and those before it have left: the request may come late, when the
     next one has already begun.
     """
     place.partials(run).clear(lambda name: life is None or partials.life_of(name) <= life)
-    for path in [*(place.root / CODE).glob("*"), *(place.root / "runs").glob("*")]:
+    brought = carrying.staging_folder(place, staging)
+    carrying.clear(brought, run, life)
+    for path in [*(place.root / CODE).glob("*"), *(place.root / "runs").glob("*"), *brought.glob("*")]:
         try:
             if time.time() - path.stat().st_mtime <= keep_days * 86400:
                 continue

@@ -37,6 +37,8 @@ class Leftover(TypedDict):
 
     run: str
     partials: int
+    files: int
+    """That were brought from other sites; no store has any."""
     bytes: int
     age: float
     """Seconds since it was last changed."""
@@ -114,7 +116,7 @@ class FileStore:
         for folder in sorted((root / "runs").glob("*")):
             sizes = [path.stat().st_size for path in folder.glob("*")]
             age = time.time() - folder.stat().st_mtime
-            found.append({"run": folder.name, "partials": len(sizes), "bytes": sum(sizes), "age": age})
+            found.append({"run": folder.name, "partials": len(sizes), "files": 0, "bytes": sum(sizes), "age": age})
         return found
 
 
@@ -163,6 +165,7 @@ class MemoryStore:
             {
                 "run": run,
                 "partials": len(held),
+                "files": 0,
                 "bytes": sum(map(len, held.values())),
                 "age": time.time() - cls._changed[folder, run],
             }
@@ -219,7 +222,7 @@ class RedisStore:
             for key in sorted(connector.keys(f"{_owner()}/")):
                 run = key.split("/")[1]
                 size, age = connector.size_and_age(key)
-                known = found.setdefault(run, {"run": run, "partials": 0, "bytes": 0, "age": age})
+                known = found.setdefault(run, {"run": run, "partials": 0, "files": 0, "bytes": 0, "age": age})
                 known["partials"], known["bytes"] = known["partials"] + 1, known["bytes"] + size
                 known["age"] = min(known["age"], age)
         return list(found.values())

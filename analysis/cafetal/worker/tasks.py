@@ -1,8 +1,9 @@
 """The tasks a site can run. Each takes plain values and returns plain values.
 
-``inspect`` counts the entries of files, ``map`` processes a bundle into a partial, ``reduce`` merges
-partials of this site, ``fetch`` reads one in parts, ``clean`` removes a run. What fails in the data or in the
-user's code comes back as data; what else goes wrong raises, and is settled on the user's machine.
+``inspect`` counts the entries of files, ``map`` processes a bundle into a partial, ``reduce`` merges partials of this
+site, ``fetch`` reads one in parts, ``clean`` removes a run; `carrying` has those that bring a file from another site.
+What fails in the data or in the user's code comes back as data; what else goes wrong raises, and is settled on the
+user's machine.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from . import storage
+from . import carrying, storage
 from .counting import inspect
 from .mapping import map_bundle
 from .places import Place
@@ -41,4 +42,8 @@ _TASKS: dict[str, Callable[..., Any]] = {
     "leftovers": leftovers,
     "clean": clean,
     "logins": logins,
+    "weigh": carrying.weigh,
+    "read": carrying.read,
+    "write": carrying.write,
+    "complete": carrying.complete,
 }

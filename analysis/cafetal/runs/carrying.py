@@ -1,0 +1,117 @@
+"""Files that the scheduler has brought to another site during a run, each order in a thread of its own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from threading import Event, Lock, Thread
+
+from cafetal.config import Site, SiteTable
+from cafetal.planning.events import Transfer
+from cafetal.planning.staging import StagingLimits
+from cafetal.runs.calls import Calls
+from cafetal.runs.plan import Plan
+from cafetal.runs.record import RunRecord
+from cafetal.transfers.globus import GlobusTransfer, connect
+from cafetal.transfers.laptop import LARGEST, ThroughLaptop
+from cafetal.transfers.orders import Carrier, Copy, Delivery, Order, copy_name
+from cafetal.worker.names import prefixes
+from cafetal.worker.storage import scheme
+
+_ENDING = 10.0
+"""Seconds for which threads are waited for that nobody needs any more."""
+
+
+def staging_limits(plan: Plan) -> StagingLimits:
+    """What may be brought where in a run, by its site table."""
+    sites = [name for name in plan.table.sites if name not in plan.table.routing.forbid]
+    lines = {site: {source: size for source in sites if (size := largest(plan.table, source, site))} for site in sites}
+    return StagingLimits(float(plan.table.routing.stage_budget), dict(plan.sizes), lines)
+
+
+def largest(table: SiteTable, source: str, site: str) -> float:
+    """Bytes of the largest file that can be brought from one site to another; 0 if none can."""
+    one, other = table.sites[source], table.sites[site]
+    if source == site or any(map(scheme, prefixes(one.pfn))):
+        return 0.0  # what a storage server hands out is read from there
+    return math.inf if _by_globus(one, other) else float(LARGEST)
+
+
+def _by_globus(one: Site, other: Site) -> bool:
+    return one.collection is not None and other.collection is not None
+
+
+class Transfers:
+    """Begins what the scheduler orders, and tells when it has ended.
+
+    Args:
+        told: called, in any thread, with the number of a transfer, what came of it, and the seconds that it took.
+    """
+
+    def __init__(
+        self, calls: Calls, plan: Plan, record: RunRecord, told: Callable[[int, Delivery, float], None]
+    ) -> None:
+        self._calls, self._plan, self._record, self._told = calls, plan, record, told
+        self._stopped = Event()
+        self._threads: list[Thread] = []
+        self._choosing = Lock()
+
+    def begin(self, told: Transfer, now: Callable[[], float]) -> None:
+        """Have files brought; a clock tells how long it takes."""
+        copies = tuple(
+            Copy(
+                lfn,
+                self._plan.replicas[lfn][told.source],
+                copy_name(f"{self._calls.run}/{self._calls.life}", lfn),
+                self._plan.adler32.get(lfn),
+            )
+            for lfn in told.lfns
+        )
+        order = Order(told.source, told.site, copies)
+        self._record.transfers[told.transfer] = (told.site, 0, round(told.bytes))
+
+        def work() -> None:
+            began = now()
+            try:
+                delivery = self._carrier(order).carry(order, progress, self._stopped)
+            except Exception as error:  # nothing may be waited for for ever
+                delivery = Delivery(error=error)
+            self._told(told.transfer, delivery, now() - began)
+
+        def progress(size: int) -> None:
+            self._record.transfers[told.transfer] = (told.site, size, round(told.bytes))
+
+        thread = Thread(target=work, daemon=True, name=f"transfer {told.transfer}")
+        self._threads.append(thread)
+        thread.start()
+
+    def _carrier(self, order: Order) -> Carrier:
+        sites = self._plan.table.sites
+        by_globus = _by_globus(sites[order.source], sites[order.site])
+        with self._choosing:
+            return self._service if by_globus else self._laptop
+
+    @cached_property
+    def _staging(self) -> Mapping[str, str]:
+        return {name: site.staging for name, site in self._plan.table.sites.items()}
+
+    @cached_property
+    def _laptop(self) -> Carrier:
+        return ThroughLaptop(self._calls.carry, self._staging)
+
+    @cached_property
+    def _service(self) -> Carrier:
+        known = {name: site.collection for name, site in self._plan.table.sites.items() if site.collection is not None}
+        staging = {name: site.staging or site.scratch for name, site in self._plan.table.sites.items()}
+        return GlobusTransfer(connect(known.values()), known, staging)
+
+    def abandon(self) -> None:
+        """Nobody waits for what is under way any more."""
+        self._stopped.set()
+
+    def stop(self) -> None:
+        """Abandon it, and wait until nothing is written any more."""
+        self.abandon()
+        for thread in self._threads:
+            thread.join(_ENDING)

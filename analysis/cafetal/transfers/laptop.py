@@ -1,0 +1,114 @@
+"""Files that pass through this machine, in parts: for small ones, between sites that know nothing of each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as NotYet
+from threading import Event, Lock
+from typing import Any
+
+from cafetal.errors import TransferFailed
+from cafetal.planning.recovery import TRIES
+from cafetal.transfers.orders import Copy, Delivery, Order
+
+LARGEST = 500_000_000
+"""Bytes of a file that may go this way."""
+_PART = 3 << 20
+"""Bytes of a part; in text that is 4.2 MB, where we let a service carry 5 MB."""
+_WINDOW = 8
+"""Parts that are on their way at a time: each waits for a worker at both sites."""
+Ask = Callable[[str, str, Mapping[str, Any]], Future[Any]]
+
+
+class ThroughLaptop:
+    """Has one site read a file in parts, and the other one put it together.
+
+    Args:
+        ask: has a site do a task of `worker.carrying` with arguments; its future holds the answer, or an exception.
+        staging: ``{site: its folder for such files, as the site table says}``.
+    """
+
+    def __init__(self, ask: Ask, staging: Mapping[str, str]) -> None:
+        self._ask, self._staging = ask, staging
+
+    def carry(self, order: Order, progress: Callable[[int], None], stopped: Event) -> Delivery:  # noqa: D102
+        delivery = Delivery()
+        counting = Lock()
+
+        def count(size: int) -> None:
+            with counting:
+                delivery.bytes += size
+            progress(delivery.bytes)
+
+        for copy in order.copies:
+            bringing = _Bringing(self._ask, order, copy, self._staging[order.site], count, stopped)
+            try:
+                delivery.arrived[copy.lfn] = bringing.bring()
+            except TransferFailed as error:
+                delivery.error = error
+                break
+        return delivery
+
+
+class _Bringing:
+    """One file on its way."""
+
+    def __init__(
+        self, ask: Ask, order: Order, copy: Copy, staging: str, count: Callable[[int], None], stopped: Event
+    ) -> None:
+        self._ask, self._order, self._copy, self._count, self._stopped = ask, order, copy, count, stopped
+        self._target = {"staging": staging, "name": copy.name}
+
+    def bring(self) -> str:
+        """Its path at the site."""
+        source, site = self._order.source, self._order.site
+        weight = self._answer(source, "weigh", {"pfn": self._copy.pfn})
+        known = self._copy.adler32
+        if known is not None and int(known, 16) != int(weight["adler32"], 16):
+            raise self._failed(f"the replica has the Adler-32 {weight['adler32']}, and the catalogue says {known}")
+        if weight["size"] > LARGEST:
+            raise self._failed(
+                f"{weight['size']:,} bytes are too many to pass through this machine (a `collection` at both sites "
+                "has Globus Transfer do it)"
+            )
+        with ThreadPoolExecutor(_WINDOW) as pool:
+            list(pool.map(self._carry_part, range(0, weight["size"], _PART)))
+        if not weight["size"]:
+            self._answer(site, "write", {**self._target, "offset": 0, "content": b""})
+        path: str = self._answer(site, "complete", {**self._target, "weight": weight})
+        return path
+
+    def _carry_part(self, offset: int) -> None:
+        asked = {"pfn": self._copy.pfn, "offset": offset, "length": _PART}
+        content = self._answer(self._order.source, "read", asked)
+        self._answer(self._order.site, "write", {**self._target, "offset": offset, "content": content})
+        self._count(len(content))
+
+    def _answer(self, site: str, task: str, arguments: Mapping[str, Any]) -> Any:
+        """What a site answers; a worker may be lost, so it is asked a few times."""
+        told: Any = None
+        for _ in range(TRIES):
+            future = self._ask(site, task, arguments)
+            while True:
+                if self._stopped.is_set():
+                    raise self._failed("it is not wanted any more")
+                try:
+                    told = future.result(timeout=0.2)
+                    break
+                except NotYet:
+                    continue
+            if not isinstance(told, Exception):
+                return told
+            if isinstance(told, OSError):
+                break  # it will be so the next time too
+        raise self._failed(f"{site} tells: {told}") from told
+
+    def _failed(self, why: str) -> TransferFailed:
+        order = self._order
+        return TransferFailed(
+            f"{self._copy.lfn} was not brought from {order.source} to {order.site}: {why}.",
+            lfn=self._copy.lfn,
+            source=order.source,
+            site=order.site,
+        )

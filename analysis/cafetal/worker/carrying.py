@@ -1,0 +1,118 @@
+"""Files that are brought to a site from another one: read there in parts, put together here, whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import time
+from pathlib import Path
+from typing import Any, TypedDict
+
+from .checksums import adler32
+from .failures import Corrupt, Unreadable
+from .files import private_folder
+from .places import Place
+
+STAGED = "cafetal-staged"
+"""The folder for what is brought to a site."""
+
+
+class Weight(TypedDict):
+    """What tells whether a copy of a file is whole."""
+
+    size: int
+    """Bytes."""
+    adler32: str
+    """Eight hexadecimal digits."""
+
+
+def weigh(place: Place, *, run: str, pfn: str) -> Weight:
+    """Size and checksum of a file that lies on this machine's disks.
+
+    Raises:
+        Unreadable: if there is none.
+    """
+    path = _here(pfn)
+    try:
+        return {"size": path.stat().st_size, "adler32": adler32(path)}
+    except OSError as error:
+        raise Unreadable(f"{path} cannot be read ({error.strerror}).") from error
+
+
+def read(place: Place, *, run: str, pfn: str, offset: int, length: int) -> bytes:
+    """A part of such a file."""
+    with _here(pfn).open("rb") as file:
+        file.seek(offset)
+        return file.read(length)
+
+
+def write(place: Place, *, run: str, staging: str, name: str, offset: int, content: bytes) -> None:
+    """A part of a file that is being brought here; they may come in any order, and more than once."""
+    path = _unfinished(_there(place, staging, name))
+    private_folder(path.parent)
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+    try:
+        os.pwrite(handle, content, offset)
+    finally:
+        os.close(handle)
+
+
+def complete(place: Place, *, run: str, staging: str, name: str, weight: Weight) -> str:
+    """Give a file its name once all of its parts are there; its path at this site.
+
+    Raises:
+        Corrupt: if it is not what was read where it comes from; it is removed.
+    """
+    path = _there(place, staging, name)
+    parts = _unfinished(path)
+    if not parts.exists() and path.exists():
+        parts = path  # it was completed by a task whose answer was lost
+    found = weigh(place, run=run, pfn=str(parts))
+    if found != weight:
+        parts.unlink()
+        raise Corrupt(f"{path} has arrived with {found['size']:,} bytes and the Adler-32 {found['adler32']}.")
+    os.replace(parts, path)
+    return str(path)
+
+
+def staging_folder(place: Place, staging: str) -> Path:
+    """Where such files lie at a site; ``staging`` is empty if its table does not say.
+
+    It is a folder of our own, as what nobody has touched for long is removed from it.
+    """
+    return (_here(staging) if staging else place.root) / STAGED
+
+
+def clear(folder: Path, run: str, life: int | None) -> None:
+    """Remove what was brought for a run, in this life of it or those before; ``None``: in any."""
+    for path in (folder / run).glob("*"):
+        if life is None or (path.name.isdigit() and int(path.name) <= life):
+            shutil.rmtree(path, ignore_errors=True)
+    if (folder / run).is_dir() and not any((folder / run).iterdir()):
+        (folder / run).rmdir()
+
+
+def staged(folder: Path) -> dict[str, dict[str, Any]]:
+    """``{run: {"files", "bytes", "age"}}`` of what was brought here and lies there still."""
+    found = {}
+    for run in sorted(folder.glob("*")):
+        states = [path.stat() for path in run.rglob("*") if path.is_file()]
+        if states:
+            age = time.time() - max(state.st_mtime for state in states)
+            found[run.name] = {"files": len(states), "bytes": sum(state.st_size for state in states), "age": age}
+    return found
+
+
+def _here(pfn: str) -> Path:
+    return Path(os.path.expanduser(os.path.expandvars(pfn.removeprefix("file://"))))
+
+
+def _there(place: Place, staging: str, name: str) -> Path:
+    if not re.fullmatch(r"(\w[\w.-]*/)*\w[^/]*", name) or ".." in name.split("/"):
+        raise ValueError(f"{name} is no name for a file that is brought here.")
+    return staging_folder(place, staging) / name
+
+
+def _unfinished(path: Path) -> Path:
+    return path.with_name(path.name + ".part")
