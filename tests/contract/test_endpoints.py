@@ -19,6 +19,9 @@ from tests.conftest import wait_until
 
 pytestmark = pytest.mark.sites
 
+NO_RUN = {"run": "none", "life": None, "keep_days": 1, "staging": ""}
+"""For the task that cleans."""
+
 
 def make_threads(label, workers, **options):
     """The factory of a user: any Parsl executor with this label."""
@@ -60,7 +63,7 @@ def federation(request, tmp_path_factory):
 def test_installs_and_runs_the_worker_code(federation):
     worker = pack_worker()
     assert "error" not in federation.install("desy", worker.files).result()
-    assert federation.call("desy", worker.code, "clean", {"run": "none", "life": None, "keep_days": 1}).result() is None
+    assert federation.call("desy", worker.code, "clean", NO_RUN).result() is None
 
 
 def test_tasks_take_futures_and_failures_come_back(federation):
@@ -92,7 +95,7 @@ def test_what_is_told_of_endpoints_and_tasks(federation):
     """Whatever the kind; what it cannot know is ``None``."""
     worker = pack_worker()
     federation.install("desy", worker.files).result()
-    future = federation.call("desy", worker.code, "clean", {"run": "none", "life": None, "keep_days": 1})
+    future = federation.call("desy", worker.code, "clean", NO_RUN)
     future.result()
     end = time.monotonic() + 10
     while (task := federation.executor.get_task_status(future)) is None:  # Parsl's own books may lag behind

@@ -35,7 +35,7 @@ def test_partials_in_files_in_memory_and_in_redis(various, laid_out, tmp_path):
         assert record.tasks["reduce"] > 0
         assert not record.failures
         with executor.session.use(executor._make_federation) as federation:
-            told = [federation.call(site, pack_worker().code, "leftovers", {}) for site in SITES]
+            told = [federation.call(site, pack_worker().code, "leftovers", {"staging": ""}) for site in SITES]
             assert [run["run"] for each in told for run in each.result()] == []
     assert_same(out, iterate(fileset, various, Nano(), schema=NoIdsSchema, chunksize=5))
     assert {path.name for path in tmp_path.glob("own-*")} == {"own-0", "own-1"}

@@ -105,7 +105,7 @@ def test_a_survey_finds_what_is_whole_and_keeps_it(tmp_path):
     assert [unpacked(partials.read_bytes(FileStore(folder), reference))["n"] for reference in found] == [0, 1]
     assert len(reducing.survey(Place(tmp_path), run="r", life=3)) == 2
     assert reducing.survey(Place(tmp_path), run="none", life=1) == []
-    (leftover,) = reducing.leftovers(Place(tmp_path))
+    (leftover,) = reducing.leftovers(Place(tmp_path), staging="")
     assert (leftover["run"], leftover["partials"]) == ("r", 4)
 
 
@@ -128,9 +128,9 @@ def test_clean_that_comes_late_leaves_the_next_life_alone(tmp_path):
     new = ["desy.2.map-0", "2.found-1", ".desy.2.reduce-0-1.z3"]
     for name in (*old, *new):
         (folder / name).touch()
-    reducing.clean(Place(tmp_path), run="mine", life=1, keep_days=1)
+    reducing.clean(Place(tmp_path), run="mine", life=1, keep_days=1, staging="")
     assert sorted(path.name for path in folder.iterdir()) == sorted(new)
-    reducing.clean(Place(tmp_path), run="mine", life=2, keep_days=1)
+    reducing.clean(Place(tmp_path), run="mine", life=2, keep_days=1, staging="")
     assert not folder.exists()
 
 
@@ -153,7 +153,7 @@ def test_clean(tmp_path):
     for path in ("runs/mine/p", "runs/other/p", "code/new.zip"):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text("x")
-    reducing.clean(Place(tmp_path), run="mine", life=None, keep_days=1)
+    reducing.clean(Place(tmp_path), run="mine", life=None, keep_days=1, staging="")
     assert {p.name for p in tmp_path.rglob("*") if p.is_file()} == {"p", "new.zip"}
     assert not (tmp_path / "runs" / "mine").exists()
     reducing.clean(Place(tmp_path), run="mine", life=1, keep_days=-1)

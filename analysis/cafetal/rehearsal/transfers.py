@@ -167,7 +167,8 @@ class Task(threading.Thread):
         told = {"code": code, "description": description, "is_error": True, "details": details}
         self.events.insert(0, {**told, "time": datetime.now(UTC).isoformat()})
         self._counts["faults"] += 1
-        self._status["nice_status"] = code
+        if self._status["status"] == "ACTIVE":
+            self._status["nice_status"] = code
 
     def run(self) -> None:
         """Copy one file after another; what fails for now is tried again until the deadline."""

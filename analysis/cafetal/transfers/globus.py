@@ -36,8 +36,8 @@ class Patience:
     """In all; the service ends it then, whatever becomes of us."""
     stall: float = 900
     """Without any progress."""
-    poll: float = 5
-    """Between two looks."""
+    poll: float = 10
+    """Between two looks at one that has been under way for long."""
 
 
 class GlobusTransfer:
@@ -115,7 +115,8 @@ class GlobusTransfer:
 
     def _wait(self, order: Order, task: str, progress: Callable[[int], None], stopped: Event) -> Mapping[str, Any]:
         """The task, once it has ended. One that makes no progress, or that nobody wants any more, is cancelled."""
-        seen, moved = (-1, -1), time.monotonic()
+        began = moved = time.monotonic()
+        seen = -1, -1
         while True:
             told: Mapping[str, Any] = self._client.get_task(task).data
             if told["status"] in ("SUCCEEDED", "FAILED"):
@@ -131,7 +132,7 @@ class GlobusTransfer:
                 if not stopped.is_set():
                     why = f"there was no progress for {stalled:.0f} s ({told.get('nice_status')})"
                 raise self._failure(order, task, told, why)
-            stopped.wait(self._patience.poll)
+            stopped.wait(min(self._patience.poll, max(0.2, (time.monotonic() - began) / 10)))
 
     def _cancel(self, task: str) -> None:
         with suppress(globus_sdk.GlobusError):  # else its deadline ends it
