@@ -1,17 +1,32 @@
 """When does it pay to bring files to a site whose workers wait? The real scheduler, in simulated runs.
 
     python scripts/benchmarks/staging.py
+    python scripts/benchmarks/staging.py --real      # about ten minutes
 
 200 files of 2 GB and 1,000,000 events lie at a site with 20 workers; another one has 60 and none of the data. A worker
 processes 5,000 events/s. Lines of several speeds; a transfer takes 10 s besides its bytes. Ratios are to the run that
 brings nothing; the ideal is what all 80 workers need together, had all of them the files.
+
+With --real: 24 files of 0.6 MB at a site with one worker, 3 wait at another one, a chunk of 500 events takes a second.
+Files travel through this machine, or by Globus Transfer (a stand-in for the service, as fast as it is told to be).
 """
 
 import argparse
+import tempfile
+import time
+from pathlib import Path
+from uuid import UUID
 
+from coffea import processor
+from coffea.nanoevents import BaseSchema
+
+from cafetal.config import load_sites
 from cafetal.planning.balanced import BalancedDispatch, Limits
 from cafetal.planning.bundles import Chunk
 from cafetal.planning.staging import StagingLimits
+from cafetal.rehearsal.data import Recipe, make_files
+from cafetal.rehearsal.transfers import TransferRehearsal
+from cafetal.runs.executor import MultiSiteExecutor
 from cafetal.simulation.scenario import Block, Scenario, SimulatedSite
 from cafetal.simulation.simulator import Simulator
 
@@ -35,8 +50,57 @@ def play(bulk, *, budget, idle=THERE):
     return Simulator(scenario, BalancedDispatch(limits)).run()
 
 
+def slow(events):
+    import time
+
+    time.sleep(1.0)
+    return {"n": len(events)}
+
+
+def run(folder, fileset, budget, collections=None):
+    places = {
+        name: {"pfn": f"{folder}/{name}/data", "scratch": f"{folder}/{name}/scratch", "workers": workers}
+        for name, workers in (("holder", 1), ("other", 3))
+    }
+    for name, id in (collections or {}).items():
+        places[name]["collection"] = {"id": id, "base": f"{folder}/{name}", "rehearsal": f"{folder}/service"}
+    table = {"sites": places, "routing": {"stage_budget": budget, "bundle_seconds": 4}}
+    executor = MultiSiteExecutor(table, fileset=fileset, status=False)
+    with executor:
+        began = time.monotonic()
+        out = processor.Runner(executor=executor, schema=BaseSchema, chunksize=500)(fileset.for_runner(), slow)
+        seconds = time.monotonic() - began
+    assert out["n"] == 24 * 2500
+    return seconds, executor.record.files_staged["other"]
+
+
+def real():
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        one = load_sites({"sites": {"holder": {"pfn": f"{folder}/holder/data", "scratch": f"{folder}/holder/scratch"}}})
+        fileset = make_files(Recipe("d", files=24, events=2500), one, copies=1)
+        (folder / "other").mkdir()
+        ids = {site: str(UUID(int=number + 1)) for number, site in enumerate(("holder", "other"))}
+        alone, _ = run(folder, fileset, "0")
+        print(f"Nothing is brought: {alone:.0f} s\n\n| way | brought | the run | faster |\n|---|---|---|---|")
+        seconds, brought = run(folder, fileset, "1 GB")
+        print(f"| through this machine | {brought} files | {seconds:.0f} s | {alone / seconds:.2f} times |", flush=True)
+        for rate in (1e4, 1e6, 1e8):
+            shown = {id: folder / site for site, id in ids.items()}
+            with TransferRehearsal(folder / "service", shown, rate):
+                seconds, brought = run(folder, fileset, "1 GB", ids)
+            faster = f"{alone / seconds:.2f} times"
+            print(
+                f"| Globus Transfer, {rate / 1e6:g} MB/s | {brought} files | {seconds:.0f} s | {faster} |", flush=True
+            )
+
+
 def main():
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--real", action="store_true", help="Real runs at two sites on this machine.")
+    if parser.parse_args().real:
+        real()
+        return
     alone = play(1.0, budget=0.0).makespan
     ideal = FILES * CHUNKS * EVENTS / RATE / (HERE + THERE)
     print(f"Nothing is brought: {alone:,.0f} s; ideal: {ideal:,.0f} s\n")
