@@ -9,18 +9,32 @@ if TYPE_CHECKING:
     from cafetal.errors import CafetalError
     from cafetal.federation.apps import python_app
     from cafetal.federation.executor import FederatedExecutor
+    from cafetal.federation.references import LFN, Kept, ship
     from cafetal.fileset import Fileset, load
     from cafetal.runs.executor import MultiSiteExecutor
 
-__all__ = ["CafetalError", "FederatedExecutor", "Fileset", "MultiSiteExecutor", "load", "python_app"]
+__all__ = [
+    "LFN",
+    "CafetalError",
+    "FederatedExecutor",
+    "Fileset",
+    "Kept",
+    "MultiSiteExecutor",
+    "load",
+    "python_app",
+    "ship",
+]
 
 _HOMES = {
     "CafetalError": "cafetal.errors",
     "FederatedExecutor": "cafetal.federation.executor",
     "Fileset": "cafetal.fileset",
+    "Kept": "cafetal.federation.references",
+    "LFN": "cafetal.federation.references",
     "MultiSiteExecutor": "cafetal.runs.executor",
     "load": "cafetal.fileset",
     "python_app": "cafetal.federation.apps",
+    "ship": "cafetal.federation.references",
 }
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -22,10 +23,13 @@ from parsl.executors.status_handling import BlockProviderExecutor
 from parsl.jobs.job_status_poller import JobStatusPoller
 from parsl.monitoring.radios.base import RadioConfig
 
+from cafetal.config import SiteTable, load_sites
 from cafetal.errors import ConfigError, LoginError, SiteAway, SiteError, UnknownEndpoint, nearest
 from cafetal.extensions import find_policy
+from cafetal.federation.references import References, find, kept_at
 from cafetal.federation.sending import look_at, send, workers_of
 from cafetal.federation.telemetry import EndpointStatus, TaskStatus, Telemetry
+from cafetal.fileset import Fileset, load
 from cafetal.planning.routing import RoutingPolicy, SiteLoad, Task, checked_choice
 
 logger = logging.getLogger(__name__)
@@ -76,13 +80,19 @@ class _Poller(JobStatusPoller):  # type: ignore[misc]  # parsl comes without typ
                 logger.info("The blocks of %s cannot be looked after", endpoint.label, exc_info=True)
 
 
+class _Outcome(Future[Any]):
+    """What comes of a task that could not be sent at once, as what it names had to be brought first."""
+
+    sent: Future[Any] | None = None
+
+
 class FederatedExecutor(ParslExecutor):  # type: ignore[misc]  # parsl comes without types
     """Several Parsl executors behind one label, for any Parsl program.
 
     A task goes to one of the endpoints that it names (``parsl_resource_specification={"endpoints": [...]}``,
     in the decorator `cafetal.python_app` or at the call), or of all; not to one that it names under ``"avoid"``,
-    and not to one that was drained. Among these the policy chooses. The rest of the resource specification goes on
-    to the endpoint.
+    and not to one that was drained. Among these the policy chooses. With ``"keep": True``, the result stays at its
+    site, and the future holds a `Kept`. The rest of the resource specification goes on to the endpoint.
 
     Parsl's DataFlowKernel scales and monitors the executors it knows, not those behind this one: so this one
     polls and scales them itself, and hands the monitoring on.
@@ -97,6 +107,9 @@ class FederatedExecutor(ParslExecutor):  # type: ignore[misc]  # parsl comes wit
             ``"htex_auto_scale"``.
         strategy_period: seconds between two looks at the endpoints.
         max_idletime: seconds after which an idle block may go.
+        sites: the site table, or its path, in which endpoints stand under their labels: where arguments are found that
+            name something (`LFN`, `Kept`, `ship`), and where results stay that a task shall ``keep``.
+        fileset: which of the sites hold a file.
         remote_monitoring_radio: how tasks report to Parsl's monitoring; by default as the endpoints' own
             executors would have them do it. Where these differ, monitoring of resources needs one to be given:
             Parsl equips a task for it before an endpoint is chosen.
@@ -115,6 +128,8 @@ class FederatedExecutor(ParslExecutor):  # type: ignore[misc]  # parsl comes wit
         strategy: str = "none",
         strategy_period: float = 5,
         max_idletime: float = 120,
+        sites: str | Path | Mapping[str, Any] | SiteTable | None = None,
+        fileset: str | Path | Mapping[str, Any] | Fileset | None = None,
         remote_monitoring_radio: RadioConfig | None = None,
     ) -> None:
         super().__init__()
@@ -130,6 +145,10 @@ class FederatedExecutor(ParslExecutor):  # type: ignore[misc]  # parsl comes wit
         self._submitted = 0
         self._outstanding: dict[str, int] = {}
         self._lock = threading.Lock()
+        self.references: References | None = None
+        if sites is not None:
+            known = None if fileset is None else load(fileset)
+            self.references = References(load_sites(sites), known, self._call, self._trusts)
         self.telemetry = Telemetry()
         executors = [_by_id(each) if isinstance(each, str) else each for each in endpoints]
         self._enter(executors)
@@ -224,16 +243,65 @@ class FederatedExecutor(ParslExecutor):  # type: ignore[misc]  # parsl comes wit
         Raises:
             UnknownEndpoint: if the task names an endpoint that is not there.
             SiteError: if none of the endpoints that it may go to was started and is not drained.
+            NoReplica: if it names a file that none of these holds.
+            ConfigError: if it names something, and the executor knows no sites.
         """
         specification = dict(resource_specification)
         named, avoided = (_names(specification.pop(key, None)) for key in ("endpoints", "avoid"))
+        keep = bool(specification.pop("keep", False))
+        # Parsl hands the specification to the function too, whether it has such a parameter or not.
+        if "parsl_resource_specification" not in inspect.signature(func).parameters:
+            kwargs.pop("parsl_resource_specification", None)
+        found = list(find([args, kwargs]))
+        if not found and not keep:
+            return self._send(self._enlist(named, avoided), func, specification, args, kwargs)
+        if self.references is None:
+            raise ConfigError(f"A task names something at a site, and {self.label} knows none: give it `sites`.")
+        against = {*self.failed, *self.drained, *avoided}
+        usable = [name for name in named or self.endpoints if name not in against]
+        # If there is none, it is said why when one is to be chosen.
+        able = self.references.able(found, usable, by_hand=bool(named)) if usable else named
+        name = self._enlist(able, avoided)
+        outcome = _Outcome()
+
+        def go(there: Future[None], references: References = self.references) -> None:
+            try:
+                there.result()
+                wrapped, asked = references.wrap(name, func, args, kwargs, keep=keep)
+                sent = self._send(name, wrapped, specification, (), asked)
+            except Exception as error:
+                if there.exception() is not None:
+                    self._came_back(name)
+                outcome.set_exception(error)
+                return
+            outcome.sent = sent
+            sent.add_done_callback(lambda done: _pass_on(done, outcome, name if keep else None))
+
+        self.references.bring(name, found).add_done_callback(go)
+        return outcome
+
+    def _enlist(self, named: Sequence[str], avoided: Sequence[str]) -> str:
+        """Choose an endpoint for a task, which counts as sent there from now on."""
         with self._lock:
             name = self._choose(named, avoided)
             self._submitted += 1
             self._outstanding[name] += 1
-        # Parsl hands the specification to the function too, whether it has such a parameter or not.
-        if "parsl_resource_specification" not in inspect.signature(func).parameters:
-            kwargs.pop("parsl_resource_specification", None)
+        return name
+
+    def _call(self, name: str, func: Callable[..., Any], kwargs: Mapping[str, Any]) -> Future[Any]:
+        return self._send(self._enlist([name], ()), func, {}, (), dict(kwargs))
+
+    def _trusts(self, name: str) -> bool:
+        return getattr(self.endpoints[name], "trust", "pickle") == "pickle"
+
+    def _send(
+        self,
+        name: str,
+        func: Callable[..., Any],
+        specification: dict[str, Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Future[Any]:
         watch, measure = self.telemetry.follow(name)
         try:
             if name in self.failed:
@@ -305,18 +373,32 @@ class FederatedExecutor(ParslExecutor):  # type: ignore[misc]  # parsl comes wit
 
     def get_task_status(self, future: Future[Any]) -> TaskStatus | None:
         """What is known of a task, by the future of its app; ``None`` if it was not sent (yet) by this executor."""
-        if isinstance(future, AppFuture):
-            future = future.task_record["exec_fu"]
-        return self.telemetry.task(future) if future is not None else None
+        sent: Future[Any] | None = future
+        if isinstance(sent, AppFuture):
+            sent = sent.task_record["exec_fu"]
+        if isinstance(sent, _Outcome):
+            sent = sent.sent
+        return self.telemetry.task(sent) if sent is not None else None
 
     def shutdown(self) -> None:
         """Stop polling, release the blocks, and shut every endpoint down; one that fails does not spare the rest."""
+        if self.references is not None:
+            _attempt(self.references.close)
         if self._poller is not None:
             _attempt(lambda: self._poller and self._poller.close(_CLOSING))
         if self.endpoints:
             with ThreadPoolExecutor(max_workers=min(16, len(self.endpoints))) as pool:
                 list(pool.map(_attempt, [endpoint.shutdown for endpoint in self.endpoints.values()]))
         super().shutdown()
+
+
+def _pass_on(done: Future[Any], outcome: Future[Any], keeper: str | None) -> None:
+    """The result of a task, or what its site has kept of it."""
+    try:
+        result = done.result()
+        outcome.set_result(result if keeper is None else kept_at(keeper, result))
+    except BaseException as error:
+        outcome.set_exception(error)
 
 
 def _attempt(close: Callable[[], Any]) -> None:

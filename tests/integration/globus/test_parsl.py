@@ -16,10 +16,12 @@ from tests.conftest import wait_until
 from cafetal.config import load_sites
 from cafetal.errors import ConfigError, LoginError, RemoteCause, SiteError, TaskTooLarge, UnknownEndpoint
 from cafetal.federation.apps import python_app
+from cafetal.federation.endpoints import make_endpoint
 from cafetal.federation.executor import FederatedExecutor
 from cafetal.federation.federation import Federation
 from cafetal.federation.globus import GlobusComputeEndpoint
 from cafetal.federation.login import REHEARSAL
+from cafetal.federation.references import ship
 from cafetal.federation.status import ask_sites
 
 pytestmark = pytest.mark.sites
@@ -68,6 +70,27 @@ def test_pi_at_two_endpoints(load, federated):
     mean_pi = mean(a, b, c)
     assert mean_pi.result(120) == pytest.approx(3.14159, abs=0.01)
     assert {executor.get_task_status(future).endpoint for future in (a, b, c)} == {desy, cern}
+
+
+def test_results_that_stay_at_their_sites(load, federated, globus_table):
+    """What a site has kept is for its own apps; others unpickle it only where that is allowed."""
+    trusting = globus_table.sites["desy"]
+    trusting = trusting.model_copy(update={"endpoint": trusting.endpoint.model_copy(update={"trust": "pickle"})})
+    table = globus_table.model_copy(update={"sites": {"desy": trusting, "cern": globus_table.sites["cern"]}})
+    load(*[make_endpoint(name, site) for name, site in table.sites.items()], sites=table)
+
+    def app(function, **specification):
+        return python_app(executors=["funcX"], parsl_resource_specification=specification)(function)
+
+    kept = {
+        site: app(lambda factor: [number * factor for number in range(5)], endpoints=[site], keep=True)(ship(2))
+        for site in table.sites
+    }
+    assert all(future.result(120).endpoint == site for site, future in kept.items())
+    assert app(sum)(kept["cern"]).result(120) == 20
+    assert app(sum, endpoints=["cern"])(kept["desy"]).result(120) == 20
+    with pytest.raises(SiteError, match="trust: pickle"):
+        app(sum, endpoints=["desy"])(kept["cern"]).result(120)
 
 
 def test_endpoints_in_the_decorator_and_at_the_call(load, federated):

@@ -1,0 +1,242 @@
+"""Arguments and results of apps that are names of things at sites: files, results that stay there, what is shipped."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+
+from cafetal.catalog import FilesetCatalog
+from cafetal.config import SiteTable
+from cafetal.errors import ConfigError, NoReplica, SiteError
+from cafetal.federation.apps import by_value
+from cafetal.fileset import Fileset
+from cafetal.worker import resolving
+
+_PART = 3 << 20
+"""Bytes that travel in one task; in text that is 4.2 MB, where we let a service carry 5 MB."""
+_CLOSING = 10.0
+"""Seconds for which sites may remove what was kept there; `cafetal clean` finds the rest."""
+_FUNCTIONS = by_value(resolving)
+Call = Callable[[str, Callable[..., Any], Mapping[str, Any]], Future[Any]]
+"""Has an endpoint call a function with keyword arguments."""
+
+
+@dataclass(frozen=True, slots=True)
+class LFN:
+    """As an argument of an app: the file's path, or URL, at the site where the app runs, which holds a replica."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """The result of an app that has stayed at its site; as an argument of another one, that result."""
+
+    endpoint: str
+    name: str
+    size: int
+    """Bytes."""
+    digest: str
+    """SHA-256."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shipped:
+    """Something of this machine that travels once to each site where an app has it as an argument; see `ship`."""
+
+    content: bytes = field(repr=False)
+    name: str
+    digest: str
+    """SHA-256."""
+    kind: str
+    """``path``: the app gets the path of a file; ``value``: it gets the object."""
+
+
+def ship(thing: Any) -> Shipped:
+    """Make an argument of a file, by its ``Path``, or of any object that can be pickled.
+
+    Raises:
+        ConfigError: if the file cannot be read.
+    """
+    suffix = ""
+    try:
+        content = thing.read_bytes() if isinstance(thing, Path) else cloudpickle.dumps(thing)
+    except OSError as error:
+        raise ConfigError(f"{thing} cannot be shipped: {error.strerror}.") from error
+    if isinstance(thing, Path):
+        suffix = "".join(thing.suffixes)  # libraries go by it
+    digest = hashlib.sha256(content).hexdigest()
+    return Shipped(content, f"shipped-{digest[:32]}{suffix}", digest, "path" if isinstance(thing, Path) else "value")
+
+
+def find(value: Any) -> Iterator[LFN | Kept | Shipped]:
+    """All that is named in arguments, also in lists, tuples and dicts."""
+    if isinstance(value, (LFN, Kept, Shipped)):
+        yield value
+    elif type(value) in (list, tuple):
+        for item in value:
+            yield from find(item)
+    elif type(value) is dict:
+        for item in value.values():
+            yield from find(item)
+
+
+class References:
+    """Resolves them for the endpoints of one executor.
+
+    Args:
+        table: the sites whose names are labels of endpoints.
+        fileset: says which sites hold a file.
+        call: for bringing things to endpoints.
+        trusted: whether pickles of an endpoint may be read at other ones.
+    """
+
+    def __init__(self, table: SiteTable, fileset: Fileset | None, call: Call, trusted: Callable[[str], bool]) -> None:
+        self.table, self._call, self._trusted = table, call, trusted
+        self._catalog = FilesetCatalog(table, fileset)
+        self.run = f"apps-{secrets.token_hex(6)}"
+        self._there: dict[tuple[str, str], Future[None]] = {}
+        """What was brought where, or is on its way."""
+        self._used: set[str] = set()
+        self._lock = threading.Lock()
+        self._movers = ThreadPoolExecutor(4, thread_name_prefix="moves what apps name")
+
+    def able(self, found: Sequence[LFN | Kept | Shipped], usable: Sequence[str], *, by_hand: bool) -> Sequence[str]:
+        """Those of the endpoints that hold a task's files; of these, those that hold most of what is kept.
+
+        ``by_hand``: the user has named them; then what is kept elsewhere is brought there.
+
+        Raises:
+            NoReplica: if no single site holds all files.
+            ConfigError: if the table has none of the sites.
+        """
+        able = [site for site in usable if site in self.table.sites]
+        if not able:
+            raise ConfigError(f"The site table has none of {', '.join(usable)}, where a task names something.")
+        for each in found:
+            if isinstance(each, LFN):
+                holders = self._catalog.replicas(each.name)
+                able = [site for site in able if site in holders]
+                if not able:
+                    raise NoReplica(
+                        f"No site that the task may go to holds {each.name} with all else that it names: replicas are "
+                        f"at {', '.join(holders)}.",
+                        lfn=each.name,
+                    )
+        if by_hand:
+            return able
+        sizes = {site: sum(k.size for k in found if isinstance(k, Kept) and k.endpoint == site) for site in able}
+        most = max(sizes.values())
+        return [site for site in able if sizes[site] == most]
+
+    def bring(self, endpoint: str, found: Sequence[LFN | Kept | Shipped]) -> Future[None]:
+        """Ends when all that a task names is at an endpoint."""
+        moves = []
+        with self._lock:
+            self._used.add(endpoint)
+            for each in found:
+                if isinstance(each, LFN) or (isinstance(each, Kept) and each.endpoint == endpoint):
+                    continue
+                known = self._there.get((endpoint, each.name))
+                if known is None or (known.done() and known.exception() is not None):
+                    known = self._there[endpoint, each.name] = self._movers.submit(self._move, endpoint, each)
+                moves.append(known)
+        return _all_of(moves)
+
+    def _move(self, endpoint: str, thing: Kept | Shipped) -> None:
+        if isinstance(thing, Kept) and not self._trusted(thing.endpoint):
+            raise SiteError(
+                f"{thing.name} is kept at {thing.endpoint}, and {endpoint} would have to unpickle it: say "
+                f"`trust: pickle` for {thing.endpoint} if it may run code at your other sites."
+            )
+        size = thing.size if isinstance(thing, Kept) else len(thing.content)
+        for offset in range(0, size, _PART):
+            if isinstance(thing, Kept):
+                asked = {"name": thing.name, "offset": offset, "length": _PART}
+                part = self._do(thing.endpoint, "read_kept", asked).result()
+            else:
+                part = thing.content[offset : offset + _PART]
+            self._do(endpoint, "write_kept", {"name": thing.name, "offset": offset, "content": part}).result()
+
+    def _do(self, endpoint: str, task: str, arguments: Mapping[str, Any]) -> Future[Any]:
+        where = {"scratch": self.table.sites[endpoint].scratch, "run": self.run}
+        return self._call(endpoint, _FUNCTIONS[task], {**where, **arguments})
+
+    def wrap(
+        self, endpoint: str, function: Callable[..., Any], args: Any, kwargs: Mapping[str, Any], *, keep: bool
+    ) -> tuple[Callable[..., Any], dict[str, Any]]:
+        """A function, and its keyword arguments, that calls another one with what its arguments name at an endpoint."""
+        return _FUNCTIONS["call_resolved"], {
+            "function": function,
+            "args": self._marked(endpoint, list(args)),
+            "kwargs": self._marked(endpoint, dict(kwargs)),
+            "scratch": self.table.sites[endpoint].scratch,
+            "run": self.run,
+            "keep": f"kept-{secrets.token_hex(8)}" if keep else None,
+        }
+
+    def _marked(self, endpoint: str, value: Any) -> Any:
+        if isinstance(value, LFN):
+            return {"cafetal": "file", "pfn": self._catalog.replicas(value.name)[endpoint]}
+        if isinstance(value, (Kept, Shipped)):
+            kind = value.kind if isinstance(value, Shipped) else "value"
+            return {"cafetal": kind, "name": value.name, "digest": value.digest}
+        if type(value) in (list, tuple):
+            return type(value)(self._marked(endpoint, item) for item in value)
+        if type(value) is dict:
+            return {key: self._marked(endpoint, item) for key, item in value.items()}
+        return value
+
+    def close(self) -> None:
+        """Remove what was kept, where that can be done at once."""
+        self._movers.shutdown(cancel_futures=True)
+        asked = []
+        for endpoint in self._used:
+            try:
+                asked.append(self._do(endpoint, "forget_kept", {}))
+            except Exception:  # it is lost: what lies there is found by `cafetal clean`
+                continue
+        wait(asked, timeout=_CLOSING)
+
+
+def kept_at(endpoint: str, told: Any) -> Kept:
+    """What a site has told of a result that it has kept.
+
+    Raises:
+        SiteError: if it is none of ours.
+    """
+    try:
+        return Kept(endpoint, str(told["name"]), int(told["size"]), str(told["digest"]))
+    except (TypeError, KeyError, ValueError):
+        raise SiteError(f"{endpoint} has not told what it has kept.") from None
+
+
+def _all_of(futures: Sequence[Future[None]]) -> Future[None]:
+    """Ends when all have, with the first error."""
+    ended: Future[None] = Future()
+    left, counting = len(futures), threading.Lock()
+
+    def count(done: Future[None]) -> None:
+        nonlocal left
+        error = done.exception() if not done.cancelled() else SiteError("The executor has been shut down.")
+        with counting:
+            left -= 1
+            last = (left == 0 or error is not None) and not ended.done()
+            if last and error is not None:
+                ended.set_exception(error)
+            elif last:
+                ended.set_result(None)
+
+    for each in futures:
+        each.add_done_callback(count)
+    if not futures:
+        ended.set_result(None)
+    return ended

@@ -1,0 +1,167 @@
+"""Arguments and results of any Parsl app that name things at sites."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import parsl
+import pytest
+from parsl.config import Config
+
+import cafetal
+from cafetal import LFN, FederatedExecutor, Kept, python_app, ship
+from cafetal.errors import ConfigError, NoReplica, SiteError
+from cafetal.federation.endpoints import make_endpoint
+from cafetal.rehearsal.data import Recipe, make_files
+from tests.conftest import three_sites
+
+pytestmark = pytest.mark.sites
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Three sites, and files at one of them each."""
+    table = three_sites(tmp_path_factory.mktemp("named"))
+    return table, make_files(Recipe("d", files=3, events=200), table, copies=1)
+
+
+@pytest.fixture(scope="module")
+def executor(place, tmp_path_factory):
+    """One Parsl executor before the three, which knows where things are."""
+    table, fileset = place
+    made = FederatedExecutor(
+        "named", [make_endpoint(name, site) for name, site in table.sites.items()], sites=table, fileset=fileset
+    )
+    config = Config(
+        executors=[made], run_dir=str(tmp_path_factory.mktemp("runinfo")), initialize_logging=False, strategy="none"
+    )
+    kernel = parsl.load(config)
+    yield made
+    kernel.cleanup()
+    parsl.clear()
+    left = [path for site in table.sites.values() for path in Path(site.scratch).rglob("*") if path.is_file()]
+    assert not left, "what was kept is removed in the end"
+
+
+def app(function, **specification):
+    return python_app(executors=["named"], parsl_resource_specification=specification)(function)
+
+
+def spectrum(file):
+    import numpy
+    import uproot
+
+    with uproot.open({file: "Events"}) as tree:
+        return numpy.bincount(tree["event"].array(library="np") % 7, minlength=7)
+
+
+def add(*parts):
+    return sum(parts)
+
+
+def test_a_file_is_found_where_the_app_runs(executor, place):
+    def where(files):
+        return files
+
+    for file in place[1].files():
+        (site,) = [name for name in place[0].sites if name in file.replicas]
+        (path,) = app(where)([LFN(file.lfn)]).result()
+        assert Path(path).is_file()
+        assert f"/{site}/data/" in path
+
+
+def test_a_file_that_no_site_holds_that_may_be_used(executor, place):
+    first, second, _ = place[1].files()
+    with pytest.raises(NoReplica, match="that the task may go to"):
+        app(add)(LFN(first.lfn), LFN(second.lfn)).result()
+    (elsewhere,) = second.replicas
+    with pytest.raises(NoReplica, match=first.lfn):
+        app(add, endpoints=[elsewhere])(LFN(first.lfn)).result()
+
+
+def test_results_stay_and_are_merged_there_or_after_a_transfer(executor, place):
+    files = list(place[1].files())
+    kept = [app(spectrum, keep=True)(LFN(file.lfn)) for file in files]
+    assert all(isinstance(each.result(), Kept) for each in kept)
+    assert {each.result().endpoint for each in kept} == {site for file in files for site in file.replicas}
+    total = app(add, endpoints=["cern"], keep=True)(*kept)  # futures, as in any Parsl program
+    assert total.result().endpoint == "cern"
+    here = app(lambda histogram: histogram)(total).result()
+    assert here.sum() == 600
+    straight = sum(app(spectrum)(LFN(file.lfn)).result() for file in files)
+    np.testing.assert_array_equal(here, straight)
+
+
+def test_a_task_goes_to_what_is_kept(executor):
+    big = app(lambda: b"x" * 10_000_000, endpoints=["desy"], keep=True)()
+    small = app(lambda: b"y", endpoints=["cern"], keep=True)()
+
+    def look(parts):
+        import os
+
+        return [len(part) for part in parts["all"]], os.getcwd()
+
+    task = app(look)({"all": [big.result(), small.result()]})
+    assert task.result()[0] == [10_000_000, 1]
+    assert executor.get_task_status(task).endpoint == "desy"
+    away = app(len, avoid=["desy"])(big.result())  # in parts
+    assert away.result() == 10_000_000
+    assert executor.get_task_status(away).endpoint != "desy"
+
+
+def test_what_is_shipped_travels_once_a_site(executor, tmp_path, monkeypatch):
+    path = tmp_path / "pu.json"
+    path.write_text(json.dumps({"weights": [1.0, 2.0]}))
+    sent = []
+    call = executor._call
+    monkeypatch.setattr(executor.references, "_call", lambda *told: sent.append(told) or call(*told))
+
+    def weigh(file, factors):
+        import json
+
+        with open(file) as opened:
+            return factors["a"] * sum(json.load(opened)["weights"]), file
+
+    for _ in range(3):
+        weight, where = app(weigh, endpoints=["desy"])(ship(path), factors=ship({"a": 2.0})).result()
+        assert weight == 6.0
+        assert where.endswith(".json")
+    assert len(sent) == 2
+
+
+def test_what_is_gone_or_damaged_is_said(executor, place):
+    kept = app(lambda: 1, endpoints=["desy"], keep=True)().result()
+    path = next(Path(place[0].sites["desy"].scratch).rglob(kept.name))
+    path.write_bytes(b"something else")
+    with pytest.raises(OSError, match="checksum differs"):
+        app(add)(kept).result()
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match="not kept at this site any more"):
+        app(add)(kept).result()
+    with pytest.raises(FileNotFoundError):
+        app(add, endpoints=["cern"])(kept).result()
+
+
+def test_a_site_that_is_not_trusted_sends_no_pickles_to_others(executor, monkeypatch):
+    kept = app(lambda: 1, endpoints=["desy"], keep=True)().result()
+    monkeypatch.setattr(executor.endpoints["desy"], "trust", "plain", raising=False)
+    with pytest.raises(SiteError, match="trust: pickle"):
+        app(add, endpoints=["cern"])(kept).result()
+    assert app(add, endpoints=["desy"])(kept).result() == 1
+
+
+def test_errors_of_apps_are_their_own(executor):
+    with pytest.raises(ZeroDivisionError):
+        app(lambda value: 1 / value, keep=True)(ship(0)).result()
+    assert executor.outstanding("desy") == executor.outstanding("cern") == 0
+
+
+def test_an_executor_without_sites_says_so():
+    executor = FederatedExecutor("sites", [])
+    with pytest.raises(ConfigError, match="give it `sites`"):
+        executor.submit(add, {}, LFN("/store/x"))
+
+
+def test_a_file_that_cannot_be_shipped(tmp_path):
+    with pytest.raises(ConfigError, match="No such file"):
+        cafetal.ship(tmp_path / "none")
