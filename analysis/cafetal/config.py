@@ -59,7 +59,34 @@ class GlobusEndpoint(_Strict):
     rehearsal: str | None = Field(None, description="Folder of a rehearsal that stands for the cloud.")
 
 
-Endpoint = Annotated[LocalEndpoint | ParslEndpoint | GlobusEndpoint, Field(discriminator="kind")]
+class SlurmEndpoint(_Strict):
+    """Jobs of a Slurm cluster, by Parsl's SlurmProvider: this machine has `sbatch`, and shares the cluster's files."""
+
+    kind: Literal["slurm"]
+    partition: str | None = Field(None, description="Slurm's own words, here and below.")
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    walltime: str = Field("01:00:00", pattern=r"^(\d+-)?\d{1,3}:\d\d:\d\d$", description="Of a job, `[D-]HH:MM:SS`.")
+    jobs: int = Field(1, ge=1, description="How many at a time; the `workers` of the site are divided among them.")
+    cores: int | None = Field(None, ge=1, description="Of a job; by default one for each of its workers.")
+    memory: int | None = Field(None, ge=1, description="Of a job, in GB.")
+    scheduler_options: str = Field("", description="Further lines for the job script, such as `#SBATCH --nice`.")
+    worker_init: str = Field("", description="Shell lines run before the workers start, e.g. `module load python`.")
+    srun: bool = Field(False, description="Whether workers are started by `srun`, where a cluster asks for that.")
+    address: str | None = Field(
+        None, description="Name or number of this machine as nodes of the cluster see it; by default its host name."
+    )
+
+    @property
+    def seconds(self) -> int:
+        """The walltime of a job."""
+        days, _, clock = self.walltime.rpartition("-")
+        hours, minutes, seconds = map(int, clock.split(":"))
+        return ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
+
+
+Endpoint = Annotated[LocalEndpoint | SlurmEndpoint | ParslEndpoint | GlobusEndpoint, Field(discriminator="kind")]
 
 
 class Collection(_Strict):
@@ -98,7 +125,10 @@ class Site(_Strict):
     )
     workers: int = Field(1, ge=1, description="Processes that compute at the same time.")
     start_timeout: float = Field(
-        300, gt=0, description="Seconds until a worker of the site must have answered; its work goes elsewhere then."
+        300,
+        gt=0,
+        description="Seconds until a worker of the site must have answered; its work goes elsewhere then. A day for "
+        "Slurm: who waits in its queue keeps nobody else from working.",
     )
     weight: float = Field(1, gt=0, description="How much the site is wanted, in relation to its power.")
     door: Rules | None = Field(
@@ -120,6 +150,13 @@ class Site(_Strict):
     def _short_form(cls, value: Any) -> Any:
         """``endpoint: local`` says as much as ``endpoint: {kind: local}``."""
         return {"kind": value} if isinstance(value, str) else value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _patience_with_queues(cls, value: Any) -> Any:
+        endpoint = value.get("endpoint") if isinstance(value, dict) else None
+        queues = endpoint == "slurm" or (isinstance(endpoint, dict) and endpoint.get("kind") == "slurm")
+        return {"start_timeout": 86400.0, **value} if queues else value
 
     @model_validator(mode="after")
     def _one_memory(self) -> Site:
@@ -289,7 +326,7 @@ def load_sites(source: str | Path | Mapping[str, Any] | SiteTable) -> SiteTable:
 
 
 def _anchor(site: Site, folder: Path) -> Site:
-    """A local site with absolute paths; the paths of other sites mean something there, not here."""
+    """A site whose files this machine sees, with absolute paths; those of others mean something there, not here."""
     if site.collection is not None and site.collection.rehearsal is not None:
         played = {"rehearsal": str(folder / Path(site.collection.rehearsal).expanduser())}
         site = site.model_copy(update={"collection": site.collection.model_copy(update=played)})
@@ -322,6 +359,7 @@ def _with(site: Site, **changes: Any) -> Site:
 
 _MODELS: dict[str, type[BaseModel]] = {
     "local": LocalEndpoint,
+    "slurm": SlurmEndpoint,
     "parsl": ParslEndpoint,
     "globus_compute": GlobusEndpoint,
 }

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
+import socket
 import sys
 
 from parsl.executors import HighThroughputExecutor
 from parsl.executors.base import ParslExecutor
 from parsl.executors.high_throughput.executor import DEFAULT_LAUNCH_CMD
-from parsl.launchers import SimpleLauncher, WrappedLauncher
-from parsl.providers import LocalProvider
+from parsl.launchers import SimpleLauncher, SrunLauncher, WrappedLauncher
+from parsl.providers import LocalProvider, SlurmProvider
 
-from cafetal.config import GlobusEndpoint, LocalEndpoint, ParslEndpoint, Site
+from cafetal.config import GlobusEndpoint, LocalEndpoint, ParslEndpoint, Site, SlurmEndpoint
 from cafetal.errors import ConfigError
 from cafetal.extensions import import_object
 
@@ -42,6 +44,10 @@ trap "kill -- -$pool" TERM; wait $pool; code=$?; [ $code -le 128 ] || wait $pool
 kill -9 -- -$pool -$watch 2>/dev/null; exit $code' pool """
 
 
+# Slurm tells it since 23.02.
+_END = "export SLURM_JOB_END_TIME=${{SLURM_JOB_END_TIME:-$(($(date +%s) + {seconds}))}}"
+
+
 def make_endpoint(name: str, site: Site) -> ParslExecutor:
     """The Parsl executor of a site, not yet started, labelled with the site's name.
 
@@ -50,6 +56,8 @@ def make_endpoint(name: str, site: Site) -> ParslExecutor:
     """
     if isinstance(site.endpoint, LocalEndpoint):
         return _local(name, site.workers, site.endpoint)
+    if isinstance(site.endpoint, SlurmEndpoint):
+        return _slurm(name, site.workers, site.endpoint)
     if isinstance(site.endpoint, GlobusEndpoint):
         return _globus(name, site.workers, site.endpoint)
     return _from_factory(name, site.workers, site.endpoint)
@@ -70,13 +78,11 @@ def _globus(name: str, workers: int, endpoint: GlobusEndpoint) -> ParslExecutor:
 
 
 def _local(name: str, workers: int, endpoint: LocalEndpoint) -> HighThroughputExecutor:
-    # By the interpreter and not by the script's name: a venv need not be on PATH.
-    pool = f"{shlex.quote(sys.executable)} -m parsl.executors.high_throughput.process_worker_pool"
     return HighThroughputExecutor(
         label=name,
         address="127.0.0.1",
         max_workers_per_node=workers,
-        launch_cmd=_TOGETHER.format(us=os.getpid()) + DEFAULT_LAUNCH_CMD.replace("process_worker_pool.py", pool),
+        launch_cmd=_TOGETHER.format(us=os.getpid()) + _pool(),
         interchange_launch_cmd=[sys.executable, "-c", _INTERCHANGE],
         heartbeat_period=2,  # a worker that was killed is noticed once in this time
         heartbeat_threshold=30,
@@ -87,6 +93,43 @@ def _local(name: str, workers: int, endpoint: LocalEndpoint) -> HighThroughputEx
             max_blocks=1,
             worker_init=f"{_ONE_THREAD}\n{endpoint.worker_init}",
             launcher=WrappedLauncher(endpoint.prepend) if endpoint.prepend else SimpleLauncher(),
+        ),
+    )
+
+
+def _pool() -> str:
+    """The command of a worker pool: by the interpreter and not by the script's name, as a venv need not be on PATH."""
+    pool = f"{shlex.quote(sys.executable)} -m parsl.executors.high_throughput.process_worker_pool"
+    return str(DEFAULT_LAUNCH_CMD.replace("process_worker_pool.py", pool))
+
+
+def _slurm(name: str, workers: int, endpoint: SlurmEndpoint) -> HighThroughputExecutor:
+    workers_of_job = math.ceil(workers / endpoint.jobs)
+    return HighThroughputExecutor(
+        label=name,
+        address=endpoint.address or socket.gethostname(),
+        max_workers_per_node=workers_of_job,
+        launch_cmd=_pool(),
+        interchange_launch_cmd=[sys.executable, "-c", _INTERCHANGE],
+        heartbeat_period=10,
+        heartbeat_threshold=60,
+        encrypted=True,
+        provider=SlurmProvider(
+            partition=endpoint.partition,
+            account=endpoint.account,
+            qos=endpoint.qos,
+            constraint=endpoint.constraint,
+            walltime=endpoint.walltime,
+            cores_per_node=endpoint.cores or workers_of_job,
+            mem_per_node=endpoint.memory,
+            exclusive=False,
+            init_blocks=1,
+            min_blocks=0,
+            max_blocks=endpoint.jobs,
+            scheduler_options=endpoint.scheduler_options,
+            worker_init=f"{_ONE_THREAD}\n{_END.format(seconds=endpoint.seconds)}\n{endpoint.worker_init}",
+            launcher=SrunLauncher() if endpoint.srun else SimpleLauncher(),
+            cmd_timeout=30,
         ),
     )
 

@@ -106,7 +106,8 @@ def look_at(endpoint: ParslExecutor, *, started: bool, broken: Exception | None)
         told["workers"] = endpoint.max_threads
     if isinstance(endpoint, BlockProviderExecutor):
         states = [status.state for status in endpoint.status().values()]
-        told["blocks"] = sum(state in (JobState.RUNNING, JobState.PENDING) for state in states)
+        told["waiting"] = states.count(JobState.PENDING)
+        told["blocks"] = states.count(JobState.RUNNING) + told["waiting"]
     return EndpointStatus(endpoint.label, kind, alive=not getattr(endpoint, "bad_state_is_set", False), **told)
 
 

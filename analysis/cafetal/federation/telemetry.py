@@ -68,7 +68,9 @@ class EndpointStatus:
     queued: int | None = None
     """Tasks that wait there for a worker."""
     blocks: int | None = None
-    """Jobs of the batch system, or their like."""
+    """Jobs of the batch system, or their like, that run or wait."""
+    waiting: int | None = None
+    """Those of them that wait in the queue of the batch system."""
     report_age: float | None = None
     """Seconds since what is said here was so; at most, where an agent reports now and then."""
     walltime_left: float | None = None

@@ -334,7 +334,9 @@ class Execution:
         self.waits.setdefault(site, self._now() - self._asked[site])
         self._introduce(site, result)
         self._lookout.add(site)
-        self._tell(events.SiteReport(self._now(), site, self.federation.table.sites[site].workers))
+        left = result["machine"]["walltime_left"]
+        ends = None if left is None else self._now() + left
+        self._tell(events.SiteReport(self._now(), site, self.federation.table.sites[site].workers, ends))
         for parked in self._parked.pop(site, ()):
             self.trees.send(parked)
         if site in self._salvage.held:

@@ -82,12 +82,17 @@ def print_endpoints(statuses: Sequence[EndpointStatus], console: Console) -> Non
         alive = {True: "[green]yes[/]", False: "[red]no[/]", None: "?"}[s.alive]
         table.add_row(
             s.name, s.kind, alive, *(_or_unknown(value) for value in (s.workers, s.idle, s.queued)), str(s.outstanding),
-            _or_unknown(s.utilisation, "{:.0%}".format), _or_unknown(s.blocks),
+            _or_unknown(s.utilisation, "{:.0%}".format), _blocks(s),
             _or_unknown(s.report_age, lambda age: f"<= {age:.0f} s"), _or_unknown(s.walltime_left, _minutes),
         )  # fmt: skip
     console.print(table)
     for s in statuses:
         _print_remark(console, s.name, s.error)
+
+
+def _blocks(status: EndpointStatus) -> str:
+    waiting = f", {status.waiting} in the queue" if status.waiting else ""
+    return _or_unknown(status.blocks) + waiting
 
 
 def print_standing(standing: Standing, console: Console) -> None:

@@ -1,0 +1,142 @@
+"""A Slurm cluster as one of the sites: jobs that wait, and jobs that end."""
+
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+from coffea import processor
+from coffea.nanoevents import BaseSchema
+
+from cafetal.config import load_sites
+from cafetal.federation.endpoints import make_endpoint
+from cafetal.federation.federation import Federation
+from cafetal.federation.status import ask_sites
+from cafetal.rehearsal.data import Recipe, make_files
+from cafetal.rehearsal.slurm import Slurm, missing
+from cafetal.runs.executor import MultiSiteExecutor
+from tests.conftest import in_background, wait_until
+
+pytestmark = pytest.mark.sites
+
+
+@pytest.fixture(scope="module")
+def slurm():
+    """One node with two processors."""
+    if missing() or os.geteuid() != 0:
+        why = f"{', '.join(missing())} is not installed" if missing() else "only root can run Slurm's daemons"
+        if os.environ.get("CI") == "true":
+            pytest.fail(why)
+        pytest.skip(f"{why}: ./scripts/test --install-servers")
+    with tempfile.TemporaryDirectory(prefix="slurm") as folder, Slurm(Path(folder)) as cluster:
+        before = dict(os.environ)
+        os.environ.update(cluster.environment)
+        yield cluster
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@pytest.fixture
+def queue(slurm):
+    """The cluster, with nothing in its queue before and after."""
+    yield slurm
+    slurm.run("scancel", "--full", "--user=root")
+    wait_until(lambda: not slurm.run("squeue", "-h").strip(), 30)
+
+
+def make_table(folder, **slurm):
+    local = {name: {"pfn": f"{folder}/{name}/data", "scratch": f"{folder}/{name}/scratch"} for name in ("desy", "cern")}
+    batch = {
+        "endpoint": {"kind": "slurm", "partition": "rehearsal", "address": "127.0.0.1", **slurm},
+        "pfn": f"{folder}/batch/data",
+        "scratch": f"{folder}/batch/scratch",
+    }
+    return load_sites({"sites": {**local, "batch": batch}, "routing": {"bundle_seconds": 2}})
+
+
+def slow(events):
+    import time
+
+    time.sleep(0.3)
+    return {"n": len(events), "ids": processor.set_accumulator(int(e) for e in events.event)}
+
+
+def run(table, fileset, folder=None):
+    executor = MultiSiteExecutor(table, fileset=fileset, status=False, folder=folder)
+    runner = processor.Runner(executor=executor, schema=BaseSchema, metadata_cache={}, chunksize=50)
+    return runner(fileset.for_runner(), slow), executor.record
+
+
+def test_one_of_three_sites(queue, tmp_path):
+    table = make_table(tmp_path, walltime="00:10:00")
+    fileset = make_files(Recipe("d", files=6, events=400), table, copies=1)
+    out, record = run(table, fileset)
+    assert out["n"] == len(out["ids"]) == 2400
+    assert record.complete
+    assert record.site_events == {"desy": 800, "cern": 800, "batch": 800}
+    wait_until(lambda: not queue.run("squeue", "-h", "-t", "RUNNING,PENDING").strip(), 30)
+
+
+def test_what_waits_in_the_queue_keeps_nobody(queue, tmp_path):
+    """Behind a job that has the whole node; the status says so, and the others do the work."""
+    queue.run("sbatch", "-n2", "-o", "/dev/null", "--wrap", "sleep 600")
+    table = make_table(tmp_path, walltime="00:10:00")
+    fileset = make_files(Recipe("d", files=6, events=400), table, copies=2)
+    seen = []
+
+    def look():
+        wait_until(lambda: "PENDING" in queue.run("squeue", "-h", "-o", "%T"), 60)
+        seen.append("pending")
+
+    join = in_background(look)
+    out, record = run(table, fileset)
+    join()
+    assert seen
+    assert out["n"] == 2400
+    assert record.complete
+    assert record.site_events.keys() == {"desy", "cern"}
+
+
+def test_status_of_the_queue(queue, tmp_path):
+    queue.run("sbatch", "-n2", "-o", "/dev/null", "--wrap", "sleep 600")
+    federation = Federation(make_table(tmp_path, walltime="00:10:00"))
+    try:
+        federation.start(["batch"])
+        waiting = wait_until(lambda: federation.executor.get_endpoint_status("batch").waiting, 60)
+        assert waiting == 1
+        queue.run("scancel", "-n", "wrap")
+        (told,) = ask_sites(federation, ["batch"], timeout=90)
+        assert told.usable
+        assert 0 < told.walltime_left <= 600
+        status = wait_until(lambda: (s := federation.executor.get_endpoint_status("batch")).waiting == 0 and s, 60)
+        assert status.workers == 1
+    finally:
+        federation.close()
+
+
+def test_jobs_that_reach_their_walltime_lose_nothing(queue, tmp_path):
+    """Slurm ends each after a minute; there is a minute's work besides the start, and only this site has the files."""
+    table = make_table(tmp_path, walltime="00:01:00")
+    one = table.model_copy(update={"sites": {"batch": table.sites["batch"]}})
+    fileset = make_files(Recipe("d", files=5, events=2000), one, copies=1)
+    out, record = run(table, fileset, tmp_path / "run")
+    assert out["n"] == len(out["ids"]) == 10_000
+    assert record.complete
+    jobs = queue.run("scontrol", "-o", "show", "job").splitlines()
+    assert any("JobState=TIMEOUT" in job for job in jobs), jobs
+
+
+def test_the_job_script_has_what_was_asked_for(tmp_path):
+    table = make_table(
+        tmp_path, account="cms", qos="short", constraint="avx2", memory=4, jobs=2, scheduler_options="#SBATCH --nice"
+    )
+    site = table.sites["batch"].model_copy(update={"workers": 6})
+    endpoint = make_endpoint("batch", site)
+    provider = endpoint.provider
+    assert (endpoint.max_workers_per_node, provider.cores_per_node, provider.max_blocks) == (3, 3, 2)
+    assert (provider.account, provider.qos, provider.constraint) == ("cms", "short", "avx2")
+    assert (provider.mem_per_node, provider.walltime) == (4, "01:00:00")
+    assert "--nice" in provider.scheduler_options
+    assert site.start_timeout == 86400
+    assert table.sites["desy"].start_timeout == 300
+    assert make_table(tmp_path, walltime="2-01:00:01").sites["batch"].endpoint.seconds == 49 * 3600 + 1
