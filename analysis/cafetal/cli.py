@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from cafetal.cataloguing import datasets
+from cafetal.equipping import env
 from cafetal.errors import CafetalError, ConfigError, OutputError, ResumeRefused, RunInterrupted
 from cafetal.rehearsing import rehearse
 from cafetal.tending import cancel, clean, logs
@@ -155,7 +156,14 @@ def _prepare(given: dict[str, Any], **options: Any) -> tuple[Any, Any, Any, Any]
     instance = load_processor(given["processor"], _parse_arguments(given["arguments"]))
     fileset = load(given["fileset"])
     aux = _parse_pairs("--aux", given.get("aux", ()))
-    executor = MultiSiteExecutor(given["sites_path"], fileset=fileset, policy=given["policy"], aux=aux, **options)
+    executor = MultiSiteExecutor(
+        given["sites_path"],
+        fileset=fileset,
+        policy=given["policy"],
+        aux=aux,
+        modules=[type(instance).__module__],
+        **options,
+    )
     catalog = FilesetCatalog(executor.sites, fileset)
     for file in fileset.files():
         catalog.replicas(file.lfn)
@@ -293,7 +301,7 @@ def init(folder: Path) -> None:
     )
 
 
-for _command in (standing, logs, cancel, clean, datasets, rehearse, sites):
+for _command in (standing, logs, cancel, clean, datasets, env, rehearse, sites):
     cli.add_command(_command)
 
 

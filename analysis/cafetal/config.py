@@ -134,6 +134,11 @@ class Site(_Strict):
     door: Rules | None = Field(
         None, description="PFNs under which other sites read its files over the WAN (XRootD, HTTP); as `pfn`."
     )
+    env: Literal["existing", "bundle", "auto"] = Field(
+        "existing",
+        description="The environment of its workers: what is installed there; a bundle that is made here and sent; or "
+        "a bundle only if what is there does not fit.",
+    )
     staging: str = Field(
         "", description="Folder for files that are brought from other sites during a run; by default in the scratch."
     )
@@ -163,6 +168,13 @@ class Site(_Strict):
         """Partials in the memory of a process cannot be seen by another one."""
         if self.store == "memory" and self.workers > 1 and not isinstance(self.endpoint, ParslEndpoint):
             raise ValueError("`store: memory` needs a single process: `workers: 1`, or a factory that makes threads")
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_equipped(self) -> Site:
+        """Only endpoints that we make ourselves can be told where their Python is."""
+        if self.env != "existing" and isinstance(self.endpoint, ParslEndpoint):
+            raise ValueError("the factory of a `parsl` endpoint decides on its Python: `env` can be `existing` only")
         return self
 
     @model_validator(mode="after")
@@ -221,6 +233,14 @@ class Reading(_Strict):
     )
 
 
+class Environment(_Strict):
+    """What the imports of a processor do not show."""
+
+    modules: tuple[str, ...] = Field((), description="Modules that are imported by names made at run time.")
+    packages: tuple[str, ...] = Field((), description="Packages that nobody imports, such as plug-ins.")
+    lock: str | None = Field(None, description="A file that pins all packages, instead of finding them out.")
+
+
 class SiteTable(_Strict):
     """All sites, in the order in which they were written, which is also the order of reports and merges."""
 
@@ -232,6 +252,9 @@ class SiteTable(_Strict):
         default_factory=dict,
         description="Files that processors open, by the name under which they find them, relative to the table: "
         "`{pu: corrections/pu.json.gz}`.",
+    )
+    environment: Environment = Field(
+        default_factory=lambda: Environment(), description="What bundles have besides what processors import."
     )
     policy: str = Field("balanced", description="Routing policy: a name, or `module:Class`.")
     routing: Routing = Field(default_factory=lambda: Routing(), description="What the scheduler may do.")
@@ -322,7 +345,10 @@ def load_sites(source: str | Path | Mapping[str, Any] | SiteTable) -> SiteTable:
         raise ConfigError(f"{name} cannot be used:\n" + "\n".join(_sentences(error, content))) from None
     sites = {key: _anchor(site, folder) for key, site in table.sites.items()}
     aux = {key: str(folder / Path(path).expanduser()) for key, path in table.aux.items()}
-    return table.model_copy(update={"sites": sites, "aux": aux})
+    environment = table.environment
+    if environment.lock is not None:
+        environment = environment.model_copy(update={"lock": str(folder / Path(environment.lock).expanduser())})
+    return table.model_copy(update={"sites": sites, "aux": aux, "environment": environment})
 
 
 def _anchor(site: Site, folder: Path) -> Site:
@@ -373,7 +399,7 @@ def _sentences(error: ValidationError, content: dict[str, Any]) -> list[str]:
         kind = place.pop(3) if len(place) > 3 and place[2] == "endpoint" else ""
         where = ".".join(place)
         if finding["type"] == "extra_forbidden":
-            blocks: dict[str, type[BaseModel]] = {"routing": Routing, "reading": Reading}
+            blocks: dict[str, type[BaseModel]] = {"routing": Routing, "reading": Reading, "environment": Environment}
             other = blocks.get(place[0], Site)
             model = _MODELS[kind] if kind else SiteTable if len(place) == 1 else other
             lines.append(f"  {where}: no such key; {nearest(place[-1], model.model_fields)}.")

@@ -15,6 +15,7 @@
     │   ├── SiteAway                              a site does not answer at the moment, or has lost a task
     │   └── WorkerLost                            a worker, or its pool, has died with a task
     ├── TransferFailed       (RuntimeError)       files cannot be brought from one site to another
+    ├── EnvironmentFailed    (RuntimeError)       an environment cannot be locked, packed or unpacked
     ├── UnreadableFile       (OSError)            a file cannot be read at any of its replicas
     ├── ProcessorError       (RuntimeError)       the user's processor raised, or returned nothing to merge
     ├── EventsLost           (RuntimeError)       the merged chunks are not the planned ones
@@ -106,6 +107,10 @@ class WorkerLost(SiteError):
 
 class TransferFailed(CafetalError, RuntimeError):
     """Files could not be brought from one site to another, or did not arrive as they were sent."""
+
+
+class EnvironmentFailed(CafetalError, RuntimeError):
+    """An environment cannot be found out, locked, packed, or used at a site."""
 
 
 class UnreadableFile(CafetalError, OSError):

@@ -7,6 +7,8 @@ from pathlib import Path
 import click
 from rich.console import Console
 
+from cafetal.visiting import open_federation
+
 _out = Console()
 _folder = click.argument("folder", type=click.Path(path_type=Path))
 
@@ -50,18 +52,13 @@ def cancel(folder: Path, now: bool) -> None:
 @click.option("--all", "everything", is_flag=True, help="Remove everything, also of runs that others may go on with.")
 def clean(sites_path: str, runs: tuple[str, ...], everything: bool) -> None:
     """List what runs have left on the scratches of sites, and remove it if told so."""
-    from cafetal.config import load_sites
-    from cafetal.federation.federation import Federation
     from cafetal.runs.leftovers import find_leftovers, remove_leftovers
     from cafetal.views.tables import print_leftovers
 
-    federation = Federation(load_sites(sites_path))
-    try:
+    with open_federation(sites_path) as federation:
         found, silent = find_leftovers(federation, list(federation.table.sites))
         gone = [each for each in found if everything or each.run in runs]
         remove_leftovers(federation, gone)
-    finally:
-        federation.close()
     print_leftovers([each for each in found if each not in gone], silent, _out)
     if gone:
         click.echo(f"Removed what {len({each.run for each in gone})} runs had left, {len(gone)} folders.")

@@ -35,7 +35,7 @@ def check(sites_path: str, timeout: float, names: tuple[str, ...]) -> None:
     from cafetal.federation.status import ask_sites
     from cafetal.views.tables import print_sites
 
-    with _federation(sites_path) as federation:
+    with open_federation(sites_path) as federation:
         statuses = ask_sites(federation, names or tuple(federation.table.sites), timeout)
     print_sites(statuses, _out)
     if not all(status.usable for status in statuses):
@@ -50,7 +50,7 @@ def status(sites_path: str, names: tuple[str, ...]) -> None:
     from cafetal.federation.status import look_at_sites
     from cafetal.views.tables import print_endpoints
 
-    with _federation(sites_path) as federation:
+    with open_federation(sites_path) as federation:
         statuses = look_at_sites(federation, names or tuple(federation.table.sites))
     print_endpoints(statuses, _out)
     if any(status.alive is False for status in statuses):
@@ -93,11 +93,21 @@ def login(sites_path: str) -> None:
 
 
 @contextmanager
-def _federation(sites_path: str) -> Iterator[Any]:
+def open_federation(sites_path: str, *, equip: bool = True) -> Iterator[Any]:
+    """A federation of the sites of a table, none of which is started yet.
+
+    ``equip``: those that shall run in an environment of ours do; else all use what is installed there.
+    """
     from cafetal.config import load_sites
+    from cafetal.environments.bundles import pack
+    from cafetal.environments.detection import lock_for
     from cafetal.federation.federation import Federation
 
-    federation = Federation(load_sites(sites_path))
+    table = load_sites(sites_path)
+    if not equip:
+        existing = {name: site.model_copy(update={"env": "existing"}) for name, site in table.sites.items()}
+        table = table.model_copy(update={"sites": existing})
+    federation = Federation(table, environment=lambda: pack(lock_for(table)))
     try:
         yield federation
     finally:

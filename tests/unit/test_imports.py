@@ -18,12 +18,13 @@ LAYERS = [
     {"planning"},
     {"simulation"},
     {"extensions"},
+    {"environments"},
     {"federation", "catalog"},
     {"transfers"},
     {"discovery"},
     {"rehearsal", "runs", "loading"},
     {"views"},
-    {"tending", "cataloguing", "visiting", "rehearsing"},
+    {"tending", "cataloguing", "visiting", "rehearsing", "equipping"},
     {"cli"},
 ]
 EVERYBODY = {"worker"}  # the types on the wire; it imports nothing of ours

@@ -12,9 +12,10 @@ import cloudpickle
 import lz4.frame
 import pytest
 
+from cafetal.environments.sources import local_sources
 from cafetal.errors import ConfigError
 from cafetal.runs.fingerprint import digest
-from cafetal.runs.shipping import local_sources, pack_function, pack_worker
+from cafetal.runs.shipping import pack_function, pack_worker
 
 
 @pytest.fixture

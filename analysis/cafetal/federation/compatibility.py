@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 NEEDED = ("coffea", "uproot", "awkward", "hist", "cloudpickle")
 """Packages that a site must have."""
@@ -31,13 +32,36 @@ def mismatch(found: Mapping[str, str], here: Mapping[str, str], needed: Iterable
     if not faults:
         return None
     wanted = [f"Python {minor(here['python'])}"] + [f"{name}=={here[name]}" for name in (*missing, *different)]
-    return f"It has {'; '.join(faults)}. Make an environment there with {', '.join(wanted)}, or use that version here."
+    return (
+        f"It has {'; '.join(faults)}. Make an environment there with {', '.join(wanted)}, use that "
+        "version here, or have one sent (`env: auto` in the site table)."
+    )
 
 
 def differences(found: Mapping[str, str], here: Mapping[str, str]) -> list[str]:
     """What differs and does no harm by experience: ``["uproot 5.7.1, here 5.7.4"]``."""
     names = [name for name in here if name not in _SAME and found.get(name) not in ("", None, here[name])]
     return [f"{name} {found[name]}, here {here[name]}" for name in names]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A site with what a lock says."""
+
+    refused: str | None
+    """Why it cannot be used, with the remedy."""
+    missing: tuple[str, ...]
+    """Packages of the lock that it does not have."""
+    others: tuple[str, ...]
+    """Other versions: ``numpy 2.1.0, here 2.4.1``."""
+
+
+def compare(found: Mapping[str, str], wanted: Mapping[str, str]) -> Comparison:
+    """Versions at a site (``""`` for what is missing) with those of a lock; both have ``python`` too."""
+    needed = [name for name in NEEDED if name in wanted]
+    others = [f"{name} {found[name]}, here {wanted[name]}" for name in wanted if found[name] not in ("", wanted[name])]
+    missing = [f"{name} {wanted[name]} is not installed there" for name in wanted if not found[name]]
+    return Comparison(mismatch(found, wanted, needed), tuple(missing), tuple(others))
 
 
 def minor(version: str) -> str:

@@ -7,6 +7,8 @@ import os
 import shlex
 import socket
 import sys
+from collections.abc import Callable
+from typing import Any
 
 from parsl.executors import HighThroughputExecutor
 from parsl.executors.base import ParslExecutor
@@ -48,41 +50,70 @@ kill -9 -- -$pool -$watch 2>/dev/null; exit $code' pool """
 _END = "export SLURM_JOB_END_TIME=${{SLURM_JOB_END_TIME:-$(($(date +%s) + {seconds}))}}"
 
 
-def make_endpoint(name: str, site: Site) -> ParslExecutor:
+Equip = Callable[[], str]
+"""Unpacks an environment at a site, and gives its folder there; raises `EnvironmentFailed`."""
+
+
+class EquippedExecutor(HighThroughputExecutor):  # type: ignore[misc]  # parsl comes without types
+    """One whose workers run in an environment that is unpacked when it is started."""
+
+    def __init__(self, equip: Equip, **options: Any) -> None:
+        super().__init__(**options)
+        self._equip = equip
+
+    def start(self) -> None:
+        """As of any other, when the environment is there."""
+        self.provider.worker_init += f"\n. {shlex.quote(self._equip())}/activate"
+        super().start()
+
+
+def _pools(equip: Equip | None, **options: Any) -> HighThroughputExecutor:
+    return HighThroughputExecutor(**options) if equip is None else EquippedExecutor(equip, **options)
+
+
+def make_endpoint(name: str, site: Site, equip: Equip | None = None) -> ParslExecutor:
     """The Parsl executor of a site, not yet started, labelled with the site's name.
+
+    Args:
+        equip: for an environment of ours in which its workers shall run.
 
     Raises:
         ConfigError: if a ``parsl`` endpoint's factory cannot be imported, or returns something else.
     """
     if isinstance(site.endpoint, LocalEndpoint):
-        return _local(name, site.workers, site.endpoint)
+        return _local(name, site.workers, site.endpoint, equip)
     if isinstance(site.endpoint, SlurmEndpoint):
-        return _slurm(name, site.workers, site.endpoint)
+        return _slurm(name, site.workers, site.endpoint, equip)
     if isinstance(site.endpoint, GlobusEndpoint):
-        return _globus(name, site.workers, site.endpoint)
+        return _globus(name, site.workers, site.endpoint, equip)
     return _from_factory(name, site.workers, site.endpoint)
 
 
-def _globus(name: str, workers: int, endpoint: GlobusEndpoint) -> ParslExecutor:
+def _globus(name: str, workers: int, endpoint: GlobusEndpoint, equip: Equip | None) -> ParslExecutor:
     from cafetal.federation.globus import GlobusComputeEndpoint  # the SDK takes a second to import
 
+    config = dict(endpoint.user_endpoint_config)
+    if equip is not None:
+        lines = [*filter(None, [config.get("worker_init")]), f". {shlex.quote(equip())}/activate"]
+        config["worker_init"] = "\n".join(lines)
     return GlobusComputeEndpoint(
         name,
         endpoint.endpoint,
         workers=workers,
         rehearsal=endpoint.rehearsal,
-        user_endpoint_config=endpoint.user_endpoint_config or None,
+        user_endpoint_config=config or None,
         resource_specification=endpoint.resource_specification,
         trust=endpoint.trust,
     )
 
 
-def _local(name: str, workers: int, endpoint: LocalEndpoint) -> HighThroughputExecutor:
-    return HighThroughputExecutor(
+def _local(name: str, workers: int, endpoint: LocalEndpoint, equip: Equip | None) -> HighThroughputExecutor:
+    return _pools(
+        equip,
         label=name,
         address="127.0.0.1",
         max_workers_per_node=workers,
-        launch_cmd=_TOGETHER.format(us=os.getpid()) + _pool(),
+        launch_cmd=_TOGETHER.format(us=os.getpid()) + _pool(equip),
         interchange_launch_cmd=[sys.executable, "-c", _INTERCHANGE],
         heartbeat_period=2,  # a worker that was killed is noticed once in this time
         heartbeat_threshold=30,
@@ -97,19 +128,21 @@ def _local(name: str, workers: int, endpoint: LocalEndpoint) -> HighThroughputEx
     )
 
 
-def _pool() -> str:
+def _pool(equip: Equip | None) -> str:
     """The command of a worker pool: by the interpreter and not by the script's name, as a venv need not be on PATH."""
-    pool = f"{shlex.quote(sys.executable)} -m parsl.executors.high_throughput.process_worker_pool"
+    python = shlex.quote(sys.executable) if equip is None else "python3"
+    pool = f"{python} -m parsl.executors.high_throughput.process_worker_pool"
     return str(DEFAULT_LAUNCH_CMD.replace("process_worker_pool.py", pool))
 
 
-def _slurm(name: str, workers: int, endpoint: SlurmEndpoint) -> HighThroughputExecutor:
+def _slurm(name: str, workers: int, endpoint: SlurmEndpoint, equip: Equip | None) -> HighThroughputExecutor:
     workers_of_job = math.ceil(workers / endpoint.jobs)
-    return HighThroughputExecutor(
+    return _pools(
+        equip,
         label=name,
         address=endpoint.address or socket.gethostname(),
         max_workers_per_node=workers_of_job,
-        launch_cmd=_pool(),
+        launch_cmd=_pool(equip),
         interchange_launch_cmd=[sys.executable, "-c", _INTERCHANGE],
         heartbeat_period=10,
         heartbeat_threshold=60,

@@ -204,6 +204,14 @@ class FederatedExecutor(ParslExecutor):  # type: ignore[misc]  # parsl comes wit
             threading.Thread(target=_attempt, args=[endpoint.shutdown], name=f"shuts {endpoint.label} down").start()
         self._start_all(endpoints)
 
+    def retire(self, name: str) -> None:
+        """Shut an endpoint down, so that another one can be added under its name; what it has not done is lost."""
+        endpoint = self.endpoints[name]
+        self.broken[name] = SiteAway(f"{name} is being started anew.")
+        if self._poller is not None and isinstance(endpoint, BlockProviderExecutor):
+            self._poller.remove(endpoint)
+        _attempt(endpoint.shutdown)
+
     def _start_all(self, endpoints: Sequence[ParslExecutor]) -> None:
         """Start endpoints side by side: each waits seconds for a process of its own."""
         if not endpoints:

@@ -17,10 +17,12 @@ from parsl.config import Config
 from parsl.dataflow.dflow import DataFlowKernel
 
 from cafetal.config import Site, SiteTable
+from cafetal.environments.bundles import Bundle
 from cafetal.errors import UnknownEndpoint, nearest
 from cafetal.federation.apps import by_value, python_app
 from cafetal.federation.compatibility import LOOKED_AT, mismatch, versions_here
 from cafetal.federation.endpoints import make_endpoint
+from cafetal.federation.equipment import Equipment
 from cafetal.federation.executor import FederatedExecutor
 from cafetal.planning.routing import RoutingPolicy
 from cafetal.worker import trampoline
@@ -39,12 +41,20 @@ class Federation:
         table: the sites.
         policy: for tasks that name no site.
         logs: folder for Parsl's logs; by default a temporary one that goes with the federation.
+        environment: packs what is sent to sites whose workers shall not, or cannot, use what is installed there; called
+            once, if at all.
     """
 
     def __init__(
-        self, table: SiteTable, *, policy: str | RoutingPolicy | None = None, logs: str | Path | None = None
+        self,
+        table: SiteTable,
+        *,
+        policy: str | RoutingPolicy | None = None,
+        logs: str | Path | None = None,
+        environment: Callable[[], Bundle] | None = None,
     ) -> None:
         self.table = table
+        self.equipment = Equipment(self, environment)
         self._own_logs = logs is None
         self.logs = Path(tempfile.mkdtemp(prefix="cafetal-") if logs is None else logs)
         self.logs.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -64,7 +74,7 @@ class Federation:
         self._apps = {
             name: python_app(function, executors=[_LABEL], data_flow_kernel=self._kernel)
             for name, function in by_value(trampoline).items()
-            if name in ("install", "store", "join", "call")
+            if name in ("install", "store", "join", "unpack", "call")
         }
         self._starting = threading.Lock()
         self._finalizer = weakref.finalize(self, _close, self._kernel, handler, self.logs if self._own_logs else None)
@@ -80,7 +90,7 @@ class Federation:
         with self._starting:
             running = self.executor.endpoints.keys() - self.executor.failed
             missing = {name: site for name, site in wanted.items() if name not in running}
-            self.executor.add([make_endpoint(name, site) for name, site in missing.items()])
+            self.executor.add([make_endpoint(name, site, self.equipment.of(name)) for name, site in missing.items()])
 
     def site(self, name: str) -> Site:
         """A site of the table.
@@ -102,9 +112,16 @@ class Federation:
         large = {name: content for name, content in files.items() if len(content) > _PART}
         ready: Future[dict[str, Any]] = Future()
 
+        def ask() -> None:
+            installed = self.submit(site, "install", small, list(LOOKED_AT), list(large))
+            installed.add_done_callback(lambda done: _pass_on(lambda: judge(done), ready))
+
         def judge(done: Future[dict[str, Any]]) -> None:
             found = done.result()
             error = None if "error" in found else mismatch(found, versions_here())
+            if "error" not in found and self.equipment.wanted(site, fits=error is None):
+                threading.Thread(target=lambda: _pass_on(equip, ready), daemon=True, name=f"equips {site}").start()
+                return
             if error is not None:
                 found = {**found, "error": f"The site {site} cannot be used. {error}"}
             missing = {} if "error" in found else {n: c for n, c in large.items() if n not in found["present"]}
@@ -114,18 +131,21 @@ class Federation:
             joined = self._send_in_parts(site, missing)
             joined.add_done_callback(lambda last: _pass_on(lambda: ready.set_result({**found, **last.result()}), ready))
 
-        installed = self._submit(site, "install", small, list(LOOKED_AT), list(large))
-        installed.add_done_callback(lambda done: _pass_on(lambda: judge(done), ready))
+        def equip() -> None:
+            self.equipment.bring(site)
+            ask()
+
+        ask()
         return ready
 
     def _send_in_parts(self, site: str, files: Mapping[str, bytes]) -> Future[dict[str, Any]]:
         starts = {name: range(0, len(content), _PART) for name, content in files.items()}
         stored = [
-            self._submit(site, "store", name, number, files[name][start : start + _PART])
+            self.submit(site, "store", name, number, files[name][start : start + _PART])
             for name in files
             for number, start in enumerate(starts[name])
         ]
-        return self._submit(site, "join", {name: len(begins) for name, begins in starts.items()}, *stored)
+        return self.submit(site, "join", {name: len(begins) for name, begins in starts.items()}, *stored)
 
     def call(
         self, site: str, code: tuple[str, str], task: str, arguments: Mapping[str, Any], *inputs: Future[Any]
@@ -137,7 +157,7 @@ class Federation:
         was lost.
         """
         payload = pickle.dumps(dict(arguments), protocol=pickle.HIGHEST_PROTOCOL)
-        return self._submit(site, "call", *code, task, payload, *inputs)
+        return self.submit(site, "call", *code, task, payload, *inputs)
 
     def service_task(self, future: Future[Any]) -> str | None:
         """The id that Globus Compute has given a task, by the future of `call`, once it has taken it."""
@@ -149,7 +169,8 @@ class Federation:
         endpoint = self.executor.endpoints[site]
         return [endpoint.adopt(task) for task in tasks] if hasattr(endpoint, "adopt") else []
 
-    def _submit(self, site: str, app: str, *args: Any) -> Future[Any]:
+    def submit(self, site: str, app: str, *args: Any) -> Future[Any]:
+        """Have a site do what a function of `worker.trampoline` does; the scratch and the store are given to it."""
         entry = self.table.sites[site]
         future: Future[Any] = self._apps[app](
             entry.scratch, entry.store, *args, parsl_resource_specification={"endpoints": [site]}

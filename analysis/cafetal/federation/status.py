@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cafetal.config import GlobusEndpoint
-from cafetal.errors import CafetalError
+from cafetal.errors import CafetalError, SiteError
 from cafetal.federation.compatibility import differences, versions_here
 from cafetal.federation.federation import Federation
 from cafetal.federation.telemetry import EndpointStatus
@@ -64,6 +64,23 @@ def ask_sites(federation: Federation, names: Sequence[str], timeout: float = 90)
     asked |= {name: federation.install(name, {}) for name in names if name not in asked}
     wait([answer for answer in asked.values() if isinstance(answer, Future)], timeout=timeout)
     return [_status(federation, name, asked[name], timeout) for name in names]
+
+
+def ask_versions(federation: Federation, name: str, packages: Sequence[str], timeout: float = 90) -> dict[str, str]:
+    """Versions of Python and of packages at a site, empty where one is not installed.
+
+    Raises:
+        SiteError: if the site does not answer.
+    """
+    federation.start([name])
+    asked = federation.submit(name, "install", {}, list(packages), [])
+    try:
+        told = asked.result(timeout=timeout)
+    except FutureTimeout:
+        raise SiteError(f"{name} has not answered within {timeout:.0f} s.", site=name) from None
+    if "error" in told:
+        raise SiteError(f"{name}: {told['error']}", site=name)
+    return {each: str(told.get(each, "")) for each in ("python", *packages)}
 
 
 def look_at_sites(federation: Federation, names: Sequence[str]) -> list[EndpointStatus]:

@@ -346,7 +346,7 @@ class Execution:
 
     def _introduce(self, site: str, told: Mapping[str, Any]) -> None:
         """Take note of what a site has installed, and of what is other than here."""
-        found = {name: told[name] for name in ("python", *LOOKED_AT) if told.get(name)}
+        found = {name: told[name] for name in ("python", *LOOKED_AT, "environment") if told.get(name)}
         if site not in self.record.software:
             self.record.remarks += [f"{site}: {difference}" for difference in differences(found, versions_here())]
         self.record.software[site] = found

@@ -17,6 +17,9 @@ from coffea.processor.executor import ExecutorBase, FileMeta, Runner, WorkItem
 
 from cafetal.catalog import FilesetCatalog
 from cafetal.config import SiteTable, load_sites
+from cafetal.environments.bundles import Bundle, pack
+from cafetal.environments.detection import lock_for
+from cafetal.environments.locks import Lock, read_lock
 from cafetal.errors import CafetalError, ConfigError, ResumeRefused, RunInterrupted
 from cafetal.extensions import find_policy
 from cafetal.federation.federation import Federation
@@ -70,6 +73,9 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         resume: go on with the run in ``folder``, which must be of the same processor and the same files.
         about: how the run was asked for, in plain data; stands in its journal.
         accept: share of the events that is enough: the rest is missing with a warning instead of an error.
+        environment: the lock, or its file, of the bundle that is sent to sites with another ``env`` than ``existing``;
+            by default what the running script and the ``modules`` import, and the site table adds.
+        modules: whose imports the bundle must have, as those of a processor that stands in a module of its own.
         aux: files that the processor opens, by the name under which it finds their paths in ``events.metadata["aux"]``;
             they travel once a site. They come before those of the site table.
         logs: folder for Parsl's logs.
@@ -94,6 +100,8 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         resume: bool = False,
         about: Mapping[str, Any] | None = None,
         accept: float = 1.0,
+        environment: Lock | str | Path | None = None,
+        modules: Sequence[str] = (),
         aux: Mapping[str, str | Path] | None = None,
         logs: str | Path | None = None,
         status: bool = True,
@@ -119,6 +127,8 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         if not 0 <= accept <= 1:
             raise ConfigError(f"accept is {accept}; it is a share of the events, between 0 and 1.")
         self.accept, self.aux = accept, aux
+        self.environment = read_lock(Path(environment)) if isinstance(environment, (str, Path)) else environment
+        self.modules = tuple(modules)
         self.logs = logs
         self.session = session or Session()
         if self.fileset is not None:
@@ -175,7 +185,10 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         return FilesetCatalog(self.sites, self.fileset)
 
     def _make_federation(self) -> Federation:
-        return Federation(self.sites, policy=self.policy, logs=self.logs)
+        return Federation(self.sites, policy=self.policy, logs=self.logs, environment=self._pack)
+
+    def _pack(self) -> Bundle:
+        return pack(self.environment or lock_for(self.sites, ["__main__", *self.modules]))
 
     # --- metadata ----------------------------------------------------------------------------------------
 
@@ -280,6 +293,7 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
                 raise
             finally:
                 record.ended = time.time()
+                record.bundle = federation.equipment.bundle
                 for lfn, sites in scheduler.bad.items():
                     record.bad_replicas[lfn] = sorted({*record.bad_replicas[lfn], *sites})
                 experience = load_experience()  # other runs may have written meanwhile

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from cafetal.environments.bundles import Bundle
 from cafetal.worker.failures import Failure
 
 
@@ -37,6 +38,8 @@ class RunRecord:
     """``{lfn: sites whose replica could not be read}``"""
     software: dict[str, dict[str, str]] = field(default_factory=dict)
     """``{site: versions}`` of what a site has told."""
+    bundle: Bundle | None = None
+    """The environment that was sent to sites; which of them ran in it stands in ``software``."""
     remarks: list[str] = field(default_factory=list)
     """What is other at a site than here, and does no harm by experience."""
     site_events: Counter[str] = field(default_factory=Counter)
@@ -135,6 +138,9 @@ class RunRecord:
             "not_counted": [_brief(failure) for failure in self.given_up],
             "skipped": [_brief(failure) for failure in self.skipped],
             "bad_replicas": {lfn: sites for lfn, sites in sorted(self.bad_replicas.items()) if sites},
+            "environment": None
+            if self.bundle is None
+            else {"digest": self.bundle.digest, "lock": self.bundle.lock.text.splitlines()},
             "remarks": self.remarks,
             "ledger": self.ledger,
             "began": datetime.fromtimestamp(self.began, UTC).isoformat(timespec="seconds"),

@@ -5,17 +5,13 @@ Each goes as one file that bears the hash of its content, once a site.
 
 from __future__ import annotations
 
-import ast
 import hashlib
-import importlib.util
 import io
 import pickletools
-import site
 import sys
-import sysconfig
 import threading
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import cache
@@ -26,6 +22,7 @@ import cloudpickle
 import lz4.frame
 
 import cafetal.worker
+from cafetal.environments.sources import is_local, local_sources
 from cafetal.errors import ConfigError
 from cafetal.federation.federation import Federation
 from cafetal.planning.recovery import TRIES
@@ -170,94 +167,5 @@ def _modules_in(pickled: bytes, function: Any) -> set[str]:
             if isinstance(argument, str):
                 # Functions of a notebook are sent by value, with the names that they import among the strings.
                 words = {argument, argument.partition(" ")[0]}
-                names.update(w for w in words if w in sys.modules or (w.isidentifier() and _is_local_top(w)))
+                names.update(w for w in words if w in sys.modules or (w.isidentifier() and is_local(w)))
     return names
-
-
-def local_sources(names: Iterable[str]) -> dict[str, bytes]:
-    """Sources of those of the modules that are local, and of the local modules that these import.
-
-    Local is what lies outside of the standard library and of the folders for installed packages. Imports are
-    read from the sources, so those inside functions are seen too. Keys are paths inside the zip.
-    """
-    sources: dict[str, bytes] = {}
-    todo, seen = list(names), set()
-    while todo:
-        name = todo.pop()
-        if name in seen:
-            continue
-        seen.add(name)
-        path = _local_path(name)
-        if path is None:
-            continue
-        source = path.read_bytes()
-        package = path.name == "__init__.py"
-        if name != "__main__":
-            sources[name.replace(".", "/") + ("/__init__.py" if package else ".py")] = source
-        todo.extend(_imports(source, name if package else name.rpartition(".")[0]))
-        if "." in name:
-            todo.append(name.rpartition(".")[0])
-    return sources
-
-
-def _local_path(name: str) -> Path | None:
-    """The source file of a module if it is local, without importing anything that is not."""
-    top = name.partition(".")[0]
-    if top in sys.stdlib_module_names or top == "cafetal":
-        return None
-    if name != top and not _is_local_top(top):
-        return None
-    if name in sys.modules:
-        origin = getattr(sys.modules[name], "__file__", None)
-    else:
-        try:
-            spec = importlib.util.find_spec(name)
-        except Exception:  # looking for a submodule imports its package, which may raise anything
-            return None
-        origin = spec.origin if spec else None
-    if origin is None or not origin.endswith(".py"):
-        return None
-    path = Path(origin).resolve()
-    return None if _is_installed(path) else path
-
-
-def _is_local_top(top: str) -> bool:
-    try:
-        spec = importlib.util.find_spec(top)
-    except (ImportError, ValueError):
-        return False
-    places = [spec.origin, *(spec.submodule_search_locations or ())] if spec else []
-    found = [Path(place).resolve() for place in places if place and place not in ("built-in", "frozen")]
-    return bool(found) and not any(_is_installed(path) for path in found)
-
-
-def _is_installed(path: Path) -> bool:
-    """Whether a file belongs to Python or an installed package, also in a software view on PYTHONPATH."""
-    if {"site-packages", "dist-packages"} & set(path.parts):
-        return True
-    return any(path.is_relative_to(folder) for folder in _installed_folders())
-
-
-@cache
-def _installed_folders() -> tuple[Path, ...]:
-    keys = ("stdlib", "platstdlib", "purelib", "platlib")
-    folders = [sysconfig.get_path(key) for key in keys] + site.getsitepackages() + [site.getusersitepackages()]
-    return tuple(Path(folder).resolve() for folder in folders)
-
-
-def _imports(source: bytes, package: str) -> Iterator[str]:
-    """Names of the modules that a source may import, absolute."""
-    try:
-        nodes = list(ast.walk(ast.parse(source)))
-    except SyntaxError:
-        return
-    for node in nodes:
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                parents = package.split(".")[: len(package.split(".")) - node.level + 1]
-                base = ".".join([*parents, *([base] if base else [])])
-            yield base
-            yield from (f"{base}.{alias.name}" for alias in node.names)

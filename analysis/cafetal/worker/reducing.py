@@ -104,7 +104,7 @@ def leftovers(place: Place, *, staging: str) -> list[Leftover]:
 
 
 def clean(place: Place, *, run: str, life: int | None, keep_days: float, staging: str) -> None:
-    """Remove what a run left at the site, and what nobody has touched for so many days: code, files, dead runs.
+    """Remove what a run left at the site; and code, environments, dead runs that nobody has touched for so many days.
 
     With ``life``, only what this life of the run and those before it have left: the request may come late, when the
     next one has already begun.
@@ -112,7 +112,8 @@ def clean(place: Place, *, run: str, life: int | None, keep_days: float, staging
     place.partials(run).clear(lambda name: life is None or partials.life_of(name) <= life)
     brought = carrying.staging_folder(place, staging)
     carrying.clear(brought, run, life)
-    for path in [*(place.root / CODE).glob("*"), *(place.root / "runs").glob("*"), *brought.glob("*")]:
+    rooms = [place.root / CODE, place.root / "runs", place.root / "environments", brought]
+    for path in [path for room in rooms for path in room.glob("*")]:
         try:
             if time.time() - path.stat().st_mtime <= keep_days * 86400:
                 continue

@@ -76,7 +76,64 @@ def install(
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             found[package] = ""
+    found["environment"] = os.environ.get("CAFETAL_ENVIRONMENT", "")
     return {**found, "present": present, "machine": machine}
+
+
+def unpack(scratch: str, store: str, name: str, digest: str) -> dict[str, Any]:
+    """Unpack an environment that was sent under a name which begins with its SHA-256, once for all that ask.
+
+    Returns ``{"path"}``; ``{"missing": True}`` if it was not sent; or ``{"error": sentence}``.
+    """
+    import fcntl
+    import hashlib
+    import os
+    import shutil
+    import tarfile
+
+    root = os.path.expanduser(os.path.expandvars(scratch))
+    folder, sent = os.path.join(root, "environments"), os.path.join(root, "code", name)
+    path = os.path.join(folder, digest)
+    previous = os.umask(0o077)
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with open(path + ".lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if os.path.exists(os.path.join(path, "whole")):
+                os.utime(path)  # what is used is not cleaned away
+                return {"path": path}
+            if store.startswith("redis:") and not os.path.exists(sent):
+                return {"error": "An environment needs a scratch that all workers share, and the site has a store."}
+            if not os.path.exists(sent):
+                return {"missing": True}
+            found = hashlib.sha256()
+            with open(sent, "rb") as file:
+                for block in iter(lambda: file.read(1 << 20), b""):
+                    found.update(block)
+            if found.hexdigest() != name.split(".")[0]:
+                os.unlink(sent)
+                return {"error": f"The environment {digest} arrived damaged on {root}; it was removed."}
+            shutil.rmtree(path, ignore_errors=True)
+            try:
+                with tarfile.open(sent) as archive:
+                    if hasattr(tarfile, "data_filter"):
+                        archive.extractall(path, filter="data")
+                    else:
+                        archive.extractall(path)  # of our own making, by its checksum
+                with open(os.path.join(path, "activate"), "r+") as script:  # who is sourced does not know where it lies
+                    text = script.read().replace("@HERE@", "'" + path.replace("'", "'\\''") + "'")
+                    script.seek(0)
+                    script.write(text)
+                open(os.path.join(path, "whole"), "w").close()
+            except BaseException:
+                shutil.rmtree(path, ignore_errors=True)
+                raise
+            os.unlink(sent)
+    except OSError as error:
+        return {"error": f"The environment {digest} cannot be unpacked on {root}: {error}."}
+    finally:
+        os.umask(previous)
+    return {"path": path}
 
 
 def store(scratch: str, store: str, name: str, index: int, content: bytes) -> None:

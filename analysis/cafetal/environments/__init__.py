@@ -1,0 +1,1 @@
+"""What code needs besides itself: found, locked, packed, and unpacked at sites."""

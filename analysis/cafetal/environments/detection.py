@@ -1,0 +1,155 @@
+"""What code needs: its own modules, which travel by value, and installed packages with all that these need."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import cafetal.worker
+from cafetal.config import GlobusEndpoint, SiteTable
+from cafetal.environments.locks import Lock, make_lock, read_lock
+from cafetal.environments.sources import imports, is_local, local_sources
+from cafetal.errors import EnvironmentFailed
+
+_ALWAYS = ("parsl", "dill", "cloudpickle", "coffea")
+"""Packages without which no worker runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What was found."""
+
+    local: tuple[str, ...]
+    """The user's own modules, as paths from where they are imported; they travel with each run."""
+    imported: Mapping[str, str]
+    """``{module: package}`` of what these import."""
+    missing: tuple[str, ...]
+    """Modules that these may import, and that are not installed here."""
+    packages: Mapping[str, str]
+    """``{package: version}``: these, what cafetal's tasks import, and all that they need."""
+
+    @property
+    def lock(self) -> Lock:
+        """For this Python on this kind of machine."""
+        return make_lock(self.packages)
+
+
+def detect(modules: Iterable[str], *, also: Sequence[str] = (), packages: Sequence[str] = ()) -> Needs:
+    """What some modules need, by their imports, wherever in the source these are.
+
+    Args:
+        modules: names under which they can be imported now.
+        also: modules that are imported by names that no source shows.
+        packages: that are needed though nobody imports them.
+
+    Raises:
+        EnvironmentFailed: if one of the ``packages`` is not installed here.
+    """
+    sources = local_sources([*modules, *also])
+    names = {name for path, source in sources.items() for name in imports(source, _package_of(path))}
+    found, missing = _installed({*names, *modules, *also})
+    roots = {*_ALWAYS, *found.values(), *_of_the_worker().values(), *packages}
+    return Needs(tuple(sorted(sources)), found, tuple(sorted(missing)), close(roots))
+
+
+def lock_for(table: SiteTable, modules: Iterable[str] = ()) -> Lock:
+    """The lock of the bundles that sites of a table are sent: the one that it names, or what is needed.
+
+    Args:
+        modules: of the processor; those that are not installed are the user's own.
+
+    Raises:
+        EnvironmentFailed: if it cannot be read, or a package is not installed here.
+    """
+    if table.environment.lock is not None:
+        return read_lock(Path(table.environment.lock))
+    agents = any(isinstance(site.endpoint, GlobusEndpoint) and site.env != "existing" for site in table.sites.values())
+    packages = [*table.environment.packages, *(["globus-compute-endpoint"] if agents else [])]
+    return detect(modules, also=table.environment.modules, packages=packages).lock
+
+
+def _package_of(path: str) -> str:
+    module = path.removesuffix(".py").replace("/", ".")
+    return module.removesuffix(".__init__") if module.endswith(".__init__") else module.rpartition(".")[0]
+
+
+def _installed(names: Iterable[str]) -> tuple[dict[str, str], set[str]]:
+    """``{top-level module: package}`` of the modules that are installed, and those that are not there at all."""
+    found: dict[str, str] = {}
+    missing: set[str] = set()
+    for top in {name.partition(".")[0] for name in names} - {"", "cafetal", "__main__", "__future__"}:
+        if top in sys.stdlib_module_names or is_local(top):
+            continue
+        owners = _owners().get(top)
+        if owners:
+            found[top] = canonicalize_name(owners[0])
+        else:
+            missing.add(top)
+    return found, missing
+
+
+@cache
+def _owners() -> Mapping[str, Sequence[str]]:
+    return importlib.metadata.packages_distributions()
+
+
+@cache
+def _of_the_worker() -> Mapping[str, str]:
+    """What cafetal's own tasks import, as far as it is installed here: the rest is needed for some stores only."""
+    folder = Path(cafetal.worker.__path__[0])
+    names = {name for path in folder.glob("*.py") for name in imports(path.read_bytes(), "cafetal.worker")}
+    return _installed(names)[0]
+
+
+def close(roots: Iterable[str]) -> dict[str, str]:
+    """``{package: version}`` of installed packages, with all that they need, by what each says of itself.
+
+    Raises:
+        EnvironmentFailed: if a root is not installed here.
+    """
+    versions: dict[str, str] = {}
+    done: set[tuple[str, frozenset[str]]] = set()
+    todo = [(Requirement(root), True) for root in sorted(roots)]
+    while todo:
+        wanted, is_root = todo.pop()
+        name, extras = canonicalize_name(wanted.name), frozenset(wanted.extras)
+        if (name, extras) in done:
+            continue
+        done.add((name, extras))
+        try:
+            found = importlib.metadata.distribution(wanted.name)
+        except importlib.metadata.PackageNotFoundError:
+            if is_root:
+                raise EnvironmentFailed(f"{wanted.name} is needed, and is not installed here.") from None
+            continue  # only on other machines, or left out on purpose
+        versions[name] = found.version
+        for line in found.requires or ():
+            each = Requirement(line)
+            if each.marker is None or any(each.marker.evaluate({"extra": extra}) for extra in ("", *extras)):
+                todo.append((each, False))
+    return versions
+
+
+def named(text: str) -> str:
+    """The module in ``FILE.py``, ``FILE.py:CLASS``, ``module`` or ``module:function``; files can be imported then.
+
+    Raises:
+        EnvironmentFailed: if there is no such file.
+    """
+    target = re.sub(r":\w+$", "", text)
+    if not target.endswith(".py"):
+        return target
+    path = Path(target).resolve()
+    if not path.is_file():
+        raise EnvironmentFailed(f"There is no file {target}.")
+    if str(path.parent) not in sys.path:
+        sys.path.insert(0, str(path.parent))
+    return path.stem

@@ -1,0 +1,122 @@
+"""Commands about environments: what code needs, packed, and compared with what sites have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from cafetal.errors import OutputError
+from cafetal.visiting import open_federation
+
+_out = Console(soft_wrap=False)
+_sites = click.option("--sites", "sites_path", default="config/sites.yaml", show_default=True, help="The site table.")
+_target = click.argument("target", required=False)
+
+
+@click.group()
+def env() -> None:
+    """Environments that travel with the analysis. TARGET is FILE.py, FILE.py:CLASS, module, or module:function."""
+
+
+@env.command()
+@_sites
+@_target
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the lock there.")
+@click.option("--hashes", is_flag=True, help="With the checksum of each wheel, as the package index tells them.")
+def detect(sites_path: str, target: str | None, output: Path | None, hashes: bool) -> None:
+    """Show what TARGET needs: its own modules, which travel with each run, and packages with all that they need."""
+    from cafetal.environments.detection import detect as find
+    from cafetal.environments.detection import named
+    from cafetal.environments.locks import add_hashes
+
+    table = _table(sites_path)
+    more = {} if table is None else {"also": table.environment.modules, "packages": table.environment.packages}
+    needs = find([] if target is None else [named(target)], **more)
+    _out.print(f"own modules: {', '.join(needs.local) or 'none'}", highlight=False)
+    for module, package in sorted(needs.imported.items()):
+        _out.print(f"imports {module}: {package} {needs.packages[package]}", highlight=False)
+    for module in needs.missing:
+        _out.print(f"[yellow]imports {module}, which is not installed here[/]", highlight=False)
+    _out.print(f"{len(needs.packages)} packages with all that they need, and what cafetal does", highlight=False)
+    if output is not None:
+        _write(output, (add_hashes(needs.lock) if hashes else needs.lock).text)
+        _out.print(f"Written: {output}", highlight=False)
+
+
+@env.command()
+@_sites
+@_target
+@click.option("--lock", type=click.Path(path_type=Path), help="A lock, in place of what TARGET needs.")
+def pack(sites_path: str, target: str | None, lock: Path | None) -> None:
+    """Pack the interpreter and all packages into one file, as it is sent to sites with `env: bundle` or `auto`."""
+    from cafetal.environments.bundles import pack as make
+
+    bundle = make(_lock(sites_path, target, lock))
+    content = f"{len(bundle.lock.packages)} packages, Python {bundle.lock.python}"
+    click.echo(f"{bundle.digest}: {bundle.size / 1e6:,.0f} MB, {content}\n{bundle.path}")
+
+
+@env.command()
+@_sites
+@_target
+@click.option("--lock", type=click.Path(path_type=Path), help="A lock, in place of what TARGET needs.")
+@click.option("-o", "--output", "folder", required=True, type=click.Path(path_type=Path), help="Folder for them.")
+def recipes(sites_path: str, target: str | None, lock: Path | None, folder: Path) -> None:
+    """Write recipes that make the same environment without cafetal: uv, a wheelhouse, conda-pack, Docker, Apptainer."""
+    from cafetal.environments.recipes import recipes as write
+
+    for name, text in write(_lock(sites_path, target, lock)).items():
+        _write(folder / name, text)
+    click.echo(f"Written to {folder}. Each says in its first lines how it is used.")
+
+
+@env.command()
+@_sites
+@click.argument("site")
+@_target
+@click.option("--lock", type=click.Path(path_type=Path), help="A lock, in place of what TARGET needs.")
+def diff(sites_path: str, site: str, target: str | None, lock: Path | None) -> None:
+    """Show what SITE has installed other than TARGET needs; ends with 1 if that does not work."""
+    from cafetal.federation.compatibility import compare
+    from cafetal.federation.status import ask_versions
+
+    wanted = _lock(sites_path, target, lock)
+    with open_federation(sites_path, equip=False) as federation:
+        found = ask_versions(federation, site, list(wanted.packages))
+    told = compare(found, {"python": wanted.python, **wanted.packages})
+    for line in (*told.others, *told.missing):
+        _out.print(f"[yellow]{line}[/]", highlight=False)
+    if told.refused:
+        _out.print(f"[red]{told.refused}[/]", highlight=False)
+        raise click.exceptions.Exit(1)
+    if not (told.others or told.missing):
+        _out.print(f"{site} has all that is needed, in the same versions.", highlight=False)
+
+
+def _table(sites_path: str) -> Any:
+    from cafetal.config import load_sites
+
+    return load_sites(sites_path) if Path(sites_path).exists() else None
+
+
+def _lock(sites_path: str, target: str | None, path: Path | None) -> Any:
+    from cafetal.environments.detection import detect as find
+    from cafetal.environments.detection import lock_for, named
+    from cafetal.environments.locks import read_lock
+
+    if path is not None:
+        return read_lock(path)
+    modules = [] if target is None else [named(target)]
+    table = _table(sites_path)
+    return find(modules).lock if table is None else lock_for(table, modules)
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror}.") from error

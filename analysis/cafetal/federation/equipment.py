@@ -1,0 +1,147 @@
+"""Environments of ours at sites: brought there once, and had their workers run in."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+from cafetal.config import GlobusEndpoint, Site, SiteTable
+from cafetal.environments.bundles import Bundle
+from cafetal.errors import EnvironmentFailed, SiteError
+from cafetal.federation.endpoints import Equip
+from cafetal.federation.executor import FederatedExecutor
+from cafetal.worker import trampoline
+from cafetal.worker.files import private_folder
+
+_PART = 4_000_000
+"""Bytes of a file that go to a site in one task: in text 5.3 MB, where a service carries 10 MB."""
+_WINDOW = 4
+"""Parts that are on their way at a time."""
+
+
+class Sites(Protocol):
+    """What is needed of a federation."""
+
+    table: SiteTable
+    executor: FederatedExecutor
+
+    def submit(self, site: str, app: str, *args: Any) -> Future[Any]:
+        """Have a site do something; see `federation.Federation.submit`."""
+        ...
+
+    def start(self, sites: list[str]) -> None:
+        """Start sites."""
+        ...
+
+
+class Equipment:
+    """Knows which sites run in an environment of ours, and brings it to those that shall.
+
+    Args:
+        pack: makes the bundle; ``None``: there is none.
+    """
+
+    def __init__(self, sites: Sites, pack: Callable[[], Bundle] | None) -> None:
+        self._sites, self._pack = sites, pack
+        self._folders: dict[str, str | None] = {}
+        """Of the sites that got one although they began without: where it is; ``None``: it is unpacked from here."""
+        self._bundle: Bundle | None = None
+        self._packing, self._bringing = threading.Lock(), threading.Lock()
+
+    @property
+    def bundle(self) -> Bundle | None:
+        """What was packed, if anything was."""
+        return self._bundle
+
+    def of(self, name: str) -> Equip | None:
+        """How an endpoint that is about to be made gets its environment; ``None``: it uses what is installed there."""
+        site = self._sites.table.sites[name]
+        folder = self._folders.get(name)
+        if folder is not None:
+            return lambda: folder
+        if isinstance(site.endpoint, GlobusEndpoint) or not (site.env == "bundle" or name in self._folders):
+            return None
+        return partial(self._unpack_here, name, site)
+
+    def wanted(self, name: str, *, fits: bool) -> bool:
+        """Whether a site that has answered shall be started anew in an environment of ours."""
+        site = self._sites.table.sites[name]
+        if name in self._folders or site.env == "existing":
+            return False
+        return (site.env == "bundle" and isinstance(site.endpoint, GlobusEndpoint)) or (site.env == "auto" and not fits)
+
+    def bring(self, name: str) -> None:
+        """Start a site anew in an environment of ours.
+
+        Raises:
+            SiteError: if it cannot be packed, or used there.
+        """
+        with self._bringing:
+            if name in self._folders:
+                return  # somebody else has just done it
+            site = self._sites.table.sites[name]
+            self._folders[name] = self._send(name) if isinstance(site.endpoint, GlobusEndpoint) else None
+            self._sites.executor.retire(name)
+            self._sites.start([name])
+        error = self._sites.executor.broken.get(name)
+        if error is not None:
+            raise error
+
+    def _packed(self) -> Bundle:
+        with self._packing:
+            if self._bundle is None:
+                if self._pack is None:
+                    raise SiteError("The site table has sites run in a bundle (`env`), and there is none.")
+                try:
+                    self._bundle = self._pack()
+                except EnvironmentFailed as error:
+                    raise SiteError(f"There is no bundle to send. {error}") from error
+            return self._bundle
+
+    def _unpack_here(self, name: str, site: Site) -> str:
+        """Unpack it on a scratch that this machine sees."""
+        bundle = self._packed()
+        told = trampoline.unpack(site.scratch, site.store, bundle.name, bundle.digest)
+        if told.get("missing"):
+            code = private_folder(Path(os.path.expanduser(os.path.expandvars(site.scratch))) / "code")
+            handle, temporary = tempfile.mkstemp(dir=code)
+            try:
+                with os.fdopen(handle, "wb") as target, bundle.path.open("rb") as source:
+                    shutil.copyfileobj(source, target, 1 << 20)
+                os.replace(temporary, code / bundle.name)
+            except OSError as error:
+                Path(temporary).unlink(missing_ok=True)
+                raise SiteError(f"The environment cannot be copied to the scratch of {name}: {error}.") from error
+            told = trampoline.unpack(site.scratch, site.store, bundle.name, bundle.digest)
+        return _folder(name, told)
+
+    def _send(self, name: str) -> str:
+        """Send it to a site in tasks, unless it is there, and have it unpacked."""
+        bundle = self._packed()
+        told = self._sites.submit(name, "unpack", bundle.name, bundle.digest).result()
+        if told.get("missing"):
+            under_way: deque[Future[Any]] = deque()
+            count = 0
+            with bundle.path.open("rb") as file:
+                while part := file.read(_PART):
+                    under_way.append(self._sites.submit(name, "store", bundle.name, count, part))
+                    count += 1
+                    if len(under_way) == _WINDOW:
+                        under_way.popleft().result()
+            joined = self._sites.submit(name, "join", {bundle.name: count}, *under_way).result()
+            told = joined or self._sites.submit(name, "unpack", bundle.name, bundle.digest).result()
+        return _folder(name, told)
+
+
+def _folder(name: str, told: dict[str, Any]) -> str:
+    if "path" not in told:
+        raise SiteError(f"{name}: {told.get('error', 'it does not tell where the environment is')}", site=name)
+    return str(told["path"])
