@@ -15,7 +15,6 @@ from typing import Any
 import psutil
 import pytest
 from coffea import processor
-from coffea.nanoevents import NanoAODSchema
 from hypothesis import HealthCheck, settings
 
 from cafetal.config import SiteTable, load_sites
@@ -148,12 +147,6 @@ def make_executor(table: SiteTable, session: Session) -> Any:
         return MultiSiteExecutor(table, fileset=fileset, session=session, **{"status": False, **options})
 
     return make
-
-
-class NoIdsSchema(NanoAODSchema):
-    """For files without run, luminosity block and event."""
-
-    error_missing_event_ids = False
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ from cafetal.config import load_sites
 from cafetal.environments.bundles import pack
 from cafetal.environments.detection import detect
 from cafetal.environments.locks import make_lock
-from cafetal.errors import SiteError
+from cafetal.errors import ProcessorError, SiteError
 from cafetal.federation import compatibility
 from cafetal.federation.federation import Federation
 from cafetal.federation.status import ask_sites
@@ -26,8 +26,9 @@ from cafetal.rehearsal.data import Recipe, make_files
 from cafetal.runs.executor import MultiSiteExecutor
 from cafetal.worker import trampoline
 from nano import Nano
-from tests.conftest import NoIdsSchema, iterate, some, three_sites
+from tests.conftest import iterate, some, three_sites
 from tests.integration.test_same_numbers import assert_same, run
+from tests.plain import NoIdsSchema, count
 
 pytestmark = pytest.mark.sites
 
@@ -83,10 +84,6 @@ def test_a_site_without_python_gives_the_same_numbers(laid_out, table, bundle, h
     assert_same(out, iterate(fileset, table, Nano(), schema=NoIdsSchema, chunksize=5))
 
 
-def count(events):
-    return {"n": len(events)}
-
-
 def test_a_second_run_starts_from_what_is_unpacked(bundle, tmp_path):
     table = equipped(three_sites(tmp_path), env="bundle")
     one = table.model_copy(update={"sites": {"desy": table.sites["desy"]}})
@@ -114,17 +111,12 @@ def test_who_comes_together_unpacks_once(bundle, tmp_path):
         told = list(pool.map(lambda _: trampoline.unpack(str(tmp_path), "files", bundle.name, bundle.digest), range(4)))
     assert told == [{"path": str(tmp_path / "environments" / bundle.digest)}] * 4
     python = Path(told[0]["path"]) / "bin" / "python3"
-    where = "import sys, coffea; print(sys.prefix, coffea.__file__)"
+    script = tmp_path / "where.sh"
+    script.write_text(
+        f". {told[0]['path']}/activate; python3 -c 'import sys, coffea; print(sys.prefix, coffea.__file__)'"
+    )
     printed = subprocess.run(
-        [
-            "sh",
-            "-c",
-            f". {told[0]['path']}/activate; python3 -c 'import sys, coffea; print(sys.prefix, coffea.__file__)'",
-        ],
-        env={"PATH": "/usr/bin:/bin"},
-        capture_output=True,
-        text=True,
-        check=True,
+        ["sh", str(script)], env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True, check=True
     ).stdout.split()
     assert all(path.startswith(str(tmp_path)) for path in printed)
     assert python.is_file()
@@ -174,12 +166,11 @@ def test_a_site_with_another_coffea_is_refused(elsewhere, bundle, tmp_path):
     federation = Federation(three_sites(tmp_path), environment=lambda: bundle)
     try:
         (told,) = ask_sites(federation, ["desy"], timeout=60)
-        found = federation.install("desy", {}).result()
     finally:
         federation.close()
-    assert told.usable, "whether a run can go there is for the run to say"
-    assert "coffea" in found["error"]
-    assert "env: auto" in found["error"]
+    assert not told.usable
+    assert "and here is 2030.1.0" in told.error
+    assert "env: auto" in told.error
 
 
 def test_it_is_started_anew_in_a_bundle_with_auto(bundle, tmp_path, monkeypatch):
@@ -201,6 +192,21 @@ def test_it_is_started_anew_in_a_bundle_with_auto(bundle, tmp_path, monkeypatch)
     assert judged[0] == ""
     assert judged[-1] == bundle.digest
     assert executor.record.software["desy"]["environment"] == bundle.digest
+
+
+def test_what_a_bundle_lacks_is_said_before(bundle, tmp_path):
+    """The processor of this module imports pytest with it."""
+    table = equipped(three_sites(tmp_path), env="bundle")
+    one = table.model_copy(update={"sites": {"desy": table.sites["desy"]}})
+    fileset = make_files(Recipe("d", files=1, events=200), one, copies=1)
+    executor = MultiSiteExecutor(one, fileset=fileset, status=False, environment=bundle.lock)
+    runner = processor.Runner(executor=executor, schema=BaseSchema, metadata_cache={}, chunksize=100)
+    with pytest.warns(UserWarning, match="has no .*pytest"), pytest.raises(ProcessorError, match="pytest"):
+        runner(fileset.for_runner(), number_of)
+
+
+def number_of(events):
+    return {"n": len(events)}
 
 
 def test_a_lock_that_cannot_be_packed(tmp_path):

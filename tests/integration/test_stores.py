@@ -5,8 +5,9 @@ import pytest
 from cafetal.runs.executor import MultiSiteExecutor
 from cafetal.runs.shipping import pack_worker
 from nano import Nano
-from tests.conftest import SITES, NoIdsSchema, iterate, some
+from tests.conftest import SITES, iterate, some
 from tests.integration.test_same_numbers import assert_same, run
+from tests.plain import NoIdsSchema
 
 pytestmark = [pytest.mark.sites, pytest.mark.data]
 

@@ -59,9 +59,10 @@ from {module} import {top}
 sys.exit({attribute}())
 """
 """A console script that works wherever it lies."""
-_ACTIVATE = """# Sourced before workers start: they run in this environment, and in nothing else. Where it is, is put in there.
+_ACTIVATE = """# Sourced before workers start: they run in this environment, and in nothing else.
 here=@HERE@
 export PATH="$here/bin:$PATH" LD_LIBRARY_PATH="$here/lib${{LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}}"
+export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 export PYTHONNOUSERSITE=1 CAFETAL_ENVIRONMENT={digest}
 unset PYTHONHOME PYTHONPATH VIRTUAL_ENV here
 """

@@ -18,7 +18,7 @@ from coffea.processor.executor import ExecutorBase, FileMeta, Runner, WorkItem
 from cafetal.catalog import FilesetCatalog
 from cafetal.config import SiteTable, load_sites
 from cafetal.environments.bundles import Bundle, pack
-from cafetal.environments.detection import lock_for
+from cafetal.environments.detection import detect, lock_for
 from cafetal.environments.locks import Lock, read_lock
 from cafetal.errors import CafetalError, ConfigError, ResumeRefused, RunInterrupted
 from cafetal.extensions import find_policy
@@ -41,7 +41,7 @@ from cafetal.runs.progress import show_progress
 from cafetal.runs.record import RunRecord
 from cafetal.runs.scheduling import make_dispatcher, make_scheduler
 from cafetal.runs.session import Session
-from cafetal.runs.shipping import pack_function, pack_worker
+from cafetal.runs.shipping import Shipment, pack_function, pack_worker
 from cafetal.worker.failures import Failure
 
 _LINGER = 120.0
@@ -261,6 +261,7 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         record.bad_replicas = {lfn: sorted(self.session.bad_replicas.get(lfn, ())) for lfn in plan.replicas}
         shipment = pack_function(request.inner, {**self.sites.aux, **(self.aux or {})})
         code = self.session.code_hash = shipment.code_hash
+        self._compare(federation.equipment.bundle, shipment)
         past = self._past(code, plan)
         run = uuid.uuid4().hex[:12] if past is None else past.run
         record.lives = 1 if past is None else past.lives + 1
@@ -307,6 +308,18 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         if isinstance(merged, dict):
             merged["processed"] = {plan.items[i] for i in execution.ledger.whole()}
         return accumulate([merged, accumulator]), error or 0
+
+    def _compare(self, bundle: Bundle | None, shipment: Shipment) -> None:
+        """Say what the processor imports that a bundle in use does not have; it may do without."""
+        if bundle is None:
+            return
+        imported = set(detect(shipment.names).imported.values())
+        lacking = sorted(imported - bundle.lock.packages.keys())
+        if lacking:
+            _warn(
+                f"The bundle that is sent to sites has no {', '.join(lacking)}, which the processor's modules import: "
+                "name what they need under `environment.packages` in the site table."
+            )
 
     def _past(self, code: str, plan: Plan) -> Past | None:
         """The lives of the run that is to be resumed, if one is.

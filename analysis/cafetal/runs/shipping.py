@@ -48,6 +48,8 @@ class Shipment:
     """The zip of the user's modules that go with it."""
     code_hash: str = ""
     """SHA-256 over the function, these modules and the auxiliary files, the same in each process."""
+    names: frozenset[str] = frozenset()
+    """Modules that the function, and what it holds, come from."""
     aux: Mapping[str, str] = field(default_factory=dict)
     """``{name that the processor knows: name of the auxiliary file at the site}``"""
     files: dict[str, bytes] = field(default_factory=dict)
@@ -117,7 +119,8 @@ def pack_function(function: Any, aux: Mapping[str, str | Path] | None = None) ->
     """
     worker = pack_worker()
     pickled = cloudpickle.dumps(function)
-    modules = _zip(local_sources(_modules_in(pickled, function)))
+    named = _modules_in(pickled, function)
+    modules = _zip(local_sources(named))
     names = _hashed(pickled, ".pkl"), _hashed(modules, ".zip")
     files = {**worker.files, names[0]: pickled, names[1]: modules}
     there: dict[str, str] = {}
@@ -131,7 +134,7 @@ def pack_function(function: Any, aux: Mapping[str, str | Path] | None = None) ->
         files[there[name]] = content
     code = [digest(function), names[1], *(f"{name}={hashed}" for name, hashed in there.items())]
     code_hash = hashlib.sha256("/".join(code).encode()).hexdigest()
-    return Shipment(worker.archive, worker.package, names[0], names[1], code_hash, there, files)
+    return Shipment(worker.archive, worker.package, names[0], names[1], code_hash, frozenset(named), there, files)
 
 
 def _hashed(content: bytes, suffix: str) -> str:

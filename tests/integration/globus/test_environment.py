@@ -1,0 +1,26 @@
+"""A Globus Compute site whose workers run in an environment that was sent there in tasks."""
+
+import pytest
+from coffea import processor
+from coffea.nanoevents import BaseSchema
+from tests.plain import count
+
+from cafetal.config import load_sites
+from cafetal.rehearsal.data import Recipe, make_files
+from cafetal.runs.executor import MultiSiteExecutor
+
+pytestmark = pytest.mark.sites
+
+
+def test_a_bundle_is_sent_once_and_its_workers_run_in_it(globus_table, tmp_path):
+    plain = globus_table.model_dump(mode="json")
+    plain["sites"] = {"desy": plain["sites"]["desy"] | {"env": "bundle", "start_timeout": 900}}
+    table = load_sites(plain)
+    fileset = make_files(Recipe("sent", files=1, events=200), table, copies=1)
+    for _ in range(2):
+        executor = MultiSiteExecutor(table, fileset=fileset, status=False)
+        runner = processor.Runner(executor=executor, schema=BaseSchema, metadata_cache={}, chunksize=100)
+        assert runner(fileset.for_runner(), count) == {"n": 200}
+        told = executor.record.to_json()
+        assert executor.record.software["desy"]["environment"] == told["environment"]["digest"]
+        assert any(line.startswith("globus-compute-endpoint==") for line in told["environment"]["lock"])
