@@ -17,8 +17,8 @@ from coffea.nanoevents import BaseSchema
 from cafetal.config import load_sites
 from cafetal.environments.bundles import pack
 from cafetal.environments.detection import detect
-from cafetal.environments.locks import make_lock
-from cafetal.errors import ProcessorError, SiteError
+from cafetal.environments.locks import add_hashes, make_lock
+from cafetal.errors import EnvironmentFailed, ProcessorError, SiteError
 from cafetal.federation import compatibility
 from cafetal.federation.federation import Federation
 from cafetal.federation.status import ask_sites
@@ -31,6 +31,8 @@ from tests.integration.test_same_numbers import assert_same, run
 from tests.plain import NoIdsSchema, count
 
 pytestmark = pytest.mark.sites
+
+PYTHON = f"python{sysconfig.get_python_version()}"
 
 
 @pytest.fixture(scope="module")
@@ -229,3 +231,24 @@ def test_the_same_lock_gives_the_same_bundle(lock, bundle, tmp_path):
     assert again.path.read_bytes() == bundle.path.read_bytes()
     note = json.loads((tmp_path / f"{lock.digest}.json").read_text())
     assert note["digest"] == bundle.digest
+
+
+def test_other_versions_than_here_are_installed_for_a_bundle(tmp_path):
+    """By pip or uv, with the checksums that the package index tells."""
+    try:
+        lock = add_hashes(make_lock({"click": "8.1.8", "packaging": "24.2"}))
+    except EnvironmentFailed as error:
+        if os.environ.get("CI") == "true":
+            raise
+        pytest.skip(str(error))
+    small = pack(lock, tmp_path)
+    folder = tmp_path / "environments" / small.digest
+    (tmp_path / "code").mkdir()
+    os.link(small.path, tmp_path / "code" / small.name)
+    assert trampoline.unpack(str(tmp_path), "files", small.name, small.digest) == {"path": str(folder)}
+    look = "python3 -c 'import click, importlib.metadata as m; print(m.version(\"click\"), click.__file__)'"
+    printed = subprocess.run(["sh", "-c", f". {folder}/activate; {look}"], capture_output=True, text=True, check=True)
+    assert printed.stdout.split() == ["8.1.8", f"{folder}/lib/{PYTHON}/site-packages/click/__init__.py"]
+    wrong = replace(lock, hashes={**lock.hashes, "click": "0" * 64})
+    with pytest.raises(EnvironmentFailed, match="cannot install the lock"):
+        pack(replace(wrong, packages={**lock.packages, "packaging": "24.1"}), tmp_path)

@@ -1,0 +1,72 @@
+"""What an environment costs: to find out, pack, send, unpack, and begin to work in.
+
+    python scripts/benchmarks/environments.py
+
+A local site, whose scratch is on this machine's disk; a first task is `sites check`'s. Ratios are to the start of the
+same site with what is installed here.
+"""
+
+import argparse
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+from cafetal.config import load_sites
+from cafetal.environments.bundles import pack
+from cafetal.environments.detection import detect
+from cafetal.federation.federation import Federation
+from cafetal.federation.status import ask_sites
+from cafetal.worker import trampoline
+
+
+def timed(act):
+    began = time.monotonic()
+    result = act()
+    return time.monotonic() - began, result
+
+
+def start(folder, bundle, env):
+    sites = {"desy": {"pfn": f"{folder}/data", "scratch": f"{folder}/scratch", "env": env}}
+    federation = Federation(load_sites({"sites": sites}), environment=lambda: bundle)
+    try:
+        seconds, (told,) = timed(lambda: ask_sites(federation, ["desy"]))
+        assert told.usable, told.error
+        assert told.software["environment"] == (bundle.digest if env == "bundle" else "")
+        return seconds
+    finally:
+        federation.close()
+
+
+def main():
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        found, needs = timed(lambda: detect(["scipy", "matplotlib"]))
+        packed, bundle = timed(lambda: pack(needs.lock, folder / "cache"))
+        again, _ = timed(lambda: pack(needs.lock, folder / "cache"))
+        code = folder / "unpack" / "code"
+        code.mkdir(parents=True)
+        copied, _ = timed(lambda: shutil.copyfile(bundle.path, code / bundle.name))
+        unpacked, told = timed(lambda: trampoline.unpack(str(code.parent), "files", bundle.name, bundle.digest))
+        size = sum(path.stat().st_size for path in Path(told["path"]).rglob("*") if path.is_file())
+        usual = min(start(folder / "usual", bundle, "existing") for _ in range(2))
+        first = start(folder / "bundle", bundle, "bundle")
+        later = min(start(folder / "bundle", bundle, "bundle") for _ in range(2))
+        print(f"{len(needs.packages)} packages, {bundle.size / 1e6:.0f} MB packed, {size / 1e6:.0f} MB unpacked\n")
+        print("| step | time | ratio |\n|---|---|---|")
+        for step, seconds in (
+            ("find out what is needed", found),
+            ("pack", packed),
+            ("pack again: from the cache", again),
+            ("copy to the scratch", copied),
+            ("unpack, with its checksum", unpacked),
+            ("first task, existing environment", usual),
+            ("first task, bundle not there", first),
+            ("first task, bundle unpacked before", later),
+        ):
+            print(f"| {step} | {seconds:.2f} s | {seconds / usual:.2f} |")
+
+
+if __name__ == "__main__":
+    main()
