@@ -19,7 +19,7 @@ from rich.markup import escape
 
 from cafetal.cataloguing import datasets
 from cafetal.equipping import env
-from cafetal.errors import CafetalError, ConfigError, OutputError, ResumeRefused, RunInterrupted
+from cafetal.errors import CafetalError, ConfigError, OutputError, ResumeRefused, RunInterrupted, nearest
 from cafetal.rehearsing import rehearse
 from cafetal.tending import cancel, clean, logs
 from cafetal.tending import status as standing
@@ -271,13 +271,31 @@ def verify(folder: Path, trust: bool) -> None:
 
 @cli.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-def plot(folder: Path) -> None:
+@click.option("--config", type=click.Path(path_type=Path), help="What is to be stacked, with data, ratios and bands.")
+def plot(folder: Path, config: Path | None) -> None:
     """Draw the histograms of a run again, into FOLDER/plots."""
     from cafetal.runs import output
     from cafetal.views.plots import draw
+    from cafetal.views.stacks import draw_all, read_plots
 
-    for path in draw(output.read_output(folder), folder / output.PLOTS):
+    out = output.read_output(folder)
+    place = folder / output.PLOTS
+    for path in draw(out, place) if config is None else draw_all(out, read_plots(config), place):
         click.echo(path)
+
+
+@cli.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--histogram", default="cutflow", show_default=True, help="With categories for samples and cuts.")
+def yields(folder: Path, histogram: str) -> None:
+    """Show how many events of each sample pass each cut, and their weights with uncertainties."""
+    from cafetal.runs import histograms, output
+    from cafetal.views.tables import print_yields
+
+    found = dict(histograms.find(output.read_output(folder)))
+    if histogram not in found:
+        raise OutputError(f"The output has no histogram {histogram!r}; {nearest(histogram, found)}.")
+    print_yields(histograms.yields_of(found[histogram]), _out)
 
 
 @cli.command()

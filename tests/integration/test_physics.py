@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 import uproot
 from coffea import processor
-from coffea.nanoevents import NanoAODSchema
+from coffea.nanoevents import BaseSchema, NanoAODSchema
 from scipy.stats import norm
 
 from adl import ADL
 from cafetal.fileset import load
 from cafetal.rehearsal.data import lay_out
+from cafetal.runs.histograms import yields_of
+from hzz import CUTS, HZZ
 from tests.conftest import ROOT
 from ttbar import TTbar
 
@@ -151,3 +153,25 @@ def test_the_files_of_the_agc():
     assert sum(file.num_entries for file in fileset.files()) == 940_160_174
     assert {"T2_US_Nebraska", "T2_CH_CERN"} == {site for file in fileset.files() for site in file.replicas}
     assert all(dataset.metadata["process"] for dataset in fileset.values())
+
+
+def test_yields_of_the_tutorial(data):
+    """Events and weights after each cut, against the columns of the files, one row after another."""
+    names = ("ww", "wz", "zz", "single_top", "qcd")
+    paths = {name: data / "heptutorial" / f"{name}.root" for name in names}
+    files = {name: {"files": {str(path): "events"}} for name, path in paths.items()}
+    runner = processor.Runner(processor.IterativeExecutor(status=False), schema=BaseSchema)
+    told = yields_of(runner(files, HZZ())["cutflow"])
+    assert told.cuts == CUTS
+    for name, path in paths.items():
+        with uproot.open({path: "events"}) as tree:
+            columns = tree.arrays(["NMuon", "Muon_Charge", "EventWeight", "triggerIsoMu24"]).to_list()
+        weights = [row["EventWeight"] for row in columns]
+        charged = [
+            row["EventWeight"]
+            for row in columns
+            if row["triggerIsoMu24"] and row["NMuon"] >= 2 and row["Muon_Charge"][0] + row["Muon_Charge"][1] == 0
+        ]
+        assert told.values[name, "all"] == pytest.approx(sum(weights), rel=1e-6)
+        assert told.errors[name, "all"] == pytest.approx(sum(w * w for w in weights) ** 0.5, rel=1e-6)
+        assert told.values[name, "opposite charge"] == pytest.approx(sum(charged), rel=1e-6)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import boost_histogram as bh
 import hist
 import uhi.io.json
 import uproot
+
+from cafetal.errors import OutputError
 
 Histogram = Any
 """A ``hist.Hist`` (or another boost-histogram); the library's own types say no more to mypy."""
@@ -42,6 +45,36 @@ def by_category(histogram: Histogram) -> Iterator[tuple[str, Histogram]]:
     for values in itertools.product(*map(list, categories.values())):
         place = {i: bh.loc(value) for i, value in zip(categories, values, strict=True)}
         yield "/".join(value.replace("/", "_") for value in values), histogram[place]
+
+
+@dataclass(frozen=True, slots=True)
+class Yields:
+    """How much of each sample passes each cut."""
+
+    samples: tuple[str, ...]
+    cuts: tuple[str, ...]
+    values: Mapping[tuple[str, str], float]
+    errors: Mapping[tuple[str, str], float]
+    """One standard deviation, of the weights."""
+
+
+def yields_of(histogram: Histogram) -> Yields:
+    """The cutflow in a histogram with two category axes: samples, and cuts in their order.
+
+    Raises:
+        OutputError: if it is none.
+    """
+    if histogram.ndim != 2 or _categories(histogram) != 2:
+        raise OutputError("A cutflow has two axes, categories for samples and for cuts.")
+    samples, cuts = (tuple(axis) for axis in histogram.axes)
+    values, variances = histogram.values(), histogram.variances()
+    places = [(i, sample, j, cut) for i, sample in enumerate(samples) for j, cut in enumerate(cuts)]
+    return Yields(
+        samples,
+        cuts,
+        {(sample, cut): float(values[i, j]) for i, sample, j, cut in places},
+        {(sample, cut): float(variances[i, j]) ** 0.5 for i, sample, j, cut in places},
+    )
 
 
 def write_root(path: Path, output: Any) -> dict[str, str]:

@@ -53,7 +53,7 @@ def _draw_1d(parts: list[tuple[str, Any]], path: Path) -> Path:
             axes.set_yscale("log")
         if any(label for label, _ in parts):
             axes.legend(fontsize="x-small")
-        _save(figure, path)
+        save(figure, path)
     return path
 
 
@@ -66,7 +66,7 @@ def _draw_2d(part: Any, path: Path) -> Path:
         mplhep.hist2dplot(part, ax=axes)
         axes.set_xlabel(_title(part.axes[0]))
         axes.set_ylabel(_title(part.axes[1]))
-        _save(figure, path)
+        save(figure, path)
     return path
 
 
@@ -74,7 +74,8 @@ def _title(axis: Any) -> str:
     return getattr(axis, "label", "") or getattr(axis, "name", "") or ""
 
 
-def _save(figure: Any, path: Path) -> None:
+def save(figure: Any, path: Path) -> None:
+    """Write a figure, and forget it."""
     import matplotlib.pyplot as plt
 
     with warnings.catch_warnings():

@@ -12,6 +12,7 @@ from rich.table import Table
 from cafetal.federation.status import SiteStatus
 from cafetal.federation.telemetry import EndpointStatus
 from cafetal.runs.forecast import Forecast
+from cafetal.runs.histograms import Yields
 from cafetal.runs.leftovers import Leftover
 from cafetal.runs.progress import duration
 from cafetal.runs.standing import Standing
@@ -93,6 +94,19 @@ def print_endpoints(statuses: Sequence[EndpointStatus], console: Console) -> Non
 def _blocks(status: EndpointStatus) -> str:
     waiting = f", {status.waiting} in the queue" if status.waiting else ""
     return _or_unknown(status.blocks) + waiting
+
+
+def print_yields(yields: Yields, console: Console) -> None:
+    """A line a cut, a column a sample."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for name in ("cut", *yields.samples, "all"):
+        table.add_column(name, justify="left" if name == "cut" else "right")
+    for cut in yields.cuts:
+        values = [yields.values[sample, cut] for sample in yields.samples]
+        errors = [yields.errors[sample, cut] for sample in yields.samples]
+        told = [*zip(values, errors, strict=True), (sum(values), sum(error**2 for error in errors) ** 0.5)]
+        table.add_row(cut, *(f"{value:,.2f} ± {error:,.2f}" for value, error in told))
+    console.print(table)
 
 
 def print_standing(standing: Standing, console: Console) -> None:

@@ -1,0 +1,276 @@
+"""Plots as they stand in papers: samples stacked, data as points, a band for what is uncertain, and their ratio below.
+
+::
+
+    from cafetal.views.stacks import Stack, draw_stack
+
+    draw_stack(out["mass"], Stack(stack={"ZZ": ["zz"], "WW": ["ww"]}, data="data"), "mass.png")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import boost_histogram as bh
+import numpy as np
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from cafetal.errors import ConfigError, nearest
+from cafetal.runs import histograms
+from cafetal.runs.histograms import Histogram
+
+
+class Stack(BaseModel):
+    """What is drawn of a histogram with one axis besides its categories."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    stack: dict[str, list[str]] = Field(
+        default_factory=dict, description="From label to samples; by default all but the data, each by itself."
+    )
+    data: str | None = Field(None, description="The sample that is drawn as points.")
+    samples: str | None = Field(None, description="The category axis with the samples; by default the first one.")
+    variations: str | None = Field(None, description="The category axis with variations, of which `nominal` is one.")
+    select: dict[str, str] = Field(default_factory=dict, description="A category for each other category axis.")
+    log: bool = Field(False, description="Logarithmic counts.")
+    ratio: bool = Field(True, description="Data by prediction below, if there are data.")
+    label: str = Field("", description="Instead of the axis' own.")
+    text: str = Field("", description="Beside the name of the experiment.")
+    luminosity: float | None = Field(None, description="1/fb.")
+    style: Literal["CMS", "ATLAS", "LHCb", "ALICE"] = "CMS"
+
+
+class Plots(BaseModel):
+    """The file that `cafetal plot --config` reads: names of histograms, and what is drawn of each."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    plots: dict[str, Stack] = Field(min_length=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Layers:
+    """Numbers of a plot. All arrays have the shape (bins,), but for the ``edges`` with one more."""
+
+    edges: np.ndarray[Any, Any]
+    stacked: Mapping[str, np.ndarray[Any, Any]]
+    """In the order in which they lie upon one another, the smallest below."""
+    down: np.ndarray[Any, Any]
+    up: np.ndarray[Any, Any]
+    """Uncertainties of their sum: statistics and variations, added in quadrature."""
+    data: np.ndarray[Any, Any] | None
+    data_errors: np.ndarray[Any, Any] | None
+
+    @property
+    def total(self) -> np.ndarray[Any, Any]:
+        """The prediction."""
+        return np.sum(list(self.stacked.values()), axis=0) if self.stacked else np.zeros(len(self.edges) - 1)
+
+
+def read_plots(path: Path) -> Plots:
+    """Read such a file.
+
+    Raises:
+        ConfigError: if it cannot be used.
+    """
+    try:
+        return Plots.model_validate(yaml.safe_load(path.read_text()))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from error
+    except (yaml.YAMLError, ValidationError) as error:
+        raise ConfigError(f"{path} does not say what is to be drawn: {error}") from None
+
+
+def draw_all(output: Any, plots: Plots, folder: Path) -> list[Path]:
+    """Draw what a file asks for, one PNG each.
+
+    Raises:
+        ConfigError: if the output has no such histogram, or it has no such categories.
+    """
+    found = dict(histograms.find(output))
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for name, plot in plots.plots.items():
+        if name not in found:
+            raise ConfigError(f"The output has no histogram {name!r}; {nearest(name, found)}.")
+        paths.append(draw_stack(found[name], plot, folder / f"{name.replace('/', '_')}_stack.png"))
+    return paths
+
+
+def layers(histogram: Histogram, plot: Stack) -> Layers:
+    """What is to be drawn, in numbers.
+
+    The uncertainty of a bin is that of its weights (Weight storage), or the root of its count, and for each variation
+    the difference to ``nominal``: upwards and downwards apart, in quadrature.
+
+    Raises:
+        ConfigError: if the histogram has no such categories, or more than one axis besides.
+    """
+    others = [name for name in _categories(histogram) if name != plot.variations]
+    samples = plot.samples or (others[0] if others else None)
+    if samples is None:
+        raise ConfigError("The histogram has no category axis with samples.")
+    selected = _select(histogram, {samples, plot.variations}, plot.select)
+    names = list(selected.axes[samples])
+    groups = plot.stack or {name: [name] for name in names if name != plot.data}
+    missing = sorted({s for group in groups.values() for s in group} - set(names))
+    if missing:
+        raise ConfigError(f"There is no sample {missing[0]!r}; {nearest(missing[0], names)}.")
+    variations = [None] if plot.variations is None else list(selected.axes[plot.variations])
+
+    def part(name: str, variation: str | None) -> Histogram:
+        place = {samples: bh.loc(name)}
+        if plot.variations is not None and variation is not None:
+            place[plot.variations] = bh.loc(variation)
+        return selected[place]
+
+    nominal = "nominal" if plot.variations is not None else None
+    used = [name for group in groups.values() for name in group]
+    stacked = {label: np.sum([part(s, nominal).values() for s in group], axis=0) for label, group in groups.items()}
+    order = sorted(stacked, key=lambda label: float(stacked[label].sum()))
+    total = np.sum(list(stacked.values()), axis=0)
+    statistics = np.sum([_variances(part(name, nominal)) for name in used], axis=0)
+    up, down = statistics.copy(), statistics.copy()
+    for variation in variations:
+        if variation not in (None, "nominal"):
+            varied = {name: part(name, variation).values() for name in used}
+            # A sample without a variation is what it is.
+            values = [each if np.any(each) else part(name, nominal).values() for name, each in varied.items()]
+            shift = np.sum(values, axis=0) - total
+            up += np.where(shift > 0, shift, 0) ** 2
+            down += np.where(shift < 0, shift, 0) ** 2
+    points = None if plot.data is None else part(plot.data, nominal)
+    return Layers(
+        edges=np.asarray(part(used[0], nominal).axes[0].edges),
+        stacked={label: stacked[label] for label in order},
+        down=np.sqrt(down),
+        up=np.sqrt(up),
+        data=None if points is None else points.values(),
+        data_errors=None if points is None else np.sqrt(_variances(points)),
+    )
+
+
+def _select(histogram: Histogram, kept: set[str | None], chosen: Mapping[str, str]) -> Histogram:
+    """One category of each category axis that is not drawn; summed over those of which nothing is said."""
+    place: dict[str, Any] = {}
+    for name, known in _categories(histogram).items():
+        if name not in kept:
+            wanted = chosen.get(name)
+            if wanted is not None and wanted not in known:
+                raise ConfigError(f"There is no {name} {wanted!r}; {nearest(wanted, known)}.")
+            place[name] = slice(None, None, sum) if wanted is None else bh.loc(wanted)
+    left = histogram[place] if place else histogram
+    drawn = [axis.name for axis in left.axes if not isinstance(axis, bh.axis.StrCategory)]
+    if len(drawn) != 1:
+        raise ConfigError(f"A stack has one axis besides its categories, and here are {', '.join(drawn) or 'none'}.")
+    return left
+
+
+def _categories(histogram: Histogram) -> dict[str, list[str]]:
+    """Names of axes, and what is on them."""
+    return {axis.name: [str(each) for each in axis] for axis in histogram.axes if isinstance(axis, bh.axis.StrCategory)}
+
+
+def _variances(histogram: Histogram) -> np.ndarray[Any, Any]:
+    variances = histogram.variances()
+    return np.asarray(histogram.values() if variances is None else variances)
+
+
+def draw_stack(histogram: Histogram, plot: Stack, path: str | Path) -> Path:
+    """Draw a histogram; the path of the picture.
+
+    Raises:
+        ConfigError: see `layers`.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    import mplhep
+
+    from cafetal.views.plots import save
+
+    numbers = layers(histogram, plot)
+    with plt.style.context(getattr(mplhep.style, plot.style)):
+        below = plot.ratio and numbers.data is not None
+        figure, panels = plt.subplots(
+            2 if below else 1,
+            1,
+            figsize=(11, 11 if below else 9),
+            sharex=True,
+            squeeze=False,
+            gridspec_kw={"height_ratios": [3, 1] if below else [1], "hspace": 0.08},
+        )
+        upper = panels[0][0]
+        _draw_upper(upper, numbers, plot, mplhep)
+        if below:
+            _draw_ratio(panels[1][0], numbers)
+        axis = next(axis for axis in histogram.axes if not isinstance(axis, bh.axis.StrCategory))
+        panels[-1][0].set_xlabel(plot.label or getattr(axis, "label", "") or axis.name)
+        panels[-1][0].set_xlim(numbers.edges[0], numbers.edges[-1])
+        save(figure, Path(path))
+    return Path(path)
+
+
+def _draw_upper(axes: Any, numbers: Layers, plot: Stack, mplhep: Any) -> None:
+    if numbers.stacked:
+        labels = list(numbers.stacked)
+        mplhep.histplot(
+            [numbers.stacked[name] for name in labels],
+            numbers.edges,
+            stack=True,
+            histtype="fill",
+            label=labels,
+            ax=axes,
+        )
+        total = numbers.total
+        axes.stairs(
+            total + numbers.up,
+            numbers.edges,
+            baseline=total - numbers.down,
+            fill=True,
+            facecolor="none",
+            edgecolor="gray",
+            hatch="////",
+            linewidth=0,
+            label="uncertainty",
+        )
+    if numbers.data is not None:
+        mplhep.histplot(
+            numbers.data,
+            numbers.edges,
+            yerr=numbers.data_errors,
+            histtype="errorbar",
+            color="black",
+            label=plot.data,
+            ax=axes,
+        )
+    axes.set_ylabel("Events")
+    if plot.log:
+        axes.set_yscale("log")
+    top = float(
+        np.max(np.concatenate([numbers.total + numbers.up, *([numbers.data] if numbers.data is not None else [])]))
+    )
+    if top > 0:  # room for the legend, also where counts are high
+        axes.set_ylim(top=top * (30 if plot.log else 1.5), **({} if plot.log else {"bottom": 0}))
+    axes.legend(fontsize="x-small", ncols=2)
+    luminosity = {} if plot.luminosity is None else {"lumi": plot.luminosity}
+    getattr(mplhep, plot.style.lower()).label(
+        plot.text or "Preliminary", data=plot.data is not None, ax=axes, **luminosity
+    )
+
+
+def _draw_ratio(axes: Any, numbers: Layers) -> None:
+    total, data, errors = numbers.total, np.asarray(numbers.data), np.asarray(numbers.data_errors)
+    centres = (numbers.edges[:-1] + numbers.edges[1:]) / 2
+    there = total > 0
+    one = np.where(there, total, 1.0)
+    axes.stairs(
+        1 + numbers.up / one, numbers.edges, baseline=1 - numbers.down / one, fill=True, color="lightgray", linewidth=0
+    )
+    axes.errorbar(centres[there], (data / one)[there], yerr=(errors / one)[there], fmt="o", color="black")
+    axes.axhline(1, color="gray", linewidth=1)
+    axes.set_ylim(0.4, 1.6)
+    axes.set_ylabel("Data / pred.", fontsize="small")

@@ -1,0 +1,155 @@
+"""Stacked plots and tables of yields: the numbers in them, and that they are drawn."""
+
+import hist
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cafetal.cli import cli
+from cafetal.errors import ConfigError, OutputError
+from cafetal.runs.histograms import yields_of
+from cafetal.views.stacks import Stack, draw_all, draw_stack, layers, read_plots
+
+
+def histogram(samples=("zz", "ww", "data"), variations=("nominal", "up", "down")):
+    made = hist.Hist(
+        hist.axis.StrCategory(samples, name="process"),
+        hist.axis.StrCategory(["a", "b"], name="region"),
+        hist.axis.StrCategory(variations, name="variation"),
+        hist.axis.Regular(4, 0, 4, name="x", label="x [GeV]"),
+        storage=hist.storage.Weight(),
+    )
+    for weight, sample in enumerate(samples, 1):
+        for shift, variation in enumerate(variations):
+            for region, count in (("a", 3), ("b", 1)):
+                for _ in range(count):
+                    made.fill(
+                        sample,
+                        region,
+                        variation,
+                        [0.5, 1.5, 1.5],
+                        weight=weight + 0.5 * (shift == 1) - 0.25 * (shift == 2),
+                    )
+    return made
+
+
+def test_layers():
+    plot = Stack(data="data", variations="variation", select={"region": "a"})
+    numbers = layers(histogram(), plot)
+    assert list(numbers.stacked) == ["zz", "ww"], "the smallest below"
+    np.testing.assert_allclose(numbers.stacked["ww"], [6, 12, 0, 0])
+    np.testing.assert_allclose(numbers.total, [9, 18, 0, 0])
+    np.testing.assert_allclose(numbers.data, [9, 18, 0, 0])
+    statistics = np.array([3 * 1 + 3 * 4, 6 * 1 + 6 * 4, 0, 0])
+    up, down = np.array([3, 6, 0, 0]), np.array([1.5, 3, 0, 0])
+    np.testing.assert_allclose(numbers.up, np.sqrt(statistics + up**2))
+    np.testing.assert_allclose(numbers.down, np.sqrt(statistics + down**2))
+    both = layers(histogram(), Stack(data="data", variations="variation"))
+    np.testing.assert_allclose(both.total, [12, 24, 0, 0], err_msg="regions of which nothing is said are summed")
+
+
+def test_groups_and_counts_without_weights():
+    plain = hist.Hist(hist.axis.StrCategory(["a", "b", "c"], name="process"), hist.axis.Regular(2, 0, 2, name="x"))
+    plain.fill(["a", "b", "b", "c"], [0.5, 0.5, 1.5, 1.5])
+    numbers = layers(plain, Stack(stack={"both": ["a", "b"], "c": ["c"]}))
+    np.testing.assert_allclose(numbers.stacked["both"], [2, 1])
+    np.testing.assert_allclose(numbers.up, np.sqrt([2, 2]))
+    assert numbers.data is None
+
+
+def test_a_sample_that_has_no_variations_does_not_vary():
+    two = hist.Hist(
+        hist.axis.StrCategory(["a", "b"], name="process"),
+        hist.axis.StrCategory(["nominal", "up"], name="variation"),
+        hist.axis.Regular(1, 0, 1, name="x"),
+        storage=hist.storage.Weight(),
+    )
+    two.fill("a", "nominal", [0.5], weight=3)
+    two.fill("a", "up", [0.5], weight=4)
+    two.fill("b", "nominal", [0.5], weight=5)
+    numbers = layers(two, Stack(variations="variation"))
+    np.testing.assert_allclose(numbers.up, np.sqrt([9 + 25 + 1]))
+    np.testing.assert_allclose(numbers.down, np.sqrt([9 + 25]))
+
+
+@given(st.lists(st.floats(0, 100), min_size=3, max_size=3))
+def test_nothing_is_lost_in_a_stack(weights):
+    made = hist.Hist(
+        hist.axis.StrCategory(["a", "b", "c"], name="s"),
+        hist.axis.Regular(2, 0, 1, name="x"),
+        storage=hist.storage.Weight(),
+    )
+    for sample, weight in zip("abc", weights, strict=True):
+        made.fill(sample, [0.1, 0.9], weight=weight)
+    assert layers(made, Stack()).total.sum() == pytest.approx(2 * sum(weights))
+
+
+@pytest.mark.parametrize(
+    ("plot", "told"),
+    [
+        (Stack(stack={"x": ["zx"]}), "no sample .zx.; Known: data, ww, zz"),
+        (Stack(select={"region": "c"}), "no region 'c'"),
+        (Stack(variations="process", samples="none"), "one axis|none"),
+    ],
+)
+def test_what_is_not_there_is_said(plot, told):
+    with pytest.raises((ConfigError, KeyError), match=told):
+        layers(histogram(), plot)
+
+
+def test_no_samples_and_too_many_axes():
+    with pytest.raises(ConfigError, match="no category axis"):
+        layers(hist.Hist(hist.axis.Regular(2, 0, 1, name="x")), Stack())
+    two = hist.Hist(
+        hist.axis.StrCategory(["a"], name="s"),
+        hist.axis.Regular(2, 0, 1, name="x"),
+        hist.axis.Regular(2, 0, 1, name="y"),
+    )
+    with pytest.raises(ConfigError, match="here are x, y"):
+        layers(two, Stack())
+
+
+@pytest.mark.parametrize(
+    "options", [{"data": "data"}, {"log": True, "style": "ATLAS"}, {"data": "data", "ratio": False}]
+)
+def test_it_is_drawn(tmp_path, options):
+    path = draw_stack(histogram(), Stack(variations="variation", luminosity=36.1, **options), tmp_path / "x.png")
+    assert path.read_bytes().startswith(b"\x89PNG")
+    assert path.stat().st_size > 10_000
+
+
+def test_a_file_says_what_is_drawn(tmp_path):
+    (tmp_path / "plots.yaml").write_text("plots:\n  group/mass: {data: data, variations: variation, log: true}\n")
+    plots = read_plots(tmp_path / "plots.yaml")
+    (path,) = draw_all({"group": {"mass": histogram()}}, plots, tmp_path / "out")
+    assert path.name == "group_mass_stack.png"
+    with pytest.raises(ConfigError, match="no histogram 'group/mass'"):
+        draw_all({"other": histogram()}, plots, tmp_path)
+    for text in ("plots: {}", "plots: {a: {datta: x}}", "plots: ["):
+        (tmp_path / "bad.yaml").write_text(text)
+        with pytest.raises(ConfigError, match="does not say"):
+            read_plots(tmp_path / "bad.yaml")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_plots(tmp_path / "none.yaml")
+
+
+def test_yields():
+    flow = hist.Hist(
+        hist.axis.StrCategory(["zz", "ww"], name="process"),
+        hist.axis.StrCategory(["all", "two muons"], name="cut"),
+        storage=hist.storage.Weight(),
+    )
+    flow.fill(["zz", "zz"], "all", weight=[2.0, 3.0])
+    told = yields_of(flow)
+    assert told.cuts == ("all", "two muons")
+    assert told.values["zz", "all"] == 5.0
+    assert told.errors["zz", "all"] == pytest.approx(13**0.5)
+    with pytest.raises(OutputError, match="two axes"):
+        yields_of(histogram())
+
+
+def test_commands_say_what_is_missing(tmp_path):
+    told = CliRunner().invoke(cli, ["yields", str(tmp_path)])
+    assert "holds no finished run" in str(told.exception)
