@@ -153,3 +153,11 @@ def test_yields():
 def test_commands_say_what_is_missing(tmp_path):
     told = CliRunner().invoke(cli, ["yields", str(tmp_path)])
     assert "holds no finished run" in str(told.exception)
+
+
+def test_a_sample_that_was_never_filled_is_warned_of():
+    grown = hist.Hist(hist.axis.StrCategory([], name="process", growth=True), hist.axis.Regular(1, 0, 1, name="x"))
+    grown.fill("ww", [0.5])
+    with pytest.warns(UserWarning, match="Nothing was filled for qcd; there is ww"):
+        numbers = layers(grown, Stack(stack={"QCD": ["qcd"], "WW": ["ww"]}))
+    assert numbers.stacked.keys() == {"WW"}

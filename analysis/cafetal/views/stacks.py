@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,7 @@ class Stack(BaseModel):
     label: str = Field("", description="Instead of the axis' own.")
     text: str = Field("", description="Beside the name of the experiment.")
     luminosity: float | None = Field(None, description="1/fb.")
+    energy: float | None = Field(None, description="TeV, of the collisions; by default as the style has it.")
     style: Literal["CMS", "ATLAS", "LHCb", "ALICE"] = "CMS"
 
 
@@ -105,6 +107,8 @@ def layers(histogram: Histogram, plot: Stack) -> Layers:
     The uncertainty of a bin is that of its weights (Weight storage), or the root of its count, and for each variation
     the difference to ``nominal``: upwards and downwards apart, in quadrature.
 
+    A sample of which a growing axis does not know is warned of, and counts as nothing.
+
     Raises:
         ConfigError: if the histogram has no such categories, or more than one axis besides.
     """
@@ -116,8 +120,12 @@ def layers(histogram: Histogram, plot: Stack) -> Layers:
     names = list(selected.axes[samples])
     groups = plot.stack or {name: [name] for name in names if name != plot.data}
     missing = sorted({s for group in groups.values() for s in group} - set(names))
-    if missing:
+    if missing and not selected.axes[samples].traits.growth:
         raise ConfigError(f"There is no sample {missing[0]!r}; {nearest(missing[0], names)}.")
+    if missing:  # categories come with the first event that is filled, or they may be written wrong
+        warnings.warn(f"Nothing was filled for {', '.join(missing)}; there is {', '.join(names)}.", stacklevel=2)
+        groups = {label: [each for each in group if each in names] for label, group in groups.items()}
+        groups = {label: group for label, group in groups.items() if group}
     variations = [None] if plot.variations is None else list(selected.axes[plot.variations])
 
     def part(name: str, variation: str | None) -> Histogram:
