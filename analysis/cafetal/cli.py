@@ -201,6 +201,7 @@ def _parse_pairs(option: str, pairs: Sequence[str]) -> dict[str, str]:
 def _save(folder: Path, out: Any, executor: Any, given: dict[str, Any]) -> None:
     from cafetal.runs import output
     from cafetal.views.plots import draw
+    from cafetal.views.report import write_report
     from cafetal.views.tables import print_result
 
     record = executor.record
@@ -213,13 +214,14 @@ def _save(folder: Path, out: Any, executor: Any, given: dict[str, Any]) -> None:
         options=options,
     )
     output.save(folder, out, record, provenance)
+    pictures = []
     try:
-        plots = draw(out, folder / output.PLOTS)
-    except Exception as error:  # the results are there; a plot can be drawn again
-        warnings.warn(f"A plot could not be drawn ({type(error).__name__}: {error}).", stacklevel=1)
-        plots = []
+        pictures = draw(out, folder / output.PLOTS)
+        pictures.append(write_report(folder))
+    except Exception as error:  # the results are there; all this can be drawn again
+        warnings.warn(f"The results could not be drawn ({type(error).__name__}: {error}).", stacklevel=1)
     print_result(output.read_manifest(folder), str(folder), _err)
-    for path in plots:
+    for path in pictures:
         click.echo(path)
 
 
@@ -282,6 +284,15 @@ def plot(folder: Path, config: Path | None) -> None:
     place = folder / output.PLOTS
     for path in draw(out, place) if config is None else draw_all(out, read_plots(config), place):
         click.echo(path)
+
+
+@cli.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+def report(folder: Path) -> None:
+    """Write FOLDER/report.html: what the run did, where and when, what went wrong, and its histograms, in one file."""
+    from cafetal.views.report import write_report
+
+    click.echo(write_report(folder))
 
 
 @cli.command()

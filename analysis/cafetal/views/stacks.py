@@ -264,10 +264,10 @@ def _draw_upper(axes: Any, numbers: Layers, plot: Stack, mplhep: Any) -> None:
     if top > 0:  # room for the legend, also where counts are high
         axes.set_ylim(top=top * (30 if plot.log else 1.5), **({} if plot.log else {"bottom": 0}))
     axes.legend(fontsize="x-small", ncols=2)
-    luminosity = {} if plot.luminosity is None else {"lumi": plot.luminosity}
-    getattr(mplhep, plot.style.lower()).label(
-        plot.text or "Preliminary", data=plot.data is not None, ax=axes, **luminosity
-    )
+    told = {"lumi": plot.luminosity, "com": plot.energy}
+    known = {name: value for name, value in told.items() if value is not None}
+    experiment = getattr(mplhep, plot.style.lower())
+    experiment.label(plot.text or "Preliminary", data=plot.data is not None, ax=axes, **known)
 
 
 def _draw_ratio(axes: Any, numbers: Layers) -> None:

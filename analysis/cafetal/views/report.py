@@ -1,0 +1,169 @@
+"""A run in one file that a browser shows, without anything from elsewhere: what was done where, and what came of it."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from cafetal.runs import output
+from cafetal.runs.journal import JOURNAL, read
+from cafetal.views.story import Bar, Story, tell
+from cafetal.worker.files import write_bytes
+
+REPORT = "report.html"
+_WIDTH = 1000.0
+"""Of pictures, in their own units."""
+_LANE, _GAP, _LABEL = 14.0, 10.0, 130.0
+_MOST_LANES = 24
+"""Of one site; tasks on further ones are drawn on the last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A rectangle of the timeline."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    kind: str
+    title: str
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """Bytes that travelled from one place to another."""
+
+    source: str
+    target: str
+    bytes: int
+    what: str
+    share: float
+    """Of the largest."""
+
+
+def write_report(folder: Path) -> Path:
+    """Write the report of the run in a folder beside its results.
+
+    Raises:
+        OutputError: if there is no finished run.
+    """
+    manifest = output.read_manifest(folder)
+    lines = list(read(folder)) if (folder / JOURNAL).exists() else []
+    plots = {path.stem: path.read_bytes() for path in sorted((folder / output.PLOTS).glob("*.png"))}
+    path = folder / REPORT
+    write_bytes(path, render(manifest, tell(lines), plots, folder.name).encode())
+    return path
+
+
+def render(manifest: Mapping[str, Any], story: Story, plots: Mapping[str, bytes], name: str) -> str:
+    """The text of the file. What sites and users have named is escaped."""
+    template = (files("cafetal") / "templates" / "report" / "report.html.j2").read_text()
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"size": size, "seconds": seconds, "count": lambda number: f"{number:,}"}
+    boxes, labels, height = timeline(story)
+    return environment.from_string(template).render(
+        name=name,
+        manifest=manifest,
+        story=story,
+        boxes=boxes,
+        labels=labels,
+        height=height,
+        width=_WIDTH,
+        ticks=ticks(story.seconds),
+        curve=curve(story),
+        flows=flows(manifest),
+        plots={key: base64.b64encode(content).decode() for key, content in plots.items()},
+        raw=json.dumps(manifest, indent=2, ensure_ascii=False),
+    )
+
+
+def timeline(story: Story) -> tuple[list[Box], list[tuple[float, str]], float]:
+    """Rectangles, where the sites' names stand, and the height of the whole."""
+    boxes, labels, top = [], [], 0.0
+    scale = (_WIDTH - _LABEL) / max(story.seconds, 1e-9)
+    for site, lanes in story.lanes.items():
+        drawn = min(lanes, _MOST_LANES)
+        labels.append((top + drawn * _LANE / 2, site))
+        for bar in story.bars:
+            if bar.site == site:
+                y = top + min(bar.lane, drawn - 1) * _LANE
+                width = max(1.0, (bar.end - bar.start) * scale)
+                kind = "remote" if bar.source is not None and bar.state == "committed" else bar.state
+                boxes.append(Box(_LABEL + bar.start * scale, y, width, _LANE - 2, kind, describe(bar)))
+        top += drawn * _LANE + _GAP
+    return boxes, labels, top
+
+
+def describe(bar: Bar) -> str:
+    """What is shown when the mouse is over a task."""
+    over = f", read from {bar.source}" if bar.source else ""
+    return f"task {bar.task}: {bar.events:,} events, {bar.rule}{over}, {bar.end - bar.start:.1f} s, {bar.state}"
+
+
+def ticks(total: float, most: int = 6) -> list[tuple[float, str]]:
+    """Places on the axis of time, and what stands there: round numbers, no more than so many.
+
+    >>> [label for _, label in ticks(10.0)]
+    ['0 s', '2 s', '4 s', '6 s', '8 s', '10 s']
+    """
+    if total <= 0:
+        return [(_LABEL, "0 s")]
+    step = next(s * 10.0**e for e in range(-3, 9) for s in (1, 2, 5) if total / (s * 10.0**e) < most)
+    scale = (_WIDTH - _LABEL) / total
+    return [(_LABEL + i * step * scale, seconds(i * step)) for i in range(int(total / step + 1e-9) + 1)]
+
+
+def curve(story: Story, height: float = 120.0) -> str:
+    """Points of the line of events that were safe, in the units of the timeline."""
+    if not story.progress or story.seconds <= 0:
+        return ""
+    most = max(done for _, done in story.progress) or 1
+    scale = (_WIDTH - _LABEL) / story.seconds
+    points, before = [(_LABEL, height)], height
+    for now, done in story.progress:
+        x, y = _LABEL + now * scale, height * (1 - done / most)
+        points += [(x, before), (x, y)]
+        before = y
+    return " ".join(f"{x:.1f},{y:.1f}" for x, y in [*points, (_WIDTH, before)])
+
+
+def flows(manifest: Mapping[str, Any]) -> list[Flow]:
+    """Bytes between places, the largest first."""
+    found: dict[tuple[str, str, str], int] = {}
+    for sites in manifest.get("files_over_wan", {}).values():
+        for site, sources in sites.items():
+            for source, read_bytes in sources.items():
+                key = (source, site, "read over the WAN")
+                found[key] = found.get(key, 0) + (read_bytes or 0)
+    for site, told in manifest.get("staged", {}).items():
+        found["other sites", site, "files brought"] = told["bytes"]
+    found[", ".join(manifest["partials_to_laptop"]), "here", "results"] = manifest["bytes_to_laptop"].get("partials", 0)
+    most = max(found.values(), default=0) or 1
+    listed = sorted(found.items(), key=lambda item: -item[1])
+    return [Flow(source, target, n, what, n / most) for (source, target, what), n in listed]
+
+
+def size(number: float) -> str:
+    """``1.5 MB``."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:.0f} B" if unit == "B" else f"{number:.1f} {unit}"
+        number /= 1000
+    return f"{number:.1f} TB"
+
+
+def seconds(number: float) -> str:
+    """``40 s``, ``12 min``, ``3.5 h``."""
+    if number < 120:
+        return f"{number:.3g} s"
+    return f"{number / 60:.3g} min" if number < 7200 else f"{number / 3600:.3g} h"
