@@ -18,6 +18,7 @@ from cafetal.fileset import load
 from cafetal.loading import load_processor, load_schema
 from cafetal.planning.rates import Rates
 from cafetal.runs import messages
+from cafetal.runs.executor import MultiSiteExecutor
 from cafetal.runs.experience import Experience, keep
 from cafetal.runs.filecache import FileCache
 from cafetal.runs.forecast import forecast
@@ -294,3 +295,12 @@ def test_schemas():
     assert load_schema("BaseSchema").__name__ == "BaseSchema"
     with pytest.raises(ValueError, match="did you mean 'NanoAODSchema'"):
         load_schema("NanoAODShema")
+
+
+def test_what_notebooks_show():
+    record = RunRecord(events_planned=2000, events_counted=1000, chunks_planned=2, began=0.0, ended=12.5)
+    record.site_events["<desy>"] = 1000
+    assert repr(record) == "<RunRecord: 1,000 of 2,000 events, incomplete, 12.5 s>"
+    assert "<td>&lt;desy&gt;</td><td>1,000</td>" in record._repr_html_()
+    sites = {name: {"pfn": "/", "scratch": "s"} for name in ("desy", "cern")}
+    assert repr(MultiSiteExecutor({"sites": sites})) == "MultiSiteExecutor(desy, cern; Balanced)"

@@ -135,6 +135,9 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
             catalog = self._catalog()
             self.fileset.locate = lambda lfn: list(catalog.replicas(lfn).values())
 
+    def __repr__(self) -> str:
+        return f"MultiSiteExecutor({', '.join(self.sites.sites)}; {type(self.policy).__name__})"
+
     @property
     def record(self) -> RunRecord | None:
         """What happened in the last run; ``None`` before the first."""

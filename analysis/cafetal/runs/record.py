@@ -6,13 +6,14 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from html import escape
 from typing import Any
 
 from cafetal.environments.bundles import Bundle
 from cafetal.worker.failures import Failure
 
 
-@dataclass
+@dataclass(repr=False)
 class RunRecord:
     """Grows while a run goes on. Times are in seconds, sizes in bytes."""
 
@@ -94,6 +95,23 @@ class RunRecord:
     def _bytes_at(self, site: str) -> int:
         local = sum(sizes.get(site) or 0 for sizes in self.read.values())
         return local + sum(size or 0 for sites in self.read_remotely.values() for size in sites.get(site, {}).values())
+
+    def __repr__(self) -> str:
+        state = "complete" if self.complete else "interrupted" if self.interrupted else "incomplete"
+        told = f"{self.events_counted:,} of {self.events_planned:,} events, {state}, {self.seconds:.1f} s"
+        return f"<RunRecord: {told}>"
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        rows = "".join(
+            f"<tr><td>{escape(site)}</td><td>{events:,}</td><td>{self.site_seconds[site]:.1f} s</td>"
+            f"<td>{self._bytes_at(site) / 1e6:,.1f} MB</td></tr>"
+            for site, events in sorted(self.site_events.items())
+        )
+        return (
+            f"<p>{escape(repr(self)[12:-1])}; {len(self.failures)} failures, {self.retries} tasks repeated</p>"
+            f"<table><tr><th>site</th><th>events</th><th>busy</th><th>read</th></tr>{rows}</table>"
+        )
 
     def to_json(self) -> dict[str, Any]:
         """For the manifest."""
