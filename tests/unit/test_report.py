@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 from cafetal.errors import OutputError
-from cafetal.views.report import flows, render, seconds, size, ticks, timeline, write_report
+from cafetal.views.report import flows, render, seconds, ticks, timeline, write_report
 from cafetal.views.story import tell
 
 LINES = [
@@ -105,7 +105,7 @@ def test_pictures_in_numbers():
         ("desy", "cern", 20),
         ("other sites", "cern", 5),
     ]
-    assert (size(1500), size(2e13), seconds(300), seconds(1e4)) == ("1.5 kB", "20.0 TB", "5 min", "2.78 h")
+    assert (seconds(1.234), seconds(300), seconds(1e4)) == ("1.23 s", "5 min", "2.78 h")
 
 
 def page():

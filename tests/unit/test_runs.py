@@ -2,9 +2,11 @@
 
 import io
 import os
+import re
 import signal
 import sqlite3
 import time
+from collections import Counter
 from concurrent.futures import Future
 
 import pytest
@@ -23,7 +25,7 @@ from cafetal.runs.experience import Experience, keep
 from cafetal.runs.filecache import FileCache
 from cafetal.runs.forecast import forecast
 from cafetal.runs.plan import make_plan
-from cafetal.runs.progress import show_progress
+from cafetal.runs.progress import show_progress, site_table
 from cafetal.runs.record import RunRecord
 from cafetal.runs.session import Session
 from cafetal.runs.settling import Lost, Overdue, lost_task, settle
@@ -180,9 +182,15 @@ def test_progress_on_a_terminal_and_elsewhere():
             found.interrupted = True
             watch(found)
         assert "2,000/2,000 events" in text.getvalue()
-        assert "desy 1,000" in text.getvalue()
+        assert re.search(r"desy +\? +0 +1,000" if terminal else "desy 1,000", text.getvalue())
         assert "1 repeated" in text.getvalue()
         assert "Ctrl-C again" in text.getvalue()
+    shown = record()
+    shown.workers, shown.running = {"desy": 3}, Counter(desy=2, cern=1)
+    wide = Console(file=io.StringIO(), width=120)
+    wide.print(site_table(shown))
+    assert re.search(r"desy +3 +2 +1,000", wide.file.getvalue())
+    assert re.search(r"cern +\? +1 +0", wide.file.getvalue())
     text = io.StringIO()
     with show_progress("x", enabled=False, console=Console(file=text)) as watch:
         watch(record())

@@ -353,6 +353,7 @@ class Execution:
 
     def _site_reports(self, site: str, workers: int, connected: int, walltime_left: float | None) -> None:
         """News of a site; of one that has to answer first, or is given up, they mean nothing."""
+        self.record.workers[site] = connected
         if self.scheduler.state.sites[site].ready:
             ends = None if walltime_left is None else self._now() + walltime_left
             self._tell(events.SiteReport(self._now(), site, workers, ends, connected))
@@ -424,12 +425,14 @@ class Execution:
         number = told.task
         future = self.calls.map(told)
         self._sent[number] = told, future
+        self.record.running[told.site] += 1
         if told.reason.rule == "retry":
             self.record.retries += 1
         future.add_done_callback(lambda done: self._events.put(("map", number, done.result())))
 
     def _map_done(self, number: int, result: Mapping[str, Any]) -> None:
         told, _ = self._sent[number]
+        self.record.running[told.site] -= 1
         self._note("map", result)
         self.journal.note_partial(self._now(), "Partial", told.site, result["partial"], task=number)
         self.record.failures.extend(result["failures"])

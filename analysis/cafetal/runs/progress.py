@@ -1,4 +1,4 @@
-"""Progress of a run: a bar on a terminal, plain lines elsewhere."""
+"""Progress of a run: a bar and a line for each site on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
 
 from cafetal.runs.record import RunRecord
 
@@ -22,19 +24,63 @@ def show_progress(desc: str, *, enabled: bool, console: Console | None = None) -
     if not enabled:
         yield lambda record: None
     elif console.is_terminal:
-        with _bar(desc, console) as (progress, task):
-            yield lambda record: progress.update(
-                task, total=record.events_planned, completed=record.events_done, rest=describe(record)
-            )
+        screen = _Screen(desc)
+        with Live(get_renderable=screen.draw, console=console, refresh_per_second=4):
+            yield screen.take
     else:
         yield _lines(desc, console)
 
 
-@contextmanager
-def _bar(desc: str, console: Console) -> Iterator[tuple[Progress, TaskID]]:
-    columns = [TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[rest]}"), TimeElapsedColumn()]
-    with Progress(*columns, console=console) as progress:
-        yield progress, progress.add_task(desc, total=None, rest="starting the sites")
+class _Screen:
+    """What stands on a terminal while a run goes on."""
+
+    def __init__(self, desc: str) -> None:
+        columns = [
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[rest]}"),
+            TimeElapsedColumn(),
+        ]
+        self._progress = Progress(*columns)
+        self._task = self._progress.add_task(desc, total=None, rest="starting the sites")
+        self._record: RunRecord | None = None
+
+    def take(self, record: RunRecord) -> None:
+        """Show this from now on."""
+        self._record = record
+        rest = describe(record, sites=False)
+        self._progress.update(self._task, total=record.events_planned, completed=record.events_done, rest=rest)
+
+    def draw(self) -> Group:
+        """The bar, and a table of the sites once one of them has done something."""
+        record = self._record
+        if record is None or not (record.site_events or record.running):
+            return Group(self._progress)
+        return Group(self._progress, site_table(record))
+
+
+def site_table(record: RunRecord) -> Table:
+    """A line for each site: what it has, what it does, what it has done."""
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for name in ("site", "workers", "tasks", "events", "events/s", "read", "over the WAN", "failures"):
+        table.add_column(name, justify="left" if name == "site" else "right")
+    for site in sorted({*record.site_events, *record.running}):
+        remote = sum(size or 0 for each in record.read_remotely.values() for size in each.get(site, {}).values())
+        busy = record.site_seconds[site]
+        rate = record.site_events[site] / busy if busy else 0.0
+        failures = sum(failure["site"] == site for failure in record.failures)
+        workers = record.workers.get(site)
+        table.add_row(
+            site,
+            "?" if workers is None else str(workers),
+            str(record.running[site]),
+            f"{record.site_events[site]:,}",
+            f"{rate * (workers or 1):,.0f}",
+            f"{(record.bytes_at(site) - remote) / 1e6:,.1f} MB",
+            f"{remote / 1e6:,.1f} MB",
+            str(failures) if failures else "",
+        )
+    return table
 
 
 def _lines(desc: str, console: Console) -> Callable[[RunRecord], None]:
@@ -51,15 +97,15 @@ def _lines(desc: str, console: Console) -> Callable[[RunRecord], None]:
     return say
 
 
-def describe(record: RunRecord) -> str:
+def describe(record: RunRecord, *, sites: bool = True) -> str:
     """One line: ``1,000/2,000 events, 500 events/s; desy 600, nebraska 400``."""
     rate = record.events_done / max(record.seconds, 1e-3)
     parts = [f"{record.events_done:,}/{record.events_planned:,} events, {rate:,.0f} events/s"]
-    if record.site_events:
+    if record.site_events and sites:
         parts.append(", ".join(f"{site} {events:,}" for site, events in sorted(record.site_events.items())))
     if record.transfers:
-        sites, travelled, sizes = zip(*record.transfers.values(), strict=True)
-        done, total, places = sum(travelled), sum(sizes), ", ".join(sorted(set(sites)))
+        targets, travelled, sizes = zip(*record.transfers.values(), strict=True)
+        done, total, places = sum(travelled), sum(sizes), ", ".join(sorted(set(targets)))
         parts.append(f"{done / 1e6:,.0f} of {total / 1e6:,.0f} MB on their way to {places}")
     if record.seconds_left:
         parts.append(f"about {duration(record.seconds_left)} left")

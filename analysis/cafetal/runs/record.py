@@ -47,6 +47,10 @@ class RunRecord:
     """Events processed at each site."""
     site_seconds: Counter[str] = field(default_factory=Counter)
     """Seconds that the workers of each site were busy with bundles."""
+    workers: dict[str, int] = field(default_factory=dict)
+    """That are connected at each site, as far as it tells."""
+    running: Counter[str] = field(default_factory=Counter)
+    """Map tasks that are under way at each site."""
     tasks: Counter[str] = field(default_factory=Counter)
     """Tasks that came back, by kind."""
     retries: int = 0
@@ -92,7 +96,8 @@ class RunRecord:
             place, key = (self.read_remotely.setdefault(lfn, {}).setdefault(site, {}), source)
         place[key] = None if size is None else (place.get(key) or 0) + size
 
-    def _bytes_at(self, site: str) -> int:
+    def bytes_at(self, site: str) -> int:
+        """That the tasks of a site have read, also over the WAN."""
         local = sum(sizes.get(site) or 0 for sizes in self.read.values())
         return local + sum(size or 0 for sites in self.read_remotely.values() for size in sites.get(site, {}).values())
 
@@ -105,7 +110,7 @@ class RunRecord:
         """For notebooks."""
         rows = "".join(
             f"<tr><td>{escape(site)}</td><td>{events:,}</td><td>{self.site_seconds[site]:.1f} s</td>"
-            f"<td>{self._bytes_at(site) / 1e6:,.1f} MB</td></tr>"
+            f"<td>{self.bytes_at(site) / 1e6:,.1f} MB</td></tr>"
             for site, events in sorted(self.site_events.items())
         )
         return (
@@ -129,7 +134,7 @@ class RunRecord:
                 site: {
                     "events": self.site_events[site],
                     "busy_seconds": round(self.site_seconds[site], 3),
-                    "bytes_read": self._bytes_at(site),
+                    "bytes_read": self.bytes_at(site),
                     "software": self.software.get(site, {}),
                 }
                 for site in sorted(self.site_events)

@@ -15,6 +15,7 @@ import jinja2
 from cafetal.runs import output
 from cafetal.runs.journal import JOURNAL, read
 from cafetal.views.story import Bar, Story, tell
+from cafetal.views.tables import size
 from cafetal.worker.files import write_bytes
 
 REPORT = "report.html"
@@ -151,15 +152,6 @@ def flows(manifest: Mapping[str, Any]) -> list[Flow]:
     most = max(found.values(), default=0) or 1
     listed = sorted(found.items(), key=lambda item: -item[1])
     return [Flow(source, target, n, what, n / most) for (source, target, what), n in listed]
-
-
-def size(number: float) -> str:
-    """``1.5 MB``."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if number < 1000:
-            return f"{number:.0f} B" if unit == "B" else f"{number:.1f} {unit}"
-        number /= 1000
-    return f"{number:.1f} TB"
 
 
 def seconds(number: float) -> str:
