@@ -156,5 +156,5 @@ def test_clean(tmp_path):
     reducing.clean(Place(tmp_path), run="mine", life=None, keep_days=1, staging="")
     assert {p.name for p in tmp_path.rglob("*") if p.is_file()} == {"p", "new.zip"}
     assert not (tmp_path / "runs" / "mine").exists()
-    reducing.clean(Place(tmp_path), run="mine", life=1, keep_days=-1)
+    reducing.clean(Place(tmp_path), run="mine", life=1, keep_days=-1, staging="")
     assert not [p for p in tmp_path.rglob("*") if p.is_file()]
