@@ -54,7 +54,8 @@ class Equipment:
         self._folders: dict[str, str | None] = {}
         """Of the sites that got one although they began without: where it is; ``None``: it is unpacked from here."""
         self._bundle: Bundle | None = None
-        self._packing, self._bringing = threading.Lock(), threading.Lock()
+        self._packing = threading.Lock()
+        self._bringing = {name: threading.Lock() for name in sites.table.sites}
 
     @property
     def bundle(self) -> Bundle | None:
@@ -84,7 +85,7 @@ class Equipment:
         Raises:
             SiteError: if it cannot be packed, or used there.
         """
-        with self._bringing:
+        with self._bringing[name]:
             if name in self._folders:
                 return  # somebody else has just done it
             site = self._sites.table.sites[name]
