@@ -117,7 +117,7 @@ def test_plan_run_and_plot(project):
     run = cafetal("run", *arguments, "--arg", "minimum_pt=5", cwd=project, check=0, env=tagged("run"))
     assert_all_gone("run")
     assert "120,000 of 120,000 events" in run.stderr
-    assert run.stdout.strip() == "results/first/plots/mass.png"
+    assert run.stdout.split() == ["results/first/plots/mass.png", "results/first/report.html"]
     folder = project / "results" / "first"
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["complete"]
