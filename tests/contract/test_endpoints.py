@@ -148,12 +148,12 @@ def test_a_site_with_other_software(federation, monkeypatch):
         (
             {"coffea": "2020.1"},
             "It has coffea 2020.1, and here is 2026.9. Make an environment there with Python 3.11, coffea==2026.9, "
-            "or use that version here.",
+            "use that version here, or have one sent (`env: auto` in the site table).",
         ),
         (
             {"python": "3.12.1", "hist": "", "parsl": ""},
             "It has Python 3.12, and here is 3.11; no hist. Make an environment there with Python 3.11, "
-            "hist==1.0, or use that version here.",
+            "hist==1.0, use that version here, or have one sent (`env: auto` in the site table).",
         ),
     ],
 )

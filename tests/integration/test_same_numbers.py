@@ -109,7 +109,7 @@ def test_systematics_and_categories(make_executor, laid_out, table):
 def test_every_chunk_where_its_file_is_and_little_through_the_laptop(make_executor, laid_out, monkeypatch):
     """What every future brings is weighed here, whatever the record says of it."""
     weighed = Counter()
-    submit = Federation._submit
+    submit = Federation.submit
 
     def weigh(self, site, app, *args):
         future = submit(self, site, app, *args)
@@ -124,7 +124,7 @@ def test_every_chunk_where_its_file_is_and_little_through_the_laptop(make_execut
         future.add_done_callback(add)
         return future
 
-    monkeypatch.setattr(Federation, "_submit", weigh)
+    monkeypatch.setattr(Federation, "submit", weigh)
     fileset = some(laid_out, "opendata", *TUTORIAL)
     executor = make_executor(fileset, fan_in=2, bundle_events=4_000)
     runner = processor.Runner(executor=executor, schema=BaseSchema, chunksize=2_000, metadata_cache={})

@@ -94,9 +94,9 @@ def unpack(scratch: str, store: str, name: str, digest: str) -> dict[str, Any]:
     root = os.path.expanduser(os.path.expandvars(scratch))
     folder, sent = os.path.join(root, "environments"), os.path.join(root, "code", name)
     path = os.path.join(folder, digest)
-    previous = os.umask(0o077)
     try:
-        os.makedirs(folder, exist_ok=True)
+        os.makedirs(root, mode=0o700, exist_ok=True)
+        os.makedirs(folder, mode=0o700, exist_ok=True)  # a mask would be that of all threads of the process
         with open(path + ".lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if os.path.exists(os.path.join(path, "whole")):
@@ -131,8 +131,6 @@ def unpack(scratch: str, store: str, name: str, digest: str) -> dict[str, Any]:
             os.unlink(sent)
     except OSError as error:
         return {"error": f"The environment {digest} cannot be unpacked on {root}: {error}."}
-    finally:
-        os.umask(previous)
     return {"path": path}
 
 

@@ -231,12 +231,12 @@ def test_a_site_that_never_starts(globus_table, federated, fileset, tmp_path):
     federated.wait_online(["empty"])
     sites = {name: site.model_dump(mode="json") for name, site in globus_table.sites.items()}
     sites["desy"]["endpoint"]["endpoint"] = endpoint
-    sites["desy"]["start_timeout"] = 8
+    sites["desy"]["start_timeout"] = 3
     executor = MultiSiteExecutor(load_sites({"sites": sites}), fileset=fileset, status=False)
     out = analyse(executor, fileset, slow(str(tmp_path), 0))
     assert_complete(out, executor)
     told = [failure["messages"][0] for failure in executor.record.failures]
-    assert any("desy has not answered within 8 s" in text for text in told)
+    assert any("desy has not answered within 3 s" in text for text in told)
 
 
 def test_a_site_that_is_offline(globus_executor, federated, fileset, tmp_path):
