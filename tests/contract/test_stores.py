@@ -62,9 +62,9 @@ def test_what_a_run_has_left(place):
     found = {each["run"]: each for each in reducing.leftovers(place, staging="")}
     assert {run: (each["partials"], each["bytes"]) for run, each in found.items()} == {"mine": (2, 8), "other": (1, 0)}
     assert all(0 <= each["age"] < 60 for each in found.values())
-    reducing.clean(place, run="mine", life=1, keep_days=1)
+    reducing.clean(place, run="mine", life=1, keep_days=1, staging="")
     assert place.partials("mine").names() == ["desy.2.map-0"]
-    reducing.clean(place, run="mine", life=None, keep_days=1)
+    reducing.clean(place, run="mine", life=None, keep_days=1, staging="")
     assert [each["run"] for each in reducing.leftovers(place, staging="")] == ["other"]
 
 
