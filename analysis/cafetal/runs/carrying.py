@@ -13,7 +13,6 @@ from cafetal.planning.staging import StagingLimits
 from cafetal.runs.calls import Calls
 from cafetal.runs.plan import Plan
 from cafetal.runs.record import RunRecord
-from cafetal.transfers.globus import GlobusTransfer, connect
 from cafetal.transfers.laptop import LARGEST, ThroughLaptop
 from cafetal.transfers.orders import Carrier, Copy, Delivery, Order, copy_name
 from cafetal.worker.names import prefixes
@@ -102,6 +101,8 @@ class Transfers:
 
     @cached_property
     def _service(self) -> Carrier:
+        from cafetal.transfers.globus import GlobusTransfer, connect  # the SDK takes a second to import
+
         known = {name: site.collection for name, site in self._plan.table.sites.items() if site.collection is not None}
         staging = {name: site.staging or site.scratch for name, site in self._plan.table.sites.items()}
         return GlobusTransfer(connect(known.values()), known, staging)
