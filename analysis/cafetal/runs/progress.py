@@ -15,6 +15,7 @@ from rich.table import Table
 from cafetal.runs.record import RunRecord
 
 _SECONDS_BETWEEN_LINES = 10.0
+_SECONDS_BETWEEN_TABLES = 0.5
 
 
 @contextmanager
@@ -43,20 +44,20 @@ class _Screen:
         ]
         self._progress = Progress(*columns)
         self._task = self._progress.add_task(desc, total=None, rest="starting the sites")
-        self._record: RunRecord | None = None
+        self._sites: Table | None = None
+        self._next = 0.0
 
     def take(self, record: RunRecord) -> None:
-        """Show this from now on."""
-        self._record = record
+        """Show this from now on; what is drawn is made here, as the record changes while another thread draws."""
         rest = describe(record, sites=False)
         self._progress.update(self._task, total=record.events_planned, completed=record.events_done, rest=rest)
+        done = record.chunks_counted == record.chunks_planned
+        if (record.site_events or record.running) and (done or time.monotonic() >= self._next):
+            self._sites, self._next = site_table(record), time.monotonic() + _SECONDS_BETWEEN_TABLES
 
     def draw(self) -> Group:
         """The bar, and a table of the sites once one of them has done something."""
-        record = self._record
-        if record is None or not (record.site_events or record.running):
-            return Group(self._progress)
-        return Group(self._progress, site_table(record))
+        return Group(self._progress, *([] if self._sites is None else [self._sites]))
 
 
 def site_table(record: RunRecord) -> Table:
