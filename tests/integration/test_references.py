@@ -12,6 +12,7 @@ import cafetal
 from cafetal import LFN, FederatedExecutor, Kept, python_app, ship
 from cafetal.errors import ConfigError, NoReplica, SiteError
 from cafetal.federation.endpoints import make_endpoint
+from cafetal.federation.references import kept_at
 from cafetal.rehearsal.data import Recipe, make_files
 from tests.conftest import three_sites
 
@@ -165,3 +166,20 @@ def test_an_executor_without_sites_says_so():
 def test_a_file_that_cannot_be_shipped(tmp_path):
     with pytest.raises(ConfigError, match="No such file"):
         cafetal.ship(tmp_path / "none")
+
+
+def test_a_site_cannot_name_what_it_has_kept():
+    """The name becomes a path at other sites."""
+    told = {"name": "kept-1", "size": 3, "digest": "ab"}
+    assert kept_at("desy", "kept-1", told) == Kept("desy", "kept-1", 3, "ab")
+    for answer in ({**told, "name": "../../.bashrc"}, {"name": "kept-1"}, None, "kept-1"):
+        with pytest.raises(SiteError, match="desy has not told"):
+            kept_at("desy", "kept-1", answer)
+
+
+def test_what_cannot_be_sent_counts_for_nothing(executor, monkeypatch):
+    before = executor.outstanding("desy")
+    monkeypatch.setattr(executor.references, "wrap", lambda *told, **more: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        app(add, endpoints=["desy"])(ship(1)).result()
+    assert executor.outstanding("desy") == before

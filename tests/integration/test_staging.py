@@ -7,6 +7,7 @@ from coffea import processor
 from coffea.nanoevents import BaseSchema
 
 from cafetal.config import load_sites
+from cafetal.errors import LoginError
 from cafetal.rehearsal.data import Recipe, make_files
 from cafetal.rehearsal.transfers import TransferRehearsal
 from cafetal.runs.executor import MultiSiteExecutor
@@ -97,3 +98,18 @@ def test_nothing_is_brought_without_a_budget(tmp_path):
     assert out["n"] == 2 * EVENTS
     assert not record.files_staged
     assert record.site_events.keys() == {"holder"}
+
+
+def test_a_login_that_the_service_refuses_ends_the_run(tmp_path):
+    """The user must renew it; nothing is tried again and again."""
+    ids = {str(UUID(int=number + 1)): tmp_path / name for number, name in enumerate(("holder", "other"))}
+    for folder in ids.values():
+        folder.mkdir()
+    with TransferRehearsal(tmp_path / "rehearsal", ids) as rehearsal:
+        table = load_sites(sites(tmp_path, collection={"rehearsal": str(tmp_path / "rehearsal")}))
+        one = table.model_copy(update={"sites": {"holder": table.sites["holder"]}})
+        fileset = make_files(Recipe("hot", files=FILES, events=EVENTS), one, copies=1)
+        rehearsal.token = "another"
+        with pytest.raises(LoginError, match="cafetal sites login"):
+            run(table, fileset, tmp_path / "run")
+        assert not rehearsal.tasks

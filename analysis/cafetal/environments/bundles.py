@@ -23,7 +23,6 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import IO
@@ -131,7 +130,10 @@ def _check_fits(lock: Lock) -> None:
 
 @contextmanager
 def _installed_packages(lock: Lock) -> Iterator[list[Path]]:
-    """Folders in which all packages of a lock are installed."""
+    """Folders in which all packages of a lock are installed.
+
+    Checksums are compared where packages are fetched; what is installed here is taken as it is.
+    """
     here = [Path(sysconfig.get_path(key)) for key in ("purelib", "platlib")]
     if _versions(here).items() >= lock.packages.items():
         yield here
@@ -278,7 +280,6 @@ def _digest(listed: dict[str, Path], texts: dict[str, bytes]) -> str:
     return total.hexdigest()[:16]
 
 
-@cache
 def _hash_of(path: Path) -> bytes:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").digest()

@@ -276,14 +276,18 @@ class FederatedExecutor(ParslExecutor):  # type: ignore[misc]  # parsl comes wit
             try:
                 there.result()
                 wrapped, asked = references.wrap(name, func, args, kwargs, keep=keep)
-                sent = self._send(name, wrapped, specification, (), asked)
             except Exception as error:
-                if there.exception() is not None:
-                    self._came_back(name)
+                self._came_back(name)
                 outcome.set_exception(error)
                 return
-            outcome.sent = sent
-            sent.add_done_callback(lambda done: _pass_on(done, outcome, name if keep else None))
+            try:
+                sent = outcome.sent = self._send(name, wrapped, specification, (), asked)
+            except Exception as error:
+                outcome.set_exception(error)
+                return
+            kept = asked["keep"]
+            read = partial(kept_at, name, kept) if kept is not None else lambda result: result
+            sent.add_done_callback(lambda done: _pass_on(done, outcome, read))
 
         self.references.bring(name, found).add_done_callback(go)
         return outcome
@@ -400,11 +404,10 @@ class FederatedExecutor(ParslExecutor):  # type: ignore[misc]  # parsl comes wit
         super().shutdown()
 
 
-def _pass_on(done: Future[Any], outcome: Future[Any], keeper: str | None) -> None:
-    """The result of a task, or what its site has kept of it."""
+def _pass_on(done: Future[Any], outcome: Future[Any], read: Callable[[Any], Any]) -> None:
+    """What is read from the result of a task."""
     try:
-        result = done.result()
-        outcome.set_result(result if keeper is None else kept_at(keeper, result))
+        outcome.set_result(read(done.result()))
     except BaseException as error:
         outcome.set_exception(error)
 

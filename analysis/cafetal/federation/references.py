@@ -207,14 +207,16 @@ class References:
         wait(asked, timeout=_CLOSING)
 
 
-def kept_at(endpoint: str, told: Any) -> Kept:
-    """What a site has told of a result that it has kept.
+def kept_at(endpoint: str, name: str, told: Any) -> Kept:
+    """What a site has told of a result that it has kept under a name of ours.
 
     Raises:
-        SiteError: if it is none of ours.
+        SiteError: if it speaks of something else.
     """
     try:
-        return Kept(endpoint, str(told["name"]), int(told["size"]), str(told["digest"]))
+        if told["name"] != name:
+            raise ValueError(told["name"])  # it would become a path at other sites
+        return Kept(endpoint, name, int(told["size"]), str(told["digest"]))
     except (TypeError, KeyError, ValueError):
         raise SiteError(f"{endpoint} has not told what it has kept.") from None
 

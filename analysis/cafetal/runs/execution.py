@@ -403,6 +403,8 @@ class Execution:
             self.plan.replicas[lfn][site] = pfn
         self.record.files_staged[site] += len(came.arrived)
         self.record.bytes_staged[site] += came.bytes
+        if isinstance(came.error, LoginError):
+            raise came.error  # as everywhere: it is the user's to mend
         if came.error is not None:
             self.record.remarks.append(str(came.error))
         self._tell(events.TransferEnded(self._now(), number, tuple(came.arrived), came.bytes, seconds))
