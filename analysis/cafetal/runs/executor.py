@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 import time
 import uuid
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from coffea.processor import accumulate
 from coffea.processor.accumulator import set_accumulator
-from coffea.processor.executor import ExecutorBase, FileMeta, Runner, WorkItem
+from coffea.processor.executor import ExecutorBase, FileMeta, WorkItem
 
 from cafetal.catalog import FilesetCatalog
 from cafetal.config import SiteTable, load_sites
@@ -39,6 +37,7 @@ from cafetal.runs.past import Past, differences, listed, read_past
 from cafetal.runs.plan import Plan, make_plan
 from cafetal.runs.progress import show_progress
 from cafetal.runs.record import RunRecord
+from cafetal.runs.runnercall import RunnerCall
 from cafetal.runs.scheduling import make_dispatcher, make_scheduler
 from cafetal.runs.session import Session
 from cafetal.runs.shipping import Shipment, pack_function, pack_worker
@@ -198,7 +197,7 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
     def _inspect(
         self, federation: Federation, metas: Sequence[FileMeta], function: Callable[[Any], Any], accumulator: Any
     ) -> tuple[Any, int | BaseException]:
-        request = _RunnerCall.read(function)
+        request = RunnerCall.read(function)
         catalog = self._catalog()
         questions = []
         # A set has another order in every process; the same run should do the same things.
@@ -253,7 +252,7 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
     def _process(
         self, federation: Federation, items: Sequence[WorkItem], function: Callable[[Any], Any], accumulator: Any
     ) -> tuple[Any, int | BaseException]:
-        request = _RunnerCall.read(function)
+        request = RunnerCall.read(function)
         record = self.session.record = RunRecord()
         datasets = {item.dataset for item in items}
         record.skipped.extend(failure for dataset, failure in self.session.unreadable if dataset in datasets)
@@ -355,7 +354,7 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
             journal.begin(run, policy, (), life=past.lives + 1, code=code, about=past.about)
         return journal
 
-    def _outcome(self, request: _RunnerCall, record: RunRecord) -> CafetalError | None:
+    def _outcome(self, request: RunnerCall, record: RunRecord) -> CafetalError | None:
         """What Runner must be told besides the output; what the user allowed to skip is a warning."""
         refused = []
         for failure in record.given_up:
@@ -376,49 +375,6 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         return messages.unreadable(refused, "processed") if refused else None
 
 
-@dataclass(frozen=True, slots=True)
-class _RunnerCall:
-    """What Runner put into the function it gives to an executor, as far as we need to know it.
-
-    Runner wraps its function into ``automatic_retries``, which retries at the same replica and skips bad files
-    with a warning on the worker, where nobody sees it. We take the inner function: replicas are tried one after
-    another here, and what is skipped is told.
-    """
-
-    inner: Callable[[Any], Any]
-    skip: tuple[type[BaseException], ...] = ()
-    """Exceptions for which Runner may leave a file out."""
-    format: str = "root"
-    options: Mapping[str, Any] = field(default_factory=dict)
-    """For ``uproot.open``."""
-    ask_function: bool = False
-    """Whether only Runner's own function can tell what is wanted (cluster boundaries)."""
-
-    @classmethod
-    def read(cls, function: Callable[[Any], Any]) -> _RunnerCall:
-        if not _is_partial_of(function, Runner.automatic_retries):
-            return cls(inner=function, ask_function=True)
-        _, skip, inner = function.args  # type: ignore[attr-defined]
-        allowed = () if function.keywords.get("use_result_type") else (OSError,) if skip is True else skip or ()  # type: ignore[attr-defined]
-        if inner is Runner.metadata_fetcher_parquet:
-            return cls(inner, allowed, format="parquet")
-        if _is_partial_of(inner, Runner.metadata_fetcher_root):
-            timeout, align_clusters, options = inner.args
-            return cls(inner, allowed, options={"timeout": timeout, **options}, ask_function=align_clusters)
-        return cls(inner, allowed)
-
-    def may_skip(self, failure: Failure) -> bool:
-        """Whether Runner would leave out what failed so; a lost worker or a full disk is no bad file."""
-        if failure["kind"] in ("worker", "away", "site", "partial"):
-            return False
-        link: BaseException | None = messages.cause(failure)
-        while link is not None:
-            if isinstance(link, self.skip):
-                return True
-            link = link.__cause__
-        return False
-
-
 def _warn_left_out(failure: Failure) -> None:
     _warn(f"Left out, as skipbadfiles allows: {messages.place(failure)} ({messages.reason(failure)})")
 
@@ -433,10 +389,6 @@ def _as_declared(question: Question, failure: Failure) -> dict[str, Any] | None:
     if failure["kind"] == "stale" or said is None or said.num_entries is None or said.uuid is None:
         return None
     return {"num_entries": said.num_entries, "uuid": said.uuid}
-
-
-def _is_partial_of(function: Any, wanted: Callable[..., Any]) -> bool:
-    return isinstance(function, functools.partial) and function.func is wanted
 
 
 def _populated(meta: FileMeta, answer: Answer) -> FileMeta | None:

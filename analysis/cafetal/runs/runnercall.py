@@ -1,0 +1,61 @@
+"""What coffea's Runner asks of an executor, read from the function that it gives."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from coffea.processor.executor import Runner
+
+from cafetal.runs import messages
+from cafetal.worker.failures import Failure
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerCall:
+    """What Runner put into the function it gives to an executor, as far as we need to know it.
+
+    Runner wraps its function into ``automatic_retries``, which retries at the same replica and skips bad files
+    with a warning on the worker, where nobody sees it. We take the inner function: replicas are tried one after
+    another here, and what is skipped is told.
+    """
+
+    inner: Callable[[Any], Any]
+    skip: tuple[type[BaseException], ...] = ()
+    """Exceptions for which Runner may leave a file out."""
+    format: str = "root"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """For ``uproot.open``."""
+    ask_function: bool = False
+    """Whether only Runner's own function can tell what is wanted (cluster boundaries)."""
+
+    @classmethod
+    def read(cls, function: Callable[[Any], Any]) -> RunnerCall:
+        """What stands in a function of Runner's; one of any other make is taken as it is."""
+        if not _is_partial_of(function, Runner.automatic_retries):
+            return cls(inner=function, ask_function=True)
+        _, skip, inner = function.args  # type: ignore[attr-defined]
+        allowed = () if function.keywords.get("use_result_type") else (OSError,) if skip is True else skip or ()  # type: ignore[attr-defined]
+        if inner is Runner.metadata_fetcher_parquet:
+            return cls(inner, allowed, format="parquet")
+        if _is_partial_of(inner, Runner.metadata_fetcher_root):
+            timeout, align_clusters, options = inner.args
+            return cls(inner, allowed, options={"timeout": timeout, **options}, ask_function=align_clusters)
+        return cls(inner, allowed)
+
+    def may_skip(self, failure: Failure) -> bool:
+        """Whether Runner would leave out what failed so; a lost worker or a full disk is no bad file."""
+        if failure["kind"] in ("worker", "away", "site", "partial"):
+            return False
+        link: BaseException | None = messages.cause(failure)
+        while link is not None:
+            if isinstance(link, self.skip):
+                return True
+            link = link.__cause__
+        return False
+
+
+def _is_partial_of(function: Any, wanted: Callable[..., Any]) -> bool:
+    return isinstance(function, functools.partial) and function.func is wanted
