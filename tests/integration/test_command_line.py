@@ -302,3 +302,14 @@ def test_make_data_script(project):
     )  # fmt: skip
     assert bad.returncode == 2
     assert "give FILE:TREE" in bad.stderr
+
+
+def test_what_a_site_has_installed(project):
+    """The same as here, as its workers run in this environment; and not what nobody has."""
+    told = cafetal("env", "diff", "desy", "processors/dimuon.py", cwd=project, check=0)
+    assert "desy has all that is needed, in the same versions." in told.stdout
+    lock = project / "old.txt"
+    lock.write_text("# Python 3.1.0, linux-x86_64\ncoffea==0.1\nno-such-package==1.0\n")
+    told = cafetal("env", "diff", "desy", "--lock", "old.txt", cwd=project, check=1)
+    assert "no-such-package 1.0 is not installed there" in told.stdout
+    assert "here is 3.1; coffea" in " ".join(told.stdout.split())
