@@ -1,6 +1,8 @@
 """What code needs, and how that is written down."""
 
+import gc
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from cafetal.environments.bundles import pack
 from cafetal.environments.detection import close, detect, lock_for, named
 from cafetal.environments.locks import Lock, make_lock, read_lock
 from cafetal.environments.recipes import recipes
+from cafetal.environments.sources import imports
 from cafetal.errors import ConfigError, EnvironmentFailed
 from cafetal.federation.compatibility import compare
 
@@ -51,6 +54,42 @@ def test_imports_are_found_wherever_they_are(project):
     assert needs.missing == ("not_there_at_all",)
     assert {"coffea", "parsl", "uproot", "boost-histogram", "pyyaml"} <= needs.packages.keys(), "with what these need"
     assert not {"pytest", "cafetal", "json"} & needs.packages.keys()
+
+
+def test_sources_are_read_in_several_threads_at_once():
+    """Two runs may start at once; Python 3.11's parser fails where two threads use it, if it is let."""
+    source = Path(__file__).read_bytes()
+    found, errors = [], []
+
+    class Dying:
+        """The collector comes by while a source is read, and runs code in which threads may change."""
+
+        def __del__(self):
+            sum(range(200))
+
+    def read():
+        try:
+            for _ in range(60):
+                circle = Dying()
+                circle.itself = circle
+                found.append(len(list(imports(source, ""))))
+        except SystemError as error:
+            errors.append(error)
+
+    interval, threshold = sys.getswitchinterval(), gc.get_threshold()
+    sys.setswitchinterval(1e-6)
+    gc.set_threshold(50)
+    try:
+        threads = [threading.Thread(target=read) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+        gc.set_threshold(*threshold)
+    assert not errors
+    assert len(found) == 240
 
 
 def test_what_no_source_shows_is_declared(project):

@@ -7,9 +7,14 @@ import importlib.util
 import site
 import sys
 import sysconfig
+import threading
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
+
+# Python 3.11 counts the depth of a tree that it builds for all threads together, and fails where two of them build at
+# once (https://github.com/python/cpython/issues/106905); two runs may start in two threads.
+_parsing = threading.Lock()
 
 
 def local_sources(names: Iterable[str]) -> dict[str, bytes]:
@@ -87,10 +92,11 @@ def _installed_folders() -> tuple[Path, ...]:
 def imports(source: bytes, package: str) -> Iterator[str]:
     """Names of the modules that a source may import, absolute, and of what it imports from them."""
     try:
-        nodes = list(ast.walk(ast.parse(source)))
+        with _parsing:
+            tree = ast.parse(source)
     except SyntaxError:
         return
-    for node in nodes:
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
