@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import sys
@@ -21,7 +22,7 @@ from cafetal.cataloguing import datasets
 from cafetal.equipping import env
 from cafetal.errors import CafetalError, ConfigError, OutputError, ResumeRefused, RunInterrupted, nearest
 from cafetal.rehearsing import rehearse
-from cafetal.tending import cancel, clean, logs
+from cafetal.tending import cancel, clean, logs, peek
 from cafetal.tending import status as standing
 from cafetal.visiting import sites
 
@@ -288,6 +289,21 @@ def plot(folder: Path, config: Path | None) -> None:
 
 @cli.command()
 @click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--config", required=True, type=click.Path(path_type=Path), help="Channels, samples, signal, variations.")
+@click.option("-o", "--output", "path", required=True, type=click.Path(path_type=Path), help="Where it goes (JSON).")
+def export(folder: Path, config: Path, path: Path) -> None:
+    """Write histograms of the run in FOLDER as a workspace that pyhf fits and cabinetry reads."""
+    from cafetal.runs import output
+    from cafetal.views.workspaces import read_statistics, workspace_of
+    from cafetal.worker.files import write_bytes
+
+    spec = workspace_of(output.read_output(folder), read_statistics(config))
+    write_bytes(path, json.dumps(spec, indent=2).encode())
+    click.echo(path)
+
+
+@cli.command()
+@click.argument("folder", type=click.Path(path_type=Path))
 def report(folder: Path) -> None:
     """Write FOLDER/report.html: what the run did, where and when, what went wrong, and its histograms, in one file."""
     from cafetal.views.report import write_report
@@ -330,7 +346,7 @@ def init(folder: Path) -> None:
     )
 
 
-for _command in (standing, logs, cancel, clean, datasets, env, rehearse, sites):
+for _command in (standing, peek, logs, cancel, clean, datasets, env, rehearse, sites):
     cli.add_command(_command)
 
 

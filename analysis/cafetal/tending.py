@@ -1,4 +1,4 @@
-"""The commands for runs that are under way, or were: status, logs, cancel, clean."""
+"""The commands for runs that are under way, or were: status, peek, logs, cancel, clean."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from rich.console import Console
 from cafetal.visiting import open_federation
 
 _out = Console()
+_err = Console(stderr=True, soft_wrap=True, highlight=False)
 _folder = click.argument("folder", type=click.Path(path_type=Path))
 
 
@@ -21,6 +22,23 @@ def status(folder: Path) -> None:
     from cafetal.views.tables import print_standing
 
     print_standing(look_at(folder), _out)
+
+
+@click.command()
+@_folder
+def peek(folder: Path) -> None:
+    """Merge what the run in FOLDER has finished, and draw it: the run goes on, and nothing of it is taken."""
+    from cafetal.runs.peeking import PEEK
+    from cafetal.runs.peeking import peek as look
+    from cafetal.views.plots import draw
+    from cafetal.views.tables import print_peek
+
+    found, output = look(folder)
+    print_peek(found, _err)
+    share = found.events / found.planned if found.planned else 1.0
+    for path in draw(output, folder / PEEK, mark=f"Not finished: {share:.0%} of the events"):
+        click.echo(path)
+    click.echo(folder / PEEK / "output.coffea")
 
 
 @click.command()

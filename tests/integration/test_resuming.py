@@ -153,6 +153,28 @@ def test_ctrl_c_and_on(project, undisturbed, start):
     assert assert_the_same(project, folder, undisturbed)["events_salvaged"] == counted
 
 
+def test_a_look_at_what_is_there(project, undisturbed, start):
+    """Twice, from other processes; the run does not notice."""
+    folder = "results/looked-at"
+    process = start("run", *ARGUMENTS, "--arg", "seconds=1", "-o", folder, tag="looked-at")
+    events = []
+    for _ in range(2):
+        wait_until(lambda: len(committed(project / folder)) >= 4 + 4 * len(events))
+        told = cafetal("peek", folder, cwd=project, check=0)
+        assert told.stdout.split() == [f"{folder}/peek/h.png", f"{folder}/peek/output.coffea"]
+        out = coffea.util.load(str(project / folder / "peek" / "output.coffea"))
+        assert f"{out['n']:,} of 120,000 events" in told.stderr
+        assert out["h"].ndim == 1
+        events.append(out["n"])
+    assert 0 < events[0] < events[1] < 120_000
+    process.communicate(timeout=120)
+    assert process.returncode == 0
+    manifest = assert_the_same(project, folder, undisturbed)
+    assert not manifest["failures"]
+    told = cafetal("peek", folder, cwd=project, check=1)
+    assert f"Nothing runs in {folder}" in told.stderr
+
+
 def test_what_was_damaged_is_made_again(project, undisturbed, start):
     """A partial that is cut off, one that is gone, one that is another, and the last line of the journal."""
     folder = "results/damaged"

@@ -26,6 +26,7 @@ CHECKS = [
     answers.of_map("cern", ASKED),
     answers.of_reduce("cern", [INPUT]),
     answers.of_survey("cern"),
+    answers.of_peek("cern", ASKED),
     answers.of_fetch("cern"),
     answers.of_leftovers("cern"),
     answers.of_logins("cern"),
@@ -93,6 +94,14 @@ def test_a_reduce_speaks_of_what_it_was_given(answer):
     assert check(good) is good
     with pytest.raises(SiteError, match="cern has"):
         check(answer)
+
+
+def test_a_peek_shows_what_was_asked_for():
+    check = answers.of_peek("cern", ChunkSet.of([0, 1]))
+    assert check(PARTIAL) is PARTIAL
+    assert check(None) is None
+    with pytest.raises(SiteError, match="answered for the chunks 0-2, and was asked for 0-1"):
+        check({**PARTIAL, "chunks": "0-2"})
 
 
 def test_what_is_checked_is_what_is_sent():

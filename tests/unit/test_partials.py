@@ -92,6 +92,24 @@ def test_a_write_that_fails_leaves_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_peek_merges_what_is_there_and_takes_nothing(tmp_path):
+    folder, archive = tmp_path / "runs" / "r", empty_archive(tmp_path)
+    for number in range(6):
+        kept(folder, f"desy.1.map-{number}", {"n": 10**number}, number)
+    kept(folder, "desy.1.reduce-0-0", {"n": 11}, 0, 1)  # as long as its inputs are not removed
+    kept(folder, "desy.1.map-7", {"n": 1}, 5, 6)  # of a task that was late: 5 counts here, but 6 does elsewhere
+    (folder / "desy.1.map-4").write_bytes(b"4 damaged")
+    before = sorted(path.name for path in folder.iterdir())
+    asked = {"run": "r", "chunks": "0-2,4-5,9", "archive": archive, "trusted": True}
+    found = reducing.peek(Place(tmp_path), name="desy.1.peek-0", **asked)
+    assert found["chunks"] == "0-2,5"
+    assert unpacked(partials.read_bytes(FileStore(folder), found)) == {"n": 100_111}
+    again = reducing.peek(Place(tmp_path), name="desy.1.peek-0", **asked)  # which finds what it has merged
+    assert again == found
+    assert sorted(path.name for path in folder.iterdir()) == sorted([*before, "desy.1.peek-0"])
+    assert reducing.peek(Place(tmp_path), name="desy.1.peek-0", **{**asked, "chunks": "9"}) is None
+
+
 def test_a_survey_finds_what_is_whole_and_keeps_it(tmp_path):
     """Also if a reduce of an earlier life removes its inputs afterwards."""
     folder = tmp_path / "runs" / "r"

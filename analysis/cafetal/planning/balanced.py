@@ -170,6 +170,9 @@ class BalancedDispatch:
         self._end = max((levels[name] for name in busy), default=state.now)
         state.end = self._end if state.rates.known() else None
         self._workers = sum(site.workers for site in state.sites.values() if site.ready and site.open)
+        left = max(0.0, self._end - state.now)
+        bundle = min(self.limits.bundle_seconds, max(left / _TAIL, _SHORTEST))
+        state.unsure = state.outlook.unsure(left, self._workers, bundle, _SHORTEST)
         self._planned, self._dirty = state.now, False
         self._next_plan = state.now + max(2.0, 0.03 * (self._end - state.now))
         self._nothing.clear()

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from cafetal.planning.bundles import Bundle, Chunk
 from cafetal.planning.events import Reason, Split, Transfer, TransferEnded
+from cafetal.planning.outlook import Outlook
 from cafetal.planning.rates import Rates
 
 
@@ -155,6 +156,9 @@ class State:
         self.next_chunk = 0
         self.end: float | None = None
         """When all should be done, if the dispatcher foresees it."""
+        self.unsure = 0.0
+        """Two standard deviations of that, in seconds."""
+        self.outlook = Outlook()
         self.event_bytes: dict[str, float] = {}
         """``{dataset: bytes read of an event}``, as observed."""
         self.wan_bytes = 0.0

@@ -113,6 +113,7 @@ _REDUCE: TypeAdapter[_Merged | _NotMerged] = TypeAdapter(_Merged | _NotMerged)
 _FETCH, _FILES = TypeAdapter(Annotated[bytes, Field(strict=True)]), TypeAdapter(list[_File | _NoFile])
 _LEFTOVERS = TypeAdapter(list[_Leftover])
 _LOGINS = TypeAdapter(list[_Login])
+_PEEK: TypeAdapter[_Reference | None] = TypeAdapter(_Reference | None)
 _WEIGHT, _NOTHING = TypeAdapter(_Weight), TypeAdapter(None)
 _PATH = TypeAdapter(Annotated[str, Field(strict=True, pattern=r"^/", max_length=4096)])
 _INTRODUCTION = TypeAdapter(dict[str, str | list[str] | dict[str, int | float | None]])
@@ -165,6 +166,19 @@ def of_reduce(site: str, inputs: Sequence[Future[Any]]) -> Check:
 def of_survey(site: str) -> Check:
     """For `worker.tasks.survey`."""
     return _of(site, _SURVEY)
+
+
+def of_peek(site: str, asked: ChunkSet) -> Check:
+    """For `worker.tasks.peek`: it holds nothing but what was asked for."""
+
+    def check(answer: Any) -> Any:
+        with _checked(site):
+            told = _PEEK.validate_python(answer)
+        if told is not None and ChunkSet.parse(told.chunks).minus(asked):
+            raise SiteError(f"{site} has answered for the chunks {told.chunks}, and was asked for {asked}.")
+        return answer
+
+    return check
 
 
 def of_fetch(site: str) -> Check:

@@ -203,6 +203,16 @@ class Calls:
             check=answers.of_reduce(site, inputs),
         )
 
+    def peek(self, site: str, number: int, chunks: ChunkSet) -> Future[Any]:
+        """A reference to what there is of these chunks, merged; ``None`` if nothing is; or why that is not known."""
+        arguments = {
+            "name": f"{site}.{self.life}.peek-{number}",
+            "chunks": str(chunks),
+            "archive": self.shipment.modules,
+            "trusted": site in self.trusted,
+        }
+        return self._call(site, "peek", arguments, on_loss=lambda error: error, check=answers.of_peek(site, chunks))
+
     def fetch(self, site: str, request: Mapping[str, Any]) -> Future[Any]:
         """A part of a partial, or the reason why it cannot be had."""
         return self._call(site, "fetch", request, on_loss=lambda error: error, check=answers.of_fetch(site))

@@ -36,6 +36,7 @@ from cafetal.runs.logins import Logins
 from cafetal.runs.lookout import Lookout, drained
 from cafetal.runs.merging import merge
 from cafetal.runs.past import Past, cuts
+from cafetal.runs.peeking import Peeks
 from cafetal.runs.plan import Plan
 from cafetal.runs.proof import account
 from cafetal.runs.reasons import Reasons
@@ -70,7 +71,7 @@ class Execution:
         may_skip: whether a failure of the data or of the user's code may leave its chunks out.
         keep_going: whether a bundle goes on after the user's code has failed on a chunk.
         watch: called with the record whenever something has come back.
-        folder: where partials are kept that have come home, and where the user names sites that are to be drained.
+        folder: where partials are kept that have come home, and where the user says what is wanted meanwhile.
     """
 
     def __init__(
@@ -127,6 +128,7 @@ class Execution:
         self._transfers = Transfers(
             self.calls, plan, record, lambda number, *came: self._events.put(("staged", number, came))
         )
+        self._peeks = Peeks(self.calls, folder, compression)
         self._lookout = Lookout(federation, lambda *told: self._events.put(("report", told[0], told[1:])))
         record.events_planned = plan.events
         record.chunks_planned = len(plan.chunks)
@@ -239,6 +241,7 @@ class Execution:
         if self._now() - self._ticked >= _TICK:
             self._ticked = self._now()
             self._drain()
+            self._let_peek()
             self.calls.give_up_overdue(self._ticked, self._queueing())
             for number, site, task in self.calls.accepted():
                 self.journal.note_accepted(self._now(), number, site, task)
@@ -294,6 +297,7 @@ class Execution:
         self.journal.note(self._now(), event, decided)
         end = self.scheduler.state.end
         self.record.seconds_left = None if end is None else max(0.0, end - self._now())
+        self.record.seconds_unsure = self.scheduler.state.unsure
         for each in decided:
             if isinstance(each, events.Assign):
                 self._send(each)
@@ -395,6 +399,13 @@ class Execution:
         for site in named ^ self._drained:
             self._tell(events.SiteDrained(self._now(), site, site in named))
         self._drained = named
+
+    def _let_peek(self) -> None:
+        """Show the output so far to a user who has asked for it."""
+        if name := self._peeks.asked():
+            ready = [site for site, it in self.scheduler.state.sites.items() if it.ready and it.lost is None]
+            held = {site: chunks for site in self._in_order(ready) if (chunks := self._whereabouts.at(site))}
+            self._peeks.answer(name, held, tuple(self.home), self.ledger, self.record)
 
     def _staged(self, number: int, came: Delivery, seconds: float) -> None:
         """Files have come to another site, or not; what has arrived is a replica like any other."""

@@ -33,20 +33,29 @@ def merge(
     """
     total: Any = None
     for each in home:
-        site, chunks = each.site, ChunkSet.parse(each.reference["chunks"])
+        chunks = ChunkSet.parse(each.reference["chunks"])
         ledger.count(chunks)
-        try:
-            node = coding.decode(partials.body(each.content), trusted=site in trusted)
-        except coding.Garbled as error:
-            raise SiteError(f"What the site {site} has sent cannot be used: {error}", site=site) from error
-        try:
-            total = node if total is None else lifting.merge(total, node)
-        except Exception as error:
-            raise messages.merge_error(describe(error, site="here", chunks=str(chunks))) from error
+        total = add(total, each, trusted)
         record.chunks_counted += len(chunks)
         record.events_counted += ledger.events(chunks)
-        record.partials_in[site] += 1
+        record.partials_in[each.site] += 1
     unexplained = ledger.missing.minus(given_up)
     if unexplained and not record.interrupted:
         raise EventsLost(f"The chunks {unexplained} are not in the result, and nothing says why.")
     return lifting.lower(total)
+
+
+def add(total: Any, home: Home, trusted: Collection[str]) -> Any:
+    """What is there, and what has come home; ``None`` stands for nothing. To be lowered in the end.
+
+    Raises:
+        SiteError, ProcessorError: as `merge` does.
+    """
+    try:
+        node = coding.decode(partials.body(home.content), trusted=home.site in trusted)
+    except coding.Garbled as error:
+        raise SiteError(f"What the site {home.site} has sent cannot be used: {error}", site=home.site) from error
+    try:
+        return node if total is None else lifting.merge(total, node)
+    except Exception as error:
+        raise messages.merge_error(describe(error, site="here", chunks=home.reference["chunks"])) from error

@@ -78,6 +78,8 @@ class RunRecord:
     """That have travelled for it."""
     seconds_left: float | None = None
     """Until all should be processed; ``None`` while that is not known."""
+    seconds_unsure: float = 0.0
+    """Two standard deviations of that."""
 
     @property
     def complete(self) -> bool:

@@ -12,10 +12,10 @@ import numpy as np
 from cafetal.runs import histograms
 
 
-def draw(output: Any, folder: Path) -> list[Path]:
+def draw(output: Any, folder: Path, *, mark: str = "") -> list[Path]:
     """Draw every histogram with one or two axes besides its categories, one PNG each.
 
-    A logarithmic axis is drawn so, counts over more than two decades too.
+    A logarithmic axis is drawn so, counts over more than two decades too. A ``mark`` stands above all of them.
     """
     import matplotlib
 
@@ -27,13 +27,13 @@ def draw(output: Any, folder: Path) -> list[Path]:
         one, two = [p for p in parts if p[1].ndim == 1], [p for p in parts if p[1].ndim == 2]
         stem = name.replace("/", "_")
         if one:
-            paths.append(_draw_1d(one, folder / f"{stem}.png"))
+            paths.append(_draw_1d(one, folder / f"{stem}.png", mark))
         for label, part in two:
-            paths.append(_draw_2d(part, folder / f"{stem}{'_' if label else ''}{label.replace('/', '_')}.png"))
+            paths.append(_draw_2d(part, folder / f"{stem}{'_' if label else ''}{label.replace('/', '_')}.png", mark))
     return paths
 
 
-def _draw_1d(parts: list[tuple[str, Any]], path: Path) -> Path:
+def _draw_1d(parts: list[tuple[str, Any]], path: Path, mark: str) -> Path:
     import matplotlib.pyplot as plt
     import mplhep
 
@@ -53,11 +53,12 @@ def _draw_1d(parts: list[tuple[str, Any]], path: Path) -> Path:
             axes.set_yscale("log")
         if any(label for label, _ in parts):
             axes.legend(fontsize="x-small")
+        axes.set_title(mark, color="firebrick", fontsize="small")
         save(figure, path)
     return path
 
 
-def _draw_2d(part: Any, path: Path) -> Path:
+def _draw_2d(part: Any, path: Path, mark: str) -> Path:
     import matplotlib.pyplot as plt
     import mplhep
 
@@ -66,6 +67,7 @@ def _draw_2d(part: Any, path: Path) -> Path:
         mplhep.hist2dplot(part, ax=axes)
         axes.set_xlabel(_title(part.axes[0]))
         axes.set_ylabel(_title(part.axes[1]))
+        axes.set_title(mark, color="firebrick", fontsize="small")
         save(figure, path)
     return path
 

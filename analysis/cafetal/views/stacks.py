@@ -112,11 +112,11 @@ def layers(histogram: Histogram, plot: Stack) -> Layers:
     Raises:
         ConfigError: if the histogram has no such categories, or more than one axis besides.
     """
-    others = [name for name in _categories(histogram) if name != plot.variations]
+    others = [name for name in category_axes(histogram) if name != plot.variations]
     samples = plot.samples or (others[0] if others else None)
     if samples is None:
         raise ConfigError("The histogram has no category axis with samples.")
-    selected = _select(histogram, {samples, plot.variations}, plot.select)
+    selected = select(histogram, {samples, plot.variations}, plot.select)
     names = list(selected.axes[samples])
     groups = plot.stack or {name: [name] for name in names if name != plot.data}
     missing = sorted({s for group in groups.values() for s in group} - set(names))
@@ -139,7 +139,7 @@ def layers(histogram: Histogram, plot: Stack) -> Layers:
     stacked = {label: np.sum([part(s, nominal).values() for s in group], axis=0) for label, group in groups.items()}
     order = sorted(stacked, key=lambda label: float(stacked[label].sum()))
     total = np.sum(list(stacked.values()), axis=0)
-    statistics = np.sum([_variances(part(name, nominal)) for name in used], axis=0)
+    statistics = np.sum([variances(part(name, nominal)) for name in used], axis=0)
     up, down = statistics.copy(), statistics.copy()
     for variation in variations:
         if variation not in (None, "nominal"):
@@ -156,14 +156,18 @@ def layers(histogram: Histogram, plot: Stack) -> Layers:
         down=np.sqrt(down),
         up=np.sqrt(up),
         data=None if points is None else points.values(),
-        data_errors=None if points is None else np.sqrt(_variances(points)),
+        data_errors=None if points is None else np.sqrt(variances(points)),
     )
 
 
-def _select(histogram: Histogram, kept: set[str | None], chosen: Mapping[str, str]) -> Histogram:
-    """One category of each category axis that is not drawn; summed over those of which nothing is said."""
+def select(histogram: Histogram, kept: set[str | None], chosen: Mapping[str, str]) -> Histogram:
+    """One category of each category axis that is not kept; summed over those of which nothing is said.
+
+    Raises:
+        ConfigError: if there is no such category, or not one axis besides the categories.
+    """
     place: dict[str, Any] = {}
-    for name, known in _categories(histogram).items():
+    for name, known in category_axes(histogram).items():
         if name not in kept:
             wanted = chosen.get(name)
             if wanted is not None and wanted not in known:
@@ -172,16 +176,17 @@ def _select(histogram: Histogram, kept: set[str | None], chosen: Mapping[str, st
     left = histogram[place] if place else histogram
     drawn = [axis.name for axis in left.axes if not isinstance(axis, bh.axis.StrCategory)]
     if len(drawn) != 1:
-        raise ConfigError(f"A stack has one axis besides its categories, and here are {', '.join(drawn) or 'none'}.")
+        raise ConfigError(f"There must be one axis besides categories, and here are {', '.join(drawn) or 'none'}.")
     return left
 
 
-def _categories(histogram: Histogram) -> dict[str, list[str]]:
+def category_axes(histogram: Histogram) -> dict[str, list[str]]:
     """Names of axes, and what is on them."""
     return {axis.name: [str(each) for each in axis] for axis in histogram.axes if isinstance(axis, bh.axis.StrCategory)}
 
 
-def _variances(histogram: Histogram) -> np.ndarray[Any, Any]:
+def variances(histogram: Histogram) -> np.ndarray[Any, Any]:
+    """Squared uncertainties of the bins: those of their weights, or as of counts."""
     variances = histogram.variances()
     return np.asarray(histogram.values() if variances is None else variances)
 

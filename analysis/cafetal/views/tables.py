@@ -14,6 +14,7 @@ from cafetal.federation.telemetry import EndpointStatus
 from cafetal.runs.forecast import Forecast
 from cafetal.runs.histograms import Yields
 from cafetal.runs.leftovers import Leftover
+from cafetal.runs.peeking import Peek
 from cafetal.runs.progress import duration
 from cafetal.runs.standing import Standing
 
@@ -53,6 +54,17 @@ def print_plan(forecast: Forecast, console: Console) -> None:
             f"The entries of {forecast.uncounted} of {forecast.files} files are not known yet, so these are not in "
             "the table: `--ask` has their sites count them."
         )
+
+
+def print_peek(found: Peek, console: Console) -> None:
+    """How much of a run there was to be seen, and of which sites nothing was."""
+    share = found.events / found.planned if found.planned else 1.0
+    console.print(
+        f"After {duration(found.seconds)}: {found.events:,} of {found.planned:,} events ({share:.0%}), from "
+        f"{', '.join(f'{site} {events:,}' for site, events in found.sites.items())}. The run goes on."
+    )
+    for site, reason in found.silent.items():
+        console.print(f"Nothing of what {site} has finished: {reason}.", markup=False)
 
 
 def print_sites(statuses: Sequence[SiteStatus], console: Console) -> None:

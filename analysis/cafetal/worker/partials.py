@@ -32,7 +32,7 @@ class PartialLost(OSError):
     """A partial is not in the store of its site any more, or is not what its reference says."""
 
 
-_LIFE = re.compile(r"(?:^|\.)(\d+)\.(?:map|reduce|found)-")
+_LIFE = re.compile(r"(?:^|\.)(\d+)\.(?:map|reduce|found|peek)-")
 """In a partial's name: the life of its run, and what it comes from."""
 
 

@@ -1,4 +1,4 @@
-"""Partials of a site: merged, sent home, found again, removed."""
+"""Partials of a site: merged, looked at, sent home, found again, removed."""
 
 from __future__ import annotations
 
@@ -64,6 +64,30 @@ def reduce(
             if result["partial"] is not None:
                 store.remove(result["partial"]["name"])
     return {"partial": output, "lost": lost, "seconds": time.perf_counter() - began}
+
+
+def peek(place: Place, *, run: str, name: str, chunks: str, archive: str, trusted: bool) -> partials.Reference | None:
+    """Merge those partials of a run that hold some of these chunks and no others; all of them stay where they are.
+
+    Others may be merging the same ones meanwhile, and take them away: what is gone is left out. ``None`` if nothing is
+    there.
+    """
+    activate(place, archive)
+    store = place.partials(run)
+    asked, taken = ChunkSet.parse(chunks), ChunkSet()
+    total: Any = None
+    known = [(ChunkSet.parse(it["chunks"]), it) for each in store.names() if (it := partials.find(store, each))]
+    for held, reference in sorted(known, key=lambda each: len(each[0]), reverse=True):
+        if held.minus(asked) or taken.minus(held) != taken:
+            continue
+        try:
+            content = partials.read_bytes(store, reference)
+        except partials.PartialLost:
+            continue
+        node = coding.decode(partials.body(content), trusted=trusted)
+        total = lifting.merge(total, node) if taken else node
+        taken = taken.union(held)
+    return partials.write(store, name, coding.encode(total, trusted=trusted), taken) if taken else None
 
 
 def fetch(

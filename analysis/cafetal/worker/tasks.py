@@ -1,7 +1,8 @@
 """The tasks a site can run. Each takes plain values and returns plain values.
 
 ``inspect`` counts the entries of files, ``map`` processes a bundle into a partial, ``reduce`` merges partials of this
-site, ``fetch`` reads one in parts, ``clean`` removes a run; `carrying` has those that bring a file from another site.
+site, ``peek`` does so too and takes none away, ``fetch`` reads one in parts, ``clean`` removes a run; `carrying` has
+those that bring a file from another site.
 What fails in the data or in the user's code comes back as data; what else goes wrong raises, and is settled on the
 user's machine.
 """
@@ -18,7 +19,7 @@ from . import carrying, storage
 from .counting import inspect
 from .mapping import map_bundle
 from .places import Place
-from .reducing import clean, fetch, leftovers, reduce, survey
+from .reducing import clean, fetch, leftovers, peek, reduce, survey
 
 
 def run(task: str, scratch: str, store: str, payload: bytes, *upstream: Any) -> Any:
@@ -37,6 +38,7 @@ _TASKS: dict[str, Callable[..., Any]] = {
     "inspect": inspect,
     "map": map_bundle,
     "reduce": reduce,
+    "peek": peek,
     "fetch": fetch,
     "survey": survey,
     "leftovers": leftovers,

@@ -1,0 +1,198 @@
+"""A look at the output of a run that goes on: what the sites hold is merged as it is, and nothing of it is taken.
+
+Who wants one leaves a file in the run's folder, whichever process does the run; it writes what it finds beside that.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import coffea.util
+
+from cafetal.errors import CafetalError, OutputError, ProcessorError
+from cafetal.planning.ledger import Ledger
+from cafetal.runs.calls import Calls
+from cafetal.runs.fetching import fetch
+from cafetal.runs.kept import Home
+from cafetal.runs.locking import owner
+from cafetal.runs.merging import add
+from cafetal.runs.record import RunRecord
+from cafetal.worker import lifting
+from cafetal.worker.chunksets import ChunkSet
+from cafetal.worker.files import private_folder, write_bytes
+from cafetal.worker.partials import Reference
+
+PEEK = "peek"
+"""In a run's folder, what was found: the output so far, and what it is."""
+_ASKED, _FOUND, _OUTPUT = "asked", "found.json", "output.coffea"
+
+
+@dataclass(frozen=True, slots=True)
+class Peek:
+    """What a look has found."""
+
+    asked: str
+    """By whom, so that nobody takes an earlier look for his own."""
+    events: int
+    """In the output."""
+    planned: int
+    seconds: float
+    """Since the run began."""
+    sites: dict[str, int]
+    """Events of each site that are in it."""
+    silent: dict[str, str]
+    """Sites of whose events nothing is in it, and why."""
+    error: str = ""
+    """Why there is no output."""
+
+
+class Peeks:
+    """The side of the run: looks for who asks, and answers in a thread of its own, one at a time.
+
+    Args:
+        folder: of the run; without one nobody can ask.
+        compression: LZ4 level for what comes home.
+    """
+
+    def __init__(self, calls: Calls, folder: Path | None, compression: int | None) -> None:
+        self._calls, self._folder, self._compression = calls, folder, compression
+        self._thread: Thread | None = None
+
+    def asked(self) -> str | None:
+        """By whom a look is wanted that has not begun; it has once this has returned."""
+        if self._folder is None or (self._thread is not None and self._thread.is_alive()):
+            return None
+        path = self._folder / PEEK / _ASKED
+        try:
+            name = path.read_text()
+            path.unlink()
+        except OSError:
+            return None
+        return name
+
+    def answer(
+        self, name: str, held: Mapping[str, ChunkSet], home: Sequence[Home], ledger: Ledger, record: RunRecord
+    ) -> None:
+        """Begin to merge what each site holds, and what is here, and to write down what comes of it."""
+        sizes = {chunk: it.events for chunk, it in ledger.chunks.items()}
+        planned, since = record.events_planned, record.seconds
+
+        def work() -> None:
+            found, error = _Found(self._calls.trusted), ""
+            try:
+                self._bring_together(found, held, home)
+            except Exception as problem:
+                error = f"{type(problem).__name__}: {problem}"
+            if not found.chunks:
+                error = error or "Nothing is finished yet, or no site tells."
+            events = {site: sum(sizes[i] for i in ids) for site, ids in found.chunks.items()}
+            told = Peek(name, sum(events.values()), planned, since, events, found.silent, error)
+            with suppress(OSError):  # then nobody is told, and who waits gives up; it is no fault of the run
+                self._write(told, found.total)
+
+        self._thread = Thread(target=work, daemon=True, name="peek")
+        self._thread.start()
+
+    def _bring_together(self, found: _Found, held: Mapping[str, ChunkSet], home: Sequence[Home]) -> None:
+        for each in home:
+            found.add(each)
+        asked = {site: self._calls.peek(site, 0, chunks) for site, chunks in held.items()}
+        for site, future in asked.items():
+            told = future.result()
+            try:
+                if isinstance(told, Exception):
+                    raise told
+                if told is None:
+                    found.silent[site] = "it is being merged"
+                else:
+                    found.add(self._bring(site, told))
+            except ProcessorError:
+                raise  # the outputs do not add up with one another
+            except Exception as error:  # of this site: the others can be shown all the same
+                found.silent[site] = f"{type(error).__name__}: {error}"
+
+    def _bring(self, site: str, reference: Reference) -> Home:
+        waiting: list[Future[Any]] = []
+
+        def ask(request: Mapping[str, Any]) -> Future[Any]:
+            waiting.append(self._calls.fetch(site, request))
+            return waiting[-1]
+
+        def wait_for_one() -> None:
+            wait([each for each in waiting if not each.done()], timeout=1, return_when=FIRST_COMPLETED)
+
+        # A record of its own: what is only looked at is not what the run has brought home.
+        content = fetch(reference, site, ask, wait_for_one, compression=self._compression, record=RunRecord())
+        return Home(site, reference["name"], reference, content)
+
+    def _write(self, found: Peek, total: Any) -> None:
+        assert self._folder is not None
+        place = private_folder(self._folder / PEEK)
+        if not found.error:
+            temporary = place / f".{_OUTPUT}"
+            coffea.util.save(_of_the_user(lifting.lower(total)), str(temporary))
+            os.replace(temporary, place / _OUTPUT)
+        write_bytes(place / _FOUND, json.dumps(asdict(found)).encode())
+
+
+class _Found:
+    """What a look has brought together so far."""
+
+    def __init__(self, trusted: frozenset[str]) -> None:
+        self._trusted = trusted
+        self.total: Any = None
+        self.chunks: dict[str, ChunkSet] = {}
+        self.silent: dict[str, str] = {}
+
+    def add(self, home: Home) -> None:
+        self.total = add(self.total, home, self._trusted)
+        known = self.chunks.get(home.site, ChunkSet())
+        self.chunks[home.site] = known.union(ChunkSet.parse(home.reference["chunks"]))
+
+
+def _of_the_user(merged: Any) -> Any:
+    """The output as the processor makes it, without what Runner puts beside it."""
+    wrapped = isinstance(merged, dict) and "out" in merged and merged.keys() <= {"out", "metrics", "processed"}
+    return merged["out"] if wrapped else merged
+
+
+def peek(folder: Path, *, patience: float = 300.0) -> tuple[Peek, Any]:
+    """Have a run that goes on show its output so far: what it is, and the output, before ``postprocess``.
+
+    Raises:
+        OutputError: if nothing runs in the folder, or nothing is finished yet, or no answer comes in so many seconds.
+    """
+    if owner(folder) is None:
+        raise OutputError(f"Nothing runs in {folder}: what there is of its output is in {folder} itself.")
+    name = secrets.token_hex(8)
+    place = private_folder(folder / PEEK)
+    write_bytes(place / _ASKED, name.encode())
+    end = time.monotonic() + patience
+    while (found := _read(place)) is None or found.asked != name:
+        if owner(folder) is None:
+            raise OutputError(f"The run in {folder} has ended meanwhile: its output is there.")
+        if time.monotonic() > end:
+            raise OutputError(f"The run in {folder} has not answered within {patience:.0f} s.")
+        time.sleep(0.2)
+    if found.error:
+        raise OutputError(f"There is no output of the run in {folder} to be seen. {found.error}")
+    return found, coffea.util.load(str(place / _OUTPUT))
+
+
+def _read(place: Path) -> Peek | None:
+    try:
+        return Peek(**json.loads((place / _FOUND).read_text()))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError) as error:
+        raise CafetalError(f"{place / _FOUND} is not what a run writes: {error}.") from None

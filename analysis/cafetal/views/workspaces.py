@@ -1,0 +1,190 @@
+"""Histograms of a run as a HistFactory workspace, which pyhf fits and cabinetry reads.
+
+::
+
+    from cafetal.views.workspaces import Channel, Statistics, workspace_of
+
+    spec = workspace_of(out, Statistics(signal=["ttbar"], channels={"4j2b": Channel(histogram="4j2b")}))
+    pyhf.Workspace(spec)
+
+The format is version 1.0.0 of pyhf's schema (https://scikit-hep.org/pyhf/likelihood.html).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import boost_histogram as bh
+import numpy as np
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from cafetal.errors import ConfigError, nearest
+from cafetal.runs import histograms
+from cafetal.runs.histograms import Histogram
+from cafetal.views.stacks import category_axes, select, variances
+
+_DIRECTION = re.compile(r"^(?P<name>.*?)[_ ]?(?P<way>up|down|Up|Down|UP|DOWN)$")
+
+
+class Channel(BaseModel):
+    """One region: a histogram with an axis of samples, one of variations if there are any, and one with numbers."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    histogram: str = Field(description="Its name in the output.")
+    samples: str | None = Field(None, description="The category axis with the samples; by default the first one.")
+    select: dict[str, str] = Field(default_factory=dict, description="A category for each other category axis.")
+
+
+class Statistics(BaseModel):
+    """What is to be fitted."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    signal: list[str] = Field(min_length=1, description="Samples that the parameter of interest scales.")
+    channels: dict[str, Channel] = Field(min_length=1, description="Regions, by their names in the workspace.")
+    data: str | None = Field(
+        None, description="The sample with the observations; without one they are the sum of all samples (Asimov)."
+    )
+    samples: dict[str, list[str]] = Field(
+        default_factory=dict, description="From name to the samples that are added; by default each by itself."
+    )
+    variations: str | None = Field(
+        None,
+        description="The category axis with variations, of which `nominal` is one; others are pairs that end in `up` "
+        "and `down`, or single ones, which are taken for both ways.",
+    )
+    poi: str = Field("mu", description="The parameter of interest.")
+    luminosity: float | None = Field(None, gt=0, description="Relative uncertainty of all samples together.")
+    statistics: bool = Field(True, description="Whether the statistics of the samples are uncertainties of the bins.")
+
+
+def read_statistics(path: Path) -> Statistics:
+    """Read the file that `cafetal export` is given.
+
+    Raises:
+        ConfigError: if it cannot be used.
+    """
+    try:
+        return Statistics.model_validate(yaml.safe_load(path.read_text()))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from error
+    except (yaml.YAMLError, ValidationError) as error:
+        raise ConfigError(f"{path} does not say what is to be fitted: {error}") from None
+
+
+def workspace_of(output: Any, statistics: Statistics) -> dict[str, Any]:
+    """The workspace, as `pyhf.Workspace` takes it; under- and overflow are left out.
+
+    Raises:
+        ConfigError: if the output has no such histograms or categories, or a sample of the signal is in no channel.
+    """
+    found = dict(histograms.find(output))
+    channels, observations, signals = [], [], set()
+    for name, channel in statistics.channels.items():
+        if channel.histogram not in found:
+            wanted = channel.histogram
+            raise ConfigError(f"The output has no histogram {wanted!r}; {nearest(wanted, found)}.")
+        samples = _samples(found[channel.histogram], channel, statistics)
+        data = samples.pop(statistics.data, None) if statistics.data else None
+        if statistics.data and data is None:
+            raise ConfigError(f"The channel {name} has no sample {statistics.data!r} with its observations.")
+        signals |= samples.keys() & set(statistics.signal)
+        channels.append({"name": name, "samples": [_sample(n, it, name, statistics) for n, it in samples.items()]})
+        seen = np.sum([it["nominal"].values() for it in samples.values()], axis=0) if data is None else None
+        counts = data["nominal"].values() if data is not None else seen
+        observations.append({"name": name, "data": _numbers(counts)})
+    if missing := sorted(set(statistics.signal) - signals):
+        raise ConfigError(f"The signal {missing[0]!r} is in no channel.")
+    parameters = [_luminosity(statistics.luminosity)] if statistics.luminosity else []
+    measurement = {"name": "measurement", "config": {"poi": statistics.poi, "parameters": parameters}}
+    return {"channels": channels, "observations": observations, "measurements": [measurement], "version": "1.0.0"}
+
+
+def _samples(histogram: Histogram, channel: Channel, statistics: Statistics) -> dict[str, dict[str, Histogram]]:
+    """``{sample: {variation: histogram with one axis}}``; variations that were not filled are not there."""
+    known = category_axes(histogram)
+    axis = channel.samples or next((name for name in known if name != statistics.variations), None)
+    for name in (axis, statistics.variations):
+        if name is not None and name not in known:
+            raise ConfigError(f"{channel.histogram} has no category axis {name!r}; {nearest(name, known)}.")
+    if axis is None:
+        raise ConfigError(f"{channel.histogram} has no category axis with samples.")
+    left = select(histogram, {axis, statistics.variations}, channel.select)
+    there = [str(each) for each in left.axes[axis]]
+    groups = dict(statistics.samples) or {name: [name] for name in there}
+    if statistics.data in there:
+        groups.setdefault(str(statistics.data), [str(statistics.data)])
+    if unknown := [each for group in groups.values() for each in group if each not in there]:
+        raise ConfigError(f"{channel.histogram} has no sample {unknown[0]!r}; {nearest(unknown[0], there)}.")
+    ways = [None] if statistics.variations is None else [str(each) for each in left.axes[statistics.variations]]
+    if statistics.variations is not None and "nominal" not in ways:
+        raise ConfigError(f"{channel.histogram} has no `nominal` on its axis {statistics.variations!r}.")
+
+    def part(sample: str, way: str | None) -> Histogram:
+        place: dict[str | None, Any] = {axis: bh.loc(sample)}
+        if way is not None:
+            place[statistics.variations] = bh.loc(way)
+        return left[place]
+
+    found: dict[str, dict[str, Histogram]] = {}
+    for name, group in groups.items():
+        nominal = [part(sample, None if statistics.variations is None else "nominal") for sample in group]
+        found[name] = {"nominal": sum(nominal[1:], nominal[0])}
+        for way in ways:
+            parts = [part(sample, way) for sample in group] if way not in (None, "nominal") else []
+            if any(np.any(each.values()) for each in parts):  # a sample that does not have it stays what it is
+                varied = [p if np.any(p.values()) else n for p, n in zip(parts, nominal, strict=True)]
+                found[name][str(way)] = sum(varied[1:], varied[0])
+    return found
+
+
+def _sample(name: str, ways: Mapping[str, Histogram], channel: str, statistics: Statistics) -> dict[str, Any]:
+    nominal = ways["nominal"].values()
+    modifiers: list[dict[str, Any]] = []
+    if name in statistics.signal:
+        modifiers.append({"name": statistics.poi, "type": "normfactor", "data": None})
+    if statistics.luminosity:
+        modifiers.append({"name": "lumi", "type": "lumi", "data": None})
+    if statistics.statistics:
+        errors = np.sqrt(variances(ways["nominal"]))
+        modifiers.append({"name": f"staterror_{channel}", "type": "staterror", "data": _numbers(errors)})
+    for variation, (low, high) in _pairs(ways, nominal).items():
+        if not (np.array_equal(low, nominal) and np.array_equal(high, nominal)):
+            data = {"lo_data": _numbers(low), "hi_data": _numbers(high)}
+            modifiers.append({"name": variation, "type": "histosys", "data": data})
+    return {"name": name, "data": _numbers(nominal), "modifiers": modifiers}
+
+
+def _pairs(ways: Mapping[str, Histogram], nominal: Any) -> dict[str, tuple[Any, Any]]:
+    """``{variation: (down, up)}``; where one way is missing it is the mirror image of the other one."""
+    found: dict[str, dict[str, Any]] = {}
+    for way, histogram in ways.items():
+        if way != "nominal":
+            told = _DIRECTION.match(way)
+            name, which = (told["name"] or "variation", told["way"].lower()) if told else (way, "up")
+            found.setdefault(name, {})[which] = histogram.values()
+
+    def mirrored(values: Any) -> Any:
+        return np.maximum(2 * nominal - values, 0.0)
+
+    return {
+        name: (pair["down"] if "down" in pair else mirrored(pair["up"]), pair.get("up", mirrored(pair.get("down", 0))))
+        for name, pair in sorted(found.items())
+    }
+
+
+def _luminosity(relative: float) -> dict[str, Any]:
+    return {
+        "name": "lumi",
+        "auxdata": [1.0],
+        "sigmas": [relative],
+        "inits": [1.0],
+        "bounds": [[max(0.0, 1 - 10 * relative), 1 + 10 * relative]],
+    }
+
+
+def _numbers(values: Any) -> list[float]:
+    return [float(value) for value in values]

@@ -1,0 +1,142 @@
+"""Writes docs/commands.md and docs/configuration.md from the code: run it when a command or a key of a file changes.
+
+python scripts/reference.py
+"""
+
+import types
+import typing
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import click
+from pydantic import BaseModel, ByteSize
+from pydantic_core import PydanticUndefined
+
+from cafetal import config
+from cafetal.cli import cli
+from cafetal.views import stacks, workspaces
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+COMMANDS = """# Commands
+
+`cafetal [--debug] COMMAND`. Exit code 0: all events are in the output. 1: an error, in a sentence. 2: wrong usage.
+130: interrupted. `--debug` shows tracebacks of Cafetal's own code.
+
+PROCESSOR is `path/to/file.py:Class`, `package.module:Class`, or the same without `:Class` if there is one only; a
+function of events is a processor too. The file's folder is on the path, as for a script. FILESET is a file in our form
+or coffea's, and FOLDER what was given as `-o`.
+
+Ctrl-C once: nothing new is sent, what is running is finished, merged and saved, marked incomplete. Twice: stop now.
+"""
+
+CONFIGURATION = """# Files of configuration
+
+All are YAML; unknown keys are refused, with the nearest known one. Relative paths of `local` sites are relative to the
+site table; `~` and `$VARIABLES` in a `pfn` mean what they mean at the site. A site's name has letters, digits, `_`, `.`
+and `-`.
+"""
+
+SECTIONS = [
+    ("The site table", "`config/sites.yaml`, or what `--sites` names.", config.SiteTable),
+    ("A site", "Under `sites`, by its name.", config.Site),
+    ("`endpoint: local`", "", config.LocalEndpoint),
+    ("`endpoint: {kind: slurm}`", "", config.SlurmEndpoint),
+    ("`endpoint: {kind: globus_compute}`", "", config.GlobusEndpoint),
+    ("`endpoint: {kind: parsl}`", "", config.ParslEndpoint),
+    ("`collection` of a site", "", config.Collection),
+    ("`routing`", "", config.Routing),
+    ("`reading`", "", config.Reading),
+    ("`environment`", "", config.Environment),
+    ("Plots", "What `cafetal plot --config` reads: under `plots`, by the name of a histogram.", stacks.Stack),
+    ("Workspaces", "What `cafetal export` reads.", workspaces.Statistics),
+    ("A channel", "Under `channels` of a workspace, by its name.", workspaces.Channel),
+]
+
+
+def commands() -> str:
+    """All commands, with what they take."""
+    return COMMANDS + "".join(_command(command, name) for name, command in _walk(cli, "cafetal"))
+
+
+def _walk(group: click.Group, path: str) -> typing.Iterator[tuple[str, click.Command]]:
+    for name, command in sorted(group.commands.items()):
+        yield f"{path} {name}", command
+        if isinstance(command, click.Group):
+            yield from _walk(command, f"{path} {name}")
+
+
+def _command(command: click.Command, path: str) -> str:
+    usage = " ".join(command.collect_usage_pieces(click.Context(command, info_name=path)))
+    told = " ".join((command.help or "").split())
+    rows = [_option(each) for each in command.params if isinstance(each, click.Option)]
+    table = "\n| option | meaning | default |\n|---|---|---|\n" + "".join(rows) if rows else ""
+    return f"\n## `{path}`\n\n`{path} {usage}`\n\n{told}\n{table}"
+
+
+def _option(option: click.Option) -> str:
+    names = ", ".join(f"`{name}`" for name in option.opts)
+    if not option.is_flag:
+        names += f" {option.make_metavar(click.Context(click.Command('x')))}"
+    silent = option.is_flag or option.default is None or option.multiple or "UNSET" in repr(option.default).upper()
+    default = "" if silent else f"`{option.default}`"
+    told = (option.help or "") + (" Repeatable." if option.multiple else "") + (" Required." if option.required else "")
+    return f"| {_cell(names)} | {_cell(told)} | {default} |\n"
+
+
+def configuration() -> str:
+    """All files of configuration, key by key."""
+    return CONFIGURATION + "".join(_section(*each) for each in SECTIONS)
+
+
+def _section(title: str, where: str, model: type[BaseModel]) -> str:
+    told = " ".join((model.__doc__ or "").split())
+    rows = "".join(_field(name, field) for name, field in model.model_fields.items())
+    head = "\n| key | takes | meaning | default |\n|---|---|---|---|\n"
+    return f"\n## {title}\n\n{told}{' ' if where else ''}{where}\n{head}{rows}"
+
+
+def _field(name: str, field: Any) -> str:
+    if name == "kind":
+        return ""
+    default = field.get_default(call_default_factory=True)
+    if default is PydanticUndefined:
+        shown = "required"
+    elif default in (None, "", ()) or default == {} or isinstance(default, BaseModel):
+        shown = ""
+    else:
+        shown = f"`{str(default).lower() if isinstance(default, bool) else default}`"
+    return f"| `{name}` | {_cell(_kind(field.annotation))} | {_cell(field.description or '')} | {shown} |\n"
+
+
+def _kind(annotation: Any) -> str:
+    """In a user's words."""
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return ", ".join(f"`{each}`" for each in parts)
+    if origin is Annotated:
+        return _kind(parts[0])
+    if origin in (Union, types.UnionType):
+        return " or ".join(dict.fromkeys(_kind(each) for each in parts if each is not type(None)))
+    if origin in (dict, typing.Mapping) or (origin and issubclass(origin, typing.Mapping)):
+        return f"mapping to {_kind(parts[1])}" if len(parts) == 2 else "mapping"
+    if origin in (tuple, list):
+        return f"list of {_kind(parts[0])}"
+    if isinstance(annotation, type) and issubclass(annotation, ByteSize):
+        return "bytes"
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return "see below"
+    return {"str": "text", "int": "integer", "float": "number", "bool": "true or false", "UUID": "UUID"}.get(
+        getattr(annotation, "__name__", ""), "anything"
+    )
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+PAGES = {"commands.md": commands, "configuration.md": configuration}
+
+if __name__ == "__main__":
+    for page, write in PAGES.items():
+        (DOCS / page).write_text(write())
