@@ -111,6 +111,10 @@ class Fileset(Mapping[str, Dataset]):
                 raise FilesetError(f"{file.lfn} is in two datasets with different replicas.", lfn=file.lfn)
             self._files.setdefault((file.lfn, file.object_path), file)
 
+    def __repr__(self) -> str:
+        told = [f"{name}: {len(dataset.files)} files" for name, dataset in self._datasets.items()]
+        return f"<Fileset: {', '.join(told[:5])}{f' and {len(told) - 5} more' if len(told) > 5 else ''}>"
+
     def __getitem__(self, name: str) -> Dataset:
         return self._datasets[name]
 

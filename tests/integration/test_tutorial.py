@@ -18,6 +18,17 @@ def commands(text):
     return re.findall(r"^```bash\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
+def test_the_readme_shows_what_the_tutorial_does():
+    """Its commands are those that the test below runs."""
+    tutorial = {" ".join(line.split()) for block in commands((ROOT / "docs" / "tutorial.md").read_text())
+                for line in block.splitlines()}  # fmt: skip
+    blocks = commands((ROOT / "README.md").read_text())
+    shown = [line.partition("#")[0].split() for block in blocks for line in block.splitlines()]
+    for words in shown:
+        for command in " ".join(words).split(" && "):
+            assert command in tutorial or (ROOT / command).is_file(), command
+
+
 def test_the_tutorial(tmp_path):
     """One shell runs all of it, and stops at the first command that fails."""
     blocks = commands((ROOT / "docs" / "tutorial.md").read_text())

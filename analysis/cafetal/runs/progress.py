@@ -1,4 +1,4 @@
-"""Progress of a run: a bar and a line for each site on a terminal, plain lines elsewhere."""
+"""Progress of a run: a bar and a line for each site on a terminal and in a notebook, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from html import escape
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -24,6 +25,8 @@ def show_progress(desc: str, *, enabled: bool, console: Console | None = None) -
     console = console or Console(stderr=True)
     if not enabled:
         yield lambda record: None
+    elif console.is_jupyter:
+        yield _cell(desc)
     elif console.is_terminal:
         screen = _Screen(desc)
         with Live(get_renderable=screen.draw, console=console, refresh_per_second=4):
@@ -60,18 +63,28 @@ class _Screen:
         return Group(self._progress, *([] if self._sites is None else [self._sites]))
 
 
+SITE_COLUMNS = ("site", "workers", "tasks", "events", "events/s", "read", "over the WAN", "failures")
+
+
 def site_table(record: RunRecord) -> Table:
     """A line for each site: what it has, what it does, what it has done."""
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    for name in ("site", "workers", "tasks", "events", "events/s", "read", "over the WAN", "failures"):
+    for name in SITE_COLUMNS:
         table.add_column(name, justify="left" if name == "site" else "right")
+    for row in site_rows(record):
+        table.add_row(*row)
+    return table
+
+
+def site_rows(record: RunRecord) -> Iterator[tuple[str, ...]]:
+    """What stands in the `SITE_COLUMNS`."""
     for site in sorted({*record.site_events, *record.running}):
         remote = sum(size or 0 for each in record.read_remotely.values() for size in each.get(site, {}).values())
         busy = record.site_seconds[site]
         rate = record.site_events[site] / busy if busy else 0.0
         failures = sum(failure["site"] == site for failure in record.failures)
         workers = record.workers.get(site)
-        table.add_row(
+        yield (
             site,
             "?" if workers is None else str(workers),
             str(record.running[site]),
@@ -81,7 +94,35 @@ def site_table(record: RunRecord) -> Table:
             f"{remote / 1e6:,.1f} MB",
             str(failures) if failures else "",
         )
-    return table
+
+
+def _cell(desc: str) -> Callable[[RunRecord], None]:
+    """What stands below a notebook's cell; the front end draws it, so nothing need be installed there."""
+    from IPython.display import HTML, display
+
+    shown = display(HTML(f"{escape(desc)}: starting the sites"), display_id=True)
+    last = 0.0
+
+    def show(record: RunRecord) -> None:
+        nonlocal last
+        done = record.chunks_counted == record.chunks_planned
+        if done or time.monotonic() - last > _SECONDS_BETWEEN_TABLES:
+            last = time.monotonic()
+            shown.update(HTML(draw_cell(desc, record)))
+
+    return show
+
+
+def draw_cell(desc: str, record: RunRecord) -> str:
+    """The bar and the sites in HTML."""
+    rows = [
+        "".join(f'<{tag} style="text-align:right;padding-left:1.5em">{escape(each)}</{tag}>' for each in row)
+        for tag, row in [("th", SITE_COLUMNS), *(("td", row) for row in site_rows(record))]
+    ]
+    return (
+        f'{escape(desc)} <progress max="{max(1, record.events_planned)}" value="{record.events_done}"></progress> '
+        f"{escape(describe(record, sites=False))}<table>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
+    )
 
 
 def _lines(desc: str, console: Console) -> Callable[[RunRecord], None]:
@@ -109,7 +150,8 @@ def describe(record: RunRecord, *, sites: bool = True) -> str:
         done, total, places = sum(travelled), sum(sizes), ", ".join(sorted(set(targets)))
         parts.append(f"{done / 1e6:,.0f} of {total / 1e6:,.0f} MB on their way to {places}")
     if record.seconds_left:
-        parts.append(f"about {duration(record.seconds_left)} left")
+        unsure = f", ± {duration(record.seconds_unsure)}" if record.seconds_unsure else ""
+        parts.append(f"about {duration(record.seconds_left)} left{unsure}")
     if record.retries:
         parts.append(f"{record.retries} repeated")
     if record.interrupted:
