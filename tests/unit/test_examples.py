@@ -29,8 +29,9 @@ def test_agc_ttbar():
         assert cern.startswith("root://eospublic.cern.ch//eos/opendata/cms/upload/agc/1.0.0/")
 
 
-def test_open_data():
-    fileset = load(ROOT / "datasets" / "doublemuparked.json")
+@pytest.mark.parametrize("name", ["doublemuparked", "singlemu"])
+def test_open_data(name):
+    fileset = load(ROOT / "datasets" / f"{name}.json")
     catalog = FilesetCatalog(load_sites(ROOT / "config" / "lhc.yaml"), fileset)
     for file in fileset.files():
         assert catalog.replicas(file.lfn) == {"T2_CH_CERN": f"root://eospublic.cern.ch/{file.lfn}"}

@@ -19,13 +19,13 @@ from cafetal.errors import ProcessorError, SiteError, UnreadableFile
 from cafetal.fileset import load
 from cafetal.loading import load_processor, load_schema
 from cafetal.planning.rates import Rates
-from cafetal.runs import messages
+from cafetal.runs import messages, progress
 from cafetal.runs.executor import MultiSiteExecutor
 from cafetal.runs.experience import Experience, keep
 from cafetal.runs.filecache import FileCache
 from cafetal.runs.forecast import forecast
 from cafetal.runs.plan import make_plan
-from cafetal.runs.progress import show_progress, site_table
+from cafetal.runs.progress import draw_cell, show_progress, site_table
 from cafetal.runs.record import RunRecord
 from cafetal.runs.session import Session
 from cafetal.runs.settling import Lost, Overdue, lost_task, settle
@@ -191,6 +191,12 @@ def test_progress_on_a_terminal_and_elsewhere():
     wide.print(site_table(shown))
     assert re.search(r"desy +3 +2 +1,000", wide.file.getvalue())
     assert re.search(r"cern +\? +1 +0", wide.file.getvalue())
+    shown.site_events["<b>"] = 1
+    cell = draw_cell("Processing", shown)
+    assert '<progress max="2000" value="1000">' in cell
+    assert "&lt;b&gt;" in cell
+    shown.seconds_left, shown.seconds_unsure = 100.0, 12.0
+    assert "about 2 min left, ± 20 s" in progress.describe(shown)
     text = io.StringIO()
     with show_progress("x", enabled=False, console=Console(file=text)) as watch:
         watch(record())

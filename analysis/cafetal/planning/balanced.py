@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from cafetal.planning.bundles import Bundle, Chunk
 from cafetal.planning.events import Reason, Rule, Split, Transfer, TransferEnded
 from cafetal.planning.fluid import Pool, pour
+from cafetal.planning.foresight import FEW, foresee
 from cafetal.planning.pool import Group, Key, WorkPool
 from cafetal.planning.staging import Staging, StagingLimits
 from cafetal.planning.state import Choice, Running, State
@@ -76,6 +77,8 @@ class BalancedDispatch:
         self._shares: dict[Key, dict[str, float]] = {}
         self._orders: dict[str, list[Group]] = {}
         self._levels: dict[str, float] = {}
+        self._longest: dict[str, float] = {}
+        """What the longest of the tasks at each site should have taken, when the plan was made."""
         self._end = 0.0
         self._planned = -math.inf
         self._next_plan = -math.inf
@@ -166,13 +169,22 @@ class BalancedDispatch:
         self._orders = {site: [group for *_, group in sorted(order)] for site, order in orders.items()}
         self._shares = {group.key: share for group, share in zip(groups, shares, strict=True)}
         self._levels = levels
+        running = state.sites.items()
+        self._longest = {
+            name: max((task.seconds or 0.0 for task in site.running.values()), default=0.0) for name, site in running
+        }
         busy = {name for name, site in state.sites.items() if site.running} | orders.keys()
         self._end = max((levels[name] for name in busy), default=state.now)
         state.end = self._end if state.rates.known() else None
         self._workers = sum(site.workers for site in state.sites.values() if site.ready and site.open)
-        left = max(0.0, self._end - state.now)
-        bundle = min(self.limits.bundle_seconds, max(left / _TAIL, _SHORTEST))
-        state.unsure = state.outlook.unsure(left, self._workers, bundle, _SHORTEST)
+        if state.end is not None:
+            if sum(group.chunks for group in groups) <= FEW:
+                state.end = max(state.end, foresee(state, groups, _UNKNOWN_RATE))
+            tasks = state.tasks.values()
+            bundle = max(self._longest.values(), default=0.0)
+            chunk = max(((task.seconds or 0.0) / len(task.bundle.chunks) for task in tasks), default=0.0)
+            left = max(0.0, state.end - state.now)
+            state.unsure = state.outlook.unsure(left, self._workers, bundle, max(chunk, _SHORTEST))
         self._planned, self._dirty = state.now, False
         self._next_plan = state.now + max(2.0, 0.03 * (self._end - state.now))
         self._nothing.clear()
@@ -191,7 +203,9 @@ class BalancedDispatch:
         At the end, a task that waits behind another one would better be somewhere else.
         """
         known = state.sites[site]
-        flow = known.workers * known.trip / self._seconds(state, site)
+        # A chunk may take longer than a task should.
+        task = max(self._seconds(state, site), self._longest.get(site, 0.0))
+        flow = known.workers * known.trip / task
         ahead = math.ceil(flow + math.sqrt(flow))
         if flow < _FLOW and self._levels.get(site, 0.0) - state.now < _TAIL * self.limits.bundle_seconds:
             ahead = 0

@@ -45,6 +45,11 @@ class Group:
         return Bundle(0, tuple(chunks))
 
     @property
+    def chunks(self) -> int:
+        """How many wait."""
+        return len(self.fresh) + sum(len(item.chunks) for item in self.returned)
+
+    @property
     def key(self) -> Key:
         """What its chunks need."""
         return self.dataset, self.sites, self.readers

@@ -48,7 +48,7 @@ class Lookout:
 
     def add(self, site: str) -> None:
         """Look at this site too, from now on."""
-        self._sites.setdefault(site, time.monotonic())
+        self._sites.setdefault(site, -math.inf)
         if not self._thread.is_alive() and not self._stop.is_set():
             self._thread.start()
 

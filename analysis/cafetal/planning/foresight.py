@@ -1,0 +1,63 @@
+"""When a run will end, where its chunks are so few that it matters that each goes whole to one worker."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Mapping, Sequence
+
+from cafetal.planning.pool import Group
+from cafetal.planning.state import State
+
+FEW = 1000
+"""Chunks that wait, up to which this is worth the time."""
+
+
+def foresee(state: State, groups: Sequence[Group], rate: float) -> float:
+    """When the last of what runs and waits should end; ``rate`` counts where nothing is known, in events/s."""
+    free: dict[str, list[float]] = {}
+    last = state.now
+    for name, site in state.sites.items():
+        # A site that is not there yet, or rests, begins when its backlog ends.
+        begin = state.now if site.ready and site.paused_until <= state.now else state.now + state.backlog(name)
+        times = [begin] * max(1, site.hands)
+        for task in site.running.values() if site.ready else ():
+            last = max(last, times[0] + state.left(task))
+            heapq.heapreplace(times, times[0] + state.left(task))
+        free[name] = times
+    return max(last, end_of_chunks(free, [_kind(state, group, rate) for group in groups]))
+
+
+def _kind(state: State, group: Group, rate: float) -> tuple[int, dict[str, float]]:
+    size = group.events / max(1, group.chunks)
+    rates = {site: _rate(state, site, group.dataset, rate) for site in state.able(group.sites)}
+    return group.chunks, {site: size / each for site, each in rates.items()}
+
+
+def _rate(state: State, site: str, dataset: str, rate: float) -> float:
+    """Of a worker; that nothing has come back yet of a site tells that it is no faster than what it has been given."""
+    known = state.rates.rate(site, dataset) or rate
+    if not state.rates.tried(site, dataset):
+        tasks = [task for task in state.sites[site].running.values() if task.dataset == dataset and not task.queued]
+        known = min([known, *(max(1, task.bundle.events) / max(state.age(task), 1e-3) for task in tasks)])
+    return known
+
+
+def end_of_chunks(free: Mapping[str, Sequence[float]], chunks: Iterable[tuple[int, Mapping[str, float]]]) -> float:
+    """When the last chunk ends, if each goes whole to the worker that would be done with it first.
+
+    Where there are few chunks a worker, this is well after the end of work that could be divided at will.
+
+    Args:
+        free: when each worker of each site has done what it has.
+        chunks: how many of a kind, and the seconds that a worker of each site that can take them needs for one.
+    """
+    workers = {site: list(times) for site, times in free.items()}
+    for times in workers.values():
+        heapq.heapify(times)
+    last = 0.0
+    for count, seconds in sorted(chunks, key=lambda kind: len(kind[1])):  # those with little choice first
+        for _ in range(count):
+            end, site = min((workers[site][0] + each, site) for site, each in seconds.items())
+            heapq.heapreplace(workers[site], end)
+            last = max(last, end)
+    return last
