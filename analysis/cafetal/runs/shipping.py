@@ -104,7 +104,7 @@ def pack_worker() -> Shipment:
 @cache
 def _pack_worker() -> Shipment:
     folder = Path(cafetal.worker.__file__).parent
-    sources = {path.name: path.read_bytes() for path in sorted(folder.glob("*.py"))}
+    sources = {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*.py"))}
     package = "cafetal_worker_" + hashlib.sha256(b"\0".join(sources.values())).hexdigest()[:16]
     content = _zip({f"{package}/{name}": source for name, source in sources.items()})
     name = _hashed(content, ".zip")

@@ -11,12 +11,11 @@ from typing import Any
 
 import cloudpickle
 import lz4.frame
-from coffea.nanoevents import NanoEventsFactory
 from coffea.nanoevents.trace import trace
 from coffea.processor import ProcessorABC
 from coffea.processor.executor import WorkItem
 
-from .reading import OpenFiles
+from .reading import CATALOGUE, OpenFiles
 from .storage import scheme
 
 
@@ -55,8 +54,8 @@ class Columns:
         options.setdefault("timeout", self._asked["xrootdtimeout"])
         with files.open({pfn: None}, **options) as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            events = NanoEventsFactory.from_root(
-                file=file,
+            events = CATALOGUE.from_root(
+                file,
                 treepath=item.treename,
                 schemaclass=self._asked["schema"],
                 metadata={"dataset": item.dataset, "filename": item.filename, "treename": item.treename}

@@ -2,7 +2,8 @@
 
 Runner's work function opens its file anew for every chunk, and parses all its metadata again, which costs
 more than the physics where chunks are small. The function here is a copy of coffea's (its code object, so
-whatever coffea does, it does), for which the name ``uproot`` means `_SharedUproot`.
+whatever coffea does, it does), for which the name ``uproot`` means `_SharedUproot`, and ``NanoEventsFactory`` the
+`CATALOGUE` of this process.
 """
 
 from __future__ import annotations
@@ -15,8 +16,11 @@ from typing import Any
 
 import uproot
 
+from .catalogue.events import Catalogue
 from .failures import StaleFile
 from .storage import Reading, prepare
+
+CATALOGUE = Catalogue()
 
 
 class OpenFiles(AbstractContextManager["OpenFiles"]):
@@ -89,7 +93,7 @@ def share_files(work: Callable[[Any], Any], files: OpenFiles) -> Callable[[Any],
     original = work.func
     copied = types.FunctionType(
         original.__code__,
-        {**original.__globals__, "uproot": _SharedUproot(files)},
+        {**original.__globals__, "uproot": _SharedUproot(files), "NanoEventsFactory": CATALOGUE},
         original.__name__,
         original.__defaults__,
         original.__closure__,

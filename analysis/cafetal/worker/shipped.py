@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import hashlib
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,11 @@ def _load(path: Path) -> Any:
     content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != path.stem:
         raise modules.Damaged(f"{path} is not what was sent: its checksum differs.")
-    return cloudpickle.loads(content)
+    loaded = cloudpickle.loads(content)
+    # What was imported stays: without this the collector walks through it again with each chunk.
+    gc.collect()
+    gc.freeze()
+    return loaded
 
 
 def load_function(place: Place, function: str, archive: str) -> Any:

@@ -1,0 +1,156 @@
+"""NanoEvents of files whose layout is known: coffea's ``NanoEventsFactory.from_root`` without the parsing."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import OrderedDict
+from typing import Any
+
+import uproot
+from coffea.nanoevents import NanoEventsFactory
+from coffea.nanoevents.factory import _OnlySliceableAs
+from coffea.nanoevents.mapping import TrivialUprootOpener, UprootSourceMapping
+from coffea.nanoevents.schemas import BaseSchema, EDM4HEPSchema
+
+from .layouts import Layout
+from .scanning import Table, Unfamiliar, scan
+from .trees import KnownTree
+
+_KEPT = 8
+"""Layouts, and tables of files, that a process keeps in mind."""
+_OPTIONS = {
+    "mode", "entry_start", "entry_stop", "preload", "buffer_cache", "schemaclass", "metadata", "iteritems_options",
+    "access_log",
+}  # fmt: skip
+
+
+class Catalogue:
+    """What a process knows of layouts and files. What is in it never changes, so threads may share it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._layouts: OrderedDict[Any, Layout | None] = OrderedDict()
+        self._tables: OrderedDict[Any, Table | None] = OrderedDict()
+
+    def from_root(self, file: Any, *, treepath: str, **options: Any) -> NanoEventsFactory:
+        """As coffea's, which does whatever is unusual."""
+        source = self._source(file, treepath) if _is_usual(file, options) else None
+        if source is None:
+            return NanoEventsFactory.from_root(file, treepath=treepath, **options)
+        return _factory(file, *source, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(NanoEventsFactory, name)
+
+    def _source(self, file: Any, treepath: str) -> tuple[Any, Layout] | None:
+        """A tree and its layout; ``None`` if coffea must do it, or must say what is wrong."""
+        try:
+            key = file.key(treepath)
+            if key.fClassName == "ROOT::RNTuple":
+                return self._ntuple(key)
+            return self._tree(file, key) if key.fClassName == "TTree" else None
+        except Exception:  # also where uproot or coffea has changed what is used here
+            return None
+
+    def _ntuple(self, key: Any) -> tuple[Any, Layout] | None:
+        """Parsed by uproot, which is fast; what takes long is coffea's form of it."""
+        tree = key.get()
+        extended = len(tree.field_records) - len(tree.header.field_records)
+        layout = self._layout(("ntuple", tree.header.checksum, extended), tree)
+        return None if layout is None else (tree, layout)
+
+    def _tree(self, file: Any, key: Any) -> tuple[Any, Layout] | None:
+        identity = (_identity(file.file), key.fSeekKey, key.fNbytes, key.fObjlen)
+        if identity not in self._tables:
+            try:
+                self._keep(self._tables, identity, scan(key))
+            except Unfamiliar:
+                self._keep(self._tables, identity, None)
+        table = self._tables.get(identity)
+        if table is None:
+            layout = self._layout(identity, tree := key.get())
+            return None if layout is None else (tree, layout)
+        if table.layout not in self._layouts:
+            layout = Layout.of(key.get())
+            known = KnownTree(file, key, table, layout)
+            self._keep(self._layouts, table.layout, layout if known.agrees() else None)
+        layout = self._layouts.get(table.layout)
+        return None if layout is None else (KnownTree(file, key, table, layout), layout)
+
+    def _layout(self, name: Any, tree: Any) -> Layout | None:
+        if name not in self._layouts:
+            self._keep(self._layouts, name, Layout.of(tree))
+        return self._layouts.get(name)
+
+    def _keep(self, store: OrderedDict[Any, Any], name: Any, value: Any) -> None:
+        with self._lock:
+            store[name] = value
+            while len(store) > _KEPT:
+                store.popitem(last=False)
+
+
+def _is_usual(file: Any, options: dict[str, Any]) -> bool:
+    schema = options.get("schemaclass")
+    return (
+        isinstance(file, uproot.ReadOnlyDirectory)
+        and options.keys() <= _OPTIONS
+        and options.get("mode") == "virtual"
+        and not options.get("iteritems_options")
+        and not callable(options.get("preload"))
+        and not file.file.custom_classes
+        and isinstance(schema, type)
+        and issubclass(schema, BaseSchema)
+        and not issubclass(schema, EDM4HEPSchema)
+    )
+
+
+def _identity(file: Any) -> bytes:
+    """Of the first bytes of a file: they have its UUID, its end, and when its directory was written."""
+    return hashlib.sha256(file._begin_chunk.raw_data).digest()
+
+
+def _factory(
+    file: Any,
+    tree: Any,
+    layout: Layout,
+    *,
+    schemaclass: Any,
+    metadata: Any = None,
+    entry_start: int | None = None,
+    entry_stop: int | None = None,
+    access_log: Any = None,
+    preload: Any = None,
+    buffer_cache: Any = None,
+    **_: Any,
+) -> NanoEventsFactory:
+    start = 0 if entry_start is None or entry_start < 0 else entry_start
+    stop = tree.num_entries if entry_stop is None or entry_stop > tree.num_entries else entry_stop
+    partition = str(tree.file.uuid), tree.object_path, f"{start}-{stop}"
+    loaded = None
+    if preload is not None:
+        names, whole = frozenset(preload), slice(start, stop)
+        arrays = tree.arrays(
+            filter_branch=lambda branch: branch.name in names,
+            entry_start=start,
+            entry_stop=stop,
+            ak_add_doc=True,
+            how=dict,
+        )
+        loaded = {name: _OnlySliceableAs(array, whole) for name, array in arrays.items()}
+    mapping = UprootSourceMapping(
+        TrivialUprootOpener({partition[0]: tree.file.file_path}, {}),
+        start,
+        stop,
+        cache={},
+        access_log=access_log,
+        file_handle=file,
+        use_ak_forth=True,
+        virtual=True,
+        preloaded_arrays=loaded,
+        buffer_cache=buffer_cache,
+    )
+    mapping.preload_column_source(partition[0], partition[1], tree)
+    return NanoEventsFactory._from_mapping(
+        mapping, partition, layout.base_form(), schemaclass, metadata, mode="virtual"
+    )

@@ -1,0 +1,127 @@
+"""A tree of which nothing was parsed but the table of its baskets, made of uproot's own classes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from uproot.models.TBranch import Model_TBranch_v13
+from uproot.models.TTree import Model_TTree_v20
+
+from .layouts import Layout
+from .scanning import Baskets, Table
+
+
+class _Branch(Model_TBranch_v13):  # type: ignore[misc]  # uproot's classes are Any to mypy
+    """A branch whose baskets are known; what else is asked of it, the one that uproot parses answers."""
+
+    whole: Callable[[str], Any]
+
+    @property
+    def count_branch(self) -> Any:
+        """Baskets without offsets take them from the counter."""
+        return self.whole(self.name).count_branch
+
+    @property
+    def index(self) -> Any:
+        """Its number among the branches."""
+        return self.whole(self.name).index
+
+
+class KnownTree(Mapping[str, Any]):
+    """Stands where `coffea.nanoevents.mapping.UprootSourceMapping` expects a TTree."""
+
+    def __init__(self, directory: Any, key: Any, table: Table, layout: Layout) -> None:
+        self._key, self._table, self._layout = key, table, layout
+        self.file, self.num_entries, self.object_path = directory.file, table.entries, key.object_path
+        self._made: dict[str, Any] = {}
+        self._lock = threading.RLock()
+        self._parsed: Any = None
+        self._tree = self._empty()
+
+    @property
+    def parsed(self) -> Any:
+        """The tree as uproot parses it, once it is needed."""
+        with self._lock:
+            if self._parsed is None:
+                self._parsed = self._key.get()
+            return self._parsed
+
+    def __getitem__(self, name: str) -> Any:
+        with self._lock:
+            if name not in self._made:
+                known = self._baskets(name)
+                self._made[name] = self.parsed[name] if known is None else self._make(self._tree, name, known)
+            return self._made[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._table.branches or name in self.parsed
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.parsed.keys())
+
+    def __len__(self) -> int:
+        return len(self.parsed)
+
+    def arrays(self, *, filter_branch: Callable[[Any], bool], **options: Any) -> dict[str, Any]:
+        """Columns, all of whose baskets are asked for at once."""
+        names = [name for name in self._table.branches if filter_branch(SimpleNamespace(name=name))]
+        known = {name: self._baskets(name) for name in names}
+        if not known or None in known.values():
+            found: dict[str, Any] = self.parsed.arrays(filter_branch=filter_branch, **options)
+            return found
+        tree = self._empty()
+        tree._lookup = {name: self._make(tree, name, baskets) for name, baskets in known.items() if baskets is not None}
+        tree._members["fBranches"] = list(tree._lookup.values())
+        arrays: dict[str, Any] = tree.arrays(**options)
+        return arrays
+
+    def agrees(self) -> bool:
+        """Whether the tables of all plain branches, and two columns, are what uproot finds in this file."""
+        names = [name for name in self._layout.plain if self._baskets(name) is not None]
+        for name in names:
+            known, branch = self[name], self.parsed[name]
+            count = branch.num_baskets
+            same = count == known.num_baskets and known.entry_offsets == branch.entry_offsets
+            for member in ("fBasketSeek", "fBasketBytes"):
+                same = same and np.array_equal(known.member(member), branch.member(member)[:count])
+            if not same:
+                return False
+        kinds = {type(self._layout.plain[name]): name for name in names}
+        stop = min(1, self.num_entries)
+        pairs = [(self[name], self.parsed[name]) for name in kinds.values()]
+        return all(one.array(entry_stop=stop).tolist() == other.array(entry_stop=stop).tolist() for one, other in pairs)
+
+    def _baskets(self, name: str) -> Baskets | None:
+        return self._table.baskets(name) if name in self._layout.plain else None
+
+    def _empty(self) -> Any:
+        tree = Model_TTree_v20.empty()
+        tree._file, tree._parent, tree._lookup = self.file, self._key, {}
+        tree._members.update(
+            fName=self._layout.name, fTitle=self._layout.title, fEntries=self.num_entries, fBranches=[], fAliases=None
+        )
+        return tree
+
+    def _make(self, tree: Any, name: str, baskets: Baskets) -> Any:
+        branch = _Branch.empty()
+        branch._file, branch._parent = self.file, tree
+        branch.whole = lambda name: self.parsed[name]
+        branch._members.update(
+            fName=name,
+            fTitle=name,
+            fEntries=self.num_entries,
+            fWriteBasket=len(baskets.seeks),
+            fBranches=[],
+            fLeaves=[],
+            fBasketSeek=baskets.seeks,
+            fBasketBytes=baskets.sizes,
+            fBasketEntry=baskets.entries,
+        )
+        branch.postprocess(None, None, {}, self.file)
+        branch._cache_key = f"{tree.cache_key}:{name}"
+        branch._interpretation = self._layout.plain[name]
+        return branch

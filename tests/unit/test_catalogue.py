@@ -1,0 +1,182 @@
+"""Files of which nothing is parsed that is known already: the same NanoEvents as coffea's, buffer for buffer."""
+
+import warnings
+
+import awkward as ak
+import numpy as np
+import pytest
+import uproot
+from coffea.nanoevents import BaseSchema, NanoAODSchema, NanoEventsFactory
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cafetal.worker.catalogue import events as module
+from cafetal.worker.catalogue.events import Catalogue
+from cafetal.worker.catalogue.scanning import Unfamiliar, _Reader, scan
+from cafetal.worker.catalogue.trees import KnownTree
+
+SAMPLES = [
+    ("coffea-samples/nano_tt_v12.root", "Events"),
+    ("coffea-samples/nano_dy.root", "Runs"),
+    ("coffea-samples/nano_dimuon.root", "Events"),
+    ("coffea-samples/nano_dimuon_rntuple.root", "Events"),
+    ("coffea-samples/nano_dy_SpecialTree.root", "NotEvents"),
+    ("coffea-samples/nano_dy_empty.root", "Events"),
+    ("coffea-samples/missing_luminosityBlock.root", "Events"),
+    ("cms-opendata/open-data-example.root", "Events"),
+    ("cms-opendata/Run2012B_SingleMu_1000.root", "Events"),
+    ("heptutorial/zz.root", "events"),
+]
+PRELOAD = frozenset({"Muon_pt", "nMuon", "Muon_charge", "event", "MET_pt", "not_there"})
+
+
+def write(path, seed=1, events=300, more=()):
+    """A small NanoAOD-like file with a few baskets a branch."""
+    chance = np.random.default_rng(seed)
+    with uproot.recreate(path) as file:
+        kinds = {"event": "uint64", "run": "uint32", "luminosityBlock": "uint32", "MET_pt": "float32"}
+        kinds |= {"Muon_pt": "var * float32", "Muon_charge": "var * int32", "HLT_any": "bool", **dict(more)}
+        tree = file.mktree("Events", kinds)
+        for start in range(0, events, 100):
+            counts = chance.integers(0, 4, 100)
+            made = {
+                "event": np.arange(start, start + 100, dtype="uint64"),
+                "run": np.ones(100, "uint32"),
+                "luminosityBlock": np.ones(100, "uint32"),
+                "MET_pt": chance.normal(size=100).astype("float32"),
+                "HLT_any": chance.integers(0, 2, 100).astype(bool),
+                "Muon_pt": ak.unflatten(chance.normal(size=counts.sum()).astype("float32"), counts),
+                "Muon_charge": ak.unflatten(chance.integers(-1, 2, counts.sum()).astype("int32"), counts),
+            }
+            tree.extend(made | {name: np.zeros(100) for name, _ in more})
+    return path
+
+
+def found(make, path, tree, schema, start, stop, preload):
+    """All that can be told of events: form, buffers, what was read, metadata; or what was raised."""
+    log, metadata = [], {"dataset": "d", "filename": str(path)}
+    with uproot.open({path: None}) as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            events = make(
+                file,
+                treepath=tree,
+                schemaclass=schema,
+                metadata=metadata,
+                mode="virtual",
+                entry_start=start,
+                entry_stop=stop,
+                access_log=log,
+                iteritems_options={},
+                preload=preload,
+                buffer_cache=None,
+            ).events()
+        except Exception as error:
+            return type(error), str(error)
+        form, mapping = ak.forms.from_dict(events.attrs["@form"]), events.attrs["@events_factory"]._mapping
+        buffers = {}
+        for key in form.expected_from_buffers(buffer_key=events.attrs["@buffer_key"]):
+            try:
+                array = mapping[key]()
+                buffers[key] = array.dtype, array.tobytes()
+            except Exception as error:
+                buffers[key] = type(error), str(error)
+        return repr(events.attrs["@form"]), buffers, log, dict(events.metadata), events.metadata is metadata
+
+
+def assert_the_same(path, tree, catalogue):
+    for schema, start, stop, preload in ((NanoAODSchema, None, None, PRELOAD), (BaseSchema, 3, 17, None)):
+        arguments = path, tree, schema, start, stop, preload
+        assert found(catalogue.from_root, *arguments) == found(NanoEventsFactory.from_root, *arguments)
+
+
+@pytest.fixture
+def parsed(monkeypatch):
+    """Names of trees that uproot has parsed since."""
+    names = []
+    original = uproot.reading.ReadOnlyKey.get
+    monkeypatch.setattr(uproot.reading.ReadOnlyKey, "get", lambda self: names.append(self.fName) or original(self))
+    return names
+
+
+@pytest.mark.parametrize("preload", [None, PRELOAD], ids=["each", "preloaded"])
+def test_a_file_like_one_that_is_known_is_not_parsed(tmp_path, parsed, preload):
+    catalogue = Catalogue()
+    for seed in (1, 2):
+        path = write(tmp_path / f"{seed}.root", seed)
+        parsed.clear()
+        told = found(catalogue.from_root, path, "Events", NanoAODSchema, 0, 250, preload)
+        assert ("Events" in parsed) == (seed == 1)
+        assert told == found(NanoEventsFactory.from_root, path, "Events", NanoAODSchema, 0, 250, preload)
+
+
+def test_a_file_that_was_replaced(tmp_path):
+    catalogue = Catalogue()
+    for seed in (1, 2, 3):
+        path = write(tmp_path / "same.root", seed, events=100 * seed, more=[("extra", "float64")] if seed == 3 else ())
+        assert_the_same(path, "Events", catalogue)
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(("sample", "tree"), SAMPLES)
+def test_real_files(data, sample, tree):
+    assert_the_same(data / sample, tree, Catalogue())
+
+
+@pytest.mark.data
+def test_what_is_unusual_is_left_to_uproot(data, tmp_path, parsed):
+    """An older version of TTree; a tree that is not there; a schema that needs more."""
+    catalogue = Catalogue()
+    for _ in range(2):
+        found(catalogue.from_root, data / "heptutorial" / "zz.root", "events", BaseSchema, None, None, None)
+    assert "events" in parsed
+    path = write(tmp_path / "x.root")
+    asked = path, "Nothing", BaseSchema, None, None, None
+    assert found(catalogue.from_root, *asked) == found(NanoEventsFactory.from_root, *asked)
+    with uproot.open({path: None}) as file:
+        told = catalogue.from_root(file, treepath="Events", schemaclass=BaseSchema, mode="eager").events()
+        assert len(told) == 300
+    assert catalogue.from_parquet == NanoEventsFactory.from_parquet
+
+
+def test_a_table_that_is_wrong_is_not_used(tmp_path, monkeypatch):
+    """The first file of each layout is compared with what uproot finds in it."""
+    path = write(tmp_path / "x.root")
+
+    def wrong(key):
+        table = scan(key)
+        other = table.branches["event"]  # its baskets have the same entries
+        branches = {**table.branches, "MET_pt": table.branches["MET_pt"]._replace(at=other.at)}
+        return type(table)(table.layout, table.entries, table.content, branches)
+
+    monkeypatch.setattr(module, "scan", wrong)
+    monkeypatch.setattr(KnownTree, "arrays", None)
+    catalogue = Catalogue()
+    assert_the_same(path, "Events", catalogue)
+    assert list(catalogue._layouts.values()) == [None]
+
+
+@pytest.fixture(scope="module")
+def content(tmp_path_factory):
+    """The bytes of a tree, and where it begins in them."""
+    with uproot.open({write(tmp_path_factory.mktemp("scan") / "x.root"): None}) as file:
+        chunk, cursor = file.key("Events").get_uncompressed_chunk_cursor()
+        return bytes(chunk.raw_data), cursor.index - chunk.start, cursor.origin - chunk.start
+
+
+@given(
+    changes=st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), min_size=1, max_size=4), cut=st.booleans()
+)
+def test_damaged_trees_are_unfamiliar_or_read(content, changes, cut):
+    """Never anything else, and never for long: whatever a file has, coffea then says what is wrong with it."""
+    changed, begin, origin = bytearray(content[0]), content[1], content[2]
+    for place, value in changes:
+        changed[place % len(changed)] = value
+    if cut:
+        del changed[changes[0][0] % len(changed) :]
+    try:
+        table = _Reader(bytes(changed), origin).read(begin)
+    except Unfamiliar:
+        return
+    for name in table.branches:
+        table.baskets(name)
