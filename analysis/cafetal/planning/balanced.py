@@ -179,7 +179,7 @@ class BalancedDispatch:
         self._workers = sum(site.workers for site in state.sites.values() if site.ready and site.open)
         if state.end is not None:
             if sum(group.chunks for group in groups) <= FEW:
-                state.end = max(state.end, foresee(state, groups, _UNKNOWN_RATE))
+                state.end = foresee(state, groups, _UNKNOWN_RATE)
             tasks = state.tasks.values()
             bundle = max(self._longest.values(), default=0.0)
             chunk = max(((task.seconds or 0.0) / len(task.bundle.chunks) for task in tasks), default=0.0)

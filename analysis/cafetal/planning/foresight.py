@@ -6,7 +6,7 @@ import heapq
 from collections.abc import Iterable, Mapping, Sequence
 
 from cafetal.planning.pool import Group
-from cafetal.planning.state import State
+from cafetal.planning.state import Running, State
 
 FEW = 1000
 """Chunks that wait, up to which this is worth the time."""
@@ -21,10 +21,21 @@ def foresee(state: State, groups: Sequence[Group], rate: float) -> float:
         begin = state.now if site.ready and site.paused_until <= state.now else state.now + state.backlog(name)
         times = [begin] * max(1, site.hands)
         for task in site.running.values() if site.ready else ():
-            last = max(last, times[0] + state.left(task))
-            heapq.heapreplace(times, times[0] + state.left(task))
+            end = times[0] + _left(state, task)
+            last = max(last, end)
+            heapq.heapreplace(times, end)
         free[name] = times
     return max(last, end_of_chunks(free, [_kind(state, group, rate) for group in groups]))
+
+
+def _left(state: State, task: Running) -> float:
+    """Seconds that a worker still needs for a task; all of them, if none has been idle for it."""
+    if task.seconds is None:
+        return 0.0
+    expected = task.seconds + state.sites[task.site].trip
+    begun = task.started or task.begun or (None if task.queued else task.sent)
+    age = 0.0 if begun is None else state.now - begun
+    return expected - age if age < expected else 0.5 * age
 
 
 def _kind(state: State, group: Group, rate: float) -> tuple[int, dict[str, float]]:

@@ -288,6 +288,10 @@ class Scheduler:
         del site.running[task.id]
         self.state.remote.pop(task.id, None)
         site.events -= task.bundle.events
+        if not task.queued or task.begun is not None:  # it has left a worker idle
+            waiting = next((each for each in site.running.values() if each.queued and each.begun is None), None)
+            if waiting is not None:
+                waiting.begun = self.state.now
 
     def _drop(self, task: Running) -> None:
         del self._tasks[task.id]

@@ -25,6 +25,8 @@ class Running:
     source: str | None = None
     twin: int | None = None
     started: float | None = None
+    begun: float | None = None
+    """When a worker became idle for it, of a task that had to wait: a guess."""
     queued: bool = False
     """Whether the site had no idle worker when it was sent."""
 
