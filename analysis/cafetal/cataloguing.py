@@ -5,17 +5,16 @@ from __future__ import annotations
 import gzip
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
-from rich.table import Table
 
-from cafetal.config import SiteTable, load_sites
-from cafetal.discovery import building
-from cafetal.discovery.findings import differences, shares, unheld
-from cafetal.discovery.rucio import Did, Rucio
 from cafetal.errors import OutputError
-from cafetal.fileset import Dataset, Fileset, load
+
+if TYPE_CHECKING:
+    from cafetal.config import SiteTable
+    from cafetal.fileset import Dataset, Fileset
 
 _out = Console(soft_wrap=True, highlight=False)
 _sites = click.option("--sites", "sites_path", default="config/sites.yaml", show_default=True, help="The site table.")
@@ -34,6 +33,10 @@ def find(pattern: str, sites_path: str, from_rucio: bool) -> None:
     """Show datasets whose names fit PATTERN (SCOPE:NAME, with *), and how much of each every site holds."""
     if not from_rucio:
         raise click.UsageError("Say where to look: --rucio.")
+    from cafetal.config import load_sites
+    from cafetal.discovery import building
+    from cafetal.discovery.rucio import Did, Rucio
+
     table, rucio = load_sites(sites_path), Rucio()
     found = rucio.find(Did.parse(pattern))
     if not found:
@@ -50,6 +53,10 @@ def find(pattern: str, sites_path: str, from_rucio: bool) -> None:
 @click.option("-o", "output", required=True, type=click.Path(path_type=Path), help="The fileset, .json or .json.gz.")
 def build(spec: tuple[str, ...], sites_path: str, output: Path) -> None:
     """Make a fileset of what SPEC asks for: a YAML file, or NAME=SOURCE (docs/how-to.md)."""
+    from cafetal.config import load_sites
+    from cafetal.discovery import building
+    from cafetal.discovery.rucio import Rucio
+
     table = load_sites(sites_path)
     fileset = building.build(building.read_spec(spec), table, Rucio)
     _write(fileset, output)
@@ -64,6 +71,12 @@ def build(spec: tuple[str, ...], sites_path: str, output: Path) -> None:
 @click.option("--dry-run", is_flag=True, help="Show what is other, and leave the file as it is.")
 def refresh(fileset_path: Path, sites_path: str, dry_run: bool) -> None:
     """Look again at the sources of a fileset, and show what has changed."""
+    from cafetal.config import load_sites
+    from cafetal.discovery import building
+    from cafetal.discovery.findings import differences
+    from cafetal.discovery.rucio import Rucio
+    from cafetal.fileset import load
+
     old = load(fileset_path)
     new = building.refresh(old, load_sites(sites_path), Rucio)
     lines = differences(old, new)
@@ -84,6 +97,10 @@ def _write(fileset: Fileset, path: Path) -> None:
 
 def _show(dataset: Dataset, table: SiteTable) -> None:
     """How much of a dataset is where; what is whole at a site comes first."""
+    from rich.table import Table
+
+    from cafetal.discovery.findings import shares, unheld
+
     told = shares(dataset)
     whole = told.pop("")
     shown = Table(
