@@ -13,6 +13,7 @@ import argparse
 import multiprocessing
 import os
 import statistics
+import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -33,7 +34,7 @@ from cafetal.config import load_sites
 from cafetal.runs.executor import MultiSiteExecutor
 
 WORKERS = 2
-COLUMNS = ["Muon_pt", "Muon_eta", "Muon_phi", "Muon_mass", "Muon_charge", "Jet_pt", "Jet_eta", "MET_pt"]
+COLUMNS = ["Muon_pt", "Muon_eta", "Muon_phi", "Muon_charge", "Jet_pt", "Jet_eta", "MET_pt"]
 
 
 def write(path, seed, events, branches):
@@ -71,7 +72,7 @@ def write(path, seed, events, branches):
     zeros = np.zeros(events, "float32")
     made |= {f"Extra{number // 20}_c{number}": zeros for number in range(max(0, branches - 16))}
     with uproot.recreate(path, compression=uproot.ZSTD(1)) as file:
-        file["Events"] = made
+        file.mktree("Events", made)  # an assignment would write an RNTuple
 
 
 def fill(mass, ht, met, size):
@@ -82,13 +83,17 @@ def fill(mass, ht, met, size):
     return {"mass": spectrum, "ht": sums, "events": size}
 
 
+def mass_of(one, two, eta, phi):
+    return np.sqrt(2 * one * two * (np.cosh(eta) - np.cos(phi)))
+
+
 class Kernel(processor.ProcessorABC):
     def process(self, events):
         muons = events.Muon[ak.num(events.Muon) >= 2]
         one, two = muons[:, 0], muons[:, 1]
         opposite = one.charge != two.charge
         jets = events.Jet[(events.Jet.pt > 30) & (abs(events.Jet.eta) < 2.4)]
-        mass = (one + two).mass[opposite]
+        mass = mass_of(one.pt, two.pt, one.eta - two.eta, one.phi - two.phi)[opposite]
         return fill(ak.to_numpy(mass), ak.to_numpy(ak.sum(jets.pt, axis=1)), ak.to_numpy(events.MET.pt), len(events))
 
     def postprocess(self, accumulator):
@@ -100,11 +105,8 @@ def bare_chunk(task):
     with uproot.open(path) as file:
         a = file["Events"].arrays(COLUMNS, entry_start=start, entry_stop=stop, how=dict)
     two = ak.num(a["Muon_pt"]) >= 2
-    pt, eta, phi, mass, charge = (a[f"Muon_{name}"][two] for name in ("pt", "eta", "phi", "mass", "charge"))
-    x, y, z = pt * np.cos(phi), pt * np.sin(phi), pt * np.sinh(eta)
-    e = np.sqrt(x**2 + y**2 + z**2 + mass**2)
-    total = [each[:, 0] + each[:, 1] for each in (x, y, z, e)]
-    m = np.sqrt(np.maximum(0, total[3] ** 2 - total[0] ** 2 - total[1] ** 2 - total[2] ** 2))
+    pt, eta, phi, charge = (a[f"Muon_{name}"][two] for name in ("pt", "eta", "phi", "charge"))
+    m = mass_of(pt[:, 0], pt[:, 1], eta[:, 0] - eta[:, 1], phi[:, 0] - phi[:, 1])
     good = (a["Jet_pt"] > 30) & (abs(a["Jet_eta"]) < 2.4)
     ht = ak.to_numpy(ak.sum(a["Jet_pt"][good], axis=1))
     return fill(ak.to_numpy(m[charge[:, 0] != charge[:, 1]]), ht, ak.to_numpy(a["MET_pt"]), stop - start)
@@ -141,6 +143,7 @@ class Futures:
 
 class Parsl:
     def __init__(self, folder):
+        os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # where Parsl's programs are
         provider = LocalProvider(init_blocks=1, max_blocks=1)
         pool = HighThroughputExecutor(
             label="bench", address="127.0.0.1", max_workers_per_node=WORKERS, provider=provider
