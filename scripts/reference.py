@@ -80,7 +80,11 @@ def _option(option: click.Option) -> str:
         names += f" {option.make_metavar(click.Context(click.Command('x')))}"
     silent = option.is_flag or option.default is None or option.multiple or "UNSET" in repr(option.default).upper()
     default = "" if silent else f"`{option.default}`"
-    told = (option.help or "") + (" Repeatable." if option.multiple else "") + (" Required." if option.required else "")
+    told = option.help or ""
+    if option.multiple and "repeatable" not in told:
+        told += " Repeatable."
+    if option.required:
+        told += " Required."
     return f"| {_cell(names)} | {_cell(told)} | {default} |\n"
 
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -97,8 +97,11 @@ class Peeks:
                 error = error or "Nothing is finished yet, or no site tells."
             events = {site: sum(sizes[i] for i in ids) for site, ids in found.chunks.items()}
             told = Peek(name, sum(events.values()), planned, since, events, found.silent, error)
-            with suppress(OSError):  # then nobody is told, and who waits gives up; it is no fault of the run
+            try:
                 self._write(told, found.total)
+            except Exception as problem:  # of the disk, or of an output that cannot be pickled
+                with suppress(OSError):  # then nobody is told, and who waits gives up; it is no fault of the run
+                    self._write(replace(told, error=f"{type(problem).__name__}: {problem}"), None)
 
         self._thread = Thread(target=work, daemon=True, name="peek")
         self._thread.start()
