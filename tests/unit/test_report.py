@@ -8,8 +8,9 @@ import subprocess
 import pytest
 
 from cafetal.errors import OutputError
-from cafetal.views.report import flows, render, seconds, ticks, timeline, write_report
+from cafetal.views.report import flows, render, seconds, ticks, timeline, tree, write_report
 from cafetal.views.story import tell
+from cafetal.views.trees import grow, lay_out
 
 LINES = [
     {"is": "run", "run": "r", "life": 1, "policy": "Balanced", "code": "c", "about": {}},
@@ -29,6 +30,7 @@ LINES = [
     {"at": 4.0, "is": "Discard", "task": 1},
     {"at": 4.5, "is": "Transfer", "transfer": 0, "source": "desy", "site": "cern", "lfns": ["/a"], "bytes": 5},
     {"at": 5.0, "is": "Reduced", "site": "desy", "name": "q", "chunks": "0", "size": 1, "digest": "d"},
+    {"at": 5.5, "is": "Home", "site": "desy", "name": "q", "chunks": "0", "size": 1, "digest": "d"},
     {"at": 6.0, "is": "end", "how": "complete"},
 ]
 MANIFEST = {
@@ -108,8 +110,41 @@ def test_pictures_in_numbers():
     assert (seconds(1.234), seconds(300), seconds(1e4)) == ("1.23 s", "5 min", "2.78 h")
 
 
+def test_reduce_trees():
+    """A partial of a task that did not count stays loose; one whose journal is lost comes home as it is."""
+
+    def line(kind, chunks, site="desy"):
+        return {"is": kind, "site": site, "chunks": chunks}
+
+    grown = grow(
+        [
+            *(line("Partial", str(number)) for number in range(6)),
+            line("Partial", "8"),
+            line("Partial", "3"),  # the same again, after the first was lost
+            line("Reduced", "0-1"),
+            line("Reduced", "2-3"),
+            line("Reduced", "0-5"),
+            line("Home", "0-5"),
+            line("Home", "10-12", "cern"),
+        ]
+    )
+    (root,), (other,) = grown["desy"], grown["cern"]
+    assert (root.height, root.leaves, len(root.inputs)) == (2, 6, 4)
+    assert (other.height, other.leaves) == (0, 1)
+    tiles = lay_out(root, 600)
+    assert [(tile.x, tile.width, tile.row) for tile in tiles] == [
+        (0, 600, 0), (0, 200, 1), (0, 100, 2), (100, 100, 2), (200, 200, 1), (200, 100, 2), (300, 100, 2),
+        (400, 100, 1), (500, 100, 1),
+    ]  # fmt: skip
+    assert len(lay_out(root, 5)) == 3, "what is too small to be seen is left out"
+    told, boxes, height = tree([root])
+    assert told == "6 partials in 2 steps"
+    assert [box.kind for box in boxes].count("reduce") == 3
+    assert max(box.y + box.height for box in boxes) < height
+
+
 def page():
-    return render(MANIFEST, tell(LINES), {"mass": b"\x89PNG"}, "a run")
+    return render(MANIFEST, tell(LINES), grow(LINES), {"mass": b"\x89PNG"}, "a run")
 
 
 def test_what_others_have_named_is_text():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -16,6 +16,7 @@ from cafetal.runs import output
 from cafetal.runs.journal import JOURNAL, read
 from cafetal.views.story import Bar, Story, tell
 from cafetal.views.tables import size
+from cafetal.views.trees import Node, grow, lay_out
 from cafetal.worker.files import write_bytes
 
 REPORT = "report.html"
@@ -60,11 +61,17 @@ def write_report(folder: Path) -> Path:
     lines = list(read(folder)) if (folder / JOURNAL).exists() else []
     plots = {path.stem: path.read_bytes() for path in sorted((folder / output.PLOTS).glob("*.png"))}
     path = folder / REPORT
-    write_bytes(path, render(manifest, tell(lines), plots, folder.name).encode())
+    write_bytes(path, render(manifest, tell(lines), grow(lines), plots, folder.name).encode())
     return path
 
 
-def render(manifest: Mapping[str, Any], story: Story, plots: Mapping[str, bytes], name: str) -> str:
+def render(
+    manifest: Mapping[str, Any],
+    story: Story,
+    trees: Mapping[str, Sequence[Node]],
+    plots: Mapping[str, bytes],
+    name: str,
+) -> str:
     """The text of the file. What sites and users have named is escaped."""
     template = (files("cafetal") / "templates" / "report" / "report.html.j2").read_text()
     environment = jinja2.Environment(
@@ -82,6 +89,7 @@ def render(manifest: Mapping[str, Any], story: Story, plots: Mapping[str, bytes]
         width=_WIDTH,
         ticks=ticks(story.seconds),
         curve=curve(story),
+        trees={site: tree(roots) for site, roots in trees.items()},
         flows=flows(manifest),
         plots={key: base64.b64encode(content).decode() for key, content in plots.items()},
         raw=json.dumps(manifest, indent=2, ensure_ascii=False),
@@ -136,6 +144,23 @@ def curve(story: Story, height: float = 120.0) -> str:
         points += [(x, before), (x, y)]
         before = y
     return " ".join(f"{x:.1f},{y:.1f}" for x, y in [*points, (_WIDTH, before)])
+
+
+def tree(roots: Sequence[Node]) -> tuple[str, list[Box], float]:
+    """The reduce tree of a site in words, its rectangles from the root down, and the height of the picture."""
+    boxes, top = [], 0.0
+    for root in roots:
+        for tile in lay_out(root, _WIDTH):
+            kind = "reduce" if tile.node.inputs else "committed"
+            told = f"{len(tile.node.chunks):,} chunks, {'merged of ' if tile.node.inputs else ''}{_partials(tile.node)}"
+            boxes.append(Box(tile.x, top + tile.row * _LANE, max(1.0, tile.width - 1), _LANE - 2, kind, told))
+        top = max(box.y for box in boxes) + _LANE + _GAP
+    merged = [f"{_partials(root)} in {root.height} {'step' if root.height == 1 else 'steps'}" for root in roots]
+    return ", and ".join(merged), boxes, top
+
+
+def _partials(node: Node) -> str:
+    return f"{node.leaves:,} partial{'' if node.leaves == 1 else 's'}"
 
 
 def flows(manifest: Mapping[str, Any]) -> list[Flow]:

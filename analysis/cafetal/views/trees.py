@@ -1,0 +1,83 @@
+"""The reduce tree of each site, from the journal of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cafetal.worker.chunksets import ChunkSet
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Node:
+    """A partial: of a map task, or merged of others."""
+
+    chunks: ChunkSet
+    inputs: tuple[Node, ...] = ()
+
+    @property
+    def height(self) -> int:
+        """Reduces on the longest way to a leaf."""
+        return 1 + max(each.height for each in self.inputs) if self.inputs else 0
+
+    @property
+    def leaves(self) -> int:
+        """Partials of map tasks in it."""
+        return sum(each.leaves for each in self.inputs) if self.inputs else 1
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """A node as it is drawn: as wide as it has chunks, below the node that it was merged into."""
+
+    x: float
+    width: float
+    row: int
+    node: Node
+
+
+def grow(lines: Iterable[Mapping[str, Any]]) -> dict[str, list[Node]]:
+    """``{site: roots}`` of what came home, in the lines of a journal."""
+    loose: dict[str, list[Node]] = {}
+    roots: dict[str, list[Node]] = {}
+    for line in lines:
+        if line["is"] not in ("Partial", "Reduced", "Home"):
+            continue
+        chunks, there = ChunkSet.parse(line["chunks"]), loose.setdefault(line["site"], [])
+        if line["is"] == "Partial":
+            there.append(Node(chunks))
+        elif line["is"] == "Reduced":
+            inputs = tuple(_inputs(there, chunks))
+            loose[line["site"]] = [node for node in there if node not in inputs]
+            loose[line["site"]].append(Node(chunks, inputs))
+        else:
+            found = next((node for node in reversed(there) if node.chunks == chunks), Node(chunks))
+            roots.setdefault(line["site"], []).append(found)
+    return roots
+
+
+def _inputs(there: Iterable[Node], chunks: ChunkSet) -> Iterator[Node]:
+    """What was merged: of the nodes inside, the latest where several hold the same chunks."""
+    taken = ChunkSet()
+    for node in reversed(list(there)):
+        if not node.chunks.minus(chunks) and node.chunks.minus(taken) == node.chunks:
+            taken = taken.union(node.chunks)
+            yield node
+
+
+def lay_out(root: Node, width: float) -> list[Tile]:
+    """Tiles of a tree, the root first; those below one unit of width are left out."""
+    tiles: list[Tile] = []
+
+    def place(node: Node, x: float, row: int) -> None:
+        size = width * len(node.chunks) / len(root.chunks)
+        if size < 1:
+            return
+        tiles.append(Tile(x, size, row, node))
+        for each in sorted(node.inputs, key=lambda each: min(each.chunks)):
+            place(each, x, row + 1)
+            x += width * len(each.chunks) / len(root.chunks)
+
+    place(root, 0.0, 0)
+    return tiles
