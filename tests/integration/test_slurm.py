@@ -115,12 +115,12 @@ def test_status_of_the_queue(queue, tmp_path):
 
 
 def test_jobs_that_reach_their_walltime_lose_nothing(queue, tmp_path):
-    """Slurm ends each after a minute; there is a minute's work besides the start, and only this site has the files."""
+    """Slurm ends each after a minute; there is more work than that, and only this site has the files."""
     table = make_table(tmp_path, walltime="00:01:00")
     one = table.model_copy(update={"sites": {"batch": table.sites["batch"]}})
-    fileset = make_files(Recipe("d", files=5, events=2000), one, copies=1)
+    fileset = make_files(Recipe("d", files=8, events=2000), one, copies=1)
     out, record = run(table, fileset, tmp_path / "run")
-    assert out["n"] == len(out["ids"]) == 10_000
+    assert out["n"] == len(out["ids"]) == 16_000
     assert record.complete
     jobs = queue.run("scontrol", "-o", "show", "job").splitlines()
     assert any("JobState=TIMEOUT" in job for job in jobs), jobs

@@ -77,8 +77,6 @@ class BalancedDispatch:
         self._shares: dict[Key, dict[str, float]] = {}
         self._orders: dict[str, list[Group]] = {}
         self._levels: dict[str, float] = {}
-        self._longest: dict[str, float] = {}
-        """What the longest of the tasks at each site should have taken, when the plan was made."""
         self._end = 0.0
         self._planned = -math.inf
         self._next_plan = -math.inf
@@ -169,10 +167,6 @@ class BalancedDispatch:
         self._orders = {site: [group for *_, group in sorted(order)] for site, order in orders.items()}
         self._shares = {group.key: share for group, share in zip(groups, shares, strict=True)}
         self._levels = levels
-        running = state.sites.items()
-        self._longest = {
-            name: max((task.seconds or 0.0 for task in site.running.values()), default=0.0) for name, site in running
-        }
         busy = {name for name, site in state.sites.items() if site.running} | orders.keys()
         self._end = max((levels[name] for name in busy), default=state.now)
         state.end = self._end if state.rates.known() else None
@@ -181,7 +175,7 @@ class BalancedDispatch:
             if sum(group.chunks for group in groups) <= FEW:
                 state.end = foresee(state, groups, _UNKNOWN_RATE)
             tasks = state.tasks.values()
-            bundle = max(self._longest.values(), default=0.0)
+            bundle = max((task.seconds or 0.0 for task in tasks), default=0.0)
             chunk = max(((task.seconds or 0.0) / len(task.bundle.chunks) for task in tasks), default=0.0)
             left = max(0.0, state.end - state.now)
             state.unsure = state.outlook.unsure(left, self._workers, bundle, max(chunk, _SHORTEST))
@@ -203,9 +197,7 @@ class BalancedDispatch:
         At the end, a task that waits behind another one would better be somewhere else.
         """
         known = state.sites[site]
-        # A chunk may take longer than a task should.
-        task = max(self._seconds(state, site), self._longest.get(site, 0.0))
-        flow = known.workers * known.trip / task
+        flow = known.workers * known.trip / self._seconds(state, site)
         ahead = math.ceil(flow + math.sqrt(flow))
         if flow < _FLOW and self._levels.get(site, 0.0) - state.now < _TAIL * self.limits.bundle_seconds:
             ahead = 0

@@ -213,10 +213,8 @@ class State:
         if task.seconds is None:
             return 0.0
         age, expected = self.age(task), task.seconds + self.sites[task.site].trip
-        if task.queued and task.started is None and age < expected:
-            return expected  # it waits behind others
         return expected - age if age < expected else 0.5 * age
 
     def age(self, task: Running) -> float:
-        """Seconds since a task was begun, as far as that is known, or sent."""
+        """Seconds since a task was begun, as far as that was told, or sent."""
         return self.now - (task.sent if task.started is None else task.started)
