@@ -138,7 +138,7 @@ def test_reduce_trees():
     ]  # fmt: skip
     assert len(lay_out(root, 5)) == 3, "what is too small to be seen is left out"
     told, boxes, height = tree([root])
-    assert told == "6 partials in 2 steps"
+    assert told == "6 partials, merged in 2 steps"
     assert [box.kind for box in boxes].count("reduce") == 3
     assert max(box.y + box.height for box in boxes) < height
 

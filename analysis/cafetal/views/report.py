@@ -155,8 +155,14 @@ def tree(roots: Sequence[Node]) -> tuple[str, list[Box], float]:
             told = f"{len(tile.node.chunks):,} chunks, {'merged of ' if tile.node.inputs else ''}{_partials(tile.node)}"
             boxes.append(Box(tile.x, top + tile.row * _LANE, max(1.0, tile.width - 1), _LANE - 2, kind, told))
         top = max(box.y for box in boxes) + _LANE + _GAP
-    merged = [f"{_partials(root)} in {root.height} {'step' if root.height == 1 else 'steps'}" for root in roots]
-    return ", and ".join(merged), boxes, top
+    return ", and ".join(map(_merged, roots)), boxes, top
+
+
+def _merged(root: Node) -> str:
+    steps = f"{root.height} step{'' if root.height == 1 else 's'}"
+    return (
+        f"{_partials(root)}, merged in {steps}" if root.inputs else f"{_partials(root)}, with which nothing was merged"
+    )
 
 
 def _partials(node: Node) -> str:
