@@ -19,7 +19,7 @@ SAMPLES = [
     ("coffea-samples/nano_tt_v12.root", "Events"),
     ("coffea-samples/nano_dy.root", "Runs"),
     ("coffea-samples/nano_dimuon.root", "Events"),
-    ("coffea-samples/nano_dimuon_rntuple.root", "Events"),
+    ("cms-opendata/Run2012BC_DoubleMuParked_1000_rntuple.root", "Events"),
     ("coffea-samples/nano_dy_SpecialTree.root", "NotEvents"),
     ("coffea-samples/nano_dy_empty.root", "Events"),
     ("coffea-samples/missing_luminosityBlock.root", "Events"),
