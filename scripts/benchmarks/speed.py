@@ -214,6 +214,8 @@ def main():
                 rate = given.files * given.events / middle["Ours"]
                 print(f"| {branches:,} | {chunksize:,} | {cells} | {rate:,.0f} |", flush=True)
         rivals["Ours"].executor.close()
+        for each in ("Bare", "Futures"):
+            rivals[each].pool.shutdown()
         parsl.dfk().cleanup()
 
 
