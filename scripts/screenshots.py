@@ -1,6 +1,6 @@
 """Pictures of what a physicist sees, made of a run on this machine; needs chromium.
 
-    python scripts/screenshots.py /tmp/pictures
+    python scripts/screenshots.py pictures
 
 The report at the width of a phone and of a desk, light and dark; the live view of a terminal and of a notebook; the
 plots of the run, and a stacked one. That the report does not overflow, and its contrast, are tested in

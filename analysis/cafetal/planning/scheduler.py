@@ -304,7 +304,7 @@ class Scheduler:
         if not events or not event.seconds:
             return
         rates, site = self.state.rates, self.state.sites[task.site]
-        expected = self.state.rates.rate(task.site, task.dataset, task.source)
+        expected = rates.rate(task.site, task.dataset, task.source)
         if expected and rates.tried(task.site, task.dataset, task.source):
             self.state.outlook.observe(events / expected, event.seconds)
         rates.observe(task.site, task.dataset, events, event.seconds, task.source)

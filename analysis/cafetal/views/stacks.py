@@ -17,12 +17,12 @@ from typing import Any, Literal
 
 import boost_histogram as bh
 import numpy as np
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from cafetal.errors import ConfigError, nearest
 from cafetal.runs import histograms
 from cafetal.runs.histograms import Histogram
+from cafetal.views.requests import read_request
 
 
 class Stack(BaseModel):
@@ -77,12 +77,7 @@ def read_plots(path: Path) -> Plots:
     Raises:
         ConfigError: if it cannot be used.
     """
-    try:
-        return Plots.model_validate(yaml.safe_load(path.read_text()))
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from error
-    except (yaml.YAMLError, ValidationError) as error:
-        raise ConfigError(f"{path} does not say what is to be drawn: {error}") from None
+    return read_request(path, Plots, "what is to be drawn")
 
 
 def draw_all(output: Any, plots: Plots, folder: Path) -> list[Path]:

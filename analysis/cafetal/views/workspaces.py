@@ -19,12 +19,12 @@ from typing import Any
 
 import boost_histogram as bh
 import numpy as np
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from cafetal.errors import ConfigError, nearest
 from cafetal.runs import histograms
 from cafetal.runs.histograms import Histogram
+from cafetal.views.requests import read_request
 from cafetal.views.stacks import category_axes, select, variances
 
 _DIRECTION = re.compile(r"^(?P<name>.*?)[_ ]?(?P<way>up|down|Up|Down|UP|DOWN)$")
@@ -67,12 +67,7 @@ def read_statistics(path: Path) -> Statistics:
     Raises:
         ConfigError: if it cannot be used.
     """
-    try:
-        return Statistics.model_validate(yaml.safe_load(path.read_text()))
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from error
-    except (yaml.YAMLError, ValidationError) as error:
-        raise ConfigError(f"{path} does not say what is to be fitted: {error}") from None
+    return read_request(path, Statistics, "what is to be fitted")
 
 
 def workspace_of(output: Any, statistics: Statistics) -> dict[str, Any]:
