@@ -1,14 +1,16 @@
 """Files of which nothing is parsed that is known already: the same NanoEvents as coffea's, buffer for buffer."""
 
 import warnings
+from functools import partial
 
 import awkward as ak
 import numpy as np
 import pytest
 import uproot
 from coffea.nanoevents import BaseSchema, NanoAODSchema, NanoEventsFactory
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from uproot.models.TBasket import Model_TBasket
 
 from cafetal.worker.catalogue import events as module
 from cafetal.worker.catalogue.events import Catalogue
@@ -27,6 +29,7 @@ SAMPLES = [
     ("cms-opendata/Run2012B_SingleMu_1000.root", "Events"),
     ("heptutorial/zz.root", "events"),
 ]
+KNOWN = Catalogue()
 PRELOAD = frozenset({"Muon_pt", "nMuon", "Muon_charge", "event", "MET_pt", "not_there"})
 
 
@@ -110,6 +113,83 @@ def test_a_file_like_one_that_is_known_is_not_parsed(tmp_path, parsed, preload):
         assert told == found(NanoEventsFactory.from_root, path, "Events", NanoAODSchema, 0, 250, preload)
 
 
+@pytest.mark.parametrize("preload", [None, PRELOAD], ids=["each", "preloaded"])
+@given(chunks=st.lists(st.tuples(st.integers(0, 300), st.integers(0, 300)).map(sorted), min_size=1, max_size=6))
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_chunks_of_one_open_file(tmp_path, preload, chunks):
+    """In any order, also overlapping ones, whatever was unpacked for those before."""
+    path = tmp_path / "x.root"
+    if not path.exists():
+        write(path)
+    with uproot.open({path: None}) as known, uproot.open({path: None}) as plain:
+        ours, coffeas = partial(KNOWN.from_root, known, sources={}), partial(NanoEventsFactory.from_root, plain)
+        for start, stop in chunks:
+            told = []
+            for make in (ours, coffeas):
+                asked = {"entry_start": start, "entry_stop": stop, "preload": preload, "metadata": {"start": start}}
+                events = make(treepath="Events", schemaclass=BaseSchema, mode="virtual", **asked).events()
+                columns = [events.MET_pt, events.Muon_pt, events.Muon_charge, events.event, events.HLT_any]
+                told.append([*(each.tolist() for each in columns), dict(events.metadata)])
+            assert told[0] == told[1]
+
+
+def test_what_is_in_a_basket_is_unpacked_once(tmp_path, monkeypatch):
+    path = write(tmp_path / "x.root")
+    read = []
+    original = Model_TBasket.read.__func__
+    monkeypatch.setattr(
+        Model_TBasket,
+        "read",
+        classmethod(lambda cls, *args: read.append(args[2]["basket_num"]) or original(cls, *args)),
+    )
+    with uproot.open({path: None}) as file:
+        sources = {}
+        for preload in (None, frozenset({"MET_pt"})):
+            for start in range(0, 300, 30):
+                asked = {"entry_start": start, "entry_stop": start + 30, "preload": preload, "mode": "virtual"}
+                factory = KNOWN.from_root(file, treepath="Events", schemaclass=BaseSchema, sources=sources, **asked)
+                assert len(factory.events().MET_pt.tolist()) == 30
+            assert read == [0, 1, 2]
+            read.clear()
+            sources.clear()
+
+
+class LooksAtData(NanoAODSchema):
+    """What it makes depends on the metadata."""
+
+    def __init__(self, base_form, version="latest"):
+        super().__init__(base_form, version)
+        if base_form["parameters"]["metadata"]["dataset"] == "simulated":
+            self._form["parameters"]["seen"] = "simulated"
+
+
+@pytest.mark.parametrize("schema", [NanoAODSchema, BaseSchema, LooksAtData])
+def test_metadata_are_those_of_the_chunk(tmp_path, schema):
+    path = write(tmp_path / "x.root")
+    with uproot.open({path: None}) as file:
+        for dataset in ("data", "simulated", "data"):
+            ours, coffeas = {"dataset": dataset}, {"dataset": dataset}
+            asked = {"treepath": "Events", "schemaclass": schema, "mode": "virtual"}
+            known = KNOWN.from_root(file, metadata=ours, **asked).events()
+            plain = NanoEventsFactory.from_root(file, metadata=coffeas, **asked).events()
+            assert known.layout.parameters == plain.layout.parameters
+            assert known.metadata is ours
+            assert ours == coffeas
+
+
+def test_a_schema_that_was_changed(tmp_path):
+    class Mine(NanoAODSchema):
+        mixins = dict(NanoAODSchema.mixins)
+
+    path = write(tmp_path / "x.root")
+    with uproot.open({path: None}) as file:
+        for name in ("Electron", "Tau"):
+            Mine.mixins["Muon"] = name
+            KNOWN.schemas.forget()
+            made = KNOWN.from_root(file, treepath="Events", schemaclass=Mine, metadata={}, mode="virtual").events()
+            assert made.layout["Muon"].purelist_parameter("__record__") == name
+
+
 def test_a_file_that_was_replaced(tmp_path):
     catalogue = Catalogue()
     for seed in (1, 2, 3):
@@ -136,7 +216,6 @@ def test_what_is_unusual_is_left_to_uproot(data, tmp_path, parsed):
     with uproot.open({path: None}) as file:
         told = catalogue.from_root(file, treepath="Events", schemaclass=BaseSchema, mode="eager").events()
         assert len(told) == 300
-    assert catalogue.from_parquet == NanoEventsFactory.from_parquet
 
 
 def test_a_table_that_is_wrong_is_not_used(tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ from coffea.nanoevents.trace import trace
 from coffea.processor import ProcessorABC
 from coffea.processor.executor import WorkItem
 
-from .reading import CATALOGUE, OpenFiles
+from .reading import OpenFiles
 from .storage import scheme
 
 
@@ -54,7 +54,7 @@ class Columns:
         options.setdefault("timeout", self._asked["xrootdtimeout"])
         with files.open({pfn: None}, **options) as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            events = CATALOGUE.from_root(
+            events = files.events(
                 file,
                 treepath=item.treename,
                 schemaclass=self._asked["schema"],

@@ -2,8 +2,8 @@
 
 Runner's work function opens its file anew for every chunk, and parses all its metadata again, which costs
 more than the physics where chunks are small. The function here is a copy of coffea's (its code object, so
-whatever coffea does, it does), for which the name ``uproot`` means `_SharedUproot`, and ``NanoEventsFactory`` the
-`CATALOGUE` of this process.
+whatever coffea does, it does), for which the name ``uproot`` means `_SharedUproot`, and ``NanoEventsFactory``
+`_SharedFactory`, which asks the `CATALOGUE` of this process.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import uproot
+from coffea.nanoevents import NanoEventsFactory
 
-from .catalogue.events import Catalogue
+from .catalogue.events import Catalogue, Source
 from .failures import StaleFile
 from .storage import Reading, prepare
 
@@ -33,6 +34,7 @@ class OpenFiles(AbstractContextManager["OpenFiles"]):
         self._path: str | None = None
         self._file: Any = None
         self._closed_bytes = 0
+        self._sources: dict[str, Source | None] = {}
 
     def open(self, path: dict[str, None], **options: Any) -> AbstractContextManager[Any]:
         """Stands in for ``uproot.open``: the same file again if it is the one that is open.
@@ -54,6 +56,11 @@ class OpenFiles(AbstractContextManager["OpenFiles"]):
             )
         return nullcontext(self._file)
 
+    def events(self, file: Any, *, treepath: str, **options: Any) -> NanoEventsFactory:
+        """Stands in for ``NanoEventsFactory.from_root``."""
+        mine = self._sources if file is self._file else None
+        return CATALOGUE.from_root(file, treepath=treepath, sources=mine, **options)
+
     @property
     def bytes_read(self) -> int:
         """Bytes asked of all the files so far."""
@@ -70,6 +77,7 @@ class OpenFiles(AbstractContextManager["OpenFiles"]):
             self._closed_bytes = self.bytes_read
             self._file.close()
         self._path = self._file = None
+        self._sources = {}
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -83,6 +91,14 @@ class _SharedUproot:
         return getattr(uproot, name)
 
 
+class _SharedFactory:
+    def __init__(self, files: OpenFiles) -> None:
+        self.from_root = files.events
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(NanoEventsFactory, name)
+
+
 def share_files(work: Callable[[Any], Any], files: OpenFiles) -> Callable[[Any], Any]:
     """Runner's work function (a partial of it), made to read from files that stay open.
 
@@ -93,7 +109,7 @@ def share_files(work: Callable[[Any], Any], files: OpenFiles) -> Callable[[Any],
     original = work.func
     copied = types.FunctionType(
         original.__code__,
-        {**original.__globals__, "uproot": _SharedUproot(files), "NanoEventsFactory": CATALOGUE},
+        {**original.__globals__, "uproot": _SharedUproot(files), "NanoEventsFactory": _SharedFactory(files)},
         original.__name__,
         original.__defaults__,
         original.__closure__,

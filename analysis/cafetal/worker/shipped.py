@@ -13,6 +13,7 @@ import cloudpickle
 from . import modules
 from .columns import Columns
 from .places import Place
+from .reading import CATALOGUE
 
 
 @functools.lru_cache(maxsize=4)
@@ -21,6 +22,7 @@ def _load(path: Path) -> Any:
     if hashlib.sha256(content).hexdigest() != path.stem:
         raise modules.Damaged(f"{path} is not what was sent: its checksum differs.")
     loaded = cloudpickle.loads(content)
+    CATALOGUE.schemas.forget()
     # What was imported stays: without this the collector walks through it again with each chunk.
     gc.collect()
     gc.freeze()

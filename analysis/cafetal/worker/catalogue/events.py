@@ -12,13 +12,17 @@ from coffea.nanoevents import NanoEventsFactory
 from coffea.nanoevents.factory import _OnlySliceableAs
 from coffea.nanoevents.mapping import TrivialUprootOpener, UprootSourceMapping
 from coffea.nanoevents.schemas import BaseSchema, EDM4HEPSchema
+from coffea.nanoevents.util import tuple_to_key
 
 from .layouts import Layout
 from .scanning import Table, Unfamiliar, scan
+from .schemas import Schemas
 from .trees import KnownTree
 
 _KEPT = 8
 """Layouts, and tables of files, that a process keeps in mind."""
+Source = tuple[Any, Layout]
+"""A tree, and what all trees like it share."""
 _OPTIONS = {
     "mode", "entry_start", "entry_stop", "preload", "buffer_cache", "schemaclass", "metadata", "iteritems_options",
     "access_log",
@@ -32,18 +36,24 @@ class Catalogue:
         self._lock = threading.Lock()
         self._layouts: OrderedDict[Any, Layout | None] = OrderedDict()
         self._tables: OrderedDict[Any, Table | None] = OrderedDict()
+        self.schemas = Schemas()
 
-    def from_root(self, file: Any, *, treepath: str, **options: Any) -> NanoEventsFactory:
-        """As coffea's, which does whatever is unusual."""
-        source = self._source(file, treepath) if _is_usual(file, options) else None
-        if source is None:
-            return NanoEventsFactory.from_root(file, treepath=treepath, **options)
-        return _factory(file, *source, **options)
+    def from_root(
+        self, file: Any, *, treepath: str, sources: dict[str, Source | None] | None = None, **options: Any
+    ) -> NanoEventsFactory:
+        """As coffea's, which does whatever is unusual.
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(NanoEventsFactory, name)
+        ``sources`` keeps the trees of one open file between calls, and what was unpacked of them.
+        """
+        sources = {} if sources is None else sources
+        if _is_usual(file, options):
+            if treepath not in sources:
+                sources[treepath] = self._source(file, treepath)
+            if source := sources[treepath]:
+                return _factory(file, *source, self.schemas, **options)
+        return NanoEventsFactory.from_root(file, treepath=treepath, **options)
 
-    def _source(self, file: Any, treepath: str) -> tuple[Any, Layout] | None:
+    def _source(self, file: Any, treepath: str) -> Source | None:
         """A tree and its layout; ``None`` if coffea must do it, or must say what is wrong."""
         try:
             key = file.key(treepath)
@@ -53,14 +63,14 @@ class Catalogue:
         except Exception:  # also where uproot or coffea has changed what is used here
             return None
 
-    def _ntuple(self, key: Any) -> tuple[Any, Layout] | None:
+    def _ntuple(self, key: Any) -> Source | None:
         """Parsed by uproot, which is fast; what takes long is coffea's form of it."""
         tree = key.get()
         extended = len(tree.field_records) - len(tree.header.field_records)
         layout = self._layout(("ntuple", tree.header.checksum, extended), tree)
         return None if layout is None else (tree, layout)
 
-    def _tree(self, file: Any, key: Any) -> tuple[Any, Layout] | None:
+    def _tree(self, file: Any, key: Any) -> Source | None:
         identity = (_identity(file.file), key.fSeekKey, key.fNbytes, key.fObjlen)
         if identity not in self._tables:
             try:
@@ -114,6 +124,7 @@ def _factory(
     file: Any,
     tree: Any,
     layout: Layout,
+    schemas: Schemas,
     *,
     schemaclass: Any,
     metadata: Any = None,
@@ -151,6 +162,6 @@ def _factory(
         buffer_cache=buffer_cache,
     )
     mapping.preload_column_source(partition[0], partition[1], tree)
-    return NanoEventsFactory._from_mapping(
-        mapping, partition, layout.base_form(), schemaclass, metadata, mode="virtual"
+    return NanoEventsFactory(
+        schemas.make(layout, schemaclass, metadata), mapping, tuple_to_key(partition), mode="virtual"
     )

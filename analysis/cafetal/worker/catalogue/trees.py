@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import queue
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from uproot.models.TBasket import Model_TBasket
 from uproot.models.TBranch import Model_TBranch_v13
 from uproot.models.TTree import Model_TTree_v20
+from uproot.source.cursor import Cursor
 
 from .layouts import Layout
 from .scanning import Baskets, Table
@@ -19,6 +22,25 @@ class _Branch(Model_TBranch_v13):  # type: ignore[misc]  # uproot's classes are 
     """A branch whose baskets are known; what else is asked of it, the one that uproot parses answers."""
 
     whole: Callable[[str], Any]
+    held: dict[int, Any]
+    """Baskets by number, as they are when they are unpacked: those in which a next chunk begins."""
+
+    def entries_to_ranges_or_baskets(self, entry_start: int, entry_stop: int) -> list[tuple[int, Any]]:
+        """Where the baskets are, or what is in them already; small chunks need the same one again and again."""
+        found = super().entries_to_ranges_or_baskets(entry_start, entry_stop)
+        if entry_start < entry_stop and self._reaches(last := found[-1][0], entry_stop) and last not in self.held:
+            self.held[last] = self.basket(last)
+        found = [(number, self.held.get(number, where)) for number, where in found]
+        self.held = {number: basket for number, basket in self.held.items() if self._reaches(number, entry_stop)}
+        return found
+
+    def needed(self, entry_start: int, entry_stop: int) -> list[tuple[int, tuple[int, int]]]:
+        """Numbers and places of baskets that are not held."""
+        found = super().entries_to_ranges_or_baskets(entry_start, entry_stop)
+        return [(number, where) for number, where in found if number not in self.held]
+
+    def _reaches(self, number: int, entry: int) -> bool:
+        return bool(self.entry_offsets[number + 1] > entry)
 
     @property
     def count_branch(self) -> Any:
@@ -66,18 +88,32 @@ class KnownTree(Mapping[str, Any]):
     def __len__(self) -> int:
         return len(self.parsed)
 
-    def arrays(self, *, filter_branch: Callable[[Any], bool], **options: Any) -> dict[str, Any]:
+    def arrays(
+        self, *, filter_branch: Callable[[Any], bool], entry_start: int, entry_stop: int, **options: Any
+    ) -> dict[str, Any]:
         """Columns, all of whose baskets are asked for at once."""
         names = [name for name in self._table.branches if filter_branch(SimpleNamespace(name=name))]
-        known = {name: self._baskets(name) for name in names}
-        if not known or None in known.values():
-            found: dict[str, Any] = self.parsed.arrays(filter_branch=filter_branch, **options)
+        branches = {name: self[name] for name in names}
+        entries = {"entry_start": entry_start, "entry_stop": entry_stop}
+        found: dict[str, Any]
+        if not branches or not all(isinstance(branch, _Branch) for branch in branches.values()):
+            found = self.parsed.arrays(filter_branch=filter_branch, **entries, **options)
             return found
-        tree = self._empty()
-        tree._lookup = {name: self._make(tree, name, baskets) for name, baskets in known.items() if baskets is not None}
-        tree._members["fBranches"] = list(tree._lookup.values())
-        arrays: dict[str, Any] = tree.arrays(**options)
-        return arrays
+        self._hold(branches.values(), entry_start, entry_stop)
+        self._tree._lookup, self._tree._members["fBranches"] = branches, list(branches.values())
+        found = self._tree.arrays(**entries, **options)
+        return found
+
+    def _hold(self, branches: Iterable[_Branch], entry_start: int, entry_stop: int) -> None:
+        """Get what these branches need, in one request."""
+        places = {
+            place: (branch, number) for branch in branches for number, place in branch.needed(entry_start, entry_stop)
+        }
+        arrived: queue.Queue[Any] = queue.Queue()
+        for chunk in self.file.source.chunks(list(places), notifications=arrived):
+            branch, number = places[chunk.start, chunk.stop]
+            found = Model_TBasket.read(chunk, Cursor(chunk.start), {"basket_num": number}, self.file, self.file, branch)
+            branch.held[number] = found
 
     def agrees(self) -> bool:
         """Whether the tables of all plain branches, and two columns, are what uproot finds in this file."""
@@ -109,7 +145,7 @@ class KnownTree(Mapping[str, Any]):
     def _make(self, tree: Any, name: str, baskets: Baskets) -> Any:
         branch = _Branch.empty()
         branch._file, branch._parent = self.file, tree
-        branch.whole = lambda name: self.parsed[name]
+        branch.whole, branch.held = lambda name: self.parsed[name], {}
         branch._members.update(
             fName=name,
             fTitle=name,
