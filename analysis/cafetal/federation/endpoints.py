@@ -23,10 +23,14 @@ from cafetal.extensions import import_object
 # Numerical libraries that start a thread a core would make every worker compete with all the others.
 _ONE_THREAD = "\n".join(f"export {name}=1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"))
 
+# Importing Parsl takes half as long without these, which only other parts of it use; the workers may import them.
+_LIGHT = "import runpy, sys; sys.modules.update(dict.fromkeys(('globus_compute_sdk', 'sqlalchemy')))"
+
 # Parsl starts the interchange in our process group, where Ctrl-C in a terminal would kill it before what is
 # finished can be merged; and it would outlive us if we are killed.
-_INTERCHANGE = """
-import os, runpy, threading, time
+_INTERCHANGE = f"""
+import os, threading, time
+{_LIGHT}
 os.setpgrp()
 parent = os.getppid()
 def follow():
@@ -131,8 +135,9 @@ def _local(name: str, workers: int, endpoint: LocalEndpoint, equip: Equip | None
 def _pool(equip: Equip | None) -> str:
     """The command of a worker pool: by the interpreter and not by the script's name, as a venv need not be on PATH."""
     python = shlex.quote(sys.executable) if equip is None else "python3"
-    pool = f"{python} -m parsl.executors.high_throughput.process_worker_pool"
-    return str(DEFAULT_LAUNCH_CMD.replace("process_worker_pool.py", pool))
+    module = "parsl.executors.high_throughput.process_worker_pool"
+    light = f"{_LIGHT}; runpy.run_module('{module}', run_name='__main__', alter_sys=True)"
+    return str(DEFAULT_LAUNCH_CMD.replace("process_worker_pool.py", f'{python} -c "{light}"'))
 
 
 def _slurm(name: str, workers: int, endpoint: SlurmEndpoint, equip: Equip | None) -> HighThroughputExecutor:
