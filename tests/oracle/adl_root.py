@@ -90,8 +90,11 @@ double third_lepton(const RVecF &mpt, const RVecF &meta, const RVecF &mphi, cons
 """
 
 
+ROOT.gInterpreter.Declare(CODE)
+
+
 def histograms(path):
-    ROOT.gInterpreter.Declare(CODE)
+    """Of a file, or of several."""
     frame = ROOT.RDataFrame("Events", path)
     muons = "Muon_pt, Muon_eta, Muon_phi, Muon_mass, Muon_charge"
     electrons = "Electron_pt, Electron_eta, Electron_phi, Electron_mass, Electron_charge"

@@ -201,6 +201,14 @@ def test_a_holder_that_is_lost_may_still_hand_out_its_files():
     assert outcome.given_up < 0.5 * alone.given_up
 
 
+@pytest.mark.parametrize(("workers", "count"), [(2, 8), (4, 13), (3, 40)])
+def test_what_is_left_is_divided_when_the_first_tasks_have_told_how_long_it_takes(workers, count):
+    """Chunks of 0.1 s: less than a task should be, and no reason for one worker to do all of it."""
+    site = SimulatedSite("a", (Block(workers),), cold_start=0.0, round_trip=0.01, overhead=0.0)
+    short = replace(simple((site,), count), rates={"d": 10_000.0})
+    assert makespan(short, BalancedDispatch()) < 0.1 * (math.ceil(count / workers) + 1)
+
+
 @pytest.mark.parametrize("duplicates", [0.0, 0.05])
 def test_stragglers_are_duplicated_within_the_limit(duplicates):
     sites = tuple(SimulatedSite(n, (Block(5),), straggle=0.02, slowdown=6.0) for n in ("a", "b"))

@@ -21,7 +21,7 @@ _TAIL = 3
 _FLOW = 0.25
 """So many tasks, at least, must end while news travel for one to be sent ahead at the end of a run."""
 _SHORTEST = 4.0
-"""Seconds that a bundle takes at least; less is not worth a task."""
+"""Seconds that a bundle takes at least; less is not worth a task, unless each worker gets the last one of the run."""
 _PASSES = 5
 """How often each worker is sent a bundle until the end, if bundles get shorter and shorter as they should."""
 _SLACK = 1.01
@@ -79,6 +79,7 @@ class BalancedDispatch:
         self._levels: dict[str, float] = {}
         self._end = 0.0
         self._planned = -math.inf
+        self._learned = 0
         self._next_plan = -math.inf
         self._dirty = True
         self._nothing: dict[str, float] = {}
@@ -146,8 +147,16 @@ class BalancedDispatch:
     def review(self, state: State, *, changed: bool) -> None:
         """Divide what waits anew, if that could change something."""
         soon = state.now - self._planned < 1.0
+        if self._learned != state.rates.pairs:
+            self._learned = state.rates.pairs
+            changed = changed or self._is_short(state)
         if changed or (self._dirty and not soon) or state.now >= self._next_plan:
             self._plan(state)
+
+    def _is_short(self, state: State) -> bool:
+        """Whether what waits is less than a bundle for each worker, so that the next ones may be the last."""
+        rate = max(state.rates.known().values())
+        return sum(group.events for group in self.pool) < _SHORTEST * rate * max(1, self._workers)
 
     def _plan(self, state: State) -> None:
         groups = [group for group in self.pool if state.able(group.sites)]
@@ -233,7 +242,7 @@ class BalancedDispatch:
                 return choice
         return None
 
-    def _seconds(self, state: State, site: str) -> float:
+    def _seconds(self, state: State, site: str, *, planned: bool = False) -> float:
         """How long a bundle should take at a site: less when the end is near.
 
         If tasks cannot be sent so fast that every worker gets several until the end, each gets one, and those that
@@ -246,6 +255,8 @@ class BalancedDispatch:
         if left < _PASSES * feeding:
             queue = max(0.0, self._sender - state.now)
             return max(min(self.limits.bundle_seconds, _SLACK * left + feeding / 2 - queue), _LEAST)
+        if 0 < left < shortest and planned:
+            shortest = _SLACK * left  # one for each worker
         return max(min(self.limits.bundle_seconds, left / _TAIL), shortest)
 
     def _elsewhere(self, state: State, site: str, group: Group, events: float) -> float:
@@ -266,7 +277,7 @@ class BalancedDispatch:
         rate = state.rates.rate(site, group.dataset)
         if rate is None:
             return self._bundle(state, site, group, self.limits.bundle_events or 1, None, planned=planned)
-        seconds = self._seconds(state, site)
+        seconds = self._seconds(state, site, planned=planned)
         if not state.rates.tried(site, group.dataset):
             seconds /= 2
         ends = state.sites[site].ends

@@ -52,6 +52,11 @@ class Rates:
         if first:
             self._guesses.clear()
 
+    @property
+    def pairs(self) -> int:
+        """Of how many sites, datasets, and sites that are read from something is known."""
+        return len(self._sums)
+
     def tried(self, site: str, dataset: str, source: str | None = None) -> bool:
         """Whether a task of this kind has ever come back."""
         return (site, dataset, source) in self._sums

@@ -1,0 +1,120 @@
+"""A run of very many small chunks: what is left to do after the last of them, and what it costs the user's machine.
+
+    python scripts/benchmarks/merging.py                                    # 40,000 chunks, an output of 5 MB
+    python scripts/benchmarks/merging.py --chunks 1000000 --output small    # bookkeeping only
+
+Three local sites with a worker each; each chunk fills its histogram by itself and reads nothing. Work items are given
+to the executor as Runner does. Payloads are counted as they are pickled; every tenth is looked at, and all that bring
+partials home. The tail is the time from the end of the last map task until the caller has the output.
+"""
+
+import argparse
+import pickle
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import cloudpickle
+import hist
+import numpy as np
+from coffea.processor.executor import WorkItem
+
+from cafetal.config import load_sites
+from cafetal.federation.federation import Federation
+from cafetal.runs.executor import MultiSiteExecutor
+
+SITES, CHUNKS_A_FILE, EVENTS = ("one", "two", "three"), 1000, 100
+
+
+def large(item):
+    """5 MB: values and variances of 560 x 560 bins."""
+    chance = np.random.default_rng(item.entrystart)
+    axes = hist.axis.Regular(560, 0, 1), hist.axis.Regular(560, 0, 1)
+    filled = hist.Hist(*axes, storage=hist.storage.Weight()).fill(*chance.uniform(size=(2, len(item))))
+    return {"n": len(item), "h": filled}
+
+
+def small(item):
+    return {"n": len(item)}
+
+
+class Notes:
+    """When tasks of each kind ended, and the largest of their payloads, both ways, in bytes."""
+
+    def __init__(self):
+        self.ended, self.out, self.back, self.count = {}, 0, 0, 0
+        original = Federation.call
+
+        def call(federation, site, code, task, arguments, *inputs):
+            future = original(federation, site, code, task, arguments, *inputs)
+            self.count += 1
+            if self.count % 10 == 1 or task == "fetch":  # looking costs the time that is measured
+                self.out = max(self.out, len(cloudpickle.dumps(arguments)))
+                future.add_done_callback(self._look)
+            future.add_done_callback(lambda _: self.ended.update({task: time.monotonic()}))
+            return future
+
+        Federation.call = call
+
+    def _look(self, future):
+        if not future.exception():
+            self.back = max(self.back, len(pickle.dumps(future.result())))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--chunks", type=int, default=40_000)
+    parser.add_argument("--output", choices=["large", "small"], default="large")
+    parser.add_argument("--bundle-events", type=int, help="of one task; by default as the executor chooses")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="cafetal-merging-") as made:
+        sites = {name: {"pfn": f"{made}/{name}/data/", "scratch": f"{made}/{name}/scratch"} for name in SITES}
+        executor = MultiSiteExecutor(
+            load_sites({"sites": sites}), status=False, logs=Path(made) / "logs", bundle_events=given.bundle_events
+        )
+        before = memory()
+        items = [
+            WorkItem("d", f"{made}/{SITES[i // CHUNKS_A_FILE % 3]}/data/{i // CHUNKS_A_FILE}.root", "Events",
+                     i * EVENTS, (i + 1) * EVENTS, b"")
+            for i in range(given.chunks)
+        ]  # fmt: skip
+        listed = memory()
+        notes, work = Notes(), large if given.output == "large" else small
+        cpu, began = time.process_time(), time.monotonic()
+        out, error = executor(items, work, None)
+        there, cpu = time.monotonic(), time.process_time() - cpu
+    assert not error
+    assert out["n"] == given.chunks * EVENTS
+    if given.output == "large":
+        assert out["h"].sum().value == given.chunks * EVENTS
+    tell(given.chunks, executor.record, notes, began, there, cpu, before, listed)
+
+
+def tell(chunks, record, notes, began, there, cpu, before, listed):
+    tasks, tail, peak = sum(record.tasks.values()), there - notes.ended["map"], memory()
+    rows = {
+        "chunks, tasks": f"{chunks:,}, {tasks:,} ({dict(record.tasks)})",
+        "makespan, with the start of the sites": f"{there - began:.1f} s",
+        "tail after the last map": f"{tail:.2f} s ({tail / (there - began):.1%})",
+        "memory before, with the work items, at its peak": f"{before:.0f} MB, {listed:.0f} MB, {peak:.0f} MB",
+        "CPU of this process": f"{cpu:.1f} s, {cpu / tasks * 1e3:.2f} ms a task, {cpu / chunks * 1e3:.3f} ms a chunk",
+        "memory": f"{(peak - listed) / tasks * 1e3:.1f} kB a task, {(peak - listed) / chunks * 1e3:.2f} kB a chunk",
+        "largest payload out, and back": f"{notes.out / 1e6:.2f} MB, {notes.back / 1e6:.2f} MB",
+        "came here": f"{record.bytes_in['partials'] / 1e6:.1f} MB partials, "
+        f"{record.bytes_in['references'] / 1e6:.2f} MB references",
+    }
+    print("| what | value |\n|---|---|")
+    for what, value in rows.items():
+        print(f"| {what} | {value} |")
+
+
+def memory():
+    """MB that this process has used at most."""
+    unit = 1e6 if sys.platform == "darwin" else 1e3
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+if __name__ == "__main__":
+    main()
