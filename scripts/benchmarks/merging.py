@@ -18,12 +18,14 @@ from pathlib import Path
 
 import cloudpickle
 import hist
+import lz4.frame
 import numpy as np
 from coffea.processor.executor import WorkItem
 
 from cafetal.config import load_sites
 from cafetal.federation.federation import Federation
 from cafetal.runs.executor import MultiSiteExecutor
+from cafetal.worker import coding, lifting
 
 SITES, CHUNKS_A_FILE, EVENTS = ("one", "two", "three"), 1000, 100
 
@@ -90,6 +92,9 @@ def main():
     if given.output == "large":
         assert out["h"].sum().value == given.chunks * EVENTS
     tell(given.chunks, executor.record, notes, began, there, cpu, before, listed)
+    final = len(lz4.frame.compress(coding.encode(lifting.lift(out, (0, 0)), trusted=False), compression_level=1))
+    came = executor.record.bytes_in["partials"] / (len(executor.record.partials_in) * final)
+    print(f"| partials that came / (sites x the output as it would be sent) | {came:.3f} |")
 
 
 def tell(chunks, record, notes, began, there, cpu, before, listed):
