@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cafetal.errors import ConfigError, EventsLost
-from cafetal.planning.bundles import Bundle, Chunk, bundle, split_by_sites, target_events
+from cafetal.planning.bundles import MOST_CHUNKS, Bundle, Chunk, bundle, split_by_sites, target_events
 from cafetal.planning.ledger import Ledger
+from cafetal.planning.pool import WorkPool
 from cafetal.planning.recovery import CUTS, TRIES, after_failure
 from cafetal.planning.tree import TreeGrower
 from cafetal.worker.chunksets import ChunkSet
@@ -40,6 +41,21 @@ def test_bundles_conserve_chunks(chunks, target):
     for item in bundles:
         assert len({(chunk.dataset, chunk.sites) for chunk in item.chunks}) == 1
         assert item.events <= target or len(item.chunks) == 1
+
+
+def test_a_bundle_is_no_more_than_a_task_can_carry():
+    """Also where chunks are so small that a minute's work is very many of them."""
+    count = 2 * MOST_CHUNKS + 5
+    chunks = [Chunk(i, "x", "/f", i, i + 1, ("a",)) for i in range(count)]
+    pool = WorkPool()
+    pool.add(chunks)
+    (group,) = pool
+    taken = [group.take(10**9) for _ in range(3)]
+    assert [len(item.chunks) for item in taken] == [MOST_CHUNKS, MOST_CHUNKS, 5]
+    assert [len(item.chunks) for item in bundle(chunks, 10**9)] == [MOST_CHUNKS, MOST_CHUNKS, 5]
+    pool.put_back(Bundle(0, tuple(chunks)), ("a",))
+    (group,) = pool
+    assert [len(group.take(10**9).chunks) for _ in range(3)] == [MOST_CHUNKS, MOST_CHUNKS, 5]
 
 
 @given(chunk_lists())

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+MOST_CHUNKS = 10_000
+"""In a bundle: each costs 100 bytes of the task that is sent, and a service carries no more than a few megabytes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
@@ -94,7 +97,7 @@ def bundle(chunks: Iterable[Chunk], target: int) -> list[Bundle]:
         if open_chunks:
             last = open_chunks[-1]
             other = (last.dataset, last.sites, last.readers) != (chunk.dataset, chunk.sites, chunk.readers)
-            if other or events + chunk.events > target:
+            if other or events + chunk.events > target or len(open_chunks) == MOST_CHUNKS:
                 close()
         open_chunks.append(chunk)
         events += chunk.events

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
-from cafetal.planning.bundles import Bundle, Chunk
+from cafetal.planning.bundles import MOST_CHUNKS, Bundle, Chunk
 
 Key = tuple[str, tuple[str, ...], tuple[str, ...] | None]
 """A dataset, the sites that can take its chunks, and those that may read them over the WAN (``None``: any)."""
@@ -29,7 +29,7 @@ class Group:
         if self.returned:
             item = self.returned.popleft()
             count, events = 1, item.chunks[0].events
-            while count < len(item.chunks) and events + item.chunks[count].events <= most:
+            while count < min(len(item.chunks), MOST_CHUNKS) and events + item.chunks[count].events <= most:
                 events += item.chunks[count].events
                 count += 1
             if count < len(item.chunks):
@@ -38,7 +38,7 @@ class Group:
             return replace(item, chunks=item.chunks[:count])
         chunks = [self.fresh.popleft()]
         events = chunks[0].events
-        while self.fresh and events + self.fresh[0].events <= most:
+        while self.fresh and len(chunks) < MOST_CHUNKS and events + self.fresh[0].events <= most:
             chunks.append(self.fresh.popleft())
             events += chunks[-1].events
         self.events -= events
