@@ -92,6 +92,7 @@ def main():
     if given.output == "large":
         assert out["h"].sum().value == given.chunks * EVENTS
     tell(given.chunks, executor.record, notes, began, there, cpu, before, listed)
+    del out["processed"]  # made here, for Runner
     final = len(lz4.frame.compress(coding.encode(lifting.lift(out, (0, 0)), trusted=False), compression_level=1))
     came = executor.record.bytes_in["partials"] / (len(executor.record.partials_in) * final)
     print(f"| partials that came / (sites x the output as it would be sent) | {came:.3f} |")
