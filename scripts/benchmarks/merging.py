@@ -14,7 +14,6 @@ import resource
 import sys
 import tempfile
 import time
-from pathlib import Path
 
 import cloudpickle
 import hist
@@ -73,9 +72,7 @@ def main():
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="cafetal-merging-") as made:
         sites = {name: {"pfn": f"{made}/{name}/data/", "scratch": f"{made}/{name}/scratch"} for name in SITES}
-        executor = MultiSiteExecutor(
-            load_sites({"sites": sites}), status=False, logs=Path(made) / "logs", bundle_events=given.bundle_events
-        )
+        executor = MultiSiteExecutor(load_sites({"sites": sites}), status=False, bundle_events=given.bundle_events)
         before = memory()
         items = [
             WorkItem("d", f"{made}/{SITES[i // CHUNKS_A_FILE % 3]}/data/{i // CHUNKS_A_FILE}.root", "Events",

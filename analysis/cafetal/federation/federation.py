@@ -58,7 +58,7 @@ class Federation:
         self._own_logs = logs is None
         self.logs = Path(tempfile.mkdtemp(prefix="cafetal-") if logs is None else logs)
         self.logs.mkdir(parents=True, exist_ok=True, mode=0o700)
-        handler = _log_to(self.logs / "parsl.log")
+        handler = _log_to(self.logs / "parsl.log", all_of_it=not self._own_logs)
         self.executor = FederatedExecutor(
             _LABEL, policy=policy or table.policy, strategy="simple", strategy_period=1, max_idletime=1e9
         )
@@ -190,13 +190,16 @@ def _pass_on(act: Callable[[], None], outcome: Future[Any]) -> None:
         outcome.set_exception(error)
 
 
-def _log_to(path: Path) -> logging.Handler:
-    """Parsl's own set-up logs at DEBUG level, which formats the payload of every task, and leaves its file open."""
+def _log_to(path: Path, *, all_of_it: bool) -> logging.Handler:
+    """Parsl's own set-up logs at DEBUG level, which formats the payload of every task, and leaves its file open.
+
+    Ten lines a task cost a fifth of what a task costs here; where nobody will see them, warnings are enough.
+    """
     handler = logging.FileHandler(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(threadName)s %(name)s %(levelname)s: %(message)s"))
     logger = logging.getLogger("parsl")
     logger.addHandler(handler)
-    if logger.level == logging.NOTSET:
+    if all_of_it and logger.level == logging.NOTSET:
         logger.setLevel(logging.INFO)
     return handler
 
