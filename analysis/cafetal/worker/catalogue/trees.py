@@ -29,7 +29,8 @@ class _Branch(Model_TBranch_v13):  # type: ignore[misc]  # uproot's classes are 
         """Where the baskets are, or what is in them already; small chunks need the same one again and again."""
         found = super().entries_to_ranges_or_baskets(entry_start, entry_stop)
         if entry_start < entry_stop and self._reaches(last := found[-1][0], entry_stop) and last not in self.held:
-            self.held[last] = self.basket(last)
+            start, stop = _whole(found[-1][1])
+            self.hold(last, self._file.source.chunk(start, stop))
         found = [(number, self.held.get(number, where)) for number, where in found]
         self.held = {number: basket for number, basket in self.held.items() if self._reaches(number, entry_stop)}
         return found
@@ -37,7 +38,12 @@ class _Branch(Model_TBranch_v13):  # type: ignore[misc]  # uproot's classes are 
     def needed(self, entry_start: int, entry_stop: int) -> list[tuple[int, tuple[int, int]]]:
         """Numbers and places of baskets that are not held."""
         found = super().entries_to_ranges_or_baskets(entry_start, entry_stop)
-        return [(number, where) for number, where in found if number not in self.held]
+        return [(number, _whole(where)) for number, where in found if number not in self.held]
+
+    def hold(self, number: int, chunk: Any) -> None:
+        """Unpack a basket, of which these are the bytes."""
+        context = {"basket_num": number}
+        self.held[number] = Model_TBasket.read(chunk, Cursor(chunk.start), context, self._file, self._file, self)
 
     def _reaches(self, number: int, entry: int) -> bool:
         return bool(self.entry_offsets[number + 1] > entry)
@@ -51,6 +57,12 @@ class _Branch(Model_TBranch_v13):  # type: ignore[misc]  # uproot's classes are 
     def index(self) -> Any:
         """Its number among the branches."""
         return self.whole(self.name).index
+
+
+def _whole(place: tuple[Any, Any]) -> tuple[int, int]:
+    """As Python's numbers: XRootD's client takes no others."""
+    start, stop = place
+    return int(start), int(stop)
 
 
 class KnownTree(Mapping[str, Any]):
@@ -112,8 +124,7 @@ class KnownTree(Mapping[str, Any]):
         arrived: queue.Queue[Any] = queue.Queue()
         for chunk in self.file.source.chunks(list(places), notifications=arrived):
             branch, number = places[chunk.start, chunk.stop]
-            found = Model_TBasket.read(chunk, Cursor(chunk.start), {"basket_num": number}, self.file, self.file, branch)
-            branch.held[number] = found
+            branch.hold(number, chunk)
 
     def agrees(self) -> bool:
         """Whether the tables of all plain branches, and two columns, are what uproot finds in this file."""
