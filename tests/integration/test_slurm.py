@@ -1,9 +1,12 @@
 """A Slurm cluster as one of the sites: jobs that wait, and jobs that end."""
 
 import os
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
+import psutil
 import pytest
 from coffea import processor
 from coffea.nanoevents import BaseSchema
@@ -138,6 +141,21 @@ def test_jobs_that_reach_their_walltime_lose_nothing(queue, tmp_path):
     assert ended.exists()
     assert out["n"] == len(out["ids"]) == 3200
     assert record.complete
+
+
+def test_nothing_stays_of_a_cluster_whose_process_was_killed(slurm):
+    code = (
+        "import sys, time; from pathlib import Path; from cafetal.rehearsal.slurm import Slurm\n"
+        "cluster = Slurm(Path(sys.argv[1])); print(*(daemon.pid for daemon in cluster._daemons), flush=True)\n"
+        "time.sleep(600)"
+    )
+    with tempfile.TemporaryDirectory(prefix="slurm") as folder:
+        command = [sys.executable, "-c", code, folder]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as owner:
+            daemons = [psutil.Process(int(pid)) for pid in owner.stdout.readline().split()]
+            owner.kill()
+        assert len(daemons) == 3
+        assert not psutil.wait_procs(daemons, timeout=30)[1]
 
 
 def test_the_job_script_has_what_was_asked_for(tmp_path):

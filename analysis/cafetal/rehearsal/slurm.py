@@ -1,6 +1,6 @@
 """A Slurm cluster of one node, on this machine: Debian's own packages, with a key and folders of its own.
 
-It needs root. Its daemons listen on loopback, on free ports, and end with the context.
+It needs root. Its daemons listen on loopback, on free ports, and end with the context, or with the process that has it.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ MinJobAge=60
 NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory=1000 State=UNKNOWN
 PartitionName=rehearsal Nodes={host} Default=YES MaxTime=60 State=UP OverSubscribe=NO OverTimeLimit=0
 """
-_NEEDED = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "sinfo")
+_NEEDED = ("setpriv", "munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "sinfo")
 _UP = 30.0
 """Seconds until all must be there."""
 
@@ -103,6 +103,8 @@ class Slurm(AbstractContextManager["Slurm"]):
         self._wait(lambda: "idle" in self.run("sinfo", "-h", "-o", "%T"), "the node")
 
     def _spawn(self, *command: str) -> None:
+        """Start a daemon, which the kernel ends if this process is killed before it can do so itself."""
+        command = ("setpriv", "--pdeathsig=TERM", *command)
         with (self.folder / "daemons.log").open("ab") as log:
             self._daemons.append(
                 subprocess.Popen(

@@ -26,7 +26,7 @@ class Schemas:
     """What schemas have made of layouts; threads may share it."""
 
     def __init__(self) -> None:
-        self._made: OrderedDict[tuple[str, type], _Made] = OrderedDict()
+        self._made: OrderedDict[tuple[str, type], _Made | None] = OrderedDict()
         self._lock = threading.Lock()
 
     def make(self, layout: Layout, schemaclass: type[BaseSchema], metadata: dict[str, Any] | None) -> BaseSchema:
@@ -34,22 +34,24 @@ class Schemas:
 
         A schema that looks into the metadata is made each time.
         """
+        made = self._find(layout, schemaclass, metadata) if type(metadata) is dict else None
+        if made is not None and metadata is not None:
+            metadata.update(made.added)
+            return _with(made.schema, metadata)
+        form = layout.base_form()
+        if metadata is not None:
+            form["parameters"]["metadata"] = metadata
+        return schemaclass(form)
+
+    def _find(self, layout: Layout, schemaclass: type[BaseSchema], metadata: dict[str, Any]) -> _Made | None:
         key = layout.form, schemaclass
-        made = self._made.get(key)
-        if made is None and type(metadata) is dict:
+        if key not in self._made:
             made = _try(layout, schemaclass, metadata)
-            if made is not None:
-                with self._lock:
-                    self._made[key] = made
-                    while len(self._made) > _KEPT:
-                        self._made.popitem(last=False)
-        if made is None or type(metadata) is not dict:
-            form = layout.base_form()
-            if metadata is not None:
-                form["parameters"]["metadata"] = metadata
-            return schemaclass(form)
-        metadata.update(made.added)
-        return _with(made.schema, metadata)
+            with self._lock:
+                self._made[key] = made
+                while len(self._made) > _KEPT:
+                    self._made.popitem(last=False)
+        return self._made.get(key)
 
     def forget(self) -> None:
         """Other code may change what a schema does, as by a collection that it adds to it."""
