@@ -21,16 +21,19 @@ pytestmark = [pytest.mark.sites, pytest.mark.timeout(900)]
 
 PROCESSOR = """
 import time
+from pathlib import Path
 import awkward as ak
 import hist
 from coffea import processor
 from cuts import minimum
 
 class Slow(processor.ProcessorABC):
-    def __init__(self, seconds=0.0):
-        self.seconds = seconds
+    def __init__(self, slow=""):
+        self.slow = slow
     def process(self, events):
-        time.sleep(self.seconds)
+        end = time.monotonic() + 2
+        while self.slow and Path(self.slow).exists() and time.monotonic() < end:
+            time.sleep(0.05)
         pt = ak.flatten(events.Muon.pt).to_numpy()
         h = hist.Hist(hist.axis.Regular(40, 0, 100, name="pt"), storage=hist.storage.Weight())
         return {"n": len(events), "h": h.fill(pt[pt > minimum], weight=0.1 * (pt[pt > minimum] % 3))}
@@ -55,6 +58,15 @@ def project(tmp_path_factory):
 def undisturbed(project):
     cafetal("run", *ARGUMENTS, "-o", "results/undisturbed", cwd=project, check=0)
     return coffea.util.load(str(project / "results" / "undisturbed" / "output.coffea"))
+
+
+@pytest.fixture
+def slow(project):
+    """While this file is there each chunk takes two seconds, and a run nearly a minute: as long as a test needs."""
+    path = project / "slow"
+    path.touch()
+    yield path
+    path.unlink(missing_ok=True)
 
 
 @pytest.fixture
@@ -104,10 +116,10 @@ def assert_the_same(project, folder, undisturbed):
     return manifest
 
 
-def test_killed_again_and_again(project, undisturbed, start):
+def test_killed_again_and_again(project, undisturbed, start, slow):
     """`kill -9` at a random moment, twice; what had counted is not processed again."""
     folder, chance = "results/killed", random.Random(os.getpid())
-    process = start("run", *ARGUMENTS, "--arg", "seconds=0.4", "-o", folder, tag="first")
+    process = start("run", *ARGUMENTS, "--arg", f"slow={slow}", "-o", folder, tag="first")
     # While it runs nobody else may use its folder.
     wait_until((project / folder / "journal.jsonl").exists)
     refused = cafetal("run", *ARGUMENTS, "-o", folder, "--overwrite", cwd=project, check=1)
@@ -116,6 +128,7 @@ def test_killed_again_and_again(project, undisturbed, start):
     again = cafetal("run", *ARGUMENTS, "-o", folder, cwd=project, check=1)
     assert f"`cafetal resume {folder}` goes on with it" in " ".join(again.stderr.split())
     break_off(project, folder, start("resume", folder, tag="second"), chance.randint(1, 3))
+    slow.unlink()
     before = sum(line.count('"is":"Commit"') for line in committed(project / folder))
     cafetal("resume", folder, cwd=project, check=0)
     manifest = assert_the_same(project, folder, undisturbed)
@@ -139,9 +152,9 @@ def range_of(text):
         yield from range(int(first), int(last or first) + 1)
 
 
-def test_ctrl_c_and_on(project, undisturbed, start):
+def test_ctrl_c_and_on(project, undisturbed, start, slow):
     folder = "results/interrupted"
-    process = start("run", *ARGUMENTS, "--arg", "seconds=0.4", "-o", folder, tag="ctrl-c")
+    process = start("run", *ARGUMENTS, "--arg", f"slow={slow}", "-o", folder, tag="ctrl-c")
     break_off(project, folder, process, 2, signal.SIGINT)
     assert process.returncode == 130
     manifest = json.loads((project / folder / "manifest.json").read_text())
@@ -149,14 +162,15 @@ def test_ctrl_c_and_on(project, undisturbed, start):
     assert 0 < counted < 120_000
     told = cafetal("verify", folder, cwd=project, check=0).stdout
     assert f"Proved: {counted:,} of 120,000 planned events" in told
+    slow.unlink()
     cafetal("resume", folder, cwd=project, check=0)
     assert assert_the_same(project, folder, undisturbed)["events_salvaged"] == counted
 
 
-def test_a_look_at_what_is_there(project, undisturbed, start):
+def test_a_look_at_what_is_there(project, undisturbed, start, slow):
     """Twice, from other processes; the run does not notice."""
     folder = "results/looked-at"
-    process = start("run", *ARGUMENTS, "--arg", "seconds=1", "-o", folder, tag="looked-at")
+    process = start("run", *ARGUMENTS, "--arg", f"slow={slow}", "-o", folder, tag="looked-at")
     events = []
     for _ in range(2):
         wait_until(lambda: len(committed(project / folder)) >= 4 + 4 * len(events))
@@ -167,6 +181,7 @@ def test_a_look_at_what_is_there(project, undisturbed, start):
         assert out["h"].ndim == 1
         events.append(out["n"])
     assert 0 < events[0] < events[1] < 120_000
+    slow.unlink()
     process.communicate(timeout=120)
     assert process.returncode == 0
     manifest = assert_the_same(project, folder, undisturbed)
@@ -175,23 +190,24 @@ def test_a_look_at_what_is_there(project, undisturbed, start):
     assert f"Nothing runs in {folder}" in told.stderr
 
 
-def test_what_was_damaged_is_made_again(project, undisturbed, start):
+def test_what_was_damaged_is_made_again(project, undisturbed, start, slow):
     """A partial that is cut off, one that is gone, one that is another, and the last line of the journal."""
     folder = "results/damaged"
-    break_off(project, folder, start("run", *ARGUMENTS, "--arg", "seconds=0.4", "-o", folder, tag="damaged"), 5)
+    break_off(project, folder, start("run", *ARGUMENTS, "--arg", f"slow={slow}", "-o", folder, tag="damaged"), 5)
     one, two, *_ = sorted(project.glob("sites/*/scratch/runs/*/*.*"))
     one.write_bytes(one.read_bytes()[:-3])
     two.unlink()
     (two.parent / "strange.1.map-99").write_bytes(b"0-3 0123456789abcdef\nnothing")
     with (project / folder / "journal.jsonl").open("a") as journal:
         journal.write('{"is":"Commit","task"')
+    slow.unlink()
     cafetal("resume", folder, cwd=project, check=0)
     assert_the_same(project, folder, undisturbed)
 
 
-def test_a_changed_analysis_is_refused(project, undisturbed, start):
+def test_a_changed_analysis_is_refused(project, undisturbed, start, slow):
     folder = "results/changed"
-    process = start("run", *ARGUMENTS, "--arg", "seconds=0.4", "-o", folder, tag="changed")
+    process = start("run", *ARGUMENTS, "--arg", f"slow={slow}", "-o", folder, tag="changed")
     break_off(project, folder, process, 1)
     fileset = project / "datasets" / "dimuon.json"
     content = json.loads(fileset.read_text())
@@ -206,16 +222,17 @@ def test_a_changed_analysis_is_refused(project, undisturbed, start):
         refused = cafetal("resume", folder, cwd=project, check=1)
         assert sentence in " ".join(refused.stderr.split())
         shutil.copyfile(project / "before", path)
+    slow.unlink()
     cafetal("resume", folder, cwd=project, check=0)
     assert_the_same(project, folder, undisturbed)
     nothing = cafetal("resume", "results/none", cwd=project, check=1)
     assert "holds no journal of a run" in nothing.stderr
 
 
-def test_detached(project, undisturbed):
+def test_detached(project, undisturbed, slow):
     """It goes on without a terminal, tells how it stands, is cancelled, and gone on with, detached again."""
     folder = "results/detached"
-    told = cafetal("run", *ARGUMENTS, "--arg", "seconds=0.4", "-o", folder, "--detach", cwd=project, check=0).stdout
+    told = cafetal("run", *ARGUMENTS, "--arg", f"slow={slow}", "-o", folder, "--detach", cwd=project, check=0).stdout
     process = int(re.search(r"It runs as process (\d+)", told)[1])
     assert psutil.Process(process).ppid() != os.getpid()
     wait_until(lambda: len(committed(project / folder)) > 1)
@@ -226,6 +243,7 @@ def test_detached(project, undisturbed):
     assert "ended: interrupted" in cafetal("status", folder, cwd=project, check=0).stdout
     assert "Interrupted: the output holds" in cafetal("logs", folder, cwd=project, check=0).stdout
     assert "Nothing runs in" in cafetal("cancel", folder, cwd=project, check=1).stderr
+    slow.unlink()
     cafetal("resume", folder, "--detach", cwd=project, check=0)
     wait_until(lambda: "ended: complete" in cafetal("status", folder, cwd=project, check=0).stdout)
     wait_until(lambda: owner(project / folder) is None)
@@ -236,9 +254,9 @@ def test_detached(project, undisturbed):
     assert "only runs with `--detach`" in cafetal("logs", "results/undisturbed", cwd=project, check=1).stderr
 
 
-def test_leftovers_are_listed_and_removed(project, undisturbed, start):
+def test_leftovers_are_listed_and_removed(project, undisturbed, start, slow):
     folder = "results/left"
-    break_off(project, folder, start("run", *ARGUMENTS, "--arg", "seconds=0.4", "-o", folder, tag="left"), 3)
+    break_off(project, folder, start("run", *ARGUMENTS, "--arg", f"slow={slow}", "-o", folder, tag="left"), 3)
     assert "broken off" in cafetal("status", folder, cwd=project, check=0).stdout
     run = json.loads((project / folder / "journal.jsonl").read_text().splitlines()[0])["run"]
     listed = cafetal("clean", cwd=project, check=0).stdout
@@ -247,5 +265,6 @@ def test_leftovers_are_listed_and_removed(project, undisturbed, start):
     removed = cafetal("clean", "--remove", run, cwd=project, check=0).stdout
     assert "Removed what 1 runs had left" in removed
     assert not list(project.glob(f"sites/*/scratch/runs/{run}/*"))
+    slow.unlink()
     cafetal("resume", folder, cwd=project, check=0)  # nothing is left, so all of it is done again
     assert assert_the_same(project, folder, undisturbed)["events_salvaged"] == 0

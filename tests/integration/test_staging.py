@@ -1,5 +1,7 @@
 """Files that a run brings to a site whose workers would be idle."""
 
+import threading
+from contextlib import contextmanager
 from uuid import UUID
 
 import pytest
@@ -13,6 +15,7 @@ from cafetal.rehearsal.transfers import TransferRehearsal
 from cafetal.runs.executor import MultiSiteExecutor
 from cafetal.runs.journal import read
 from cafetal.worker.carrying import STAGED
+from tests.conftest import wait_until
 
 pytestmark = pytest.mark.sites
 
@@ -20,12 +23,18 @@ FILES, EVENTS = 8, 400
 
 
 class Slow(processor.ProcessorABC):
-    """Event numbers, and half a second for each chunk."""
+    """Event numbers; half a second for each chunk, and all but the first few wait until a file is there."""
+
+    def __init__(self, go):
+        self.go = go
 
     def process(self, events):
         import time
 
         time.sleep(0.5)
+        late = time.monotonic() + 200
+        while events.event[0] >= EVENTS and not self.go.exists() and time.monotonic() < late:
+            time.sleep(0.05)
         return {"n": len(events), "ids": processor.set_accumulator(int(e) for e in events.event)}
 
     def postprocess(self, accumulator):
@@ -66,14 +75,38 @@ def fileset(table, tmp_path):
     return make_files(Recipe("hot", files=FILES, events=EVENTS), one, copies=1)
 
 
-def run(table, fileset, folder):
+def run(table, fileset, folder, go):
     executor = MultiSiteExecutor(table, fileset=fileset, status=False, folder=folder)
     runner = processor.Runner(executor=executor, schema=BaseSchema, metadata_cache={}, chunksize=100)
-    return runner(fileset.for_runner(), Slow()), executor.record
+    return runner(fileset.for_runner(), Slow(go)), executor.record
+
+
+@contextmanager
+def waiting_for(folder, *kinds):
+    """A file that is there once the journal in a folder has such lines, and in any case at the end."""
+    go, over = folder.with_name("go"), threading.Event()
+
+    def told():
+        return over.is_set() or (
+            (folder / "journal.jsonl").exists() and any(line["is"] in kinds for line in read(folder))
+        )
+
+    def wait():
+        wait_until(told, 250)
+        go.touch()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    try:
+        yield go
+    finally:
+        over.set()
+        thread.join()
 
 
 def test_an_idle_site_is_given_files_and_keeps_none(table, fileset, tmp_path):
-    out, record = run(table, fileset, tmp_path / "run")
+    with waiting_for(tmp_path / "run", "Transfer") as go:
+        out, record = run(table, fileset, tmp_path / "run", go)
     assert out["n"] == len(out["ids"]) == FILES * EVENTS
     assert record.complete
     assert record.files_staged["other"] > 0
@@ -94,7 +127,7 @@ def test_nothing_is_brought_without_a_budget(tmp_path):
     table = load_sites(plain)
     one = table.model_copy(update={"sites": {"holder": table.sites["holder"]}})
     fileset = make_files(Recipe("hot", files=2, events=EVENTS), one, copies=1)
-    out, record = run(table, fileset, tmp_path / "run")
+    out, record = run(table, fileset, tmp_path / "run", tmp_path)
     assert out["n"] == 2 * EVENTS
     assert not record.files_staged
     assert record.site_events.keys() == {"holder"}
@@ -110,6 +143,6 @@ def test_a_login_that_the_service_refuses_ends_the_run(tmp_path):
         one = table.model_copy(update={"sites": {"holder": table.sites["holder"]}})
         fileset = make_files(Recipe("hot", files=FILES, events=EVENTS), one, copies=1)
         rehearsal.token = "another"
-        with pytest.raises(LoginError, match="cafetal sites login"):
-            run(table, fileset, tmp_path / "run")
+        with waiting_for(tmp_path / "run") as go, pytest.raises(LoginError, match="cafetal sites login"):
+            run(table, fileset, tmp_path / "run", go)
         assert not rehearsal.tasks
