@@ -14,6 +14,7 @@ from uproot.models.TBasket import Model_TBasket
 
 from cafetal.worker.catalogue import events as module
 from cafetal.worker.catalogue.events import Catalogue
+from cafetal.worker.catalogue.layouts import KeptLayouts
 from cafetal.worker.catalogue.scanning import Unfamiliar, _Reader, scan
 from cafetal.worker.catalogue.trees import KnownTree
 
@@ -87,6 +88,12 @@ def found(make, path, tree, schema, start, stop, preload):
         return repr(events.attrs["@form"]), buffers, log, dict(events.metadata), events.metadata is metadata
 
 
+def keeping(folder):
+    catalogue = Catalogue()
+    catalogue.kept = KeptLayouts(folder)
+    return catalogue
+
+
 def assert_the_same(path, tree, catalogue):
     for schema, start, stop, preload in ((NanoAODSchema, None, None, PRELOAD), (BaseSchema, 3, 17, None)):
         arguments = path, tree, schema, start, stop, preload
@@ -111,6 +118,30 @@ def test_a_file_like_one_that_is_known_is_not_parsed(tmp_path, parsed, preload):
         told = found(catalogue.from_root, path, "Events", NanoAODSchema, 0, 250, preload)
         assert ("Events" in parsed) == (seed == 1)
         assert told == found(NanoEventsFactory.from_root, path, "Events", NanoAODSchema, 0, 250, preload)
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(("sample", "tree"), SAMPLES)
+def test_layouts_outlive_a_process(data, tmp_path, sample, tree):
+    """Another catalogue makes the same of what the first has kept, and of what has been damaged since."""
+    assert_the_same(data / sample, tree, keeping(tmp_path))
+    assert_the_same(data / sample, tree, keeping(tmp_path))
+    for path in tmp_path.iterdir():
+        path.write_text(path.read_text().replace("f4", "i4", 1))
+    assert_the_same(data / sample, tree, keeping(tmp_path))
+
+
+def test_a_layout_that_another_process_knows_is_not_parsed(tmp_path, parsed):
+    for seed in (1, 2):
+        path = write(tmp_path / f"{seed}.root", seed)
+        parsed.clear()
+        told = found(keeping(tmp_path / "kept").from_root, path, "Events", NanoAODSchema, 0, 250, None)
+        assert ("Events" in parsed) == (seed == 1)
+        assert told == found(NanoEventsFactory.from_root, path, "Events", NanoAODSchema, 0, 250, None)
+    (kept,) = (tmp_path / "kept").iterdir()
+    kept.write_bytes(kept.read_bytes()[:-1])
+    found(keeping(tmp_path / "kept").from_root, path, "Events", NanoAODSchema, 0, 250, None)
+    assert "Events" in parsed
 
 
 @pytest.mark.parametrize("preload", [None, PRELOAD], ids=["each", "preloaded"])

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -258,7 +258,7 @@ class FederatedExecutor(ParslExecutor):  # type: ignore[misc]  # parsl comes wit
         named, avoided = (_names(specification.pop(key, None)) for key in ("endpoints", "avoid"))
         keep = bool(specification.pop("keep", False))
         # Parsl hands the specification to the function too, whether it has such a parameter or not.
-        if "parsl_resource_specification" not in inspect.signature(func).parameters:
+        if not _wants_specification(func):
             kwargs.pop("parsl_resource_specification", None)
         found = list(find([args, kwargs]))
         if not found and not keep:
@@ -410,6 +410,11 @@ def _pass_on(done: Future[Any], outcome: Future[Any], read: Callable[[Any], Any]
         outcome.set_result(read(done.result()))
     except BaseException as error:
         outcome.set_exception(error)
+
+
+@lru_cache(maxsize=64)
+def _wants_specification(func: Callable[..., Any]) -> bool:
+    return "parsl_resource_specification" in inspect.signature(func).parameters
 
 
 def _attempt(close: Callable[[], Any]) -> None:

@@ -3,16 +3,47 @@
 from typing import Any
 
 
+def pack(value: Any) -> bytes:
+    """A value as bytes: by Python's pickle if it has none but plain types, else as Parsl does it.
+
+    Parsl uses dill, which is written in Python and takes three times as long; functions and classes need it.
+    """
+    import io
+    import pickle
+
+    from parsl.serialize import serialize
+
+    class Plain(pickle.Pickler):
+        def reducer_override(self, part: Any) -> Any:  # asked for whatever is not of a plain type
+            raise pickle.PicklingError
+
+    content = io.BytesIO()
+    try:
+        Plain(content, pickle.HIGHEST_PROTOCOL).dump(value)
+    except pickle.PicklingError:
+        otherwise: bytes = serialize(value, buffer_threshold=1 << 40)  # Parsl warns of more bytes than it is told
+        return otherwise
+    return content.getvalue()
+
+
+def unpack(content: bytes) -> Any:
+    """What `pack` was given. Parsl begins with the name of a serialiser, a pickle with a code for its protocol."""
+    import pickle
+
+    from parsl.serialize import deserialize
+
+    return pickle.loads(content) if content[:1] == pickle.PROTO else deserialize(content)
+
+
 def run_packed(packed: bytes) -> tuple[bytes, dict[str, Any]]:
     """Unpack `worker.trampoline.measured`, a function and its arguments, and call the one with the others.
 
     Returns the packed result and the measures, with ``bytes_out``, the size of the result. Parsl keeps functions that
     it has unpacked, so what they have cached in their globals lasts.
     """
-    from parsl.serialize import deserialize, serialize
     from parsl.serialize.facade import unpack_buffers
 
-    measured, function, args, kwargs = (deserialize(buffer) for buffer in unpack_buffers(packed))
+    measured, function, args, kwargs = (unpack(buffer) for buffer in unpack_buffers(packed))
     result, measures = measured(function, args, kwargs)
-    content = serialize(result, buffer_threshold=1 << 40)
+    content = pack(result)
     return content, {**measures, "bytes_out": len(content)}

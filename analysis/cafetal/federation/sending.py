@@ -12,7 +12,6 @@ from parsl.executors.base import ParslExecutor
 from parsl.executors.errors import BadStateException
 from parsl.executors.status_handling import BlockProviderExecutor
 from parsl.jobs.states import JobState
-from parsl.serialize import deserialize, serialize
 from parsl.serialize.facade import pack_buffers
 
 from cafetal.federation import packing
@@ -21,8 +20,6 @@ from cafetal.federation.telemetry import EndpointStatus
 from cafetal.federation.watchdog import Sighting
 from cafetal.worker import trampoline
 
-_NO_WARNING = 1 << 40
-"""Parsl warns of packed parts of more bytes than it is told."""
 Measure = Callable[[Mapping[str, Any]], None]
 
 
@@ -46,9 +43,9 @@ def send(
         sent = endpoint.submit(trampoline.measured, specification, func, args, kwargs)
         return _unpacked(sent, measure, lambda result: result, given_up)
     run, measured = _by_value()
-    packed = pack_buffers([serialize(part, _NO_WARNING) for part in (measured, func, args, kwargs)])
+    packed = pack_buffers([packing.pack(part) for part in (measured, func, args, kwargs)])
     measure({"bytes_in": len(packed)})
-    return _unpacked(endpoint.submit(run, specification, packed), measure, deserialize, given_up)
+    return _unpacked(endpoint.submit(run, specification, packed), measure, packing.unpack, given_up)
 
 
 @cache

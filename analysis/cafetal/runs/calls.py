@@ -65,6 +65,7 @@ class Calls:
     ) -> None:
         self.federation, self.shipment, self.plan = federation, shipment, plan
         self.run, self.life, self.keep_going, self._stop = run, life, keep_going, stop
+        self._reading = plan.table.reading.model_dump()
         self._open: dict[Future[Any], _Open] = {}
         self._heard: set[str] = set()
         self._patient: set[int] = set()
@@ -138,7 +139,7 @@ class Calls:
             "patient": any(len(chunk.sites) == 1 or chunk.id in self._patient for chunk in told.chunks),
             "trusted": site in self.trusted,
             "checksums": self.plan.table.checksums,
-            "reading": self.plan.table.reading.model_dump(),
+            "reading": self._reading,
             "adler32": {lfn: self.plan.adler32[lfn] for lfn in pfns if lfn in self.plan.adler32},
         }
         return self._call(

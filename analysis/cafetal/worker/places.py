@@ -10,6 +10,8 @@ from .stores import FILES, Store, get_shipped, open_store
 
 CODE = "code"
 """The folder of the scratch for what was sent to the site."""
+LAYOUTS = "layouts"
+"""That for what is known of the layouts of files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,11 @@ class Place:
     def partials(self, run: str) -> Store:
         """Of one run."""
         return open_store(self.store, self.root, run)
+
+    @property
+    def layouts(self) -> Path:
+        """The folder for what is known of the layouts of files."""
+        return self.root / LAYOUTS
 
     def code(self, name: str) -> Path:
         """A file that was sent to the site; from the store, if it came to another machine than this one."""

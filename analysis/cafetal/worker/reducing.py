@@ -128,7 +128,7 @@ def leftovers(place: Place, *, staging: str) -> list[Leftover]:
 
 
 def clean(place: Place, *, run: str, life: int | None, keep_days: float, staging: str) -> None:
-    """Remove what a run left at the site; and code, environments, dead runs that nobody has touched for so many days.
+    """Remove what a run left, and all that nobody has touched for so many days: code, layouts, environments, dead runs.
 
     With ``life``, only what this life of the run and those before it have left: the request may come late, when the
     next one has already begun.
@@ -136,7 +136,7 @@ def clean(place: Place, *, run: str, life: int | None, keep_days: float, staging
     place.partials(run).clear(lambda name: life is None or partials.life_of(name) <= life)
     brought = carrying.staging_folder(place, staging)
     carrying.clear(brought, run, life)
-    rooms = [place.root / CODE, place.root / "runs", place.root / "environments", brought]
+    rooms = [place.root / CODE, place.layouts, place.root / "runs", place.root / "environments", brought]
     for path in [path for room in rooms for path in room.glob("*")]:
         try:
             if time.time() - path.stat().st_mtime <= keep_days * 86400:

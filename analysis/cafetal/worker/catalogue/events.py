@@ -14,7 +14,7 @@ from coffea.nanoevents.mapping import TrivialUprootOpener, UprootSourceMapping
 from coffea.nanoevents.schemas import BaseSchema, EDM4HEPSchema
 from coffea.nanoevents.util import tuple_to_key
 
-from .layouts import Layout
+from .layouts import KeptLayouts, Layout
 from .scanning import Table, Unfamiliar, scan
 from .schemas import Schemas
 from .trees import KnownTree
@@ -30,7 +30,12 @@ _OPTIONS = {
 
 
 class Catalogue:
-    """What a process knows of layouts and files. What is in it never changes, so threads may share it."""
+    """What a process knows of layouts and files. What is in it never changes, so threads may share it.
+
+    Layouts are also kept in ``kept``, where that is set, for other processes.
+    """
+
+    kept: KeptLayouts | None = None
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -67,7 +72,7 @@ class Catalogue:
         """Parsed by uproot, which is fast; what takes long is coffea's form of it."""
         tree = key.get()
         extended = len(tree.field_records) - len(tree.header.field_records)
-        layout = self._layout(("ntuple", tree.header.checksum, extended), tree)
+        layout = self._layout(("ntuple", tree.header.checksum, extended), tree, self.kept)
         return None if layout is None else (tree, layout)
 
     def _tree(self, file: Any, key: Any) -> Source | None:
@@ -82,15 +87,29 @@ class Catalogue:
             layout = self._layout(identity, tree := key.get())
             return None if layout is None else (tree, layout)
         if table.layout not in self._layouts:
-            layout = Layout.of(key.get())
-            known = KnownTree(file, key, table, layout)
-            self._keep(self._layouts, table.layout, layout if known.agrees() else None)
+            self._keep(self._layouts, table.layout, self._find(file, key, table))
         layout = self._layouts.get(table.layout)
         return None if layout is None else (KnownTree(file, key, table, layout), layout)
 
-    def _layout(self, name: Any, tree: Any) -> Layout | None:
+    def _find(self, file: Any, key: Any, table: Table) -> Layout | None:
+        """The layout of a tree; ``None`` if branches made by it are not what uproot parses."""
+        if self.kept and (kept := self.kept.get(table.layout)):
+            return kept
+        layout = Layout.of(key.get())
+        if not KnownTree(file, key, table, layout).agrees():
+            return None
+        if self.kept:
+            self.kept.put(table.layout, layout)
+        return layout
+
+    def _layout(self, name: Any, tree: Any, kept: KeptLayouts | None = None) -> Layout | None:
         if name not in self._layouts:
-            self._keep(self._layouts, name, Layout.of(tree))
+            layout = kept.get(name) if kept else None
+            if layout is None:
+                layout = Layout.of(tree)
+                if kept:
+                    kept.put(name, layout)
+            self._keep(self._layouts, name, layout)
         return self._layouts.get(name)
 
     def _keep(self, store: OrderedDict[Any, Any], name: Any, value: Any) -> None:

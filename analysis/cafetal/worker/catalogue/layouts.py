@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import coffea
+import numpy as np
+import uproot
 from coffea.nanoevents.mapping import UprootSourceMapping
 from uproot.interpretation.jagged import AsJagged
 from uproot.interpretation.numerical import AsDtype
+
+from ..files import write_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +54,63 @@ class Layout:
         """A new one, to be changed at will."""
         form: dict[str, Any] = json.loads(self.form)
         return form
+
+    def to_json(self) -> str:
+        """All of it; `from_json` is the inverse for most layouts."""
+        plain = {}
+        for name, each in self.plain.items():
+            jagged = type(each) is AsJagged
+            numbers = each.content if jagged else each
+            header = each.header_bytes if jagged else None
+            plain[name] = [numbers.from_dtype.str, numbers.to_dtype.str, header]
+        return json.dumps({"name": self.name, "title": self.title, "form": self.form, "plain": plain})
+
+    @classmethod
+    def from_json(cls, text: str) -> Layout:
+        """The layout that `to_json` was asked of.
+
+        Raises:
+            ValueError, LookupError, TypeError: if it is not what was written.
+        """
+        told = json.loads(text)
+        plain: dict[str, Any] = {}
+        for name, (stored, used, header) in told["plain"].items():
+            numbers = AsDtype(np.dtype(stored), np.dtype(used))
+            plain[name] = numbers if header is None else AsJagged(numbers, header)
+        return cls(told["name"], told["title"], told["form"], plain)
+
+
+class KeptLayouts:
+    """Layouts that were tested, in a folder that the workers of a site share, and that outlives them.
+
+    What other versions of uproot, coffea, or of this package have made is not looked at.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def get(self, name: object) -> Layout | None:
+        """One that was put; ``None`` if it is not there, or not whole."""
+        try:
+            digest, text = self._path(name).read_text().split("\n", 1)
+            return Layout.from_json(text) if digest == _digest(text) else None
+        except (OSError, ValueError, LookupError, TypeError):
+            return None
+
+    def put(self, name: object, layout: Layout) -> None:
+        """Keep it, if it can be had back as it is, and there is room."""
+        text = layout.to_json()
+        if Layout.from_json(text) == layout:
+            with contextlib.suppress(OSError):
+                write_bytes(self._path(name), f"{_digest(text)}\n{text}".encode())
+
+    def _path(self, name: object) -> Path:
+        made_by = repr([name, __package__, uproot.__version__, coffea.__version__])
+        return self.folder / _digest(made_by)
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def _is_plain(interpretation: Any) -> bool:
