@@ -4,6 +4,8 @@ The definitions are those of https://github.com/iris-hep/adl-benchmarks-index. A
 that another implementation finds the same bins.
 """
 
+import itertools
+
 import awkward as ak
 import hist
 import numpy as np
@@ -57,61 +59,69 @@ def two_jets(events):
 
 def dimuon(events):
     """5: missing energy of events with a muon pair of opposite charge and a mass between 60 and 120 GeV."""
-    some = events[ak.num(events.Muon) >= 2]
-    one, other = ak.unzip(ak.combinations(vectors(some.Muon, charge=some.Muon.charge), 2))
-    mass = mass_of(one, other)
-    good = (one.charge != other.charge) & (mass > 60) & (mass < 120)
-    yield "q5_met", met_axis(), double(some.MET.pt[ak.any(good, axis=1)])
+    muons = Objects.of(events.Muon, "pt", "eta", "phi", "mass", "charge")
+    p, charge = muons.momenta(), muons.columns["charge"]
+    good = np.zeros(len(events), dtype=bool)
+    for rows, places in muons.rectangles(2):
+        one, other = (places[:, index] for index in choices(places, 2))
+        mass = mass_of(p[:, one], p[:, other])
+        good[rows] = np.any((charge[one] != charge[other]) & (mass > 60) & (mass < 120), axis=1)
+    yield "q5_met", met_axis(), double(events.MET.pt)[good]
 
 
 def trijet(events):
     """6: of three jets with a mass nearest to that of the top: their transverse momentum, and the largest b-tag."""
-    some = events[ak.num(events.Jet) >= 3].Jet
-    three = ak.unzip(ak.combinations(vectors(some, btag=some.btag), 3))
-    best = ak.argmin(abs(mass_of(*three) - TOP), axis=1, keepdims=True)
-    chosen = [each[best] for each in three]
-    pt = np.hypot(sum(each.x for each in chosen), sum(each.y for each in chosen))
-    btag = np.maximum(np.maximum(chosen[0].btag, chosen[1].btag), chosen[2].btag)
-    yield "q6_trijet_pt", hist.axis.Regular(100, 15, 40, name="pt", label="pT of the trijet [GeV]"), ak.flatten(pt)
-    yield "q6_btag", hist.axis.Regular(100, 0, 1, name="btag", label="largest b-tag in it"), double(ak.flatten(btag))
+    jets = Objects.of(events.Jet, "pt", "eta", "phi", "mass", "btag")
+    p, found = jets.momenta(), [np.empty((2, 0))]
+    for _, places in jets.rectangles(3):
+        indices = choices(places, 3)
+        mass = mass_of(*(p[:, places[:, index]] for index in indices))
+        best = np.argmin(abs(mass - TOP), axis=1)
+        chosen = [np.take_along_axis(places, index[best, np.newaxis], axis=1)[:, 0] for index in indices]
+        x, y, *_ = sum(p[:, each] for each in chosen)
+        found.append(np.array([np.hypot(x, y), np.max([jets.columns["btag"][each] for each in chosen], axis=0)]))
+    pt, btag = np.concatenate(found, axis=1)
+    yield "q6_trijet_pt", hist.axis.Regular(100, 15, 40, name="pt", label="pT of the trijet [GeV]"), pt
+    yield "q6_btag", hist.axis.Regular(100, 0, 1, name="btag", label="largest b-tag in it"), btag
 
 
 def clean_jets(events):
     """7: sum of the transverse momenta of jets above 30 GeV that are not within ΔR = 0.4 of a lepton above 10 GeV."""
-    good = events.Jet[events.Jet.pt > 30]
-    away = ak.ones_like(good.pt, dtype=bool)
-    for leptons in (events.Muon, events.Electron):
-        chosen = leptons[leptons.pt > 10]
-        jet, lepton = ak.unzip(ak.cartesian([directions(good), directions(chosen)], nested=True))
-        turn = np.mod(jet.phi - lepton.phi + np.pi, 2 * np.pi) - np.pi
-        away = away & ~ak.any((jet.eta - lepton.eta) ** 2 + turn**2 < 0.4**2, axis=2)
+    jets = Objects.of(events.Jet, "pt", "eta", "phi")
+    jets = jets.those(jets.columns["pt"] > 30)
+    away = np.ones(len(jets.event), dtype=bool)
+    for collection in (events.Muon, events.Electron):
+        leptons = Objects.of(collection, "pt", "eta", "phi")
+        leptons = leptons.those(leptons.columns["pt"] > 10)
+        for number in range(max(leptons.counts, default=0)):  # each jet with the first, the second, ... of its event
+            near = np.flatnonzero(away & (leptons.counts[jets.event] > number))
+            lepton = leptons.begins[jets.event[near]] + number
+            eta, phi = (jets.columns[name][near] - leptons.columns[name][lepton] for name in ("eta", "phi"))
+            turn = np.mod(phi + np.pi, 2 * np.pi) - np.pi
+            away[near] = eta**2 + turn**2 >= 0.4**2
     axis = hist.axis.Regular(100, 15, 200, name="sum", label="sum of jet pT [GeV]")
-    yield "q7_sum_pt", axis, ak.sum(to_double(good.pt[away]), axis=1)
+    yield "q7_sum_pt", axis, np.bincount(jets.event[away], jets.columns["pt"][away], minlength=len(events))
 
 
 def three_leptons(events):
     """8: transverse mass of the missing energy and the leading lepton besides the pair that is nearest to the Z."""
-    some = events[ak.num(events.Muon) + ak.num(events.Electron) >= 3]
-    kinds = [
-        vectors(
-            each, charge=each.charge, pt=to_double(each.pt), phi=to_double(each.phi), kind=ak.ones_like(each.charge) * n
-        )
-        for n, each in enumerate((some.Electron, some.Muon))
-    ]
-    leptons = ak.concatenate(kinds, axis=1)
-    one, other = ak.unzip(ak.argcombinations(leptons, 2))
-    first, second = leptons[one], leptons[other]
-    fits = (first.kind == second.kind) & (first.charge != second.charge)
-    distance = ak.where(fits, abs(mass_of(first, second) - Z), np.inf)
-    best = ak.argmin(distance, axis=1, keepdims=True)
-    found = ak.any(fits, axis=1)
-    index = ak.local_index(leptons)
-    rest = leptons[(index != ak.flatten(one[best])) & (index != ak.flatten(other[best]))][found]
-    leading = ak.firsts(rest[ak.argmax(rest.pt, axis=1, keepdims=True)])
-    met = some.MET[found]
-    turn = np.cos(leading.phi - to_double(met.phi))
-    mass = np.sqrt(2 * leading.pt * to_double(met.pt) * (1 - turn))
-    yield "q8_mt", hist.axis.Regular(100, 15, 250, name="mt", label="transverse mass [GeV]"), mass
+    kinds = [Objects.of(each, "pt", "eta", "phi", "mass", "charge") for each in (events.Electron, events.Muon)]
+    leptons = kinds[0].and_those(kinds[1])
+    p, pt, phi, charge, kind = (leptons.momenta(), *(leptons.columns[name] for name in ("pt", "phi", "charge", "kind")))
+    met, found = {name: double(events.MET[name]) for name in ("pt", "phi")}, [np.empty(0)]
+    for rows, places in leptons.rectangles(3):
+        indices = choices(places, 2)
+        one, other = (places[:, index] for index in indices)
+        fits = (kind[one] == kind[other]) & (charge[one] != charge[other])
+        best = np.argmin(np.where(fits, abs(mass_of(p[:, one], p[:, other]) - Z), np.inf), axis=1)
+        rest = pt[places]
+        for index in indices:
+            np.put_along_axis(rest, index[best, np.newaxis], -np.inf, axis=1)
+        leading = np.take_along_axis(places, np.argmax(rest, axis=1)[:, np.newaxis], axis=1)[:, 0]
+        mass = np.sqrt(2 * pt[leading] * met["pt"][rows] * (1 - np.cos(phi[leading] - met["phi"][rows])))
+        found.append(mass[np.any(fits, axis=1)])
+    axis = hist.axis.Regular(100, 15, 250, name="mt", label="transverse mass [GeV]")
+    yield "q8_mt", axis, np.concatenate(found)
 
 
 QUERIES = {
@@ -138,35 +148,61 @@ def jet_axis():
     return hist.axis.Regular(100, 15, 60, name="pt", label="jet pT [GeV]")
 
 
-def to_double(values):
-    """As an awkward array."""
-    return ak.values_astype(values, np.float64)
-
-
 def double(values):
     """As a numpy array."""
-    return ak.to_numpy(to_double(values))
+    return ak.to_numpy(values).astype(np.float64)
 
 
-def directions(objects):
-    """Pseudorapidities and azimuths."""
-    return ak.zip({"eta": to_double(objects.eta), "phi": to_double(objects.phi)})
-
-
-def lepton_vectors(objects, kind):
-    """With what tells electrons from muons."""
-    pt, phi = to_double(objects.pt), to_double(objects.phi)
-    return vectors(objects, charge=objects.charge, pt=pt, phi=phi, kind=ak.ones_like(objects.charge) * kind)
-
-
-def vectors(objects, **more):
-    """Momenta and energies in double precision, with further fields."""
-    pt, eta, phi, mass = (to_double(objects[name]) for name in ("pt", "eta", "phi", "mass"))
-    x, y, z = pt * np.cos(phi), pt * np.sin(phi), pt * np.sinh(eta)
-    return ak.zip({"x": x, "y": y, "z": z, "e": np.sqrt(x**2 + y**2 + z**2 + mass**2), **more})
-
-
-def mass_of(*parts):
-    """Invariant mass, in GeV."""
-    x, y, z, e = (sum(getattr(part, name) for part in parts) for name in "xyze")
+def mass_of(*momenta):
+    """Invariant mass, in GeV, of what is added."""
+    x, y, z, e = sum(momenta)
     return np.sqrt(np.maximum(e**2 - x**2 - y**2 - z**2, 0))
+
+
+def choices(places, count):
+    """So many different places in a row of a rectangle: arrays with the first ones, the second ones, ..."""
+    return np.array(list(itertools.combinations(range(places.shape[1]), count))).T
+
+
+class Objects:
+    """Of all events, one after another: combinations of them are quicker in plain arrays than in nested ones."""
+
+    def __init__(self, event, events, columns):
+        self.event, self.columns = event, columns
+        self.counts = np.bincount(event, minlength=events)
+        self.begins = np.cumsum(self.counts) - self.counts
+
+    @classmethod
+    def of(cls, collection, *names):
+        """With these columns, in double precision."""
+        counts = ak.to_numpy(ak.num(collection))
+        columns = {name: double(ak.flatten(collection[name])) for name in names}
+        return cls(np.repeat(np.arange(len(counts)), counts), len(counts), columns)
+
+    def those(self, chosen):
+        """Of which an array says so."""
+        columns = {name: each[chosen] for name, each in self.columns.items()}
+        return Objects(self.event[chosen], len(self.counts), columns)
+
+    def and_those(self, others):
+        """After our own in each event; the column ``kind`` tells them apart."""
+        event = np.concatenate([self.event, others.event])
+        order = np.argsort(event, kind="stable")
+        columns = {name: np.concatenate([each, others.columns[name]])[order] for name, each in self.columns.items()}
+        columns["kind"] = order >= len(self.event)
+        return Objects(event[order], len(self.counts), columns)
+
+    def momenta(self):
+        """An array of x, y, z, and energy, in GeV."""
+        pt, eta, phi, mass = (self.columns[name] for name in ("pt", "eta", "phi", "mass"))
+        x, y, z = pt * np.cos(phi), pt * np.sin(phi), pt * np.sinh(eta)
+        return np.array([x, y, z, np.sqrt(x**2 + y**2 + z**2 + mass**2)])
+
+    def rectangles(self, least):
+        """Events with equally many objects, so many at least: their numbers, and the places of their objects.
+
+        Shapes (events,) and (events, objects).
+        """
+        for count in np.unique(self.counts[self.counts >= least]):
+            rows = np.flatnonzero(self.counts == count)
+            yield rows, self.begins[rows, np.newaxis] + np.arange(count)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import awkward as ak
 import coffea
 import numpy as np
 import uproot
@@ -83,7 +84,7 @@ class Layout:
 class KeptLayouts:
     """Layouts that were tested, in a folder that the workers of a site share, and that outlives them.
 
-    What other versions of uproot, coffea, or of this package have made is not looked at.
+    What other versions of uproot, awkward, coffea, or of this package have made is not looked at.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -105,7 +106,7 @@ class KeptLayouts:
                 write_bytes(self._path(name), f"{_digest(text)}\n{text}".encode())
 
     def _path(self, name: object) -> Path:
-        made_by = repr([name, __package__, uproot.__version__, coffea.__version__])
+        made_by = repr([name, __package__, uproot.__version__, ak.__version__, coffea.__version__])
         return self.folder / _digest(made_by)
 
 
