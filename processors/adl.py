@@ -93,7 +93,7 @@ def clean_jets(events):
     for collection in (events.Muon, events.Electron):
         leptons = Objects.of(collection, "pt", "eta", "phi")
         leptons = leptons.those(leptons.columns["pt"] > 10)
-        for number in range(max(leptons.counts, default=0)):  # each jet with the first, the second, ... of its event
+        for number in range(leptons.counts.max(initial=0)):  # each jet with the first, the second, ... of its event
             near = np.flatnonzero(away & (leptons.counts[jets.event] > number))
             lepton = leptons.begins[jets.event[near]] + number
             eta, phi = (jets.columns[name][near] - leptons.columns[name][lepton] for name in ("eta", "phi"))
