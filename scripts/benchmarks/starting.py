@@ -40,7 +40,7 @@ def main():
         said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
         print(f"| imports: {what} | {float(said) if said else time.monotonic() - began:.2f} |")
     began = time.monotonic()
-    subprocess.run([sys.executable, "-m", "cafetal", "--help"], check=True, capture_output=True)
+    subprocess.run([sys.executable, "-m", "cafetal.cli", "--help"], check=True, capture_output=True)
     print(f"| `cafetal --help` | {time.monotonic() - began:.2f} |")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
