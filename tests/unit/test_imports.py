@@ -67,7 +67,18 @@ def test_layers(path):
 def test_worker_needs_only_what_every_site_has(path):
     tops = {name.split(".")[0] for name in imports_of(path)} - {""}
     relative = {p.stem for p in (ENGINE / "worker").rglob("*.py")} | {"catalogue"}
-    coffea = {"uproot", "coffea", "cloudpickle", "lz4", "numpy", "hist", "boost_histogram", "requests", "aiohttp"}
+    coffea = {
+        "awkward",
+        "uproot",
+        "coffea",
+        "cloudpickle",
+        "lz4",
+        "numpy",
+        "hist",
+        "boost_histogram",
+        "requests",
+        "aiohttp",
+    }
     if path.name == "storage.py":
         tops -= {"XRootD", "cryptography"}  # where files are read through it; to tell when a proxy ends
     if path.name in ("stores.py", "trampoline.py"):
