@@ -89,9 +89,8 @@ def found(make, path, tree, schema, start, stop, preload):
 
 
 def keeping(folder):
-    catalogue = Catalogue()
-    catalogue.kept = KeptLayouts(folder)
-    return catalogue
+    """Of a process that knows nothing but what is kept there."""
+    return partial(Catalogue().from_root, kept=KeptLayouts(folder))
 
 
 def assert_the_same(path, tree, catalogue):
@@ -129,7 +128,7 @@ def test_layouts_outlive_a_process(data, tmp_path, sample, tree):
     for change in (("", ""), ("", ""), ("f4", "i4")):
         for path in tmp_path.iterdir():
             path.write_text(path.read_text().replace(*change))
-        assert found(keeping(tmp_path).from_root, *asked) == plain
+        assert found(keeping(tmp_path), *asked) == plain
     assert list(tmp_path.iterdir())
 
 
@@ -137,12 +136,12 @@ def test_a_layout_that_another_process_knows_is_not_parsed(tmp_path, parsed):
     for seed in (1, 2):
         path = write(tmp_path / f"{seed}.root", seed)
         parsed.clear()
-        told = found(keeping(tmp_path / "kept").from_root, path, "Events", NanoAODSchema, 0, 250, None)
+        told = found(keeping(tmp_path / "kept"), path, "Events", NanoAODSchema, 0, 250, None)
         assert ("Events" in parsed) == (seed == 1)
         assert told == found(NanoEventsFactory.from_root, path, "Events", NanoAODSchema, 0, 250, None)
     (kept,) = (tmp_path / "kept").iterdir()
     kept.write_bytes(kept.read_bytes()[:-1])
-    found(keeping(tmp_path / "kept").from_root, path, "Events", NanoAODSchema, 0, 250, None)
+    found(keeping(tmp_path / "kept"), path, "Events", NanoAODSchema, 0, 250, None)
     assert "Events" in parsed
 
 

@@ -20,7 +20,7 @@ from .chunksets import ChunkSet
 from .failures import Corrupt, Failure, Kind, describe
 from .names import SiteNames, resolve
 from .places import Place
-from .reading import CATALOGUE, OpenFiles, share_files
+from .reading import OpenFiles, share_files
 from .shipped import aux_files, columns_of, load_function
 from .storage import Reading, Silent
 from .stores import Store
@@ -67,8 +67,7 @@ def map_bundle(
     read: dict[str, int | None] = {}
     todo: list[tuple[int, WorkItem, tuple[int, ...]]] = []
     silent = Silent(0 if patient else reading["timeout"])
-    CATALOGUE.kept = KeptLayouts(place.layouts)
-    with OpenFiles(reading) as files:
+    with OpenFiles(reading, KeptLayouts(place.layouts)) as files:
         try:
             there = aux_files(place, aux)
             runners = load_function(place, function, archive)

@@ -10,8 +10,6 @@ from .stores import FILES, Store, get_shipped, open_store
 
 CODE = "code"
 """The folder of the scratch for what was sent to the site."""
-LAYOUTS = "layouts"
-"""That for what is known of the layouts of files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +28,7 @@ class Place:
     @property
     def layouts(self) -> Path:
         """The folder for what is known of the layouts of files."""
-        return self.root / LAYOUTS
+        return self.root / "layouts"
 
     def code(self, name: str) -> Path:
         """A file that was sent to the site; from the store, if it came to another machine than this one."""

@@ -18,6 +18,7 @@ import uproot
 from coffea.nanoevents import NanoEventsFactory
 
 from .catalogue.events import Catalogue, Source
+from .catalogue.layouts import KeptLayouts
 from .failures import StaleFile
 from .storage import Reading, prepare
 
@@ -27,8 +28,8 @@ CATALOGUE = Catalogue()
 class OpenFiles(AbstractContextManager["OpenFiles"]):
     """The file of the chunk at hand, kept open until a chunk of another one comes."""
 
-    def __init__(self, reading: Reading) -> None:
-        self._reading = reading
+    def __init__(self, reading: Reading, kept: KeptLayouts | None = None) -> None:
+        self._reading, self._kept = reading, kept
         self.expected_uuid = b""
         """UUID that the next file to be opened must have; empty: any."""
         self._path: str | None = None
@@ -59,7 +60,7 @@ class OpenFiles(AbstractContextManager["OpenFiles"]):
     def events(self, file: Any, *, treepath: str, **options: Any) -> NanoEventsFactory:
         """Stands in for ``NanoEventsFactory.from_root``."""
         mine = self._sources if file is self._file else None
-        return CATALOGUE.from_root(file, treepath=treepath, sources=mine, **options)
+        return CATALOGUE.from_root(file, treepath=treepath, sources=mine, kept=self._kept, **options)
 
     @property
     def bytes_read(self) -> int:

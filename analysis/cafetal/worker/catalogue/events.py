@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 import uproot
@@ -30,12 +31,7 @@ _OPTIONS = {
 
 
 class Catalogue:
-    """What a process knows of layouts and files. What is in it never changes, so threads may share it.
-
-    Layouts are also kept in ``kept``, where that is set, for other processes.
-    """
-
-    kept: KeptLayouts | None = None
+    """What a process knows of layouts and files. What is in it never changes, so threads may share it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -44,38 +40,45 @@ class Catalogue:
         self.schemas = Schemas()
 
     def from_root(
-        self, file: Any, *, treepath: str, sources: dict[str, Source | None] | None = None, **options: Any
+        self,
+        file: Any,
+        *,
+        treepath: str,
+        sources: dict[str, Source | None] | None = None,
+        kept: KeptLayouts | None = None,
+        **options: Any,
     ) -> NanoEventsFactory:
         """As coffea's, which does whatever is unusual.
 
-        ``sources`` keeps the trees of one open file between calls, and what was unpacked of them.
+        ``sources`` keeps the trees of one open file between calls, and what was unpacked of them; ``kept`` has layouts
+        that other processes know, and is given those that this one learns.
         """
         sources = {} if sources is None else sources
         if _is_usual(file, options):
             if treepath not in sources:
-                sources[treepath] = self._source(file, treepath)
+                sources[treepath] = self._source(file, treepath, kept)
             if source := sources[treepath]:
                 return _factory(file, *source, self.schemas, **options)
         return NanoEventsFactory.from_root(file, treepath=treepath, **options)
 
-    def _source(self, file: Any, treepath: str) -> Source | None:
+    def _source(self, file: Any, treepath: str, kept: KeptLayouts | None) -> Source | None:
         """A tree and its layout; ``None`` if coffea must do it, or must say what is wrong."""
         try:
             key = file.key(treepath)
             if key.fClassName == "ROOT::RNTuple":
-                return self._ntuple(key)
-            return self._tree(file, key) if key.fClassName == "TTree" else None
+                return self._ntuple(key, kept)
+            return self._tree(file, key, kept) if key.fClassName == "TTree" else None
         except Exception:  # also where uproot or coffea has changed what is used here
             return None
 
-    def _ntuple(self, key: Any) -> Source | None:
+    def _ntuple(self, key: Any, kept: KeptLayouts | None) -> Source | None:
         """Parsed by uproot, which is fast; what takes long is coffea's form of it."""
         tree = key.get()
         extended = len(tree.field_records) - len(tree.header.field_records)
-        layout = self._layout(("ntuple", tree.header.checksum, extended), tree, self.kept)
+        layout = self._layout(("ntuple", tree.header.checksum, extended), lambda: Layout.of(tree), kept)
         return None if layout is None else (tree, layout)
 
-    def _tree(self, file: Any, key: Any) -> Source | None:
+    def _tree(self, file: Any, key: Any, kept: KeptLayouts | None) -> Source | None:
         identity = (_identity(file.file), key.fSeekKey, key.fNbytes, key.fObjlen)
         if identity not in self._tables:
             try:
@@ -84,31 +87,18 @@ class Catalogue:
                 self._keep(self._tables, identity, None)
         table = self._tables.get(identity)
         if table is None:
-            layout = self._layout(identity, tree := key.get())
+            tree = key.get()
+            layout = self._layout(identity, lambda: Layout.of(tree))
             return None if layout is None else (tree, layout)
-        if table.layout not in self._layouts:
-            self._keep(self._layouts, table.layout, self._find(file, key, table))
-        layout = self._layouts.get(table.layout)
+        layout = self._layout(table.layout, lambda: _tested(file, key, table), kept)
         return None if layout is None else (KnownTree(file, key, table, layout), layout)
 
-    def _find(self, file: Any, key: Any, table: Table) -> Layout | None:
-        """The layout of a tree; ``None`` if branches made by it are not what uproot parses."""
-        if self.kept and (kept := self.kept.get(table.layout)):
-            return kept
-        layout = Layout.of(key.get())
-        if not KnownTree(file, key, table, layout).agrees():
-            return None
-        if self.kept:
-            self.kept.put(table.layout, layout)
-        return layout
-
-    def _layout(self, name: Any, tree: Any, kept: KeptLayouts | None = None) -> Layout | None:
+    def _layout(self, name: Any, make: Callable[[], Layout | None], kept: KeptLayouts | None = None) -> Layout | None:
+        """The one of that name, as this process knows it, or another one did; or else as it is made."""
         if name not in self._layouts:
             layout = kept.get(name) if kept else None
-            if layout is None:
-                layout = Layout.of(tree)
-                if kept:
-                    kept.put(name, layout)
+            if layout is None and (layout := make()) and kept:
+                kept.put(name, layout)
             self._keep(self._layouts, name, layout)
         return self._layouts.get(name)
 
@@ -117,6 +107,12 @@ class Catalogue:
             store[name] = value
             while len(store) > _KEPT:
                 store.popitem(last=False)
+
+
+def _tested(file: Any, key: Any, table: Table) -> Layout | None:
+    """The layout of a tree; ``None`` if branches made by it are not what uproot parses."""
+    layout = Layout.of(key.get())
+    return layout if KnownTree(file, key, table, layout).agrees() else None
 
 
 def _is_usual(file: Any, options: dict[str, Any]) -> bool:
