@@ -81,6 +81,19 @@ def in_background(action: Callable[[], Any]) -> Callable[[], None]:
     return join
 
 
+@pytest.fixture(autouse=True)
+def tracing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Coverage makes imports half as slow again and plain Python five times: not where others show the same code."""
+    if request.node.get_closest_marker("untraced") is None:
+        yield
+        return
+    monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)  # what the test starts is not measured either
+    tracer = sys.gettrace()
+    sys.settrace(None)
+    yield
+    sys.settrace(tracer)
+
+
 def wait_until(happened: Callable[[], Any], seconds: float = 120) -> Any:
     """Wait for something that is true, and return it."""
     end = time.monotonic() + seconds

@@ -35,6 +35,7 @@ def test_events_may_be_missing_only_where_all_replicas_were_struck():
 
 
 @pytest.mark.sites
+@pytest.mark.untraced
 @pytest.mark.timeout(2400)
 def test_a_sample_of_disturbed_runs(tmp_path):
     fresh = random.SystemRandom().randrange(1 << 30)

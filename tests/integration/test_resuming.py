@@ -17,7 +17,7 @@ from cafetal.runs.locking import owner
 from tests.conftest import wait_until
 from tests.integration.test_command_line import assert_all_gone, cafetal, tagged
 
-pytestmark = [pytest.mark.sites, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.sites, pytest.mark.untraced, pytest.mark.timeout(900)]
 
 PROCESSOR = """
 import time

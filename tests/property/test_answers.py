@@ -20,7 +20,15 @@ from cafetal.worker.partials import Reference
 ASKED = ChunkSet.of(range(4))
 FAILURE = lost_task(OSError("x"), "cern", "2-3")
 PARTIAL = {"name": "cern.1.map-0", "size": 10, "digest": "0" * 16, "chunks": "0-1"}
-GOOD = {"partial": PARTIAL, "failures": [FAILURE], "events": 2, "seconds": 0.1, "read": {"/f": None}, "host": "h"}
+GOOD = {
+    "partial": PARTIAL,
+    "failures": [FAILURE],
+    "events": 2,
+    "seconds": 0.1,
+    "read": {"/f": None},
+    "host": "h",
+    "aside": [],
+}
 (INPUT := Future()).set_result({"partial": PARTIAL})
 CHECKS = [
     answers.of_map("cern", ASKED),

@@ -237,17 +237,26 @@ def test_real_files(data, sample, tree):
 
 @pytest.mark.data
 def test_what_is_unusual_is_left_to_uproot(data, tmp_path, parsed):
-    """An older version of TTree; a tree that is not there; a schema that needs more."""
-    catalogue = Catalogue()
+    """An older version of TTree; a tree that is not there; what Runner does not ask for. It is said why."""
+    aside = set()
+    from_root = partial(Catalogue().from_root, aside=aside)
     for _ in range(2):
-        found(catalogue.from_root, data / "heptutorial" / "zz.root", "events", BaseSchema, None, None, None)
+        found(from_root, data / "heptutorial" / "zz.root", "events", BaseSchema, None, None, None)
+        assert {why.partition(" (")[0] for why in aside} == {"The tree of each file is parsed anew"}
+        aside.clear()
     assert "events" in parsed
     path = write(tmp_path / "x.root")
     asked = path, "Nothing", BaseSchema, None, None, None
-    assert found(catalogue.from_root, *asked) == found(NanoEventsFactory.from_root, *asked)
+    assert found(from_root, *asked) == found(NanoEventsFactory.from_root, *asked)
+    assert not aside  # it is an error, and that is said
     with uproot.open({path: None}) as file:
-        told = catalogue.from_root(file, treepath="Events", schemaclass=BaseSchema, mode="eager").events()
+        told = from_root(file, treepath="Events", schemaclass=BaseSchema, mode="eager").events()
         assert len(told) == 300
+    told_why = "Files are opened and parsed as coffea does it, chunk by chunk"
+    assert aside == {f"{told_why} (options with which files are to be opened)"}
+    aside.clear()
+    found(from_root, path, "Events", BaseSchema, None, None, None)
+    assert not aside
 
 
 def test_a_table_that_is_wrong_is_not_used(tmp_path, monkeypatch):
@@ -262,9 +271,11 @@ def test_a_table_that_is_wrong_is_not_used(tmp_path, monkeypatch):
 
     monkeypatch.setattr(module, "scan", wrong)
     monkeypatch.setattr(KnownTree, "arrays", None)
-    catalogue = Catalogue()
+    catalogue, aside = Catalogue(), set()
     assert_the_same(path, "Events", catalogue)
     assert list(catalogue._layouts.values()) == [None]
+    found(partial(catalogue.from_root, aside=aside), path, "Events", BaseSchema, None, None, None)
+    assert "is not what uproot parses" in aside.pop()
 
 
 @pytest.fixture(scope="module")

@@ -41,6 +41,21 @@ threading.Thread(target=follow, daemon=True).start()
 runpy.run_module("parsl.executors.high_throughput.interchange", run_name="__main__")
 """
 
+# Parsl has each worker of a pool, and a process for their dictionary, import all anew, one after another. These are
+# forked from the nursery, which imports while the pool itself does.
+_FORKING = "; ".join(
+    (
+        _LIGHT,
+        "from multiprocessing import forkserver, get_context",
+        "context = get_context('forkserver')",
+        "context.set_forkserver_preload(['cafetal.federation.nursery'])",
+        "forkserver.ensure_running()",
+        "import parsl.multiprocessing",
+        "parsl.multiprocessing.SpawnContext = context",
+        "runpy.run_module('parsl.executors.high_throughput.process_worker_pool', run_name='__main__', alter_sys=True)",
+    )
+)
+
 # If a pool is killed, its workers would wait for it for ever; and a pool that has not found its interchange yet waits
 # for that for ever, when we are gone. So it gets a process group, which ends with it, and with us (if it can see us:
 # not from a container).
@@ -135,9 +150,7 @@ def _local(name: str, workers: int, endpoint: LocalEndpoint, equip: Equip | None
 def _pool(equip: Equip | None) -> str:
     """The command of a worker pool: by the interpreter and not by the script's name, as a venv need not be on PATH."""
     python = shlex.quote(sys.executable) if equip is None else "python3"
-    module = "parsl.executors.high_throughput.process_worker_pool"
-    light = f"{_LIGHT}; runpy.run_module('{module}', run_name='__main__', alter_sys=True)"
-    return str(DEFAULT_LAUNCH_CMD.replace("process_worker_pool.py", f'{python} -c "{light}"'))
+    return str(DEFAULT_LAUNCH_CMD.replace("process_worker_pool.py", f'{python} -c "{_FORKING}"'))
 
 
 def _slurm(name: str, workers: int, endpoint: SlurmEndpoint, equip: Equip | None) -> HighThroughputExecutor:

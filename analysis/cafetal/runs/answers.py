@@ -62,6 +62,7 @@ class _Map(_Plain):
     seconds: float = Field(ge=0, allow_inf_nan=False)
     read: dict[str, _Count | None]
     host: str
+    aside: list[Annotated[str, Field(max_length=300)]] = Field(max_length=3)
 
 
 class _Merged(_Plain):

@@ -451,6 +451,9 @@ class Execution:
         self.record.failures.extend(result["failures"])
         counts = number in self.scheduler.state.tasks  # not if another task with these chunks was there first
         failed = self._reasons.enter(result["failures"], counts=counts)
+        for why in result.get("aside", ()):
+            remark = f"{told.site}: {why}."
+            self.record.remarks += [remark] if remark not in self.record.remarks else []
         self.calls.be_patient(ids for kind, ids in failed if kind == "timeout")
         for lfn, size in result.get("read", {}).items():
             self.record.note_read(lfn, told.site, told.source, size)

@@ -55,8 +55,8 @@ def map_bundle(
     function that the processor may open. From a server that did not answer nothing more is read in this bundle;
     nor, unless ``patient``, from one that did not answer to another task of this process a moment ago.
 
-    Returns ``{partial: reference or None, failures, events, seconds, read: {lfn: bytes}, host}``; bytes are ``None``
-    where nobody counts them (Parquet).
+    Returns ``{partial: reference or None, failures, events, seconds, read: {lfn: bytes}, host, aside}``; bytes are
+    ``None`` where nobody counts them (Parquet); ``aside`` says why reading took longer than it need.
     """
     began = time.perf_counter()
     failures: list[Failure] = []
@@ -118,6 +118,7 @@ def map_bundle(
         "seconds": time.perf_counter() - began,
         "read": read if reference else {},
         "host": platform.node(),
+        "aside": [why[:300] for why in sorted(files.aside)[:3]],
     }
 
 

@@ -34,8 +34,10 @@ class OpenFiles(AbstractContextManager["OpenFiles"]):
         """UUID that the next file to be opened must have; empty: any."""
         self._path: str | None = None
         self._file: Any = None
+        self.aside: set[str] = set()
+        """Why something took longer than it does with a layout that is known."""
         self._closed_bytes = 0
-        self._sources: dict[str, Source | None] = {}
+        self._sources: dict[str, Source | str] = {}
 
     def open(self, path: dict[str, None], **options: Any) -> AbstractContextManager[Any]:
         """Stands in for ``uproot.open``: the same file again if it is the one that is open.
@@ -60,7 +62,7 @@ class OpenFiles(AbstractContextManager["OpenFiles"]):
     def events(self, file: Any, *, treepath: str, **options: Any) -> NanoEventsFactory:
         """Stands in for ``NanoEventsFactory.from_root``."""
         mine = self._sources if file is self._file else None
-        return CATALOGUE.from_root(file, treepath=treepath, sources=mine, kept=self._kept, **options)
+        return CATALOGUE.from_root(file, treepath=treepath, sources=mine, kept=self._kept, aside=self.aside, **options)
 
     @property
     def bytes_read(self) -> int:

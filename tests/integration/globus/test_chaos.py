@@ -3,7 +3,7 @@
 import pytest
 from tests.chaos.campaign import campaign
 
-pytestmark = [pytest.mark.sites, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.sites, pytest.mark.untraced, pytest.mark.timeout(1500)]
 
 
 def test_a_sample_of_disturbed_runs(federated, tmp_path):

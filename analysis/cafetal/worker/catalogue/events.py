@@ -36,7 +36,7 @@ class Catalogue:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._layouts: OrderedDict[Any, Layout | None] = OrderedDict()
-        self._tables: OrderedDict[Any, Table | None] = OrderedDict()
+        self._tables: OrderedDict[Any, Table | str] = OrderedDict()
         self.schemas = Schemas()
 
     def from_root(
@@ -44,32 +44,45 @@ class Catalogue:
         file: Any,
         *,
         treepath: str,
-        sources: dict[str, Source | None] | None = None,
+        sources: dict[str, Source | str] | None = None,
         kept: KeptLayouts | None = None,
+        aside: set[str] | None = None,
         **options: Any,
     ) -> NanoEventsFactory:
         """As coffea's, which does whatever is unusual.
 
         ``sources`` keeps the trees of one open file between calls, and what was unpacked of them; ``kept`` has layouts
-        that other processes know, and is given those that this one learns.
+        that other processes know, and is given those that this one learns; into ``aside`` goes why it took longer.
         """
         sources = {} if sources is None else sources
-        if _is_usual(file, options):
+        aside = set() if aside is None else aside
+        why = _unusual(file, options)
+        if why is None:
             if treepath not in sources:
-                sources[treepath] = self._source(file, treepath, kept)
-            if source := sources[treepath]:
+                sources[treepath] = self._source(file, treepath, kept, aside)
+            source = sources[treepath]
+            if not isinstance(source, str):
                 return _factory(file, *source, self.schemas, **options)
-        return NanoEventsFactory.from_root(file, treepath=treepath, **options)
+            why = source
+        made = NanoEventsFactory.from_root(file, treepath=treepath, **options)
+        aside.add(f"Files are opened and parsed as coffea does it, chunk by chunk ({why})")
+        return made
 
-    def _source(self, file: Any, treepath: str, kept: KeptLayouts | None) -> Source | None:
-        """A tree and its layout; ``None`` if coffea must do it, or must say what is wrong."""
+    def _source(self, file: Any, treepath: str, kept: KeptLayouts | None, aside: set[str]) -> Source | str:
+        """A tree and its layout; or why coffea must do it, or must say what is wrong."""
         try:
             key = file.key(treepath)
             if key.fClassName == "ROOT::RNTuple":
-                return self._ntuple(key, kept)
-            return self._tree(file, key, kept) if key.fClassName == "TTree" else None
-        except Exception:  # also where uproot or coffea has changed what is used here
-            return None
+                source = self._ntuple(key, kept)
+            elif key.fClassName == "TTree":
+                source = self._tree(file, key, kept, aside)
+            else:
+                raise Unfamiliar(f"a {key.fClassName}")
+            if source is None:
+                raise Unfamiliar("what was made of what is known is not what uproot parses")
+            return source
+        except Exception as error:  # also where uproot or coffea has changed what is used here
+            return str(error) if isinstance(error, Unfamiliar) else f"{type(error).__name__}: {error}"
 
     def _ntuple(self, key: Any, kept: KeptLayouts | None) -> Source | None:
         """Parsed by uproot, which is fast; what takes long is coffea's form of it."""
@@ -78,15 +91,17 @@ class Catalogue:
         layout = self._layout(("ntuple", tree.header.checksum, extended), lambda: Layout.of(tree), kept)
         return None if layout is None else (tree, layout)
 
-    def _tree(self, file: Any, key: Any, kept: KeptLayouts | None) -> Source | None:
+    def _tree(self, file: Any, key: Any, kept: KeptLayouts | None, aside: set[str]) -> Source | None:
         identity = (_identity(file.file), key.fSeekKey, key.fNbytes, key.fObjlen)
-        if identity not in self._tables:
-            try:
-                self._keep(self._tables, identity, scan(key))
-            except Unfamiliar:
-                self._keep(self._tables, identity, None)
         table = self._tables.get(identity)
         if table is None:
+            try:
+                table = scan(key)
+            except Unfamiliar as error:
+                table = str(error)
+            self._keep(self._tables, identity, table)
+        if isinstance(table, str):
+            aside.add(f"The tree of each file is parsed anew ({table})")
             tree = key.get()
             layout = self._layout(identity, lambda: Layout.of(tree))
             return None if layout is None else (tree, layout)
@@ -115,19 +130,20 @@ def _tested(file: Any, key: Any, table: Table) -> Layout | None:
     return layout if KnownTree(file, key, table, layout).agrees() else None
 
 
-def _is_usual(file: Any, options: dict[str, Any]) -> bool:
+def _unusual(file: Any, options: dict[str, Any]) -> str | None:
+    """What is asked for that coffea does by itself."""
     schema = options.get("schemaclass")
-    return (
+    if not (isinstance(schema, type) and issubclass(schema, BaseSchema)) or issubclass(schema, EDM4HEPSchema):
+        return f"the schema {getattr(schema, '__name__', schema)}"
+    usual = (
         isinstance(file, uproot.ReadOnlyDirectory)
         and options.keys() <= _OPTIONS
         and options.get("mode") == "virtual"
         and not options.get("iteritems_options")
         and not callable(options.get("preload"))
         and not file.file.custom_classes
-        and isinstance(schema, type)
-        and issubclass(schema, BaseSchema)
-        and not issubclass(schema, EDM4HEPSchema)
     )
+    return None if usual else "options with which files are to be opened"
 
 
 def _identity(file: Any) -> bytes:

@@ -1,0 +1,48 @@
+"""What the workers of a pool are forked from: a process that has imported, once, what each of them needs.
+
+Python's fork server (`multiprocessing`) imports this module, and forks from then on. Nothing runs in it meanwhile but
+the server itself, so that nobody's locks are copied. Where Cafetal is not installed, workers import for themselves.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import os
+import sys
+from contextlib import suppress
+
+_FOR_OTHERS = ("globus_compute_sdk", "sqlalchemy")
+"""Half of the time of importing Parsl goes into these, which the pool does not use; an analysis may."""
+_NEEDED = (
+    "parsl.executors.high_throughput.process_worker_pool",
+    "awkward",
+    "uproot",
+    "hist",
+    "cloudpickle",
+    "lz4.frame",
+    "coffea.processor",
+    "coffea.nanoevents",
+)
+
+
+def _import() -> None:
+    hidden = [name for name in _FOR_OTHERS if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None: it cannot be imported
+    for name in _NEEDED:
+        with suppress(Exception):  # a worker that needs it will say what is wrong
+            importlib.import_module(name)
+        for each in hidden if name is _NEEDED[0] else ():
+            del sys.modules[each]
+
+
+def _differ() -> None:
+    """Workers that begin with the same random numbers would smear the same; Python's own ``random`` sees to itself."""
+    if numpy := sys.modules.get("numpy"):
+        numpy.random.seed()
+
+
+_import()
+os.register_at_fork(after_in_child=_differ)
+gc.collect()
+gc.freeze()  # else the collector would copy, in each worker, the pages of all that was imported
