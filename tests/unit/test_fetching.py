@@ -1,8 +1,9 @@
 """How a partial comes home, with sites that fail in every way."""
 
+import tracemalloc
 from concurrent.futures import Future
 
-import lz4.frame
+import cramjam
 import pytest
 
 from cafetal.errors import SiteAway, SiteError, WorkerLost
@@ -33,7 +34,7 @@ class Site:
         future = Future()
         fault = self.faults.pop(0) if self.faults else None
         part = self.content[request["offset"] : request["offset"] + request["length"]]
-        packed = part if request["compression"] is None else lz4.frame.compress(part)
+        packed = part if request["compression"] is None else bytes(cramjam.zstd.compress(part, request["compression"]))
         future.set_result(packed if fault is None else fault)
         return future
 
@@ -86,3 +87,14 @@ def test_another_content(kept):
     content, reference = kept
     with pytest.raises(partials.PartialLost, match="has changed since"):
         fetch(Site(bytes(len(content))), reference)
+
+
+@pytest.mark.parametrize("sent", [b"", b"nothing packed", bytes(cramjam.zstd.compress(bytes(1 << 28)))])
+def test_what_cannot_be_unpacked(kept, sent):
+    """The last one is 256 MB of zeros in 8 kB; nobody makes room for them."""
+    content, reference = kept
+    tracemalloc.start()
+    with pytest.raises(partials.PartialLost, match="has changed since"):
+        fetch(Site(content, [sent] * 10), reference, 1)
+    assert tracemalloc.get_traced_memory()[1] < 1 << 24
+    tracemalloc.stop()

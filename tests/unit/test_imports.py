@@ -73,6 +73,7 @@ def test_worker_needs_only_what_every_site_has(path):
         "coffea",
         "cloudpickle",
         "lz4",
+        "cramjam",
         "numpy",
         "hist",
         "boost_histogram",

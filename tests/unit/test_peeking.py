@@ -2,7 +2,7 @@
 
 from concurrent.futures import Future
 
-import lz4.frame
+import cramjam
 import pytest
 
 from cafetal.errors import OutputError, SiteError
@@ -44,7 +44,7 @@ class Sites:
 
     def fetch(self, site, request):
         part = self.store.get(request["reference"]["name"], request["offset"], request["length"])
-        return done(lz4.frame.compress(part))
+        return done(bytes(cramjam.zstd.compress(part)))
 
 
 @pytest.fixture

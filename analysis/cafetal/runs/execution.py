@@ -67,7 +67,7 @@ class Execution:
         run: name of the run's folder at the sites.
         past: the run's earlier lives: what they have left is taken over.
         fan_in: how many partials one reduce merges.
-        compression: LZ4 level for partials that come home; ``None`` for none.
+        compression: Zstandard level for partials that come home; ``None`` for none.
         may_skip: whether a failure of the data or of the user's code may leave its chunks out.
         keep_going: whether a bundle goes on after the user's code has failed on a chunk.
         watch: called with the record whenever something has come back.

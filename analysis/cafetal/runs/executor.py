@@ -79,8 +79,8 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
             they travel once a site. They come before those of the site table.
         logs: folder for Parsl's logs.
         status: show progress.
-        unit, desc, compression, function_name: as of all coffea executors; ``compression`` is the LZ4 level of
-            what travels to this machine.
+        unit, desc, compression, function_name: as of all coffea executors; ``compression`` is the
+            Zstandard level of what travels to this machine.
         session: shared by copies; not for users.
 
     Raises:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any
 
-import lz4.frame
+import cramjam
 
 from cafetal.planning.recovery import TRIES
 from cafetal.runs.record import RunRecord
@@ -31,6 +32,7 @@ def fetch(
     """The checked content of a partial.
 
     Args:
+        compression: Zstandard level; ``None`` for none.
         ask: sends a request for a part (arguments of `worker.tasks.fetch`, without the run) and gives its settled
             future.
         wait: returns when something has happened; raises what must end the run.
@@ -39,16 +41,25 @@ def fetch(
         Lost: if a part cannot be had.
         PartialLost: if the content is not what the reference says.
     """
-    content = bytearray()
+    content = memoryview(bytearray(reference["size"]))
     starts = range(0, reference["size"], _PART)
     requests = [
         {"reference": reference, "offset": start, "length": _PART, "compression": compression} for start in starts
     ]
-    for part in _parts(requests, site, ask, wait, record):
+    for start, part in zip(starts, _parts(requests, site, ask, wait, record), strict=True):
         record.bytes_in["partials"] += len(part)
-        content += part if compression is None else lz4.frame.decompress(part)
+        _unpack(part, content[start : start + _PART], compressed=compression is not None)
     partials.check(bytes(content), reference)
     return bytes(content)
+
+
+def _unpack(part: bytes, room: memoryview, *, compressed: bool) -> None:
+    """Put a part where it belongs; what is not as long as it should be is noticed by the checksum of the whole."""
+    if not compressed:
+        room[: len(part)] = part[: len(room)]
+        return
+    with suppress(cramjam.DecompressionError):  # also of what would not fit: a few bytes may stand for very many
+        cramjam.zstd.decompress_into(part, room)
 
 
 def _parts(

@@ -61,7 +61,7 @@ class Peeks:
 
     Args:
         folder: of the run; without one nobody can ask.
-        compression: LZ4 level for what comes home.
+        compression: Zstandard level for what comes home.
     """
 
     def __init__(self, calls: Calls, folder: Path | None, compression: int | None) -> None:

@@ -6,7 +6,7 @@ import shutil
 import time
 from typing import Any
 
-import lz4.frame
+import cramjam
 
 from . import carrying, coding, lifting, partials, stores
 from .chunksets import ChunkSet, Overlap
@@ -93,9 +93,9 @@ def peek(place: Place, *, run: str, name: str, chunks: str, archive: str, truste
 def fetch(
     place: Place, *, run: str, reference: partials.Reference, offset: int, length: int, compression: int | None
 ) -> bytes:
-    """Bytes ``offset`` to ``offset + length`` of a partial, compressed with LZ4 unless that is ``None``."""
+    """Bytes ``offset`` to ``offset + length`` of a partial, packed by Zstandard at that level unless it is ``None``."""
     part = place.partials(run).get(reference["name"], offset, length)
-    return part if compression is None else lz4.frame.compress(part, compression_level=compression)
+    return part if compression is None else bytes(cramjam.zstd.compress(part, compression))
 
 
 def survey(place: Place, *, run: str, life: int) -> list[partials.Reference]:
