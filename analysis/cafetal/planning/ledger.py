@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from cafetal.errors import EventsLost
 from cafetal.planning.bundles import Chunk
+from cafetal.planning.numbered import Numbered
 from cafetal.worker.chunksets import ChunkSet, Overlap
 
 
 class Ledger:
-    """Planned chunks, and those that came in with a merged result."""
+    """Planned chunks, and those that came in with a merged result.
 
-    def __init__(self, chunks: Iterable[Chunk]) -> None:
-        self.chunks = {chunk.id: chunk for chunk in chunks}
-        self.planned = ChunkSet.of(self.chunks)
+    Args:
+        chunks: of the plan, each in the place that its id says.
+    """
+
+    def __init__(self, chunks: Sequence[Chunk]) -> None:
+        self.chunks = Numbered(chunks)
+        self.planned = ChunkSet.of(chunk.id for chunk in chunks)
         self.counted = ChunkSet()
 
     def count(self, chunks: ChunkSet) -> None:
@@ -33,17 +38,18 @@ class Ledger:
 
     def cut(self, chunk: int, parts: Iterable[Chunk]) -> None:
         """A chunk is done in parts from now on."""
-        del self.chunks[chunk]
         fresh = {part.id: part for part in parts}
-        self.chunks |= fresh
+        self.chunks.remove(chunk)
+        self.chunks.add(fresh)
         self.planned = self.planned.minus(ChunkSet.of([chunk])).union(ChunkSet.of(fresh))
 
-    def whole(self) -> set[int]:
+    def whole(self) -> ChunkSet:
         """The chunks of the plan that were counted, with all their parts if they were cut."""
-        counted = set(self.counted)
-        cut = {chunk.origin for chunk in self.chunks.values() if chunk.origin is not None and chunk.id not in counted}
-        ids = {i if self.chunks[i].origin is None else self.chunks[i].origin for i in counted}
-        return {i for i in ids if i is not None and i not in cut}
+        parts = ChunkSet.of(self.chunks.added)
+        missing = set(parts.minus(self.counted))
+        cut = {part.origin for part in self.chunks.added.values() if part.origin is not None}
+        cut -= {self.chunks[i].origin for i in missing}
+        return self.counted.minus(parts).union(ChunkSet.of(cut))
 
     @property
     def missing(self) -> ChunkSet:

@@ -12,6 +12,7 @@ from cafetal.catalog import Catalog
 from cafetal.config import Routing, SiteTable
 from cafetal.errors import NoReplica
 from cafetal.planning.bundles import Chunk
+from cafetal.planning.numbered import Numbered
 from cafetal.worker.names import to_pfn
 
 
@@ -19,7 +20,7 @@ from cafetal.worker.names import to_pfn
 class Plan:
     """What is to be done, and where it may be; nothing is submitted by making one."""
 
-    items: dict[int, WorkItem]
+    items: Numbered[WorkItem]
     """Runner's work items by chunk id."""
     chunks: Sequence[Chunk]
     replicas: Mapping[str, dict[str, str]]
@@ -63,9 +64,9 @@ class Plan:
 
     def cut(self, chunk: int, parts: tuple[Chunk, ...]) -> None:
         """Work items for the parts of a chunk."""
+        whole = self.items[chunk]
         self.cuts.append((chunk, parts))
-        for part in parts:
-            self.items[part.id] = replace(self.items[chunk], entrystart=part.start, entrystop=part.stop)
+        self.items.add({part.id: replace(whole, entrystart=part.start, entrystop=part.stop) for part in parts})
 
 
 def make_plan(
@@ -92,7 +93,7 @@ def make_plan(
             allowed[item.dataset, lfn] = able, pinned
         sites, readers = allowed[item.dataset, lfn]
         chunks.append(Chunk(i, item.dataset, lfn, item.entrystart, item.entrystop, sites, readers=readers))
-    return Plan(dict(enumerate(items)), chunks, replicas, table, adler32 or {}, sizes or {})
+    return Plan(Numbered(items), chunks, replicas, table, adler32 or {}, sizes or {})
 
 
 def pinned_to(dataset: str, lfn: str, routing: Routing) -> tuple[str, ...] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
 from collections.abc import Iterable
 
@@ -11,23 +12,38 @@ from cafetal.worker.chunksets import ChunkSet
 
 
 class Whereabouts:
-    """Of the chunks that count. One entry a chunk, so that it stays small however many tasks there are."""
+    """Of the chunks that count. Two bytes a chunk, so that it stays small however many there are."""
 
     def __init__(self) -> None:
-        self._sites: dict[int, str] = {}
+        self._sites = [""]
+        """By number; the first is nowhere."""
+        self._places = array("H")
+        """The number of the site of each chunk."""
         self._losses: Counter[int] = Counter()
 
     def put(self, ids: Iterable[int], site: str) -> None:
         """A partial of this site holds these chunks."""
-        self._sites |= dict.fromkeys(ids, site)
+        if site not in self._sites:
+            self._sites.append(site)
+        number = self._sites.index(site)
+        for i in ids:
+            if i >= len(self._places):
+                self._places.extend([0] * (i + 1 - len(self._places)))
+            self._places[i] = number
+
+    def _place(self, i: int) -> int:
+        return self._places[i] if i < len(self._places) else 0
 
     def at(self, site: str, ids: Iterable[int] | None = None) -> ChunkSet:
         """The chunks that a site holds, of these or of all."""
-        return ChunkSet.of(i for i in (self._sites if ids is None else ids) if self._sites.get(i) == site)
+        if site not in self._sites:
+            return ChunkSet()
+        number = self._sites.index(site)
+        return ChunkSet.of(i for i in (range(len(self._places)) if ids is None else ids) if self._place(i) == number)
 
     def knows_any(self, ids: Iterable[int]) -> bool:
         """Whether any of these lies at a site."""
-        return any(i in self._sites for i in ids)
+        return any(self._place(i) for i in ids)
 
     def lose(self, ids: Iterable[int]) -> dict[str, ChunkSet]:
         """Where these were, as far as they were anywhere; they are nowhere now.
@@ -37,8 +53,9 @@ class Whereabouts:
         """
         found: dict[str, list[int]] = {}
         for i in ids:
-            if i in self._sites:
-                found.setdefault(self._sites.pop(i), []).append(i)
+            if number := self._place(i):
+                found.setdefault(self._sites[number], []).append(i)
+                self._places[i] = 0
                 self._losses[i] += 1
         often = ChunkSet.of(i for gone in found.values() for i in gone if self._losses[i] == TRIES)
         if often:

@@ -33,7 +33,7 @@ class ChunkSet:
     @classmethod
     def of(cls, ids: Iterable[int]) -> ChunkSet:
         """The set of these ids; raises `Overlap` if one comes twice."""
-        return cls((i, i + 1) for i in ids)
+        return cls(_neighbours(ids))
 
     @classmethod
     def parse(cls, text: str) -> ChunkSet:
@@ -67,15 +67,30 @@ class ChunkSet:
     def minus(self, other: ChunkSet) -> ChunkSet:
         """The chunks of this set that are not in the other."""
         left: list[tuple[int, int]] = []
+        others, next_one = other.ranges, 0
         for a, b in self.ranges:
-            for c, d in other.ranges:
-                if d <= a or c >= b:
-                    continue
-                if c > a:
+            while next_one < len(others) and others[next_one][0] < b:
+                c, d = others[next_one]
+                if a < c:
                     left.append((a, c))
                 a = max(a, d)
-                if a >= b:
-                    break
+                if d > b:
+                    break  # it may reach into the next range too
+                next_one += 1
             if a < b:
                 left.append((a, b))
         return ChunkSet(left)
+
+
+def _neighbours(ids: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """Ranges of ids, which come in any order: those that follow one another need no room of their own."""
+    start, stop = 0, 0
+    for i in ids:
+        if i == stop and start < stop:
+            stop += 1
+            continue
+        if start < stop:
+            yield start, stop
+        start, stop = i, i + 1
+    if start < stop:
+        yield start, stop

@@ -1,0 +1,55 @@
+"""What has numbers behaves as a dictionary that gives no number twice."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cafetal.planning.bundles import Chunk
+from cafetal.planning.ledger import Ledger
+from cafetal.planning.numbered import Numbered
+from cafetal.worker.chunksets import ChunkSet
+
+
+@given(st.integers(0, 6), st.lists(st.tuples(st.sampled_from(["add", "remove"]), st.integers(-2, 12)), max_size=20))
+def test_like_a_dictionary(size, steps):
+    planned = [f"planned {i}" for i in range(size)]
+    mine, true, given_before = Numbered(planned), dict(enumerate(planned)), set(range(size))
+    for step, number in steps:
+        if step == "add" and number >= 0 and number not in given_before:
+            mine.add({number: f"added {number}"})
+            true[number] = f"added {number}"
+            given_before.add(number)
+        elif step == "remove" and number in true:
+            mine.remove(number)
+            del true[number]
+        elif step == "remove" or number in given_before:
+            with pytest.raises(KeyError):
+                mine.remove(number) if step == "remove" else mine.add({number: "again"})
+        assert dict(mine) == true
+        assert len(mine) == len(true)
+        assert list(mine) == list(true)
+        assert all((number in mine) == (number in true) for number in range(-3, 14))
+
+
+@given(st.data())
+def test_a_chunk_is_whole_if_all_its_parts_were_counted(data):
+    """Whatever was cut, parts of parts too: by the definition of it, chunk by chunk."""
+    ledger, origins = Ledger([Chunk(i, "d", "/f", 100 * i, 100 * i + 100, ("a",)) for i in range(5)]), dict.fromkeys(())
+    for _ in range(data.draw(st.integers(0, 6))):
+        number = data.draw(st.sampled_from(sorted(ledger.chunks)))
+        whole, new = ledger.chunks[number], max(5, *(i + 1 for i in (*origins, 4)))
+        origin = number if whole.origin is None else whole.origin
+        middle = (whole.start + whole.stop) // 2
+        ledger.cut(
+            number,
+            [
+                Chunk(new, "d", "/f", whole.start, middle, ("a",), origin=origin),
+                Chunk(new + 1, "d", "/f", middle, whole.stop, ("a",), origin=origin),
+            ],
+        )
+        origins |= {new: origin, new + 1: origin}
+    counted = data.draw(st.sets(st.sampled_from(sorted(ledger.chunks))))
+    ledger.count(ChunkSet.of(counted))
+    parts = {i: {part for part in ledger.chunks if origins.get(part, part) == i} for i in range(5)}
+    assert set(ledger.whole()) == {i for i in range(5) if parts[i] <= counted}
+    assert ledger.events(ledger.planned) == 500
