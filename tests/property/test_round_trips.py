@@ -1,13 +1,16 @@
 """What is written is read back the same: site tables, filesets, names."""
 
+import dataclasses
 import re
 
 import yaml
+from coffea.processor.executor import WorkItem
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cafetal.config import load_sites
 from cafetal.fileset import DataFile, Dataset, Fileset, load
+from cafetal.worker import workitems
 from cafetal.worker.names import prefixes, to_pfn
 
 names = st.from_regex(r"[A-Za-z_][A-Za-z0-9_.-]{0,20}", fullmatch=True)
@@ -70,3 +73,26 @@ files = st.builds(
 def test_fileset(some, metadata):
     fileset = Fileset([Dataset("d", tuple(some), metadata)])
     assert load(fileset.to_json())["d"] == fileset["d"]
+
+
+items = st.builds(
+    WorkItem,
+    names,
+    paths,
+    names,
+    st.integers(0, 1 << 40),
+    st.integers(0, 1 << 40),
+    st.binary(max_size=16),
+    st.none() | st.dictionaries(names, st.integers() | st.text(max_size=5), max_size=3),
+    st.none() | st.frozensets(names, max_size=3),
+)
+
+
+@given(st.lists(st.tuples(st.integers(0, 1 << 40), items, st.tuples(st.integers(), st.integers())), max_size=5))
+def test_work_items(todo):
+    again = workitems.unpack(workitems.pack(todo))
+    assert again == todo
+    for (_, was, _), (_, now, _) in zip(todo, again, strict=True):
+        assert type(now) is WorkItem
+        assert dataclasses.asdict(now) == dataclasses.asdict(was)  # some fields do not count when items are compared
+        assert hash(now) == hash(was)

@@ -19,7 +19,7 @@ from coffea.processor.executor import WorkItem
 
 from cafetal.runs.shipping import pack_function, pack_worker
 from cafetal.worker import checksums as check
-from cafetal.worker import coding, counting, lifting, modules, partials, shipped, trampoline
+from cafetal.worker import coding, counting, lifting, modules, partials, shipped, trampoline, workitems
 from cafetal.worker.chunksets import ChunkSet
 from cafetal.worker.failures import StaleFile, chain, describe, kind_of
 from cafetal.worker.names import resolve, site_names
@@ -75,7 +75,7 @@ def run_map(scratch, processor, items, keep_going=False, trusted=True, checksums
         "name": "map-0",
         "function": shipment.function,
         "archive": shipment.modules,
-        "items": cloudpickle.dumps([(i, dataclasses.replace(item, filename=LFN), (i, 0)) for i, item in items]),
+        "items": workitems.pack((i, dataclasses.replace(item, filename=LFN), (i, 0)) for i, item in items),
         "chunks": "0",
         "names": site_names("root://host/", {LFN: items[0][1].filename}),
         "keep_going": keep_going,
@@ -232,7 +232,7 @@ def test_function_that_cannot_be_loaded(tmp_path):
         "name": "m",
         "function": shipment.function,
         "archive": shipment.modules,
-        "items": cloudpickle.dumps([]),
+        "items": workitems.pack([]),
         "chunks": "0-4",
         "names": site_names("/", {}),
         "keep_going": False,

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any
 
-import cloudpickle
-
 from cafetal.errors import LoginError
 from cafetal.federation.federation import Federation
 from cafetal.planning.events import Assign
@@ -18,6 +16,7 @@ from cafetal.runs import answers
 from cafetal.runs.plan import Plan
 from cafetal.runs.settling import Overdue, lost_task, settle
 from cafetal.runs.shipping import Shipment
+from cafetal.worker import workitems
 from cafetal.worker.chunksets import ChunkSet
 from cafetal.worker.names import site_names
 
@@ -132,7 +131,7 @@ class Calls:
             "function": self.shipment.function,
             "archive": self.shipment.modules,
             "aux": dict(self.shipment.aux),
-            "items": cloudpickle.dumps([(chunk.id, self.plan.items[chunk.id], chunk.rank) for chunk in told.chunks]),
+            "items": workitems.pack((chunk.id, self.plan.items[chunk.id], chunk.rank) for chunk in told.chunks),
             "chunks": chunks,
             "names": site_names(self.federation.table.sites[site].pfn, pfns),
             "keep_going": self.keep_going,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import pickle
 import platform
 import time
 import warnings
@@ -14,7 +13,7 @@ from typing import Any
 from coffea.processor.executor import WorkItem
 
 from . import checksums as check
-from . import coding, lifting, partials
+from . import coding, lifting, partials, workitems
 from .catalogue.layouts import KeptLayouts
 from .chunksets import ChunkSet
 from .failures import Corrupt, Failure, Kind, describe
@@ -47,13 +46,13 @@ def map_bundle(
 ) -> dict[str, Any]:
     """Process chunks, one open file after another, into one partial.
 
-    ``items`` is a pickled list of ``(chunk id, work item named by LFN, rank)``, ``chunks`` the set of their ids; ranks
-    order the chunks (see `lifting`). A chunk that cannot be read is left out and reported; the first one at which the
-    user's code fails ends the bundle, unless ``keep_going``: the failure then names those after it too. Where the site
-    is not ``trusted``, an output that only a pickle can carry is such a failure. ``adler32`` has the checksums of files
-    by LFN, as far as they are known, and ``checksums`` says when they are compared. ``aux`` names files beside the
-    function that the processor may open. From a server that did not answer nothing more is read in this bundle;
-    nor, unless ``patient``, from one that did not answer to another task of this process a moment ago.
+    ``items`` is what `workitems.pack` made, ``chunks`` the set of the ids there. A chunk that cannot be read is left out
+    and reported; the first one at which the user's code fails ends the bundle, unless ``keep_going``: the failure then
+    names those after it too. Where the site is not ``trusted``, an output that only a pickle can carry is such a
+    failure. ``adler32`` has the checksums of files by LFN, as far as they are known, and ``checksums`` says when they
+    are compared. ``aux`` names files beside the function that the processor may open. From a server that did not answer
+    nothing more is read in this bundle; nor, unless ``patient``, from one that did not answer to another task of this
+    process a moment ago.
 
     Returns ``{partial: reference or None, failures, events, seconds, read: {lfn: bytes}, host, aside}``; bytes are
     ``None`` where nobody counts them (Parquet); ``aside`` says why reading took longer than it need.
@@ -65,14 +64,14 @@ def map_bundle(
     total: Any = None
     merging = False
     read: dict[str, int | None] = {}
-    todo: list[tuple[int, WorkItem, tuple[int, ...]]] = []
+    todo: list[workitems.Todo] = []
     silent = Silent(0 if patient else reading["timeout"])
     with OpenFiles(reading, KeptLayouts(place.layouts)) as files:
         try:
             there = aux_files(place, aux)
             runners = load_function(place, function, archive)
             work, columns = share_files(runners, files), columns_of(runners)
-            todo = pickle.loads(items)
+            todo = workitems.unpack(items)
         except Exception as error:
             failures.append(_not_loaded(error, site, chunks))
         for chunk, item, rank in todo:
