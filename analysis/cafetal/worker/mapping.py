@@ -46,7 +46,7 @@ def map_bundle(
 ) -> dict[str, Any]:
     """Process chunks, one open file after another, into one partial.
 
-    ``items`` is what `workitems.pack` made, ``chunks`` the set of the ids there. A chunk that cannot be read is left out
+    ``items`` is what `workitems.pack` made, ``chunks`` the ids there. A chunk that cannot be read is left out
     and reported; the first one at which the user's code fails ends the bundle, unless ``keep_going``: the failure then
     names those after it too. Where the site is not ``trusted``, an output that only a pickle can carry is such a
     failure. ``adler32`` has the checksums of files by LFN, as far as they are known, and ``checksums`` says when they
