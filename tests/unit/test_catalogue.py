@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from uproot.models.TBasket import Model_TBasket
 
 from cafetal.worker.catalogue import events as module
-from cafetal.worker.catalogue.events import Catalogue
+from cafetal.worker.catalogue.events import Catalogue, Opened
 from cafetal.worker.catalogue.layouts import KeptLayouts
 from cafetal.worker.catalogue.scanning import Unfamiliar, _Reader, scan
 from cafetal.worker.catalogue.trees import KnownTree
@@ -154,7 +154,7 @@ def test_chunks_of_one_open_file(tmp_path, preload, chunks):
     if not path.exists():
         write(path)
     with uproot.open({path: None}) as known, uproot.open({path: None}) as plain:
-        ours, coffeas = partial(KNOWN.from_root, known, sources={}), partial(NanoEventsFactory.from_root, plain)
+        ours, coffeas = partial(KNOWN.from_root, known, opened=Opened()), partial(NanoEventsFactory.from_root, plain)
         for start, stop in chunks:
             told = []
             for make in (ours, coffeas):
@@ -175,15 +175,15 @@ def test_what_is_in_a_basket_is_unpacked_once(tmp_path, monkeypatch):
         classmethod(lambda cls, *args: read.append(args[2]["basket_num"]) or original(cls, *args)),
     )
     with uproot.open({path: None}) as file:
-        sources = {}
+        opened = Opened()
         for preload in (None, frozenset({"MET_pt"})):
             for start in range(0, 300, 30):
                 asked = {"entry_start": start, "entry_stop": start + 30, "preload": preload, "mode": "virtual"}
-                factory = KNOWN.from_root(file, treepath="Events", schemaclass=BaseSchema, sources=sources, **asked)
+                factory = KNOWN.from_root(file, treepath="Events", schemaclass=BaseSchema, opened=opened, **asked)
                 assert len(factory.events().MET_pt.tolist()) == 30
             assert read == [0, 1, 2]
             read.clear()
-            sources.clear()
+            opened = Opened()
 
 
 class LooksAtData(NanoAODSchema):

@@ -15,7 +15,7 @@ from coffea.nanoevents.trace import trace
 from coffea.processor import ProcessorABC
 from coffea.processor.executor import WorkItem
 
-from .reading import OpenFiles
+from .reading import Ahead, OpenFiles
 from .storage import scheme
 
 
@@ -36,8 +36,7 @@ class Columns:
         ``mode`` says for which files: ``remote``, ``always``, or ``never``.
         What the fileset or Runner's own tracing has named stays as it is.
         """
-        wanted = mode == "always" or (mode == "remote" and scheme(pfn))
-        if item.preload is not None or not wanted or self._asked.get("format") != "root":
+        if item.preload is not None or not self._wanted(pfn, mode):
             named: frozenset[str] | None = item.preload
             return named
         key = (item.dataset, item.treename)
@@ -45,14 +44,28 @@ class Columns:
             self._traced[key] = self._trace(item, pfn, files)
         return self._traced[key]
 
+    def next(self, item: WorkItem, pfn: str, mode: str) -> Ahead | None:
+        """What can be read of a work item while another one is processed, if it is to be, and the columns are known."""
+        columns = item.preload or self._traced.get((item.dataset, item.treename))
+        if not columns or not self._wanted(pfn, mode):
+            return None
+        return Ahead(pfn, self._options(), item.treename, frozenset(columns), item.entrystart, item.entrystop)
+
+    def _wanted(self, pfn: str, mode: str) -> bool:
+        return self._asked.get("format") == "root" and (mode == "always" or (mode == "remote" and bool(scheme(pfn))))
+
+    def _options(self) -> dict[str, Any]:
+        """With which Runner's function opens files."""
+        options = dict(self._asked["uproot_options"])
+        options.setdefault("timeout", self._asked["xrootdtimeout"])
+        return options
+
     def _trace(self, item: WorkItem, pfn: str, files: OpenFiles) -> frozenset[str] | None:
         processor = self._asked["processor_instance"]
         if isinstance(processor, bytes):  # a copy, whatever tracing does to it
             processor = cloudpickle.loads(lz4.frame.decompress(processor))
         process = processor.process if isinstance(processor, ProcessorABC) else processor
-        options = dict(self._asked["uproot_options"])
-        options.setdefault("timeout", self._asked["xrootdtimeout"])
-        with files.open({pfn: None}, **options) as file, warnings.catch_warnings():
+        with files.open({pfn: None}, **self._options()) as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             events = files.events(
                 file,

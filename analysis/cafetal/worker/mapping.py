@@ -16,10 +16,11 @@ from . import checksums as check
 from . import coding, lifting, partials, workitems
 from .catalogue.layouts import KeptLayouts
 from .chunksets import ChunkSet
+from .columns import Columns
 from .failures import Corrupt, Failure, Kind, describe
 from .names import SiteNames, resolve
 from .places import Place
-from .reading import OpenFiles, share_files
+from .reading import Ahead, OpenFiles, share_files
 from .shipped import aux_files, columns_of, load_function
 from .storage import Reading, Silent
 from .stores import Store
@@ -74,7 +75,7 @@ def map_bundle(
             todo = workitems.unpack(items)
         except Exception as error:
             failures.append(_not_loaded(error, site, chunks))
-        for chunk, item, rank in todo:
+        for number, (chunk, item, rank) in enumerate(todo, 1):
             pfn = resolve(item.filename, names)
             expected = adler32.get(item.filename)
             try:
@@ -82,6 +83,7 @@ def map_bundle(
                 if there:
                     item = dataclasses.replace(item, usermeta={**(item.usermeta or {}), "aux": there})
                 item = dataclasses.replace(item, preload=columns.of(item, pfn, files, reading["preload"]))
+                files.next = _after(todo, number, columns, names, reading)
                 stamp = check.check(place.root, pfn, expected) if check.wanted(checksums, item.filename) else None
                 out, size = _process(work, files, item, pfn)
                 check.check_unchanged(pfn, stamp)
@@ -102,7 +104,7 @@ def map_bundle(
                     found = _examined(place.root, pfn, expected, found)
                 failures.append(found)
                 if failures[-1]["kind"] == "processor" and not keep_going:
-                    left = ChunkSet.of(i for i, *_ in todo[todo.index((chunk, item, rank)) + 1 :])
+                    left = ChunkSet.of(i for i, *_ in todo[number:])
                     failures[-1]["chunks"] = str(ChunkSet.parse(failures[-1]["chunks"]).union(left))
                     break
                 continue
@@ -119,6 +121,16 @@ def map_bundle(
         "host": platform.node(),
         "aside": [why[:300] for why in sorted(files.aside)[:3]],
     }
+
+
+def _after(
+    todo: list[workitems.Todo], number: int, columns: Columns, names: SiteNames, reading: Reading
+) -> Ahead | None:
+    """What the chunk in that place will read; ``None`` if there is none, or it will see to itself."""
+    if number == len(todo):
+        return None
+    _, item, _ = todo[number]
+    return columns.next(item, resolve(item.filename, names), reading["preload"])
 
 
 def _examined(root: Path, pfn: str, expected: str | None, failure: Failure) -> Failure:

@@ -11,18 +11,40 @@ from __future__ import annotations
 import functools
 import types
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import uproot
 from coffea.nanoevents import NanoEventsFactory
 
-from .catalogue.events import Catalogue, Source
+from .catalogue.events import Catalogue, Opened
 from .catalogue.layouts import KeptLayouts
 from .failures import StaleFile
 from .storage import Reading, prepare
 
 CATALOGUE = Catalogue()
+
+
+class Ahead(NamedTuple):
+    """What will be asked for next."""
+
+    path: str
+    options: dict[str, Any]
+    """With which it will be opened."""
+    treepath: str
+    columns: frozenset[str]
+    start: int
+    stop: int
+    """One past the last entry."""
+
+
+@dataclass(slots=True)
+class _Open:
+    path: str
+    file: Any
+    known: Opened = field(default_factory=Opened)
 
 
 class OpenFiles(AbstractContextManager["OpenFiles"]):
@@ -32,12 +54,14 @@ class OpenFiles(AbstractContextManager["OpenFiles"]):
         self._reading, self._kept = reading, kept
         self.expected_uuid = b""
         """UUID that the next file to be opened must have; empty: any."""
-        self._path: str | None = None
-        self._file: Any = None
         self.aside: set[str] = set()
         """Why something took longer than it does with a layout that is known."""
+        self.next: Ahead | None = None
+        """Read by another thread, once the chunk at hand has what it needs."""
+        self._now: _Open | None = None
+        self._coming: tuple[str, Future[_Open]] | None = None
+        self._thread: ThreadPoolExecutor | None = None
         self._closed_bytes = 0
-        self._sources: dict[str, Source | str] = {}
 
     def open(self, path: dict[str, None], **options: Any) -> AbstractContextManager[Any]:
         """Stands in for ``uproot.open``: the same file again if it is the one that is open.
@@ -46,41 +70,94 @@ class OpenFiles(AbstractContextManager["OpenFiles"]):
             StaleFile: if the file's UUID is not the expected one.
         """
         (name,) = path
-        if name != self._path:
-            self.close()
-            where, options = prepare(name, self._reading, options)
-            self._file = uproot.open({where: None}, **options)
-            self._path = name
-        found = bytes(self._file.file.fUUID)
+        came = self._arrived(name)
+        if came is not None and came is not self._now:
+            self._close()
+            self._now = came
+        if self._now is None or self._now.path != name:
+            self._close()
+            self._now = self._open(name, options)
+        found = bytes(self._now.file.file.fUUID)
         if self.expected_uuid not in (b"", found):
             raise StaleFile(
                 f"The file has the UUID {found.hex()}, and had {self.expected_uuid.hex()} when its entries were "
                 "counted: it has been replaced since, or this replica is not a copy of the others."
             )
-        return nullcontext(self._file)
+        return nullcontext(self._now.file)
 
     def events(self, file: Any, *, treepath: str, **options: Any) -> NanoEventsFactory:
         """Stands in for ``NanoEventsFactory.from_root``."""
-        mine = self._sources if file is self._file else None
-        return CATALOGUE.from_root(file, treepath=treepath, sources=mine, kept=self._kept, aside=self.aside, **options)
+        mine = self._now.known if self._now is not None and file is self._now.file else None
+        made = CATALOGUE.from_root(file, treepath=treepath, opened=mine, kept=self._kept, aside=self.aside, **options)
+        self._begin_next()
+        return made
 
     @property
     def bytes_read(self) -> int:
         """Bytes asked of all the files so far."""
-        now = 0 if self._file is None else int(self._file.file.source.num_requested_bytes)
+        now = 0 if self._now is None else int(self._now.file.file.source.num_requested_bytes)
         return self._closed_bytes + now
 
     def holds(self, path: str) -> bool:
         """Whether this is the file that is open: what opens files by itself is not counted here."""
-        return path == self._path
+        return self._now is not None and path == self._now.path
 
     def close(self) -> None:
-        """Close the file that is open."""
-        if self._file is not None:
+        """Close what is open, when nobody reads it any more."""
+        self._arrived(None)
+        self._close()
+        if self._thread is not None:
+            self._thread.shutdown()
+            self._thread = None
+
+    def _open(self, path: str, options: dict[str, Any]) -> _Open:
+        where, options = prepare(path, self._reading, options)
+        return _Open(path, uproot.open({where: None}, **options))
+
+    def _close(self) -> None:
+        if self._now is not None:
             self._closed_bytes = self.bytes_read
-            self._file.close()
-        self._path = self._file = None
-        self._sources = {}
+            self._now.file.close()
+        self._now = None
+
+    def _begin_next(self) -> None:
+        """Have another thread read, with nothing that it shares with this one but what may be shared."""
+        wanted, self.next = self.next, None
+        if wanted is None or self._coming is not None:
+            return
+        now = self._now if self._now is not None and self._now.path == wanted.path else None
+
+        def read() -> _Open:
+            there = now or self._open(wanted.path, wanted.options)
+            CATALOGUE.read_ahead(
+                there.file,
+                treepath=wanted.treepath,
+                opened=there.known,
+                kept=self._kept,
+                aside=self.aside,
+                names=wanted.columns,
+                start=wanted.start,
+                stop=wanted.stop,
+                alone=now is None,
+            )
+            return there
+
+        self._thread = self._thread or ThreadPoolExecutor(1)
+        self._coming = wanted.path, self._thread.submit(read)
+
+    def _arrived(self, path: str | None) -> _Open | None:
+        """The file that was opened ahead, if it is this one. What went wrong will go wrong again, and is said then."""
+        if self._coming is None:
+            return None
+        (coming, future), self._coming = self._coming, None
+        if future.exception() is not None:
+            return None
+        there = future.result()
+        if coming == path:
+            return there
+        if there is not self._now:
+            there.file.close()
+        return None
 
     def __exit__(self, *_: object) -> None:
         self.close()

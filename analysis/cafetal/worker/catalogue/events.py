@@ -6,6 +6,7 @@ import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import uproot
@@ -24,6 +25,20 @@ _KEPT = 8
 """Layouts, and tables of files, that a process keeps in mind."""
 Source = tuple[Any, Layout]
 """A tree, and what all trees like it share."""
+Range = tuple[str, int, int]
+"""A tree's path, the first entry, and one past the last."""
+
+
+@dataclass(slots=True)
+class Opened:
+    """What is known of one open file."""
+
+    trees: dict[str, Source | str] = field(default_factory=dict)
+    """By path, with what was unpacked of them; or why coffea must open one itself."""
+    ahead: dict[Range, tuple[frozenset[str], dict[str, Any]]] = field(default_factory=dict)
+    """Columns, by name, that were read before they are asked for."""
+
+
 _OPTIONS = {
     "mode", "entry_start", "entry_stop", "preload", "buffer_cache", "schemaclass", "metadata", "iteritems_options",
     "access_log",
@@ -44,29 +59,59 @@ class Catalogue:
         file: Any,
         *,
         treepath: str,
-        sources: dict[str, Source | str] | None = None,
+        opened: Opened | None = None,
         kept: KeptLayouts | None = None,
         aside: set[str] | None = None,
         **options: Any,
     ) -> NanoEventsFactory:
         """As coffea's, which does whatever is unusual.
 
-        ``sources`` keeps the trees of one open file between calls, and what was unpacked of them; ``kept`` has layouts
-        that other processes know, and is given those that this one learns; into ``aside`` goes why it took longer.
+        ``opened`` keeps between calls what is known of one open file; ``kept`` has layouts that other processes know,
+        and is given those that this one learns; into ``aside`` goes why it took longer.
         """
-        sources = {} if sources is None else sources
+        opened = Opened() if opened is None else opened
         aside = set() if aside is None else aside
         why = _unusual(file, options)
         if why is None:
-            if treepath not in sources:
-                sources[treepath] = self._source(file, treepath, kept, aside)
-            source = sources[treepath]
+            source = self._known(file, treepath, opened, kept, aside)
             if not isinstance(source, str):
-                return _factory(file, *source, self.schemas, **options)
+                return _factory(file, *source, self.schemas, opened.ahead, **options)
             why = source
         made = NanoEventsFactory.from_root(file, treepath=treepath, **options)
         aside.add(f"Files are opened and parsed as coffea does it, chunk by chunk ({why})")
         return made
+
+    def read_ahead(
+        self,
+        file: Any,
+        *,
+        treepath: str,
+        opened: Opened,
+        kept: KeptLayouts | None,
+        aside: set[str],
+        names: frozenset[str],
+        start: int,
+        stop: int,
+        alone: bool,
+    ) -> None:
+        """Read columns that `from_root` will be asked for, in another thread than that which calls it.
+
+        Unless it is ``alone`` with the file, only those are read of which the table of baskets is known: nobody else
+        touches these meanwhile.
+        """
+        source = self._known(file, treepath, opened, kept, aside)
+        if isinstance(source, str) or not (alone or (isinstance(source[0], KnownTree) and source[0].knows(names))):
+            return
+        tree, _ = source
+        stop = min(stop, tree.num_entries)
+        opened.ahead[tree.object_path, start, stop] = names, _columns(tree, names, start, stop)
+
+    def _known(
+        self, file: Any, treepath: str, opened: Opened, kept: KeptLayouts | None, aside: set[str]
+    ) -> Source | str:
+        if treepath not in opened.trees:
+            opened.trees[treepath] = self._source(file, treepath, kept, aside)
+        return opened.trees[treepath]
 
     def _source(self, file: Any, treepath: str, kept: KeptLayouts | None, aside: set[str]) -> Source | str:
         """A tree and its layout; or why coffea must do it, or must say what is wrong."""
@@ -151,11 +196,19 @@ def _identity(file: Any) -> bytes:
     return hashlib.sha256(file._begin_chunk.raw_data).digest()
 
 
+def _columns(tree: Any, names: frozenset[str], start: int, stop: int) -> dict[str, Any]:
+    arrays: dict[str, Any] = tree.arrays(
+        filter_branch=lambda branch: branch.name in names, entry_start=start, entry_stop=stop, ak_add_doc=True, how=dict
+    )
+    return arrays
+
+
 def _factory(
     file: Any,
     tree: Any,
     layout: Layout,
     schemas: Schemas,
+    ahead: dict[Range, tuple[frozenset[str], dict[str, Any]]],
     *,
     schemaclass: Any,
     metadata: Any = None,
@@ -172,13 +225,9 @@ def _factory(
     loaded = None
     if preload is not None:
         names, whole = frozenset(preload), slice(start, stop)
-        arrays = tree.arrays(
-            filter_branch=lambda branch: branch.name in names,
-            entry_start=start,
-            entry_stop=stop,
-            ak_add_doc=True,
-            how=dict,
-        )
+        found, arrays = ahead.pop((tree.object_path, start, stop), (None, {}))
+        if found != names:
+            arrays = _columns(tree, names, start, stop)
         loaded = {name: _OnlySliceableAs(array, whole) for name, array in arrays.items()}
     mapping = UprootSourceMapping(
         TrivialUprootOpener({partition[0]: tree.file.file_path}, {}),

@@ -100,6 +100,10 @@ class KnownTree(Mapping[str, Any]):
     def __len__(self) -> int:
         return len(self.parsed)
 
+    def knows(self, names: Iterable[str]) -> bool:
+        """Whether columns of these names can be had without anything that uproot parses."""
+        return all(name not in self._table.branches or self._baskets(name) is not None for name in names)
+
     def arrays(
         self, *, filter_branch: Callable[[Any], bool], entry_start: int, entry_stop: int, **options: Any
     ) -> dict[str, Any]:
