@@ -80,6 +80,38 @@ def test_endpoints_that_are_avoided_or_drained(load):
         executor.drain("cerm")
 
 
+def test_workers_are_forked_and_differ(load, tmp_path):
+    """What they need is imported before; random numbers are not the same, and what was hidden from Parsl is there."""
+
+    def look(folder):
+        import importlib.util
+        import os
+        import pathlib
+        import sys
+        import time
+
+        early = "coffea.nanoevents" in sys.modules
+        import numpy
+        import psutil
+
+        pathlib.Path(folder, str(os.getpid())).touch()
+        while len(os.listdir(folder)) < 2:  # so that each worker has one of these tasks
+            time.sleep(0.05)
+        hidden = importlib.util.find_spec("globus_compute_sdk") is not None
+        parent = psutil.Process().parent()
+        return early, hidden, parent.pid, parent.cmdline()[-1], [*numpy.random.random(3), numpy.random.randint(1 << 30)]
+
+    site = Site(endpoint="local", workers=2, pfn="/data", scratch=str(tmp_path))
+    load(FederatedExecutor("sites", [make_endpoint("desy", site)]))
+    (tmp_path / "there").mkdir()
+    app = python_app(look, executors=["sites"])
+    told = [each.result() for each in [app(str(tmp_path / "there")) for _ in range(2)]]
+    assert all(early and hidden for early, hidden, *_ in told)
+    assert len({parent for _, _, parent, *_ in told}) == 1
+    assert all("forkserver" in command for *_, command, _ in told)
+    assert len({number for *_, numbers in told for number in numbers}) == 8
+
+
 def test_weights(load):
     load(FederatedExecutor("sites", threads("desy", "cern"), weights={"cern": 1000.0}))
     app = python_app(thread_name, executors=["sites"])
