@@ -229,7 +229,7 @@ class Reading(_Strict):
     preload: Literal["remote", "always", "never"] = Field(
         "remote",
         description="Whether the columns that the processor touches are found by tracing it, and read ahead in one "
-        "go: for files behind XRootD or HTTP, for all, or for none.",
+        "go, those of the next chunk while one is processed: for files behind XRootD or HTTP, for all, or for none.",
     )
 
 
