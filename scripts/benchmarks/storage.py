@@ -30,8 +30,10 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.far import cut, kill, lie, open_folder, pause, three_servers
 
 from cafetal.rehearsal.data import Recipe
+from cafetal.worker import counting
 from cafetal.worker.chunksets import ChunkSet
 from cafetal.worker.columns import Columns
+from cafetal.worker.names import site_names
 from cafetal.worker.reading import OpenFiles, share_files
 
 EVENTS, CHUNK = 20_000, 10_000
@@ -62,10 +64,11 @@ def main():
     parser.add_argument("--read", nargs=2, metavar=("PFN", "PRELOAD"), help=argparse.SUPPRESS)  # separated by commas
     options = parser.parse_args()
     if options.read:
-        print(json.dumps(read(*options.read)))
+        pfns, way = options.read
+        print(json.dumps(count(pfns, int(way)) if way.isdigit() else read(pfns, way)))
         return
     with open_folder() as folder:
-        with three_servers(folder / "reading", Recipe("toys", files=18, events=EVENTS)) as place:
+        with three_servers(folder / "reading", Recipe("toys", files=36, events=EVENTS)) as place:
             tell_reading(place)
         with three_servers(folder / "changing", Recipe("toys", files=6, events=6000)) as place:
             tell_changing(place)
@@ -105,24 +108,44 @@ def read(pfns, preload):
         return time.perf_counter() - began, files.bytes_read
 
 
+def count(pfns, at_once):
+    """Seconds for counting the entries of files, so many at a time."""
+    counting._AT_ONCE = at_once
+    files = [
+        {"lfn": pfn, "treename": "Events", "format": "root", "options": {}, "known": None} for pfn in pfns.split(",")
+    ]
+    names = site_names("/none/", {pfn: pfn for pfn in pfns.split(",")})
+    reading = {"timeout": 10, "preload": "remote"}
+    began = time.perf_counter()
+    found = counting.inspect(None, site="desy", files=files, names=names, function=None, archive="", reading=reading)
+    assert all(each["num_entries"] == EVENTS for each in found)
+    return time.perf_counter() - began
+
+
 def tell_reading(place):
     files = json.loads((place.folder / "files.json").read_text())["toys"]["files"]
     lfns = [lfn for lfn, file in files.items() if "cern" in file["replicas"]]
     server = place.servers["cern"]
+    print(f"{len(lfns)} files, {EVENTS // CHUNK} chunks each:\n")
     print("| over | columns as the processor comes to them | read ahead | also beside processing | faster | bytes |")
     print("|---|---|---|---|---|---|")
+    counted = []
     for name, prefix in {"XRootD": server.root, "HTTP": server.http}.items():
         pfns = ",".join(prefix + lfn for lfn in lfns)
         rows = defaultdict(list)
         for _ in range(3):
-            for preload in WAYS:
-                command = [*place.wan.inside("desy"), sys.executable, __file__, "--read", pfns, preload]
+            for way in (*WAYS, "1", "8"):
+                command = [*place.wan.inside("desy"), sys.executable, __file__, "--read", pfns, way]
                 told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-                rows[preload].append(json.loads(told))
-        best = [min(rows[preload]) for preload in WAYS]
+                rows[way].append(json.loads(told))
+        best = [min(rows[way]) for way in WAYS]
         faster = " and ".join(f"{best[0][0] / each[0]:.1f}" for each in best[1:])
-        seconds, read = (" | ".join(f"{each[0]:.2f} s" for each in best), best[-1][1] / 1e6)
-        print(f"| {name} | {seconds} | {faster} times | {read:.2f} MB |")
+        seconds, size = (" | ".join(f"{each[0]:.2f} s" for each in best), best[-1][1] / 1e6)
+        print(f"| {name} | {seconds} | {faster} times | {size:.2f} MB |")
+        counted.append((name, *(f"{min(rows[way]) / len(lfns):.3f} s" for way in ("1", "8"))))
+    print("\n| counting over | a file, one after another | eight at once |\n|---|---|---|")
+    for row in counted:
+        print(f"| {' | '.join(row)} |")
 
 
 def tell_changing(place):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import uproot
@@ -15,7 +16,10 @@ from .failures import describe
 from .names import SiteNames, resolve
 from .places import Place
 from .shipped import load_function
-from .storage import Reading, Silent, prepare
+from .storage import Reading, Silent, prepare, scheme
+
+_AT_ONCE = 8
+"""Files behind servers that are asked for their entries."""
 
 
 def inspect(
@@ -39,7 +43,14 @@ def inspect(
     """
     call = load_function(place, function, archive) if function else None
     silent = Silent(reading["timeout"])
-    return [_inspect_one(site, file, resolve(file["lfn"], names), call, reading, silent) for file in files]
+
+    def inspect_one(file: dict[str, Any]) -> dict[str, Any]:
+        return _inspect_one(site, file, resolve(file["lfn"], names), call, reading, silent)
+
+    if call is None and any(scheme(resolve(file["lfn"], names)) for file in files):
+        with ThreadPoolExecutor(_AT_ONCE) as threads:  # it is the line that takes the time
+            return list(threads.map(inspect_one, files))
+    return [inspect_one(file) for file in files]
 
 
 def _inspect_one(
@@ -82,7 +93,8 @@ def _stat(pfn: str) -> dict[str, Any]:
 
 def _count(pfn: str, options: dict[str, Any], treename: str, size: int | None) -> dict[str, Any]:
     """Entries and UUID, reading of a TTree only its head: 1 ms where parsing a wide one takes up to 1.4 s."""
-    with uproot.open({pfn: None}, **options) as file:
+    head_only = {**uproot.classes, "TTree": Model_TTree_NumEntries}
+    with uproot.open({pfn: None}, custom_classes=head_only, **options) as file:
         size = file.file.source.num_bytes if size is None else size
         if size < file.file.fEND:
             raise OSError(f"the file is truncated: it has {size} bytes, and {file.file.fEND} by its own header")
@@ -90,14 +102,13 @@ def _count(pfn: str, options: dict[str, Any], treename: str, size: int | None) -
             kind = file.classname_of(treename)
         except uproot.exceptions.KeyInFileError as error:
             raise UprootMissTreeError(str(error)) from error
+        tree = file[treename]
         if kind == "TTree":
-            with uproot.open({pfn: treename}, custom_classes={"TTree": Model_TTree_NumEntries}, **options) as head:
-                entries = head.all_members["fEntries"][0]
-        else:
-            tree = file[treename]
-            if not hasattr(tree, "num_entries"):
-                raise uproot.exceptions.KeyInFileError(
-                    treename, because=f"it is a {kind}, neither a TTree nor an RNTuple", file_path=pfn
-                )
+            entries = tree.all_members["fEntries"][0]
+        elif hasattr(tree, "num_entries"):
             entries = tree.num_entries
+        else:
+            raise uproot.exceptions.KeyInFileError(
+                treename, because=f"it is a {kind}, neither a TTree nor an RNTuple", file_path=pfn
+            )
         return {"num_entries": int(entries), "uuid": bytes(file.file.fUUID).hex()}
