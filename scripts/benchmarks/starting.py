@@ -17,10 +17,11 @@ import time
 from pathlib import Path
 
 IMPORTS = {
-    "coffea, in the user's process and in each worker": "from coffea import processor, nanoevents",
-    "Parsl, in the user's process and in each worker": "import parsl",
-    "Parsl without what is for others, in interchange and pool": "import sys; sys.modules.update(dict.fromkeys("
-    "('globus_compute_sdk', 'sqlalchemy'))); import parsl.executors.high_throughput.process_worker_pool",
+    "coffea, in the user's process and in what workers are forked from": "from coffea import processor, nanoevents",
+    "Parsl, in the user's process": "import parsl",
+    "Parsl without what is for others, in interchange, pool and workers' origin": "import sys; "
+    "sys.modules.update(dict.fromkeys(('globus_compute_sdk', 'sqlalchemy'))); "
+    "import parsl.executors.high_throughput.process_worker_pool",
     "our own, on top of these": "import parsl, time; from coffea import processor, nanoevents; "
     "began = time.monotonic(); import cafetal.runs.executor; print(time.monotonic() - began)",
 }
