@@ -10,30 +10,19 @@ import gc
 import importlib
 import os
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 
+_OF_THE_POOL = ("parsl.executors.high_throughput.process_worker_pool",)
 _FOR_OTHERS = ("globus_compute_sdk", "sqlalchemy")
 """Half of the time of importing Parsl goes into these, which the pool does not use; an analysis may."""
-_NEEDED = (
-    "parsl.executors.high_throughput.process_worker_pool",
-    "awkward",
-    "uproot",
-    "hist",
-    "cloudpickle",
-    "lz4.frame",
-    "coffea.processor",
-    "coffea.nanoevents",
-)
+_OF_TASKS = ("awkward", "uproot", "hist", "cloudpickle", "lz4.frame", "coffea.processor", "coffea.nanoevents")
 
 
-def _import() -> None:
-    hidden = [name for name in _FOR_OTHERS if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None: it cannot be imported
-    for name in _NEEDED:
+def _import(names: Iterable[str]) -> None:
+    for name in names:
         with suppress(Exception):  # a worker that needs it will say what is wrong
             importlib.import_module(name)
-        for each in hidden if name is _NEEDED[0] else ():
-            del sys.modules[each]
 
 
 def _differ() -> None:
@@ -42,7 +31,12 @@ def _differ() -> None:
         numpy.random.seed()
 
 
-_import()
+_hidden = [name for name in _FOR_OTHERS if name not in sys.modules]
+sys.modules.update(dict.fromkeys(_hidden))  # type: ignore[arg-type]  # None: it cannot be imported
+_import(_OF_THE_POOL)
+for _name in _hidden:
+    del sys.modules[_name]
+_import(_OF_TASKS)
 os.register_at_fork(after_in_child=_differ)
 gc.collect()
 gc.freeze()  # else the collector would copy, in each worker, the pages of all that was imported

@@ -49,8 +49,9 @@ def fetch(
     for start, part in zip(starts, _parts(requests, site, ask, wait, record), strict=True):
         record.bytes_in["partials"] += len(part)
         _unpack(part, content[start : start + _PART], compressed=compression is not None)
-    partials.check(bytes(content), reference)
-    return bytes(content)
+    whole = bytes(content)
+    partials.check(whole, reference)
+    return whole
 
 
 def _unpack(part: bytes, room: memoryview, *, compressed: bool) -> None:
