@@ -12,7 +12,7 @@ import functools
 import types
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -129,33 +129,31 @@ class OpenFiles(AbstractContextManager["OpenFiles"]):
 
         def read() -> _Open:
             there = now or self._open(wanted.path, wanted.options)
-            CATALOGUE.read_ahead(
-                there.file,
-                treepath=wanted.treepath,
-                opened=there.known,
-                kept=self._kept,
-                aside=self.aside,
-                names=wanted.columns,
-                start=wanted.start,
-                stop=wanted.stop,
-                alone=now is None,
-            )
+            with suppress(Exception):  # what cannot be read is asked for again, and it is said then what is wrong
+                CATALOGUE.read_ahead(
+                    there.file,
+                    treepath=wanted.treepath,
+                    opened=there.known,
+                    kept=self._kept,
+                    aside=self.aside,
+                    names=wanted.columns,
+                    start=wanted.start,
+                    stop=wanted.stop,
+                    alone=now is None,
+                )
             return there
 
         self._thread = self._thread or ThreadPoolExecutor(1)
         self._coming = wanted.path, self._thread.submit(read)
 
     def _arrived(self, path: str | None) -> _Open | None:
-        """The file that was opened ahead, if it is this one. What went wrong will go wrong again, and is said then."""
+        """The file that was opened ahead, if it is this one; raises what was raised when it was opened."""
         if self._coming is None:
             return None
         (coming, future), self._coming = self._coming, None
-        if future.exception() is not None:
-            return None
-        there = future.result()
         if coming == path:
-            return there
-        if there is not self._now:
+            return future.result()
+        if future.exception() is None and (there := future.result()) is not self._now:
             there.file.close()
         return None
 
