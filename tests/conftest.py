@@ -30,6 +30,8 @@ sys.path.insert(0, str(ROOT / "processors"))
 
 SITES = ("desy", "cern", "nebraska")
 
+# By this variable coverage measures what a process starts. This one's own are measured where a test asks for it.
+_COVERAGE = os.environ.pop("COVERAGE_PROCESS_CONFIG", None) if "PYTEST_XDIST_WORKER" in os.environ else None
 
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
@@ -84,10 +86,11 @@ def in_background(action: Callable[[], Any]) -> Callable[[], None]:
 @pytest.fixture(autouse=True)
 def tracing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Coverage makes imports half as slow again and plain Python five times: not where others show the same code."""
+    if _COVERAGE is not None and request.node.get_closest_marker("traced_processes"):
+        monkeypatch.setenv("COVERAGE_PROCESS_CONFIG", _COVERAGE)
     if request.node.get_closest_marker("untraced") is None:
         yield
         return
-    monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)  # what the test starts is not measured either
     tracer = sys.gettrace()
     sys.settrace(None)
     yield

@@ -20,7 +20,7 @@ import uproot
 
 from cafetal.cli import main
 
-pytestmark = pytest.mark.sites
+pytestmark = [pytest.mark.sites, pytest.mark.traced_processes]
 
 SLOW = """
 import pathlib
