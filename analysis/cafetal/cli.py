@@ -133,9 +133,15 @@ def _carry_out(folder: Path, given: dict[str, Any], **options: Any) -> None:
 
 
 def _run_and_save(folder: Path, given: dict[str, Any], executor: Any, runner: Any, instance: Any, fileset: Any) -> None:
+    from cafetal.runs.entries import Uncounted
+
     error: BaseException | None = None
     try:
-        out = runner(fileset.for_runner(given["treename"]), instance)
+        files = fileset.for_runner(given["treename"])
+        if executor.resume or given["maxchunks"] is not None:  # what is counted decides what is planned
+            out = runner(files, instance)
+        else:
+            out = runner.run([Uncounted.of(files, runner)], instance)["out"]
     except CafetalError as caught:
         if not hasattr(caught, "partial_output"):
             raise

@@ -31,7 +31,8 @@ def told(tmp_path):
     )
     scenario = Scenario(sites, chunks, {"d": 100.0, "e": 20.0}, seed=3)
     journal = Journal(tmp_path / JOURNAL)
-    journal.begin("r1", "Balanced", chunks)
+    journal.begin("r1", "Balanced")
+    journal.plan(chunks)
     where, kinds = {}, set()
 
     def watch(event, decided):

@@ -56,7 +56,8 @@ def whole(tmp_path_factory):
         for lfn in lfns
         for start in range(0, 450, 100)
     ]
-    plan = make_plan(items, FilesetCatalog(TABLE, fileset), TABLE)
+    plan = make_plan([("d", str(item.filename)) for item in items], FilesetCatalog(TABLE, fileset), TABLE)
+    plan.add(items)
     cut = plan.chunks[7]
     parts = (
         Chunk(20, "d", cut.lfn, cut.start, cut.start + 30, cut.sites, origin=7),

@@ -227,7 +227,8 @@ TABLE = load_sites({"sites": {n: {"pfn": f"/{n}/", "scratch": "/s", "workers": w
 def test_plan():
     items = [WorkItem("d", f"/{i % 4}", "Events", i, i + 10, b"") for i in range(40)]
     fileset = load({"d": {"files": {f"/{i}": {"replicas": ["a", "b"] if i else ["a"]} for i in range(4)}}})
-    plan = make_plan(items, FilesetCatalog(TABLE, fileset), TABLE)
+    plan = make_plan([("d", str(item.filename)) for item in items], FilesetCatalog(TABLE, fileset), TABLE)
+    plan.add(items)
     assert plan.events == 400
     assert plan.sites == ["a", "b"]
     assert {chunk.sites for chunk in plan.chunks} == {("a",), ("a", "b")}

@@ -178,7 +178,7 @@ class BalancedDispatch:
         self._levels = levels
         busy = {name for name, site in state.sites.items() if site.running} | orders.keys()
         self._end = max((levels[name] for name in busy), default=state.now)
-        state.end = self._end if state.rates.known() else None
+        state.end = self._end if state.rates.known() and not state.more else None
         self._workers = sum(site.workers for site in state.sites.values() if site.ready and site.open)
         if state.end is not None:
             if sum(group.chunks for group in groups) <= FEW:
@@ -304,7 +304,7 @@ class BalancedDispatch:
             rule = "retry"
         elif not state.rates.tried(site, group.dataset):
             rule = "probe"
-        if rate is not None and self.limits.split and not group.returned:
+        if rate is not None and self.limits.split and not group.returned and not state.more:
             split = self._cut(state, group, events)
         item = group.take(events)
         share = self._shares.get(group.key, {})
@@ -393,7 +393,8 @@ class BalancedDispatch:
     def _duplicate(self, state: State, site: str) -> Choice | None:
         """The task that should end last, if it is late or slow and would be done sooner here."""
         here = state.sites[site]
-        if state.events_committed < _TAIL_BEGINS * state.events_added or len(here.running) >= here.workers:
+        at_the_end = state.events_committed >= _TAIL_BEGINS * state.events_added and not state.more
+        if not at_the_end or len(here.running) >= here.workers:
             return None
         slow = [task for task in state.tasks.values() if self._worth_doing_again(state, task, site)]
         if not slow:

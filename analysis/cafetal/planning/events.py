@@ -21,6 +21,8 @@ class WorkAdded:
 
     time: float
     chunks: tuple[Chunk, ...]
+    more: bool = False
+    """Whether others will come: the end of these is not the end of the run."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 
 from cafetal.errors import EventsLost
@@ -14,13 +15,26 @@ class Ledger:
     """Planned chunks, and those that came in with a merged result.
 
     Args:
-        chunks: of the plan, each in the place that its id says.
+        chunks: of the plan; see `plan`.
     """
 
-    def __init__(self, chunks: Sequence[Chunk]) -> None:
-        self.chunks = Numbered(chunks)
-        self.planned = ChunkSet.of(chunk.id for chunk in chunks)
+    def __init__(self, chunks: Sequence[Chunk] = ()) -> None:
+        self.chunks: Numbered[Chunk] = Numbered()
+        self.planned = ChunkSet()
         self.counted = ChunkSet()
+        self.plan(chunks)
+
+    def plan(self, chunks: Sequence[Chunk]) -> None:
+        """Chunks are to be processed; their numbers are in order, and none was given before.
+
+        Raises:
+            KeyError: if one was.
+        """
+        fresh = ChunkSet.of(chunk.id for chunk in chunks)
+        for start, stop in fresh.ranges:
+            place = bisect_left(chunks, start, key=lambda chunk: chunk.id)
+            self.chunks.extend(start, chunks[place : place + stop - start])
+        self.planned = self.planned.union(fresh)
 
     def count(self, chunks: ChunkSet) -> None:
         """Enter the chunks of a merged result.
@@ -45,7 +59,7 @@ class Ledger:
 
     def whole(self) -> ChunkSet:
         """The chunks of the plan that were counted, with all their parts if they were cut."""
-        parts = ChunkSet.of(self.chunks.added)
+        parts = ChunkSet.of(i for i, chunk in self.chunks.added.items() if chunk.origin is not None)
         missing = set(parts.minus(self.counted))
         cut = {part.origin for part in self.chunks.added.values() if part.origin is not None}
         cut -= {self.chunks[i].origin for i in missing}

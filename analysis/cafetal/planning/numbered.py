@@ -11,11 +11,26 @@ T = TypeVar("T")
 class Numbered(Mapping[int, T], Generic[T]):
     """Things numbered from 0 as they were planned, and what has come since."""
 
-    def __init__(self, planned: Sequence[T]) -> None:
-        self._planned = planned
+    def __init__(self, planned: Sequence[T] = ()) -> None:
+        self._planned = list(planned)
         self._gone: set[int] = set()
         self.added: dict[int, T] = {}
         """Those that have come, and are still there."""
+
+    def extend(self, first: int, more: Sequence[T]) -> None:
+        """Others in a row, the first of which gets this number.
+
+        Raises:
+            KeyError: if a number was given before.
+        """
+        numbers = range(first, first + len(more))
+        given = next((number for number in (*self.added, *self._gone) if number in numbers), None)
+        if given is not None or first < len(self._planned):
+            raise KeyError(first if given is None else given)
+        if first == len(self._planned):
+            self._planned.extend(more)
+        else:  # numbers have been given to others meanwhile
+            self.added.update(zip(numbers, more, strict=True))
 
     def add(self, more: Mapping[int, T]) -> None:
         """Others, under numbers that were not given yet.

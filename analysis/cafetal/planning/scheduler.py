@@ -113,6 +113,7 @@ class Scheduler:
             if event.task in self._tasks:
                 self._tasks[event.task].started = event.time
         elif isinstance(event, WorkAdded):
+            state.more = event.more
             self._add(event.chunks)
         elif isinstance(event, SiteReport):
             site = state.sites[event.site]

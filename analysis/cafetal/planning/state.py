@@ -156,6 +156,9 @@ class State:
         self.events_committed = 0
         self.events_duplicated = 0
         self.next_chunk = 0
+        """The first number that no chunk bears."""
+        self.more = False
+        """Whether chunks will come of which nothing is known yet."""
         self.end: float | None = None
         """When all should be done, if the dispatcher foresees it."""
         self.unsure = 0.0

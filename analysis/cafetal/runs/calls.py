@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
+from functools import partial
 from threading import Lock
 from typing import Any
 
@@ -13,6 +14,7 @@ from cafetal.federation.federation import Federation
 from cafetal.planning.events import Assign
 from cafetal.planning.tree import Reduce
 from cafetal.runs import answers
+from cafetal.runs.inspection import all_lost
 from cafetal.runs.plan import Plan
 from cafetal.runs.settling import Overdue, lost_task, settle
 from cafetal.runs.shipping import Shipment
@@ -120,6 +122,13 @@ class Calls:
             elif now - known.since > known.patience and not known.given_up.done():
                 told = f"Nothing was heard of a task at {known.site} for {now - known.since:.0f} s."
                 known.given_up.set_result(Overdue(told))
+
+    def inspect(self, site: str, arguments: Mapping[str, Any], count: int) -> Future[Any]:
+        """Have the entries of so many files counted; see `worker.counting.inspect`."""
+        asked = {**arguments, "function": None, "archive": ""}
+        return self._call(
+            site, "inspect", asked, on_loss=partial(all_lost, site, count), check=answers.of_inspect(site, count)
+        )
 
     def map(self, told: Assign) -> Future[Any]:
         """Process a bundle; see `worker.tasks.map_bundle`."""

@@ -26,7 +26,7 @@ def staging_limits(plan: Plan) -> StagingLimits:
     """What may be brought where in a run, by its site table."""
     sites = [name for name in plan.table.sites if name not in plan.table.routing.forbid]
     lines = {site: {source: size for source in sites if (size := largest(plan.table, source, site))} for site in sites}
-    return StagingLimits(float(plan.table.routing.stage_budget), dict(plan.sizes), lines)
+    return StagingLimits(float(plan.table.routing.stage_budget), plan.sizes, lines)  # which grow
 
 
 def largest(table: SiteTable, source: str, site: str) -> float:

@@ -24,11 +24,15 @@ from cafetal.federation.federation import Federation
 from cafetal.planning import events
 from cafetal.planning.ledger import Ledger
 from cafetal.planning.recovery import TRIES
+from cafetal.planning.routing import RoutingPolicy
 from cafetal.planning.scheduler import Scheduler
 from cafetal.runs import messages
 from cafetal.runs.calls import Calls
 from cafetal.runs.carrying import Transfers
+from cafetal.runs.entries import EntryCounts
 from cafetal.runs.fetching import fetch
+from cafetal.runs.filecache import FileCache
+from cafetal.runs.inspection import Answer, Inspection, Key
 from cafetal.runs.interrupts import interrupts
 from cafetal.runs.journal import Journal
 from cafetal.runs.kept import Home, keep
@@ -37,7 +41,7 @@ from cafetal.runs.lookout import Lookout, drained
 from cafetal.runs.merging import merge
 from cafetal.runs.past import Past, cuts
 from cafetal.runs.peeking import Peeks
-from cafetal.runs.plan import Plan
+from cafetal.runs.plan import Plan, uuids
 from cafetal.runs.proof import account
 from cafetal.runs.reasons import Reasons
 from cafetal.runs.record import RunRecord
@@ -52,7 +56,11 @@ from cafetal.worker.chunksets import ChunkSet
 from cafetal.worker.failures import Failure
 
 Event = tuple[
-    Literal["ready", "report", "picked up", "survey", "map", "reduce", "part", "staged", "interrupt", "stop"], Any, Any
+    Literal[
+        "ready", "report", "counted", "picked up", "survey", "map", "reduce", "part", "staged", "interrupt", "stop"
+    ],
+    Any,
+    Any,
 ]
 _TICK = 1.0
 
@@ -64,6 +72,8 @@ class Execution:
         federation: starts sites when the scheduler asks for them.
         shipment: the code, with the function that processes a work item.
         scheduler: decides; it knows the plan's sites.
+        entries: files of the plan whose entries are counted while others are processed already.
+        policy: chooses the sites that count.
         run: name of the run's folder at the sites.
         past: the run's earlier lives: what they have left is taken over.
         fan_in: how many partials one reduce merges.
@@ -80,6 +90,8 @@ class Execution:
         shipment: Shipment,
         plan: Plan,
         scheduler: Scheduler,
+        entries: EntryCounts,
+        policy: RoutingPolicy,
         *,
         run: str,
         record: RunRecord,
@@ -129,9 +141,20 @@ class Execution:
             self.calls, plan, record, lambda number, *came: self._events.put(("staged", number, came))
         )
         self._peeks = Peeks(self.calls, folder, compression)
+        self._entries = entries
+        self._inspection = Inspection(
+            entries.questions,
+            plan.table,
+            policy,
+            FileCache(),
+            ask=self._ask,
+            call=self.calls.inspect,
+            tell=lambda *told: self._events.put(("counted", *told)),
+        )
         self._lookout = Lookout(federation, lambda *told: self._events.put(("report", told[0], told[1:])))
         record.events_planned = plan.events
         record.chunks_planned = len(plan.chunks)
+        record.files_uncounted = self._inspection.left
 
     # --- the run ---------------------------------------------------------------------------------------
 
@@ -144,6 +167,7 @@ class Execution:
             ProcessorError: as soon as the user's code has failed.
             RunInterrupted: at the second Ctrl-C.
             EventsLost: if the chunks in the result are not those that the account says.
+            UnreadableFile, SiteError: if the entries of a file cannot be counted.
         """
         with interrupts(lambda: self._events.put(("interrupt", None, None))):
             try:
@@ -167,7 +191,7 @@ class Execution:
 
     def _run(self) -> Any:
         while True:
-            while not self.scheduler.done or self._salvage.held:
+            while not self.scheduler.done or self._salvage.held or self._inspection.left:
                 self._take_event()
             before = self.trees.leaves
             roots = self._finish_trees()
@@ -204,7 +228,28 @@ class Execution:
         for home in self._salvage.home:
             self._is_safe(ChunkSet.parse(home.reference["chunks"]))
         self._ask(list(self._salvage.held))
+        self._inspection.begin()
         self._add(self._salvage.free)
+
+    def _count(self, answers: Mapping[Key, Answer]) -> None:
+        """Have the chunks of files processed whose entries are known now."""
+        if not answers or self.record.interrupted:
+            return
+        left = self.record.files_uncounted = self._inspection.left
+        metas = self._entries.take(answers)
+        if not left:
+            metas += self._entries.settle()
+            self.record.skipped += self._entries.left_out
+        items = list(self._entries.cut(metas))
+        chunks = self.plan.add(items, self.scheduler.state.next_chunk)
+        self.ledger.plan(chunks)
+        self.record.chunks_planned += len(chunks)
+        self.record.events_planned += sum(chunk.events for chunk in chunks)
+        self.plan.sizes |= self._entries.sizes
+        for lfn, _ in answers:
+            self.scheduler.bad.setdefault(lfn, set()).update(self._entries.bad_replicas[lfn])
+        self.journal.plan(chunks, uuids(items), more=bool(left))  # before any of it can come back
+        self._tell(events.WorkAdded(self._now(), tuple(chunks), more=bool(left)))
 
     def _add(self, ids: ChunkSet) -> None:
         """Have chunks processed."""
@@ -257,6 +302,8 @@ class Execution:
             self._site_ready(key, result)
         elif kind == "report":
             self._site_reports(key, *result)
+        elif kind == "counted":
+            self._count(self._inspection.take(key, result))
         elif kind == "map":
             self._map_done(key, result)
         elif kind == "reduce":
@@ -287,6 +334,7 @@ class Execution:
         self.record.interrupted = True
         self._transfers.abandon()
         self._salvage.held.clear()  # the next life may find it
+        self._inspection.stop()
         self._tell(events.Stop(self._now()))
 
     # --- the scheduler -----------------------------------------------------------------------------------
@@ -341,6 +389,7 @@ class Execution:
         left = result["machine"]["walltime_left"]
         ends = None if left is None else self._now() + left
         self._tell(events.SiteReport(self._now(), site, self.federation.table.sites[site].workers, ends))
+        self._inspection.site_answered(site)
         for parked in self._parked.pop(site, ()):
             self.trees.send(parked)
         if site in self._salvage.held:
@@ -367,6 +416,7 @@ class Execution:
         self._tell(events.SiteLost(self._now(), site, messages.reason(failure)))
         self._forget_partials(site)
         self._add(self._salvage.give_up(site))
+        self._count(self._inspection.site_lost(site, failure))
 
     def _tree_lost(self, site: str, failure: Failure) -> None:
         """A reduce has failed for good; the site may still be good for other work."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 import uuid
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +27,16 @@ from cafetal.fileset import Fileset, load
 from cafetal.planning.routing import RoutingPolicy
 from cafetal.runs import messages
 from cafetal.runs.carrying import staging_limits
+from cafetal.runs.entries import EntryCounts, Uncounted
 from cafetal.runs.execution import Execution
 from cafetal.runs.experience import keep, load_experience
 from cafetal.runs.filecache import FileCache
-from cafetal.runs.inspection import Answer, Question, inspect
+from cafetal.runs.inspection import Inspection, inspect
 from cafetal.runs.journal import JOURNAL, Journal
 from cafetal.runs.kept import forget_kept
 from cafetal.runs.locking import locked
 from cafetal.runs.lookout import forget_drained
-from cafetal.runs.past import Past, differences, listed, read_past
+from cafetal.runs.past import Past, differences, listed, numbered, read_past
 from cafetal.runs.plan import Plan, make_plan
 from cafetal.runs.progress import show_progress
 from cafetal.runs.record import RunRecord
@@ -41,7 +44,6 @@ from cafetal.runs.runnercall import RunnerCall
 from cafetal.runs.scheduling import make_dispatcher, make_scheduler
 from cafetal.runs.session import Session
 from cafetal.runs.shipping import Shipment, pack_function, pack_worker
-from cafetal.worker.failures import Failure
 
 _LINGER = 120.0
 """Seconds for which sites are kept after files were counted: the work on them usually follows at once."""
@@ -198,54 +200,18 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         self, federation: Federation, metas: Sequence[FileMeta], function: Callable[[Any], Any], accumulator: Any
     ) -> tuple[Any, int | BaseException]:
         request = RunnerCall.read(function)
-        catalog = self._catalog()
-        questions = []
         # A set has another order in every process; the same run should do the same things.
-        for meta in sorted(metas, key=lambda meta: (meta.dataset, str(meta.filename))):
-            lfn = str(meta.filename)
-            replicas = catalog.replicas(lfn)
-            wanted = {site: pfn for site, pfn in replicas.items() if site not in self.sites.routing.forbid}
-            questions.append(
-                Question(
-                    lfn=lfn,
-                    treename=str(meta.treename),
-                    replicas=wanted or replicas,
-                    declared=self.fileset.file(lfn, str(meta.treename)) if self.fileset else None,
-                    format=request.format,
-                    options=request.options,
-                )
-            )
+        metas = sorted(metas, key=lambda meta: (meta.dataset, str(meta.filename)))
+        entries = EntryCounts(metas, request, self._catalog(), self.sites, self.fileset)
         shipment = pack_function(request.inner) if request.ask_function else pack_worker()
-        federation.start({site for question in questions for site in question.replicas})
-        answers = inspect(federation, shipment, questions, self.policy, FileCache())
-        bad = {q.key: answers[q.key].failures[-1] for q in questions if answers[q.key].record is None}
-        declared = {q.key: said for q in questions if q.key in bad and (said := _as_declared(q, bad[q.key]))}
-        if len(bad) == len(questions):
-            declared = {}  # it is not the files that are bad
-        refused = [failure for key, failure in bad.items() if key not in declared and not request.may_skip(failure)]
-        if refused:
-            raise messages.unreadable(refused, "opened")
-        for key, record in declared.items():
-            if not request.may_skip(bad[key]):  # what is in it will be missing in the end; the rest need not be
-                answers[key] = Answer(record, answers[key].failures)
-                _warn(f"No replica can be opened of {messages.place(bad[key])} ({messages.reason(bad[key])}).")
-                del bad[key]
-        keys = {meta: (str(meta.filename), str(meta.treename)) for meta in metas}
-        for question in questions:
-            tried = answers[question.key].failures
-            size = (answers[question.key].record or {}).get("size")
-            if size is not None:
-                self.session.sizes[question.lfn] = size
-            self.session.bad_replicas[question.lfn] = frozenset(
-                f["site"] for f in tried if f["kind"] in ("data", "stale")
-            )
+        make = partial(Inspection, entries.questions, self.sites, self.policy, FileCache())
+        found = entries.take(inspect(federation, shipment, make, function=shipment.function)) + entries.settle()
+        self.session.sizes |= entries.sizes
+        self.session.bad_replicas |= entries.bad_replicas
         asked = {meta.dataset for meta in metas}
         self.session.unreadable = [pair for pair in self.session.unreadable if pair[0] not in asked]
-        self.session.unreadable += [(meta.dataset, bad[key]) for meta, key in keys.items() if key in bad]
-        for failure in bad.values():
-            _warn_left_out(failure)
-        found = {_populated(meta, answers[key]) for meta, key in keys.items()}
-        return accumulate([set_accumulator(found - {None}), accumulator]), 0
+        self.session.unreadable += entries.unreadable
+        return accumulate([set_accumulator(found), accumulator]), 0
 
     # --- work --------------------------------------------------------------------------------------------
 
@@ -254,17 +220,22 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
     ) -> tuple[Any, int | BaseException]:
         request = RunnerCall.read(function)
         record = self.session.record = RunRecord()
-        datasets = {item.dataset for item in items}
+        uncounted = Uncounted.none()
+        if isinstance(items[0], Uncounted):  # there are no chunks yet, but files that will be cut into some
+            uncounted, items = items[0], []
+        files = dict.fromkeys((item.dataset, str(item.filename)) for item in chain(uncounted.metas, items))
+        datasets = {dataset for dataset, _ in files}
         record.skipped.extend(failure for dataset, failure in self.session.unreadable if dataset in datasets)
-        files = list(self.fileset.files()) if self.fileset is not None else []
-        known = {file.lfn: file.adler32 for file in files if file.adler32}
-        sizes = {**self.session.sizes, **{file.lfn: file.size for file in files if file.size is not None}}
-        plan = make_plan(items, self._catalog(), self.sites, known, sizes)
+        plan = self._plan(files)
         record.bad_replicas = {lfn: sorted(self.session.bad_replicas.get(lfn, ())) for lfn in plan.replicas}
         shipment = pack_function(request.inner, {**self.sites.aux, **(self.aux or {})})
         code = self.session.code_hash = shipment.code_hash
         self._compare(federation.equipment.bundle, shipment)
-        past = self._past(code, plan)
+        past = self._past(code, items)
+        for first, each in [(0, items)] if past is None else numbered(past, items):
+            plan.add(each, first)
+        opening = replace(request, format=uncounted.format, options=uncounted.options)
+        entries = EntryCounts(uncounted.metas, opening, self._catalog(), self.sites, self.fileset, uncounted.chunksize)
         run = uuid.uuid4().hex[:12] if past is None else past.run
         record.lives = 1 if past is None else past.lives + 1
         experience = load_experience()
@@ -277,6 +248,8 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
                 shipment,
                 plan,
                 scheduler,
+                entries,
+                self.policy,
                 run=run,
                 record=record,
                 past=past,
@@ -318,12 +291,19 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         imported = set(detect(shipment.names).imported.values())
         lacking = sorted(imported - bundle.lock.packages.keys())
         if lacking:
-            _warn(
+            messages.warn(
                 f"The bundle that is sent to sites has no {', '.join(lacking)}, which the processor's modules import: "
                 "name what they need under `environment.packages` in the site table."
             )
 
-    def _past(self, code: str, plan: Plan) -> Past | None:
+    def _plan(self, files: Iterable[tuple[str, str]]) -> Plan:
+        """For files, by dataset and LFN; without chunks."""
+        told = list(self.fileset.files()) if self.fileset is not None else []
+        checksums = {file.lfn: file.adler32 for file in told if file.adler32}
+        sizes = {**self.session.sizes, **{file.lfn: file.size for file in told if file.size is not None}}
+        return make_plan(files, self._catalog(), self.sites, checksums, sizes)
+
+    def _past(self, code: str, items: Sequence[WorkItem]) -> Past | None:
         """The lives of the run that is to be resumed, if one is.
 
         Raises:
@@ -332,7 +312,7 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         if not self.resume or self.folder is None:
             return None
         past = read_past(self.folder)
-        told = differences(past, code, plan)
+        told = differences(past, code, items)
         if told:
             raise ResumeRefused(
                 f"The run in {self.folder} cannot be gone on with, as its result would be of two kinds:\n"
@@ -349,9 +329,13 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         policy = type(self.policy).__name__
         if past is None:
             forget_kept(self.folder)
-            journal.begin(run, policy, plan.chunks, code=code, about=self.about, uuids=plan.uuids)
+            journal.begin(run, policy, code=code, about=self.about)
         else:
-            journal.begin(run, policy, (), life=past.lives + 1, code=code, about=past.about)
+            journal.begin(run, policy, life=past.lives + 1, code=code, about=past.about)
+        known = 0 if past is None else past.next_chunk
+        fresh = [chunk for chunk in plan.chunks if chunk.id >= known]
+        if fresh or (past is not None and not past.planned):
+            journal.plan(fresh, plan.uuids)
         return journal
 
     def _outcome(self, request: RunnerCall, record: RunRecord) -> CafetalError | None:
@@ -360,46 +344,17 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         for failure in record.given_up:
             if request.may_skip(failure):
                 record.skipped.append(failure)
-                _warn_left_out(failure)
+                messages.warn_left_out(failure)
             else:
                 refused.append(failure)
         if record.interrupted:
+            more = f", and of {record.files_uncounted:,} files that were not counted" if record.files_uncounted else ""
             return RunInterrupted(
-                f"Interrupted: the output holds {record.events_counted:,} of {record.events_planned:,} events."
+                f"Interrupted: the output holds {record.events_counted:,} of {record.events_planned:,} events{more}."
             )
         if refused and record.events_counted >= self.accept * record.events_planned:
             record.accepted = True
             for failure in refused:
-                _warn(f"Missing, as you accept: {messages.place(failure)} ({messages.reason(failure)})")
+                messages.warn(f"Missing, as you accept: {messages.place(failure)} ({messages.reason(failure)})")
             return None
         return messages.unreadable(refused, "processed") if refused else None
-
-
-def _warn_left_out(failure: Failure) -> None:
-    _warn(f"Left out, as skipbadfiles allows: {messages.place(failure)} ({messages.reason(failure)})")
-
-
-def _warn(sentence: str) -> None:
-    warnings.warn(sentence, stacklevel=5)
-
-
-def _as_declared(question: Question, failure: Failure) -> dict[str, Any] | None:
-    """What the fileset says of a file that cannot be opened anywhere, if that is enough to plan with it."""
-    said = question.declared
-    if failure["kind"] == "stale" or said is None or said.num_entries is None or said.uuid is None:
-        return None
-    return {"num_entries": said.num_entries, "uuid": said.uuid}
-
-
-def _populated(meta: FileMeta, answer: Answer) -> FileMeta | None:
-    """Runner's FileMeta with what the site found; named by LFN, as it came."""
-    if answer.record is None:
-        return None
-    metadata = {
-        **(meta.metadata or {}),
-        "numentries": answer.record["num_entries"],
-        "uuid": bytes.fromhex(answer.record["uuid"]),
-    }
-    if answer.record.get("clusters"):
-        metadata["clusters"] = list(answer.record["clusters"])
-    return FileMeta(meta.dataset, str(meta.filename), meta.treename, metadata, meta.preload)

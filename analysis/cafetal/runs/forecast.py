@@ -89,7 +89,8 @@ def forecast(
     known = {(file.lfn, file.object_path or treename): file for file in fileset.files()}
     cached = _from_cache(known, catalog)
     items, uncounted = _items(fileset, known, cached, treename, chunksize, maxchunks)
-    plan = make_plan(items, catalog, table)
+    plan = make_plan(((item.dataset, str(item.filename)) for item in items), catalog, table)
+    plan.add(items)
     experience = load_experience()
     rates = experience.latest()
     timed = bool(rates.known())  # playing teaches, too

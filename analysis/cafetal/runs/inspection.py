@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+import queue
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from cafetal.config import SiteTable
 from cafetal.federation.federation import Federation
 from cafetal.fileset import DataFile
 from cafetal.planning.routing import RoutingPolicy, SiteLoad, Task, checked_choice
@@ -19,11 +22,15 @@ from cafetal.runs.shipping import Shipment, install
 from cafetal.worker.failures import Failure
 from cafetal.worker.names import site_names
 
-_FILES_A_TASK = 200
-_GRACE = 20.0
-"""Seconds after the first site's answer for which the others are waited for."""
+_FILES_A_TASK = 50
+_AHEAD = 4
+"""Tasks that a site has at once for each of its workers, so that they wait for none; others may take the rest."""
 _LOSSES = 2
 """Workers that asking for a file at one site may cost."""
+
+Key = tuple[str, str]
+"""LFN and tree: a file may have several."""
+Call = Callable[[str, Mapping[str, Any], int], "Future[Any]"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +50,8 @@ class Question:
     """How often the worker that was asked was lost."""
 
     @property
-    def key(self) -> tuple[str, str]:
-        """A file may have several trees."""
+    def key(self) -> Key:
+        """What it is about."""
         return self.lfn, self.treename
 
 
@@ -58,102 +65,210 @@ class Answer:
     """One for each replica that was tried in vain."""
 
 
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one task was asked."""
+
+    site: str
+    questions: tuple[Question, ...]
+
+
+class Inspection:
+    """Asks sites as these come, and as they answer; drive it from one thread.
+
+    Every replica of a file is tried before the file is given up; where a worker was lost, once more. A site that has
+    not answered yet is waited for only where no other has the file.
+
+    Args:
+        ask: has sites answer, which is then told by `site_answered` or `site_lost`.
+        call: sends `worker.counting.inspect` with its arguments to a site; of so many files.
+        tell: called in any thread with a batch and the records of its files, which `take` must be given.
+    """
+
+    def __init__(
+        self,
+        questions: Iterable[Question],
+        table: SiteTable,
+        policy: RoutingPolicy,
+        cache: FileCache,
+        *,
+        ask: Callable[[Sequence[str]], None],
+        call: Call,
+        tell: Callable[[Batch, Sequence[Mapping[str, Any]]], None],
+    ) -> None:
+        self._todo = {question.key: question for question in questions}
+        self._table, self._policy, self._cache = table, policy, cache
+        self._ask, self._call, self._tell = ask, call, tell
+        self._failures: dict[Key, tuple[Failure, ...]] = {}
+        self._there: set[str] = set()
+        self._lost: dict[str, Failure] = {}
+        self._under_way: Counter[str] = Counter()
+        self._files = Counter(site for question in self._todo.values() for site in question.replicas)
+        self.left = len(self._todo)
+        """Files without an answer."""
+
+    def begin(self) -> None:
+        """Have the sites answer that hold a replica."""
+        self._ask([site for site in self._table.sites if site in self._files])
+
+    def stop(self) -> None:
+        """Ask for nothing more; what is under way may end, and is not taken."""
+        self._todo.clear()
+        self.left = 0
+
+    def site_answered(self, site: str) -> None:
+        """A site is there, and can be asked."""
+        if site in self._files:
+            self._lost.pop(site, None)
+            self._there.add(site)
+            self._send()
+
+    def site_lost(self, site: str, failure: Failure) -> dict[Key, Answer]:
+        """A site will not come (back): the other replicas are asked for. Returns what nobody can answer now."""
+        self._there.discard(site)
+        self._lost[site] = {**failure, "kind": "site"}
+        here = [question for question in self._todo.values() if site in question.replicas]
+        return self._judge(site, [(question, {"failure": self._lost[site]}) for question in here])
+
+    def take(self, batch: Batch, records: Sequence[Mapping[str, Any]]) -> dict[Key, Answer]:
+        """The records of a batch. Returns what is answered by them, or cannot be answered by anybody."""
+        self._under_way[batch.site] -= 1
+        if not self.left:
+            return {}
+        found = list(zip(batch.questions, records, strict=True))
+        self._cache.put(
+            {
+                (batch.site, question.replicas[batch.site], question.treename): {
+                    **record,
+                    "adler32": getattr(question.declared, "adler32", None),
+                }
+                for question, record in found
+                if "failure" not in record
+            }
+        )
+        if any(record.get("failure", {}).get("kind") == "away" for record in records):
+            self._there.discard(batch.site)
+            self._ask([batch.site])
+        return self._judge(batch.site, found)
+
+    def _judge(self, site: str, found: Iterable[tuple[Question, Mapping[str, Any]]]) -> dict[Key, Answer]:
+        """What can be believed; other replicas are asked for the rest, if there are any."""
+        told: dict[Key, Answer] = {}
+        for question, record in found:
+            self._todo.pop(question.key, None)
+            failure = record.get("failure") or contradiction(question, site, record)
+            tried = self._failures.get(question.key, ())
+            if failure is None:
+                told[question.key] = Answer(record, tried)
+                continue
+            again = _after_failure(question, site, failure)
+            gone = [name for name in again.replicas if name in self._lost]
+            again = replace(again, replicas={name: pfn for name, pfn in again.replicas.items() if name not in gone})
+            failures: list[Failure] = [failure, *(self._lost[name] for name in gone)]
+            for each in failures:
+                tried = (*tried, {**each, "lfn": question.lfn})
+            self._failures[question.key] = tried
+            if again.replicas:
+                self._todo[question.key] = again
+            else:
+                told[question.key] = Answer(None, tried)
+        self.left -= len(told)
+        self._send()
+        return told
+
+    def _send(self) -> None:
+        """Ask the sites that are there for as much as they may have at once, balanced as if files were events."""
+        room = {site: self._room(site) for site in self._there}
+        sizes = {site: self._size(site) for site in room}
+        left = {site: room[site] * sizes[site] for site in room if room[site] > 0}
+        loads = {site: SiteLoad(site, self._table.sites[site].workers) for site in left}
+        chosen: dict[str, list[Question]] = {}
+        for number, question in enumerate(self._todo.values()):
+            if not left:
+                break
+            able = [site for site in question.replicas if site in left]
+            if not able:
+                continue
+            site = checked_choice(self._policy, Task(number), [loads[each] for each in able])
+            loads[site] = replace(loads[site], outstanding=loads[site].outstanding + 1)
+            chosen.setdefault(site, []).append(question)
+            # A file that has taken a worker down is asked for alone.
+            left[site] -= sizes[site] if question.losses else 1
+            if left[site] <= 0:
+                del left[site]
+        for site, questions in chosen.items():
+            fresh = [question for question in questions if not question.losses]
+            batches = [fresh[start : start + sizes[site]] for start in range(0, len(fresh), sizes[site])]
+            for batch in batches + [[question] for question in questions if question.losses]:
+                self._send_batch(Batch(site, tuple(batch)))
+
+    def _room(self, site: str) -> int:
+        return _AHEAD * self._table.sites[site].workers - self._under_way[site]
+
+    def _size(self, site: str) -> int:
+        """Files in a batch: with few of them, so many that all workers have some."""
+        return min(_FILES_A_TASK, math.ceil(self._files[site] / self._table.sites[site].workers))
+
+    def _send_batch(self, batch: Batch) -> None:
+        site, entry = batch.site, self._table.sites[batch.site]
+        for question in batch.questions:
+            del self._todo[question.key]
+        self._under_way[site] += 1
+        known = self._cache.get((site, q.replicas[site], q.treename) for q in batch.questions)
+        arguments = {
+            "site": site,
+            "files": [_plain(question, site, known) for question in batch.questions],
+            "names": site_names(entry.pfn, {q.lfn: q.replicas[site] for q in batch.questions}),
+            "reading": self._table.reading.model_dump(),
+        }
+        sent = self._call(site, arguments, len(batch.questions))
+        sent.add_done_callback(lambda done: self._tell(batch, done.result()))
+
+
 def inspect(
     federation: Federation,
     shipment: Shipment,
-    questions: Iterable[Question],
-    policy: RoutingPolicy,
-    cache: FileCache,
-) -> dict[tuple[str, str], Answer]:
-    """Have the entries of files counted where the files are.
+    make: Callable[..., Inspection],
+    *,
+    function: str | None = None,
+) -> dict[Key, Answer]:
+    """Have the entries of files counted where the files are, and wait for all.
 
-    Every replica of a file is tried before it is given up; where a worker was lost, once more. Sites must have
-    been started. One that is slow to answer is waited for only where no other has the file.
+    Args:
+        make: the inspection, from what it asks, calls and tells.
+        function: name of the file with Runner's own function, if that one is to be asked.
     """
-    answers: dict[tuple[str, str], Answer] = {}
-    todo = {question.key: question for question in questions}
-    installed: dict[str, Future[Any]] = {}
-    while todo:
-        for site in {site for question in todo.values() for site in question.replicas} - set(installed):
-            installed[site] = install(federation, site, shipment)
-        sites = _choose_sites(list(todo.values()), federation, policy, _answered(installed))
-        unusable = {site: r for site in set(sites.values()) if isinstance(r := installed[site].result(), Exception)}
-        found = _ask(federation, shipment, {key: s for key, s in sites.items() if s not in unusable}, todo, cache)
-        for key, site in sites.items():
-            if site in unusable:
-                found.append((todo[key], site, {"failure": {**lost_task(unusable[site], site), "kind": "site"}}))
-        todo = _judge(found, todo, answers)
-    return answers
+    events: queue.SimpleQueue[tuple[str | Batch, Any]] = queue.SimpleQueue()
+
+    def ask(sites: Sequence[str]) -> None:
+        federation.start(sites)
+        for site in sites:
+            install(federation, site, shipment).add_done_callback(partial(answered, site))
+
+    def answered(site: str, done: Future[Any]) -> None:
+        events.put((site, done.result()))
+
+    def call(site: str, arguments: Mapping[str, Any], count: int) -> Future[Any]:
+        asked = {**arguments, "function": function, "archive": shipment.modules}
+        sent = federation.call(site, shipment.code, "inspect", asked)
+        return settle(sent, partial(all_lost, site, count), check=answers.of_inspect(site, count))
+
+    inspection = make(ask=ask, call=call, tell=lambda *told: events.put(told))
+    told: dict[Key, Answer] = {}
+    inspection.begin()
+    while inspection.left:
+        key, result = events.get()
+        if isinstance(key, Batch):
+            told |= inspection.take(key, result)
+        elif isinstance(result, Exception):
+            told |= inspection.site_lost(key, lost_task(result, key))
+        else:
+            inspection.site_answered(key)
+    return told
 
 
-def _answered(installed: Mapping[str, Future[Any]]) -> set[str]:
-    """Sites that are there soon after the first one."""
-    wait(installed.values(), return_when=FIRST_COMPLETED)
-    done = wait(installed.values(), timeout=_GRACE).done
-    return {site for site, future in installed.items() if future in done}
-
-
-def _choose_sites(
-    questions: Sequence[Question], federation: Federation, policy: RoutingPolicy, there: Collection[str]
-) -> dict[tuple[str, str], str]:
-    """A site for each file, of those that are there if one of them has it, balanced as if every file were an event."""
-    loads = {name: SiteLoad(name, site.workers) for name, site in federation.table.sites.items()}
-    chosen: dict[tuple[str, str], str] = {}
-    for number, question in enumerate(questions):
-        able = [name for name in question.replicas if name in there] or list(question.replicas)
-        site = checked_choice(policy, Task(number), [loads[name] for name in able])
-        loads[site] = replace(loads[site], outstanding=loads[site].outstanding + 1)
-        chosen[question.key] = site
-    return chosen
-
-
-def _ask(
-    federation: Federation,
-    shipment: Shipment,
-    sites: Mapping[tuple[str, str], str],
-    todo: Mapping[tuple[str, str], Question],
-    cache: FileCache,
-) -> list[tuple[Question, str, Mapping[str, Any]]]:
-    """One round: every open question to its site, in batches that occupy all workers."""
-    batches: list[tuple[str, list[Question], Future[Any]]] = []
-    for site in dict.fromkeys(sites.values()):
-        here = [todo[key] for key, chosen in sites.items() if chosen == site]
-        size = min(_FILES_A_TASK, math.ceil(len(here) / federation.table.sites[site].workers))
-        known = cache.get((site, q.replicas[site], q.treename) for q in here)
-        # A file that has taken a worker down is asked for alone.
-        fresh = [question for question in here if not question.losses]
-        batches_here = [fresh[start : start + size] for start in range(0, len(fresh), size)]
-        for batch in batches_here + [[question] for question in here if question.losses]:
-            arguments = {
-                "site": site,
-                "files": [_plain(question, site, known) for question in batch],
-                "names": site_names(federation.table.sites[site].pfn, {q.lfn: q.replicas[site] for q in batch}),
-                "function": shipment.function,
-                "archive": shipment.modules,
-                "reading": federation.table.reading.model_dump(),
-            }
-            future = federation.call(site, shipment.code, "inspect", arguments)
-            lost, check = partial(_all_lost, site, len(batch)), answers.of_inspect(site, len(batch))
-            batches.append((site, batch, settle(future, lost, check=check)))
-    found = [
-        (question, site, record)
-        for site, batch, future in batches
-        for question, record in zip(batch, future.result(), strict=True)
-    ]
-    cache.put(
-        {
-            (site, question.replicas[site], question.treename): {
-                **record,
-                "adler32": getattr(question.declared, "adler32", None),
-            }
-            for question, site, record in found
-            if "failure" not in record
-        }
-    )
-    return found
-
-
-def _all_lost(site: str, count: int, error: Exception) -> list[dict[str, Any]]:
+def all_lost(site: str, count: int, error: Exception) -> list[dict[str, Any]]:
+    """What stands for the records of so many files if the task was lost."""
     return [{"failure": lost_task(error, site)}] * count
 
 
@@ -170,29 +285,13 @@ def _plain(question: Question, site: str, known: Mapping[tuple[str, str, str], A
     }
 
 
-def _judge(
-    found: Iterable[tuple[Question, str, Mapping[str, Any]]],
-    todo: Mapping[tuple[str, str], Question],
-    answers: dict[tuple[str, str], Answer],
-) -> dict[tuple[str, str], Question]:
-    """Enter answers that can be believed; return the questions that other replicas may answer."""
-    again: dict[tuple[str, str], Question] = {}
-    for question, site, record in found:
-        failure = record.get("failure") or contradiction(question, site, record)
-        tried = answers[question.key].failures if question.key in answers else ()
-        if failure is None:
-            answers[question.key] = Answer(record, tried)
-            continue
-        failure = {**failure, "lfn": question.lfn}
-        answers[question.key] = Answer(None, (*tried, failure))
-        losses = question.losses + (failure["kind"] in ("worker", "away"))
-        others = dict(question.replicas)
-        if failure["kind"] not in ("worker", "away") or losses >= _LOSSES:
-            del others[site]
-            losses = 0
-        if others:
-            again[question.key] = replace(todo[question.key], replicas=others, losses=losses)
-    return again
+def _after_failure(question: Question, site: str, failure: Failure) -> Question:
+    """What is still to be asked: the same site again, if it has lost no more than a worker, or the others."""
+    lost = failure["kind"] in ("worker", "away")
+    if lost and question.losses + 1 < _LOSSES:
+        return replace(question, losses=question.losses + 1)
+    others = {name: pfn for name, pfn in question.replicas.items() if name != site}
+    return replace(question, replicas=others, losses=question.losses if failure["kind"] == "site" else 0)
 
 
 def contradiction(question: Question, site: str, record: Mapping[str, Any]) -> Failure | None:

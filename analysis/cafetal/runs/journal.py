@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import groupby
 from pathlib import Path
@@ -60,19 +60,26 @@ class Journal:
         self,
         run: str,
         policy: str,
-        chunks: Iterable[Chunk],
         *,
         life: int = 1,
         code: str = "",
         about: Mapping[str, Any] | None = None,
-        uuids: Mapping[str, str] | None = None,
     ) -> None:
-        """What is to be done: a line for each file, with the edges of its chunks. It is on the disk afterwards."""
+        """A life of a run begins. It is on the disk afterwards, as is what follows."""
         self._write({"is": "run", "run": run, "life": life, "policy": policy, "code": code, "about": dict(about or {})})
-        listed = list(chunks)
-        sites = {chunk.lfn: chunk.sites for chunk in listed}
-        for line in file_lines(listed, uuids or {}):
+        self._flush(durable=True)
+
+    def plan(self, chunks: Sequence[Chunk], uuids: Mapping[str, str] | None = None, *, more: bool = False) -> None:
+        """What is to be done: a line for each file, with the edges of its chunks.
+
+        Args:
+            more: whether other files follow; if not, the journal says that these are all.
+        """
+        sites = {chunk.lfn: chunk.sites for chunk in chunks}
+        for line in file_lines(chunks, uuids or {}):
             self._write({"is": "file", **line, "sites": sites[line["lfn"]]})
+        if not more:
+            self._write({"is": "planned"})
         self._flush(durable=True)
 
     def _flush(self, *, durable: bool = False) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 from cafetal.errors import CafetalError, ProcessorError, SiteError, UnreadableFile, rebuild
@@ -43,6 +44,16 @@ def unreadable(failures: Sequence[Failure], doing: str) -> CafetalError:
     )
     error.__cause__ = cause(failures[-1])
     return error
+
+
+def warn_left_out(failure: Failure) -> None:
+    """Tell that something is not in the output, as the user allows."""
+    warn(f"Left out, as skipbadfiles allows: {place(failure)} ({reason(failure)})")
+
+
+def warn(sentence: str) -> None:
+    """Tell the user what need not end the run; where it is said matters to nobody."""
+    warnings.warn(sentence, stacklevel=2)
 
 
 def reason(failure: Failure) -> str:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from coffea.processor.executor import WorkItem
+
 from cafetal.errors import OutputError
 from cafetal.planning.bundles import Chunk
-from cafetal.runs.journal import FileLine, file_lines, read
+from cafetal.runs.journal import FileLine, read
 from cafetal.runs.plan import Plan
 from cafetal.worker.chunksets import ChunkSet
 
@@ -26,6 +28,8 @@ class Past:
     about: Mapping[str, Any]
     """How it was asked for."""
     files: list[FileLine] = field(default_factory=list)
+    planned: bool = False
+    """Whether these are all: a life can end before the entries of all files are counted."""
     splits: list[tuple[int, list[tuple[int, int, int]]]] = field(default_factory=list)
     """``(chunk, [(id, start, stop) of its parts])``"""
     where: dict[int, str] = field(default_factory=dict)
@@ -49,8 +53,9 @@ class Past:
 
     @property
     def next_chunk(self) -> int:
-        """The first number that no chunk bears, as far as chunks were cut."""
-        return max((part + 1 for _, parts in self.splits for part, *_ in parts), default=0)
+        """The first number that no chunk bears, nor any part of one."""
+        planned = (line["first"] + len(line["edges"]) for line in self.files)
+        return max((*planned, *(part + 1 for _, parts in self.splits for part, *_ in parts)), default=0)
 
 
 def read_past(folder: Path) -> Past:
@@ -71,11 +76,13 @@ def read_past(folder: Path) -> Past:
         if past is None:
             break
         past.seconds = max(past.seconds, line.get("at", 0.0))
-        if kind == "file" and past.lives == 1:
+        if kind == "file":
             told = FileLine(
                 lfn=line["lfn"], dataset=line["dataset"], uuid=line["uuid"], first=line["first"], edges=line["edges"]
             )
             past.files.append(told)
+        elif kind == "planned":
+            past.planned = True
         elif kind == "Split":
             past.splits.append((line["chunk"], [(part[0], part[1], part[2]) for part in line["parts"]]))
         elif kind == "Assign":
@@ -106,24 +113,42 @@ def _forget(past: Past, chunks: Iterable[str], site: str) -> None:
                 del past.where[chunk]
 
 
-def differences(past: Past, code: str, plan: Plan) -> list[str]:
+def differences(past: Past, code: str, items: Sequence[WorkItem]) -> list[str]:
     """What is other now than when the run began, one sentence each; only without any it can be gone on with."""
     told = []
     if code != past.code:
         told.append("the processor, its arguments, the schema, or a module that goes with them has changed")
     before = {(line["dataset"], line["lfn"]): line for line in past.files}
-    now = {(line["dataset"], line["lfn"]): line for line in file_lines(plan.chunks, plan.uuids)}
-    told += [f"{lfn} of {dataset} is new" for dataset, lfn in sorted(now.keys() - before.keys())]
+    now = _by_file(items)
+    if past.planned:
+        told += [f"{lfn} of {dataset} is new" for dataset, lfn in sorted(now.keys() - before.keys())]
     told += [f"{lfn} of {dataset} is not there any more" for dataset, lfn in sorted(before.keys() - now.keys())]
     for key in sorted(now.keys() & before.keys()):
         one, two = before[key], now[key]
-        if one["uuid"] != two["uuid"]:
-            told.append(f"{key[1]} has the UUID {two['uuid']}, and had {one['uuid']}")
-        elif one["edges"] != two["edges"]:
-            told.append(f"{key[1]} is cut into {len(two['edges'])} chunks, and was into {len(one['edges'])}")
-        elif one["first"] != two["first"]:
-            told.append(f"{key[1]} comes in another place among the files")
+        if one["uuid"] != (uuid := bytes(two[0].fileuuid).hex()):
+            told.append(f"{key[1]} has the UUID {uuid}, and had {one['uuid']}")
+        elif one["edges"] != [[item.entrystart, item.entrystop] for item in two]:
+            told.append(f"{key[1]} is cut into {len(two)} chunks, and was into {len(one['edges'])}")
     return told
+
+
+def numbered(past: Past, items: Sequence[WorkItem]) -> Iterator[tuple[int, list[WorkItem]]]:
+    """Work items as the journal numbers them, with the number of the first of each row; and those that it has not.
+
+    There must be no `differences`.
+    """
+    now = _by_file(items)
+    for line in sorted(past.files, key=lambda line: line["first"]):
+        yield line["first"], now.pop((line["dataset"], line["lfn"]))
+    if now:
+        yield past.next_chunk, [item for each in now.values() for item in each]
+
+
+def _by_file(items: Iterable[WorkItem]) -> dict[tuple[str, str], list[WorkItem]]:
+    found: dict[tuple[str, str], list[WorkItem]] = {}
+    for item in items:
+        found.setdefault((item.dataset, str(item.filename)), []).append(item)
+    return found
 
 
 def cuts(past: Past, plan: Plan) -> Iterator[tuple[int, tuple[Chunk, ...]]]:

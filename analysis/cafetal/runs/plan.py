@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
@@ -20,15 +20,17 @@ from cafetal.worker.names import to_pfn
 class Plan:
     """What is to be done, and where it may be; nothing is submitted by making one."""
 
-    items: Numbered[WorkItem]
-    """Runner's work items by chunk id."""
-    chunks: Sequence[Chunk]
     replicas: Mapping[str, dict[str, str]]
     """``{lfn: {site: PFN}}``, also of sites that may not be used, and of those to which a file was brought."""
+    allowed: Mapping[tuple[str, str], tuple[tuple[str, ...], tuple[str, ...] | None]]
+    """``{(dataset, lfn): (sites that may process it, the only ones that may read it over the WAN or None for any)}``"""
     table: SiteTable
+    items: Numbered[WorkItem] = field(default_factory=Numbered)
+    """Runner's work items by chunk id."""
+    chunks: list[Chunk] = field(default_factory=list)
     adler32: Mapping[str, str] = field(default_factory=dict)
     """``{lfn: checksum}`` where the fileset has one."""
-    sizes: Mapping[str, int] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
     """``{lfn: bytes}`` where they are known."""
     cuts: list[tuple[int, tuple[Chunk, ...]]] = field(default_factory=list)
     """Chunks that were cut, and their parts, in the order in which that was done."""
@@ -41,13 +43,13 @@ class Plan:
     @property
     def uuids(self) -> dict[str, str]:
         """``{lfn: UUID}`` of the files, as hexadecimal digits."""
-        return {str(item.filename): bytes(item.fileuuid).hex() for item in self.items.values()}
+        return uuids(self.items.values())
 
     @property
     def sites(self) -> list[str]:
         """Those that may process a part of it, of files of other sites if need be, in the order of the table."""
         routing = self.table.routing
-        used = {site for chunk in self.chunks for site in chunk.sites}
+        used = {site for sites, _ in self.allowed.values() for site in sites}
         anybody = bool(routing.wan_budget) and any(self.table.sites[name].door is not None for name in used)
         anybody = anybody or bool(routing.stage_budget)
         return [name for name in self.table.sites if name in used or (anybody and name not in routing.forbid)]
@@ -62,6 +64,21 @@ class Plan:
             raise NoReplica(f"{source} has no `door` through which others could read {lfn}.", lfn=lfn)
         return pfn
 
+    def add(self, items: Sequence[WorkItem], first: int = 0) -> list[Chunk]:
+        """Chunks for work items; the first gets this number, and the others those that follow.
+
+        Raises:
+            KeyError: if one of the numbers was given before, or a file is none of the plan's.
+        """
+        self.items.extend(first, items)
+        chunks = []
+        for number, item in enumerate(items, first):
+            lfn = str(item.filename)
+            sites, readers = self.allowed[item.dataset, lfn]
+            chunks.append(Chunk(number, item.dataset, lfn, item.entrystart, item.entrystop, sites, readers=readers))
+        self.chunks += chunks
+        return chunks
+
     def cut(self, chunk: int, parts: tuple[Chunk, ...]) -> None:
         """Work items for the parts of a chunk."""
         whole = self.items[chunk]
@@ -69,31 +86,34 @@ class Plan:
         self.items.add({part.id: replace(whole, entrystart=part.start, entrystop=part.stop) for part in parts})
 
 
+def uuids(items: Iterable[WorkItem]) -> dict[str, str]:
+    """``{lfn: UUID}`` of the files, as hexadecimal digits."""
+    return {str(item.filename): bytes(item.fileuuid).hex() for item in items}
+
+
 def make_plan(
-    items: Sequence[WorkItem],
+    files: Iterable[tuple[str, str]],
     catalog: Catalog,
     table: SiteTable,
     adler32: Mapping[str, str] | None = None,
     sizes: Mapping[str, int] | None = None,
 ) -> Plan:
-    """Find the replicas of every work item's file, and those sites that may process it.
+    """Find the replicas of every file, given by dataset and LFN, and those sites that may process it.
+
+    The plan has no chunks yet.
 
     Raises:
         NoReplica: if a file is at no known site, or at none that the user allows.
         ConfigError: if the fileset and the site table do not fit together.
     """
-    replicas = {lfn: dict(catalog.replicas(lfn)) for lfn in dict.fromkeys(str(item.filename) for item in items)}
+    replicas: dict[str, dict[str, str]] = {}
     allowed: dict[tuple[str, str], tuple[tuple[str, ...], tuple[str, ...] | None]] = {}
-    chunks = []
-    for i, item in enumerate(items):
-        lfn = str(item.filename)
-        if (item.dataset, lfn) not in allowed:
-            pinned = pinned_to(item.dataset, lfn, table.routing)
-            able = allow(item.dataset, lfn, tuple(replicas[lfn]), table.routing)
-            allowed[item.dataset, lfn] = able, pinned
-        sites, readers = allowed[item.dataset, lfn]
-        chunks.append(Chunk(i, item.dataset, lfn, item.entrystart, item.entrystop, sites, readers=readers))
-    return Plan(Numbered(items), chunks, replicas, table, adler32 or {}, sizes or {})
+    for dataset, lfn in dict.fromkeys(files):
+        if lfn not in replicas:
+            replicas[lfn] = dict(catalog.replicas(lfn))
+        pinned = pinned_to(dataset, lfn, table.routing)
+        allowed[dataset, lfn] = allow(dataset, lfn, tuple(replicas[lfn]), table.routing), pinned
+    return Plan(replicas, allowed, table, adler32=adler32 or {}, sizes=dict(sizes or {}))
 
 
 def pinned_to(dataset: str, lfn: str, routing: Routing) -> tuple[str, ...] | None:

@@ -54,8 +54,7 @@ class _Screen:
         """Show this from now on; what is drawn is made here, as the record changes while another thread draws."""
         rest = describe(record, sites=False)
         self._progress.update(self._task, total=record.events_planned, completed=record.events_done, rest=rest)
-        done = record.chunks_counted == record.chunks_planned
-        if (record.site_events or record.running) and (done or time.monotonic() >= self._next):
+        if (record.site_events or record.running) and (record.all_counted or time.monotonic() >= self._next):
             self._sites, self._next = site_table(record), time.monotonic() + _SECONDS_BETWEEN_TABLES
 
     def draw(self) -> Group:
@@ -105,8 +104,7 @@ def _cell(desc: str) -> Callable[[RunRecord], None]:
 
     def show(record: RunRecord) -> None:
         nonlocal last
-        done = record.chunks_counted == record.chunks_planned
-        if done or time.monotonic() - last > _SECONDS_BETWEEN_TABLES:
+        if record.all_counted or time.monotonic() - last > _SECONDS_BETWEEN_TABLES:
             last = time.monotonic()
             shown.update(HTML(draw_cell(desc, record)))
 
@@ -130,8 +128,7 @@ def _lines(desc: str, console: Console) -> Callable[[RunRecord], None]:
 
     def say(record: RunRecord) -> None:
         nonlocal last, interrupted
-        done = record.chunks_counted == record.chunks_planned
-        news = done or record.interrupted != interrupted
+        news = record.all_counted or record.interrupted != interrupted
         if news or time.monotonic() - last > _SECONDS_BETWEEN_LINES:
             last, interrupted = time.monotonic(), record.interrupted
             console.print(f"{desc}: {describe(record)}", highlight=False, soft_wrap=True)
@@ -143,6 +140,8 @@ def describe(record: RunRecord, *, sites: bool = True) -> str:
     """One line: ``1,000/2,000 events, 500 events/s; desy 600, nebraska 400``."""
     rate = record.events_done / max(record.seconds, 1e-3)
     parts = [f"{record.events_done:,}/{record.events_planned:,} events, {rate:,.0f} events/s"]
+    if record.files_uncounted:
+        parts.append(f"{record.files_uncounted:,} files are not counted yet")
     if record.site_events and sites:
         parts.append(", ".join(f"{site} {events:,}" for site, events in sorted(record.site_events.items())))
     if record.transfers:

@@ -28,6 +28,8 @@ class RunRecord:
     """Of the run: one more each time that it is resumed."""
     chunks_planned: int = 0
     chunks_counted: int = 0
+    files_uncounted: int = 0
+    """Files whose entries are not known yet: what is in them is not among what is planned."""
     began: float = field(default_factory=time.time)
     """Seconds since 1970."""
     ended: float | None = None
@@ -83,8 +85,13 @@ class RunRecord:
 
     @property
     def complete(self) -> bool:
-        """Whether every planned event is in the output."""
-        return self.chunks_counted == self.chunks_planned and not self.skipped
+        """Whether every event is in the output."""
+        return self.all_counted and not self.skipped
+
+    @property
+    def all_counted(self) -> bool:
+        """Whether all planned chunks are in the output, and no others will be planned."""
+        return self.chunks_counted == self.chunks_planned and not self.files_uncounted
 
     @property
     def seconds(self) -> float:

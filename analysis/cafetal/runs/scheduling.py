@@ -61,7 +61,9 @@ def make_scheduler(
         if name in plan.sites
     ]
     # Parts must not bear numbers of chunks that an earlier life has done: the scheduler is not told of those.
-    first_part = max([chunk.id + 1 for chunk in plan.chunks] + ([] if past is None else [past.next_chunk]), default=0)
-    numbers = {"first_task": 0 if past is None else past.tasks, "first_part": first_part}
+    planned = max((chunk.id + 1 for chunk in plan.chunks), default=0)
+    numbers = {"first_task": 0, "first_part": planned}
+    if past is not None:
+        numbers = {"first_task": past.tasks, "first_part": max(planned, past.next_chunk)}
     known = {lfn: names for lfn, names in (bad or {}).items() if lfn in plan.replicas and names}
     return Scheduler(sites, dispatcher, experience.for_code(code), bad=known, **numbers)

@@ -23,7 +23,9 @@ class Standing:
     ended: str | None = None
     """How its last life ended, as the journal says."""
     planned: int = 0
-    """Events."""
+    """Events, of those files whose entries are known."""
+    counted: bool = False
+    """Whether these are all files."""
     done: int = 0
     """Events in partials that count."""
     given_up: int = 0
@@ -64,9 +66,11 @@ def stand(lines: Iterable[Mapping[str, Any]], process: int | None) -> Standing:
         if kind == "run":
             found.life, found.ended = line["life"], None
             running.clear()
-        elif kind == "file" and found.life == 1:
+        elif kind == "file":
             sizes |= {line["first"] + i: stop - start for i, (start, stop) in enumerate(line["edges"])}
             found.planned += sum(stop - start for start, stop in line["edges"])
+        elif kind == "planned":
+            found.counted = True
         elif kind == "Split":
             sizes |= {part: stop - start for part, start, stop in line["parts"]}
         elif kind == "Assign":

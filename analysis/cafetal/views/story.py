@@ -51,16 +51,15 @@ class Story:
 def tell(lines: Iterable[Mapping[str, Any]]) -> Story:
     """The story in the lines of a journal."""
     story, sizes, running = Story(), dict[int, int](), dict[int, Bar]()
-    life, done = 1, 0
+    done = 0
     for line in lines:
         kind, now = line["is"], float(line.get("at", story.seconds))
         story.seconds = max(story.seconds, now)
         if kind == "run":
-            life = line["life"]
-            if life > 1:
-                story.notes.append((story.seconds, f"life {life} of the run begins"))
+            if line["life"] > 1:
+                story.notes.append((story.seconds, f"life {line['life']} of the run begins"))
                 _end_all(running, story.seconds, "lost")
-        elif kind == "file" and life == 1:
+        elif kind == "file":
             sizes |= {line["first"] + i: stop - start for i, (start, stop) in enumerate(line["edges"])}
         elif kind == "Split":
             sizes |= {part: stop - start for part, start, stop in line["parts"]}

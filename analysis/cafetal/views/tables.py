@@ -126,7 +126,8 @@ def print_standing(standing: Standing, console: Console) -> None:
     lives = f", in life {standing.life}" if standing.life > 1 else ""
     console.print(f"{standing.state}{lives}, after {standing.seconds:.0f} s", highlight=False)
     share = standing.done / standing.planned if standing.planned else 0.0
-    console.print(f"{standing.done:,} of {standing.planned:,} events ({share:.0%}) are safe", highlight=False)
+    of = f"{standing.planned:,}" if standing.counted else f"the {standing.planned:,} that are counted so far,"
+    console.print(f"{standing.done:,} of {of} events ({share:.0%}) are safe", highlight=False)
     for site in sorted({*standing.sites, *standing.tasks}):
         told = f"{standing.sites[site]:,} events processed, {standing.tasks[site]} tasks under way"
         console.print(f"  {site}: {told}", highlight=False)

@@ -31,12 +31,14 @@ def inspect(
     function: str | None,
     archive: str,
     reading: Reading,
+    run: str = "",
 ) -> list[dict[str, Any]]:
     """Count the entries of files.
 
     Each file is a dict ``{lfn, treename, format, options, known}``; ``known`` is what an earlier
     inspection returned, believed while size and modification time are the same. With ``function``, the name
-    of a file that holds Runner's own metadata function, that one is asked (for cluster boundaries).
+    of a file that holds Runner's own metadata function, that one is asked (for cluster boundaries). For which run
+    this is done makes no difference.
 
     Returns one dict a file: ``{num_entries, uuid, size, mtime_ns}`` (bytes, ns; ``None`` where the storage
     tells no size), ``clusters`` if asked for, or ``{failure}``.

@@ -1,0 +1,162 @@
+"""Files whose entries are to be counted, and what their counts mean for a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from coffea.processor.executor import FileMeta, Runner, WorkItem
+
+from cafetal.catalog import FilesetCatalog
+from cafetal.config import SiteTable
+from cafetal.fileset import Fileset
+from cafetal.runs import messages
+from cafetal.runs.inspection import Answer, Key, Question
+from cafetal.runs.runnercall import RunnerCall
+from cafetal.worker.failures import Failure
+
+
+@dataclass(frozen=True)
+class Uncounted(WorkItem):  # type: ignore[misc]  # coffea's classes are Any to mypy
+    """All of a fileset as one work item: it stands for the chunks of files whose entries nobody has counted yet.
+
+    Runner counts all entries before it has anything processed. Given this, it hands it on to the executor, which
+    counts while it processes what is counted.
+    """
+
+    metas: tuple[FileMeta, ...] = field(default=(), compare=False)
+    chunksize: int = field(default=0, compare=False)
+    format: str = field(default="root", compare=False)
+    options: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    """For ``uproot.open``."""
+
+    @classmethod
+    def none(cls) -> Uncounted:
+        """No files."""
+        return cls("", "", "", 0, 0, "")
+
+    @classmethod
+    def of(cls, fileset: Mapping[str, Mapping[str, Any]], runner: Runner) -> Uncounted:
+        """What a Runner would be given, in the form of `Fileset.for_runner`."""
+        metas = tuple(
+            FileMeta(dataset, lfn, tree, told["metadata"], frozenset(told["preload"]) if "preload" in told else None)
+            for dataset, told in fileset.items()
+            for lfn, tree in told["files"].items()
+        )
+        options = {} if runner.format == "parquet" else {"timeout": runner.xrootdtimeout}
+        return cls("", "", "", 0, 0, "", None, None, metas, runner.chunksize, runner.format, options)
+
+
+class EntryCounts:
+    """What sites have told of the files of a run.
+
+    Args:
+        metas: of the files.
+        request: how these are opened, and what may be left out.
+        chunksize: events in a chunk, about.
+    """
+
+    def __init__(
+        self,
+        metas: Iterable[FileMeta],
+        request: RunnerCall,
+        catalog: FilesetCatalog,
+        table: SiteTable,
+        fileset: Fileset | None,
+        chunksize: int = 0,
+    ) -> None:
+        self.request, self.chunksize = request, chunksize
+        self._metas: dict[Key, list[FileMeta]] = {}
+        for meta in metas:
+            self._metas.setdefault((str(meta.filename), str(meta.treename)), []).append(meta)
+        self.questions = []
+        for lfn, tree in self._metas:
+            replicas = catalog.replicas(lfn)
+            wanted = {site: pfn for site, pfn in replicas.items() if site not in table.routing.forbid}
+            declared = fileset.file(lfn, tree) if fileset else None
+            self.questions.append(
+                Question(lfn, tree, wanted or replicas, declared, format=request.format, options=request.options)
+            )
+        self.sizes: dict[str, int] = {}
+        """``{lfn: bytes}``"""
+        self.bad_replicas: dict[str, frozenset[str]] = {}
+        """``{lfn: sites whose replica could not be opened}``"""
+        self.unreadable: list[tuple[str, Failure]] = []
+        """``(dataset, failure)`` of files that are left out."""
+        self._bad: dict[Key, Answer] = {}
+
+    @property
+    def left_out(self) -> list[Failure]:
+        """Why these are."""
+        return [failure for _, failure in self.unreadable]
+
+    def take(self, answers: Mapping[Key, Answer]) -> list[FileMeta]:
+        """The metadata of those files that were counted."""
+        for (lfn, _), answer in answers.items():
+            if answer.record is not None and answer.record.get("size") is not None:
+                self.sizes[lfn] = answer.record["size"]
+            bad = frozenset(f["site"] for f in answer.failures if f["kind"] in ("data", "stale"))
+            self.bad_replicas[lfn] = self.bad_replicas.get(lfn, frozenset()) | bad
+        self._bad |= {key: answer for key, answer in answers.items() if answer.record is None}
+        return [
+            _populated(meta, answer.record)
+            for key, answer in answers.items()
+            if answer.record is not None
+            for meta in self._metas[key]
+        ]
+
+    def settle(self) -> list[FileMeta]:
+        """When all files were asked for: the metadata of those that can be planned with though none could open them.
+
+        What is in these will be missing in the end; the rest need not be.
+
+        Raises:
+            UnreadableFile, SiteError: if nothing is known of a file, and it may not be left out.
+        """
+        declared = {
+            question.key: said
+            for question in self.questions
+            if question.key in self._bad and (said := _as_declared(question, self._bad[question.key].failures[-1]))
+        }
+        if len(self._bad) == len(self.questions):
+            declared = {}  # it is not the files that are bad
+        why = {key: answer.failures[-1] for key, answer in self._bad.items()}
+        needed = {key: failure for key, failure in why.items() if not self.request.may_skip(failure)}
+        refused = [failure for key, failure in needed.items() if key not in declared]
+        if refused:
+            raise messages.unreadable(refused, "opened")
+        found = []
+        for key, failure in why.items():
+            if key not in needed:
+                self.unreadable += [(meta.dataset, failure) for meta in self._metas[key]]
+                messages.warn_left_out(failure)
+            else:
+                found += [_populated(meta, declared[key]) for meta in self._metas[key]]
+                messages.warn(f"No replica can be opened of {messages.place(failure)} ({messages.reason(failure)}).")
+        return found
+
+    def cut(self, metas: Iterable[FileMeta]) -> Iterator[WorkItem]:
+        """The chunks of files, as Runner cuts them."""
+        for meta in metas:
+            yield from meta.chunks(self.chunksize, False)
+
+
+def _as_declared(question: Question, failure: Failure) -> dict[str, Any] | None:
+    """What the fileset says of a file that cannot be opened anywhere, if that is enough to plan with it."""
+    said = question.declared
+    if failure["kind"] == "stale" or said is None or said.num_entries is None or said.uuid is None:
+        return None
+    return {"num_entries": said.num_entries, "uuid": said.uuid}
+
+
+def _populated(meta: FileMeta, record: Mapping[str, Any]) -> FileMeta:
+    """Runner's FileMeta with what the site found; named by LFN, as it came."""
+    metadata = {
+        **(meta.metadata or {}),
+        "numentries": record["num_entries"],
+        "uuid": bytes.fromhex(record["uuid"]),
+    }
+    if record.get("clusters"):
+        metadata["clusters"] = list(record["clusters"])
+    return FileMeta(meta.dataset, str(meta.filename), meta.treename, metadata, meta.preload)
