@@ -9,8 +9,10 @@ from cafetal.planning.ledger import Ledger
 from cafetal.planning.numbered import Numbered
 from cafetal.worker.chunksets import ChunkSet
 
+steps = st.lists(st.tuples(st.sampled_from(["add", "extend", "remove"]), st.integers(-2, 12)), max_size=20)
 
-@given(st.integers(0, 6), st.lists(st.tuples(st.sampled_from(["add", "remove"]), st.integers(-2, 12)), max_size=20))
+
+@given(st.integers(0, 6), steps)
 def test_like_a_dictionary(size, steps):
     planned = [f"planned {i}" for i in range(size)]
     mine, true, given_before = Numbered(planned), dict(enumerate(planned)), set(range(size))
@@ -19,16 +21,50 @@ def test_like_a_dictionary(size, steps):
             mine.add({number: f"added {number}"})
             true[number] = f"added {number}"
             given_before.add(number)
+        elif step == "extend" and number >= size and not given_before & {number, number + 1}:
+            more = {number: f"later {number}", number + 1: f"later {number + 1}"}
+            mine.extend(number, list(more.values()))
+            true |= more
+            given_before |= more.keys()
+            size = number + 2 if number == size else size
+        elif step == "extend" and number >= 0:
+            with pytest.raises(KeyError):
+                mine.extend(number, ["again", "and again"])
         elif step == "remove" and number in true:
             mine.remove(number)
             del true[number]
-        elif step == "remove" or number in given_before:
+        elif step != "extend" and (step == "remove" or number in given_before):
             with pytest.raises(KeyError):
                 mine.remove(number) if step == "remove" else mine.add({number: "again"})
         assert dict(mine) == true
         assert len(mine) == len(true)
-        assert list(mine) == list(true)
-        assert all((number in mine) == (number in true) for number in range(-3, 14))
+        assert sorted(mine) == sorted(true)
+        assert all((number in mine) == (number in true) for number in range(-3, 16))
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(1, 4)), max_size=8))
+def test_plans_that_grow(steps):
+    """Chunks that are planned later get numbers after those that parts of others have got meanwhile."""
+    ledger, next_number, planned = Ledger(), 0, 0
+    for cut, count in steps:
+        numbers = range(next_number, next_number + (2 if cut else count))
+        if cut and ledger.chunks:
+            number = max(ledger.chunks)
+            whole = ledger.chunks[number]
+            origin = number if whole.origin is None else whole.origin
+            edges = (whole.start, (whole.start + whole.stop) // 2, whole.stop)
+            parts = [Chunk(i, "d", "/f", *edges[n : n + 2], ("a",), origin=origin) for n, i in enumerate(numbers)]
+            ledger.cut(number, parts)
+        elif not cut:
+            ledger.plan([Chunk(i, "d", "/f", 100 * i, 100 * i + 100, ("a",)) for i in numbers])
+            planned += count
+        else:
+            continue
+        next_number = numbers.stop
+    assert ledger.events(ledger.planned) == 100 * planned
+    ledger.count(ledger.planned)
+    assert len(ledger.whole()) == planned
+    assert not ledger.missing
 
 
 @given(st.data())

@@ -19,7 +19,7 @@ from cafetal.planning.salvage import Found, select
 from cafetal.runs.experience import Experience
 from cafetal.runs.journal import JOURNAL, Journal
 from cafetal.runs.kept import PARTIALS
-from cafetal.runs.past import cuts, differences, listed, read_past
+from cafetal.runs.past import Past, cuts, differences, listed, numbered, read_past
 from cafetal.runs.plan import make_plan
 from cafetal.runs.salvaging import Salvage
 from cafetal.runs.scheduling import make_dispatcher, make_scheduler
@@ -119,6 +119,36 @@ def test_differences_are_sentences(folder, edges, options, sentence):
         "a module that goes with them has changed" in differences(read_past(folder), "other", items_of(make(EDGES)))[0]
     )
     assert listed(map(str, range(20))).endswith("... and 12 more")
+
+
+@given(st.data())
+def test_a_run_that_was_not_counted_to_its_end(data):
+    """Files are found again under their numbers, whatever order they come in now; others get new ones."""
+    names = [f"/{i}" for i in range(data.draw(st.integers(1, 6)))]
+    edges = {lfn: [(10 * k, 10 * k + 10) for k in range(data.draw(st.integers(1, 3)))] for lfn in names}
+    known = data.draw(st.lists(st.sampled_from(names), unique=True))
+    past, number, true = Past("r", 1, "c0de", {}), 0, {}
+    for lfn in known:
+        number += data.draw(st.integers(0, 2))  # what parts of others were given
+        told = [list(each) for each in edges[lfn]]
+        past.files.append({"lfn": lfn, "dataset": "d", "uuid": "00" * 16, "first": number, "edges": told})
+        true |= {(lfn, start): i for i, (start, _) in enumerate(edges[lfn], number)}
+        number += len(told)
+    parts = data.draw(st.integers(0, 2))
+    past.splits += [(0, [(number + i, 0, 5) for i in range(parts)])]
+    plan = make({lfn: edges[lfn] for lfn in data.draw(st.permutations(names))})
+    assert differences(past, "c0de", items_of(plan)) == []
+    again = make({})
+    again.allowed.update(plan.allowed)
+    for first, items in numbered(past, items_of(plan)):
+        again.add(items, first)
+    mine = {(chunk.lfn, chunk.start): chunk.id for chunk in again.chunks}
+    assert mine.keys() == {(lfn, start) for lfn in names for start, _ in edges[lfn]}
+    assert mine.items() >= true.items()
+    assert len(set(mine.values())) == len(mine)
+    assert all(i >= number + parts for place, i in mine.items() if place not in true)
+    past.planned = True
+    assert len(differences(past, "c0de", items_of(plan))) == len(names) - len(known)
 
 
 def test_what_sites_may_hold_is_held_back(folder):

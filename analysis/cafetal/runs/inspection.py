@@ -46,8 +46,8 @@ class Question:
     format: str = "root"
     options: Mapping[str, Any] | None = None
     """For ``uproot.open``."""
-    losses: int = 0
-    """How often the worker that was asked was lost."""
+    alone: bool = False
+    """Whether a worker was lost that was asked for it: then nothing else is asked with it."""
 
     @property
     def key(self) -> Key:
@@ -161,15 +161,13 @@ class Inspection:
             if failure is None:
                 told[question.key] = Answer(record, tried)
                 continue
-            again = _after_failure(question, site, failure)
-            gone = [name for name in again.replicas if name in self._lost]
-            again = replace(again, replicas={name: pfn for name, pfn in again.replicas.items() if name not in gone})
-            failures: list[Failure] = [failure, *(self._lost[name] for name in gone)]
-            for each in failures:
-                tried = (*tried, {**each, "lfn": question.lfn})
-            self._failures[question.key] = tried
-            if again.replicas:
-                self._todo[question.key] = again
+            tried = self._failures[question.key] = (*tried, {**failure, "lfn": question.lfn})
+            again = _after_failure(question, site, tried)
+            for name in [name for name in self._lost if name in again]:
+                del again[name]
+                tried = self._failures[question.key] = (*tried, {**self._lost[name], "lfn": question.lfn})
+            if again:
+                self._todo[question.key] = replace(question, replicas=again, alone=question.alone or _is_loss(failure))
             else:
                 told[question.key] = Answer(None, tried)
         self.left -= len(told)
@@ -192,14 +190,13 @@ class Inspection:
             site = checked_choice(self._policy, Task(number), [loads[each] for each in able])
             loads[site] = replace(loads[site], outstanding=loads[site].outstanding + 1)
             chosen.setdefault(site, []).append(question)
-            # A file that has taken a worker down is asked for alone.
-            left[site] -= sizes[site] if question.losses else 1
+            left[site] -= sizes[site] if question.alone else 1
             if left[site] <= 0:
                 del left[site]
         for site, questions in chosen.items():
-            fresh = [question for question in questions if not question.losses]
+            fresh = [question for question in questions if not question.alone]
             batches = [fresh[start : start + sizes[site]] for start in range(0, len(fresh), sizes[site])]
-            for batch in batches + [[question] for question in questions if question.losses]:
+            for batch in batches + [[question] for question in questions if question.alone]:
                 self._send_batch(Batch(site, tuple(batch)))
 
     def _room(self, site: str) -> int:
@@ -285,13 +282,16 @@ def _plain(question: Question, site: str, known: Mapping[tuple[str, str, str], A
     }
 
 
-def _after_failure(question: Question, site: str, failure: Failure) -> Question:
-    """What is still to be asked: the same site again, if it has lost no more than a worker, or the others."""
-    lost = failure["kind"] in ("worker", "away")
-    if lost and question.losses + 1 < _LOSSES:
-        return replace(question, losses=question.losses + 1)
-    others = {name: pfn for name, pfn in question.replicas.items() if name != site}
-    return replace(question, replicas=others, losses=question.losses if failure["kind"] == "site" else 0)
+def _after_failure(question: Question, site: str, tried: Sequence[Failure]) -> dict[str, str]:
+    """The replicas that may still be tried: also the last one, if asking for it has cost no more than a worker."""
+    losses = sum(failure["site"] == site and _is_loss(failure) for failure in tried)
+    if _is_loss(tried[-1]) and losses < _LOSSES:
+        return dict(question.replicas)
+    return {name: pfn for name, pfn in question.replicas.items() if name != site}
+
+
+def _is_loss(failure: Failure) -> bool:
+    return failure["kind"] in ("worker", "away")
 
 
 def contradiction(question: Question, site: str, record: Mapping[str, Any]) -> Failure | None:

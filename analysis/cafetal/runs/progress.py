@@ -53,7 +53,7 @@ class _Screen:
     def take(self, record: RunRecord) -> None:
         """Show this from now on; what is drawn is made here, as the record changes while another thread draws."""
         rest = describe(record, sites=False)
-        self._progress.update(self._task, total=record.events_planned, completed=record.events_done, rest=rest)
+        self._progress.update(self._task, total=record.events_planned or None, completed=record.events_done, rest=rest)
         if (record.site_events or record.running) and (record.all_counted or time.monotonic() >= self._next):
             self._sites, self._next = site_table(record), time.monotonic() + _SECONDS_BETWEEN_TABLES
 
@@ -140,8 +140,10 @@ def describe(record: RunRecord, *, sites: bool = True) -> str:
     """One line: ``1,000/2,000 events, 500 events/s; desy 600, nebraska 400``."""
     rate = record.events_done / max(record.seconds, 1e-3)
     parts = [f"{record.events_done:,}/{record.events_planned:,} events, {rate:,.0f} events/s"]
-    if record.files_uncounted:
-        parts.append(f"{record.files_uncounted:,} files are not counted yet")
+    if record.files_uncounted and not record.events_planned:
+        parts = [f"{record.files_uncounted:,} files to be counted"]
+    elif record.files_uncounted:
+        parts.append(f"{record.files_uncounted:,} files not counted yet")
     if record.site_events and sites:
         parts.append(", ".join(f"{site} {events:,}" for site, events in sorted(record.site_events.items())))
     if record.transfers:
