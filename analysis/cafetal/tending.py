@@ -36,7 +36,11 @@ def peek(folder: Path) -> None:
     found, output = look(folder)
     print_peek(found, _err)
     share = found.events / found.planned if found.planned else 1.0
-    for path in draw(output, folder / PEEK, mark=f"Not finished: {share:.0%} of the events"):
+    for path in draw(
+        output,
+        folder / PEEK,
+        mark=f"Not finished: {share:.0%} of the events" + " counted so far" * bool(found.uncounted),
+    ):
         click.echo(path)
     click.echo(folder / PEEK / "output.coffea")
 

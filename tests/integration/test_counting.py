@@ -83,6 +83,7 @@ def test_processing_waits_for_no_site(tmp_path, table, fileset):
     assert (record.events_planned, record.chunks_planned, record.files_uncounted) == (2_000, 20, 0)
     kinds = [line["is"] for line in map(json.loads, (folder / JOURNAL).read_text().splitlines())]
     assert kinds.index("Commit") < kinds.index("planned") < len(kinds) - 1 - kinds[::-1].index("Assign")
+    assert "cern" not in lines(folder, "file")[0]["sites"]
     numbers = [number for line in lines(folder, "file") for number, _ in enumerate(line["edges"], line["first"])]
     assert sorted(numbers) == list(range(20))
     assert record.ledger["missing"] == ""

@@ -13,6 +13,7 @@ from cafetal.config import SiteTable
 from cafetal.fileset import Fileset
 from cafetal.runs import messages
 from cafetal.runs.inspection import Answer, Key, Question
+from cafetal.runs.plan import allow
 from cafetal.runs.runnercall import RunnerCall
 from cafetal.worker.failures import Failure
 
@@ -55,6 +56,9 @@ class EntryCounts:
         metas: of the files.
         request: how these are opened, and what may be left out.
         chunksize: events in a chunk, about.
+
+    Raises:
+        NoReplica: if a file is at no known site, or at none that the user allows.
     """
 
     def __init__(
@@ -71,13 +75,12 @@ class EntryCounts:
         for meta in metas:
             self._metas.setdefault((str(meta.filename), str(meta.treename)), []).append(meta)
         self.questions = []
-        for lfn, tree in self._metas:
+        for (lfn, tree), wanted in self._metas.items():
             replicas = catalog.replicas(lfn)
-            wanted = {site: pfn for site, pfn in replicas.items() if site not in table.routing.forbid}
+            able = {site for meta in wanted for site in allow(meta.dataset, lfn, tuple(replicas), table.routing)}
+            asked = {site: pfn for site, pfn in replicas.items() if site in able}
             declared = fileset.file(lfn, tree) if fileset else None
-            self.questions.append(
-                Question(lfn, tree, wanted or replicas, declared, format=request.format, options=request.options)
-            )
+            self.questions.append(Question(lfn, tree, asked, declared, format=request.format, options=request.options))
         self.sizes: dict[str, int] = {}
         """``{lfn: bytes}``"""
         self.bad_replicas: dict[str, frozenset[str]] = {}

@@ -230,7 +230,6 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         record.bad_replicas = {lfn: sorted(self.session.bad_replicas.get(lfn, ())) for lfn in plan.replicas}
         shipment = pack_function(request.inner, {**self.sites.aux, **(self.aux or {})})
         code = self.session.code_hash = shipment.code_hash
-        self._compare(federation.equipment.bundle, shipment)
         past = self._past(code, items)
         for first, each in [(0, items)] if past is None else numbered(past, items):
             plan.add(each, first)
@@ -257,7 +256,7 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
                 compression=self.compression,
                 may_skip=request.may_skip,
                 keep_going=bool(request.skip),
-                watch=watch,
+                watch=self._comparing(federation, shipment, watch),
                 journal=journal,
                 folder=self.folder,
             )
@@ -284,10 +283,23 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
             merged["processed"] = {plan.items[i] for i in execution.ledger.whole()}
         return accumulate([merged, accumulator]), error or 0
 
-    def _compare(self, bundle: Bundle | None, shipment: Shipment) -> None:
+    def _comparing(
+        self, federation: Federation, shipment: Shipment, watch: Callable[[RunRecord], None]
+    ) -> Callable[[RunRecord], None]:
+        """What watches a run, and compares with the bundle once there is one: sites that want it may come late."""
+        compared = False
+
+        def look(record: RunRecord) -> None:
+            nonlocal compared
+            if not compared and federation.equipment.bundle is not None:
+                compared = True
+                self._compare(federation.equipment.bundle, shipment)
+            watch(record)
+
+        return look
+
+    def _compare(self, bundle: Bundle, shipment: Shipment) -> None:
         """Say what the processor imports that a bundle in use does not have; it may do without."""
-        if bundle is None:
-            return
         imported = set(detect(shipment.names).imported.values())
         lacking = sorted(imported - bundle.lock.packages.keys())
         if lacking:

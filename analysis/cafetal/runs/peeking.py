@@ -54,6 +54,8 @@ class Peek:
     """Sites of whose events nothing is in it, and why."""
     error: str = ""
     """Why there is no output."""
+    uncounted: int = 0
+    """Files whose events are not among those that are planned, as they are not counted yet."""
 
 
 class Peeks:
@@ -85,7 +87,7 @@ class Peeks:
     ) -> None:
         """Begin to merge what each site holds, and what is here, and to write down what comes of it."""
         sizes = {chunk: it.events for chunk, it in ledger.chunks.items()}
-        planned, since = record.events_planned, record.seconds
+        planned, uncounted, since = record.events_planned, record.files_uncounted, record.seconds
 
         def work() -> None:
             found, error = _Found(self._calls.trusted), ""
@@ -96,7 +98,7 @@ class Peeks:
             if not found.chunks:
                 error = error or "Nothing is finished yet, or no site tells."
             events = {site: sum(sizes[i] for i in ids) for site, ids in found.chunks.items()}
-            told = Peek(name, sum(events.values()), planned, since, events, found.silent, error)
+            told = Peek(name, sum(events.values()), planned, since, events, found.silent, error, uncounted)
             try:
                 self._write(told, found.total)
             except Exception as problem:  # of the disk, or of an output that cannot be pickled

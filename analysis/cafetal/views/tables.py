@@ -63,6 +63,8 @@ def print_peek(found: Peek, console: Console) -> None:
         f"After {duration(found.seconds)}: {found.events:,} of {found.planned:,} events ({share:.0%}), from "
         f"{', '.join(f'{site} {events:,}' for site, events in found.sites.items())}. The run goes on."
     )
+    if found.uncounted:
+        console.print(f"The events of {found.uncounted:,} files are not counted yet.")
     for site, reason in found.silent.items():
         console.print(f"Nothing of what {site} has finished: {reason}.", markup=False)
 
