@@ -197,6 +197,11 @@ def test_progress_on_a_terminal_and_elsewhere():
     assert "&lt;b&gt;" in cell
     shown.seconds_left, shown.seconds_unsure = 100.0, 12.0
     assert "about 2 min left, ± 20 s" in progress.describe(shown)
+    shown.files_uncounted = 12
+    assert "2,000 events" in progress.describe(shown)
+    assert "12 files not counted yet" in progress.describe(shown)
+    assert progress.describe(RunRecord(files_uncounted=12)) == "12 files to be counted"
+    assert not RunRecord(files_uncounted=12).complete
     text = io.StringIO()
     with show_progress("x", enabled=False, console=Console(file=text)) as watch:
         watch(record())
