@@ -241,7 +241,8 @@ def _lift_histogram(histogram: Any, rank: Rank) -> Any:
         structure["axes"][number]["categories"] = []
     view = histogram.view(flow=True)
     if structure["storage"]["type"] == "weighted":
-        content = np.asarray(np.stack([view["value"], view["variance"]], axis=-1), order="C")
+        content = np.empty((*view.shape, 2))
+        content[..., 0], content[..., 1] = view["value"], view["variance"]
     else:
         content = np.array(view, order="C")
     known = bool(getattr(histogram, "_variance_known", True))
