@@ -488,6 +488,7 @@ class Execution:
         number = told.task
         future = self.calls.map(told)
         self._sent[number] = told, future
+        self.record.first_sent = self.record.first_sent or time.time()
         self.record.running[told.site] += 1
         if told.reason.rule == "retry":
             self.record.retries += 1

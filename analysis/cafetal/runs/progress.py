@@ -138,8 +138,7 @@ def _lines(desc: str, console: Console) -> Callable[[RunRecord], None]:
 
 def describe(record: RunRecord, *, sites: bool = True) -> str:
     """One line: ``1,000/2,000 events, 500 events/s; desy 600, nebraska 400``."""
-    rate = record.events_done / max(record.seconds, 1e-3)
-    parts = [f"{record.events_done:,}/{record.events_planned:,} events, {rate:,.0f} events/s"]
+    parts = [f"{record.events_done:,}/{record.events_planned:,} events, {record.rate:,.0f} events/s"]
     if record.files_uncounted and not record.events_planned:
         parts = [f"{record.files_uncounted:,} files to be counted"]
     elif record.files_uncounted:

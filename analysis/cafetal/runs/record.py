@@ -33,6 +33,8 @@ class RunRecord:
     began: float = field(default_factory=time.time)
     """Seconds since 1970."""
     ended: float | None = None
+    first_sent: float | None = None
+    """When the first map task was sent; seconds since 1970."""
     read: dict[str, dict[str, int | None]] = field(default_factory=dict)
     """``{lfn: {site: bytes}}``: which replica of each file was read at its site, and how much (``None``: unknown)."""
     read_remotely: dict[str, dict[str, dict[str, int | None]]] = field(default_factory=dict)
@@ -97,6 +99,12 @@ class RunRecord:
     def seconds(self) -> float:
         """Duration so far."""
         return (self.ended or time.time()) - self.began
+
+    @property
+    def rate(self) -> float:
+        """Events/s since there has been work: sites need their time to start."""
+        seconds = (self.ended or time.time()) - (self.first_sent or self.began)
+        return self.events_done / max(seconds, 1e-3)
 
     def note_read(self, lfn: str, site: str, source: str | None, size: int | None) -> None:
         """A task has read so many bytes of a file; of its own site's replica, or of that of another one."""
