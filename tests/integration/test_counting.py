@@ -22,8 +22,9 @@ pytestmark = pytest.mark.sites
 
 
 @pytest.fixture
-def table(tmp_path):
-    """Two sites, one of which comes when there is a file ``open``."""
+def table(tmp_path, monkeypatch):
+    """Two sites, one of which comes when there is a file ``open``; other tests do not learn from it that it is late."""
+    monkeypatch.setenv("CAFETAL_CACHE", str(tmp_path / "cache"))
     late = f"while [ ! -e {tmp_path}/open ]; do sleep 0.1; done"
     sites = {
         name: {
