@@ -245,9 +245,11 @@ class Execution:
         self.ledger.plan(chunks)
         self.record.chunks_planned += len(chunks)
         self.record.events_planned += sum(chunk.events for chunk in chunks)
-        self.plan.sizes |= self._entries.sizes
-        for lfn, _ in answers:
-            self.scheduler.bad.setdefault(lfn, set()).update(self._entries.bad_replicas[lfn])
+        for lfn, _ in answers:  # of these files only, as there may be very many others
+            if lfn in self._entries.sizes:
+                self.plan.sizes[lfn] = self._entries.sizes[lfn]
+            if bad := self._entries.bad_replicas[lfn]:
+                self.scheduler.bad.setdefault(lfn, set()).update(bad)
         self.journal.plan(chunks, uuids(items), more=bool(left))  # before any of it can come back
         self._tell(events.WorkAdded(self._now(), tuple(chunks), more=bool(left)))
 
