@@ -66,6 +66,12 @@ def undisturbed(project):
     return coffea.util.load(str(project / "results" / "undisturbed" / "output.coffea"))
 
 
+@pytest.fixture(autouse=True)
+def inexperienced(undisturbed, tmp_path, monkeypatch):
+    """Runs know nothing of others: by what quick ones teach, slow ones would begin with all of the work at once."""
+    monkeypatch.setenv("CAFETAL_CACHE", str(tmp_path / "cache"))
+
+
 @pytest.fixture
 def slow(project):
     """While it is there, each of 84 chunks takes as many seconds as this file has bytes."""
@@ -100,10 +106,21 @@ def committed(folder):
     return [line for line in path.read_text().splitlines() if '"is":"Commit"' in line] if path.exists() else []
 
 
-def break_off(project, folder, process, more, number=signal.SIGKILL):
-    """End a run once so many more partials count."""
+def all_counted(folder):
+    """Whether the plan is whole; until then a run knows of the files that it has the entries of, and of no others."""
+    path = folder / "journal.jsonl"
+    return path.exists() and '{"is":"planned"}' in path.read_text().splitlines()
+
+
+def break_off(project, folder, process, more, number=signal.SIGKILL, at_any_time=False):
+    """End a run once so many more partials count, and its plan is whole, unless it may be broken off before that."""
     before = len(committed(project / folder))
-    wait_until(lambda: process.poll() is not None or len(committed(project / folder)) >= before + more)
+
+    def ready():
+        enough = len(committed(project / folder)) >= before + more
+        return process.poll() is not None or (enough and (at_any_time or all_counted(project / folder)))
+
+    wait_until(ready)
     assert process.poll() is None, process.stderr.read()
     process.send_signal(number)
     process.communicate(timeout=120)
@@ -118,7 +135,8 @@ def assert_the_same(project, folder, undisturbed):
     assert manifest["events"] == {"planned": 120_000, "counted": 120_000}
     told = cafetal("verify", folder, cwd=project, check=0).stdout
     assert "Proved: 120,000 of 120,000 planned events" in told
-    assert not list(project.glob("sites/*/scratch/runs/*"))
+    run = json.loads((project / folder / "journal.jsonl").read_text().splitlines()[0])["run"]
+    assert not list(project.glob(f"sites/*/scratch/runs/{run}"))
     return manifest
 
 
@@ -130,7 +148,7 @@ def test_killed_again_and_again(project, undisturbed, start, slow):
     wait_until((project / folder / "journal.jsonl").exists)
     refused = cafetal("run", *ARGUMENTS, "-o", folder, "--overwrite", cwd=project, check=1)
     assert f"the process {process.pid}, uses" in refused.stderr
-    break_off(project, folder, process, chance.randint(1, 4))
+    break_off(project, folder, process, chance.randint(1, 4), at_any_time=True)
     again = cafetal("run", *ARGUMENTS, "-o", folder, cwd=project, check=1)
     assert f"`cafetal resume {folder}` goes on with it" in " ".join(again.stderr.split())
     break_off(project, folder, start("resume", folder, tag="second"), chance.randint(1, 3))
@@ -180,7 +198,7 @@ def test_a_look_at_what_is_there(project, undisturbed, start, slow):
     process = start("run", *ARGUMENTS, "--arg", f"slow={slow}", "-o", folder, tag="looked-at")
     events = []
     for _ in range(2):
-        wait_until(lambda: len(committed(project / folder)) >= 4 + 4 * len(events))
+        wait_until(lambda: len(committed(project / folder)) >= 4 + 4 * len(events) and all_counted(project / folder))
         told = cafetal("peek", folder, cwd=project, check=0)
         assert told.stdout.split() == [f"{folder}/peek/h.png", f"{folder}/peek/output.coffea"]
         out = coffea.util.load(str(project / folder / "peek" / "output.coffea"))
@@ -242,7 +260,7 @@ def test_detached(project, undisturbed, slow):
     told = cafetal("run", *ARGUMENTS, "--arg", f"slow={slow}", "-o", folder, "--detach", cwd=project, check=0).stdout
     process = int(re.search(r"It runs as process (\d+)", told)[1])
     assert psutil.Process(process).ppid() != os.getpid()
-    wait_until(lambda: len(committed(project / folder)) > 1)
+    wait_until(lambda: len(committed(project / folder)) > 1 and all_counted(project / folder))
     standing = cafetal("status", folder, cwd=project, check=0).stdout
     assert f"running, as process {process}" in standing
     assert re.search(r"[1-9][\d,]* of 120,000 events", standing)
