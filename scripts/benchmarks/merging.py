@@ -5,7 +5,9 @@
 
 Three local sites with a worker each; each chunk fills its histogram by itself and reads nothing. Work items are given
 to the executor as Runner does. Payloads are counted as they are pickled; every tenth is looked at, and all that bring
-partials home. The tail is the time from the end of the last map task until the caller has the output.
+partials home. The tail is the time from the end of the last map task until the caller has the output. With
+--bundle-events, Parsl alone is measured too: tasks that do nothing for as long, in the same pools, two ahead for each
+worker.
 """
 
 import argparse
@@ -14,14 +16,18 @@ import resource
 import sys
 import tempfile
 import time
+from queue import SimpleQueue
 
 import cloudpickle
 import hist
 import lz4.frame
 import numpy as np
+import parsl
 from coffea.processor.executor import WorkItem
+from parsl.executors import HighThroughputExecutor
 
 from cafetal.config import load_sites
+from cafetal.federation.endpoints import make_endpoint
 from cafetal.federation.federation import Federation
 from cafetal.runs.executor import MultiSiteExecutor
 from cafetal.worker import coding, lifting
@@ -42,11 +48,11 @@ def small(item):
 
 
 class Notes:
-    """When tasks of each kind ended, and the largest of their payloads, both ways, in bytes."""
+    """When tasks of each kind ended, the largest of their payloads, both ways, and all that was sent, in bytes."""
 
     def __init__(self):
-        self.ended, self.out, self.back, self.count = {}, 0, 0, 0
-        original = Federation.call
+        self.ended, self.out, self.back, self.count, self.sent = {}, 0, 0, 0, 0
+        original, carry = Federation.call, HighThroughputExecutor.submit_payload
 
         def call(federation, site, code, task, arguments, *inputs):
             future = original(federation, site, code, task, arguments, *inputs)
@@ -57,11 +63,50 @@ class Notes:
             future.add_done_callback(lambda _: self.ended.update({task: time.monotonic()}))
             return future
 
-        Federation.call = call
+        def submit_payload(pool, context, content):
+            self.sent += len(content)
+            return carry(pool, context, content)
+
+        Federation.call, HighThroughputExecutor.submit_payload = call, submit_payload
 
     def _look(self, future):
         if not future.exception():
             self.back = max(self.back, len(pickle.dumps(future.result())))
+
+
+def nothing(argument, seconds):
+    import time
+
+    time.sleep(seconds)
+    return {"a": 1}
+
+
+def parsl_alone(seconds, count=2000):
+    """Milliseconds of CPU that Parsl takes here for a task of so many seconds with an argument of 1.5 kB."""
+    table = load_sites({"sites": {name: {"pfn": "/none", "scratch": "/none"} for name in SITES}}).sites
+    came = SimpleQueue()
+    with tempfile.TemporaryDirectory(prefix="cafetal-merging-") as made:
+        pools = [make_endpoint(name, site) for name, site in table.items()]
+        config = parsl.Config(
+            executors=pools, run_dir=made, strategy="none", usage_tracking=0, initialize_logging=False
+        )
+        with parsl.load(config) as kernel:
+            apps = [parsl.python_app(nothing, data_flow_kernel=kernel, executors=[name]) for name in SITES]
+
+            def send(i):
+                apps[i % 3](b"x" * 1500, seconds).add_done_callback(lambda done: came.put((i % 3, done.result())))
+
+            for i in range(6):
+                send(i)
+            for _ in range(6):  # their workers are there
+                send(came.get()[0])
+            cpu = time.process_time()
+            for _ in range(count):
+                send(came.get()[0])
+            cpu = time.process_time() - cpu
+            for _ in range(6):
+                came.get()
+    return cpu / count * 1e3
 
 
 def main():
@@ -91,6 +136,9 @@ def main():
     tell(given.chunks, executor.record, notes, began, there, cpu, before, listed)
     del out["processed"]  # made here, for Runner
     final = len(lz4.frame.compress(coding.encode(lifting.lift(out, (0, 0)), trusted=False), compression_level=1))
+    if given.bundle_events:
+        seconds = len(SITES) * (there - began) / sum(executor.record.tasks.values())
+        print(f"| CPU of this process, Parsl alone | {parsl_alone(seconds):.2f} ms a task |")
     came = executor.record.bytes_in["partials"] / (len(executor.record.partials_in) * final)
     print(f"| partials that came / (sites x the output as it would be sent) | {came:.3f} |")
 
@@ -105,6 +153,7 @@ def tell(chunks, record, notes, began, there, cpu, before, listed):
         "CPU of this process": f"{cpu:.1f} s, {cpu / tasks * 1e3:.2f} ms a task, {cpu / chunks * 1e3:.3f} ms a chunk",
         "memory": f"{(peak - listed) / tasks * 1e3:.1f} kB a task, {(peak - listed) / chunks * 1e3:.2f} kB a chunk",
         "largest payload out, and back": f"{notes.out / 1e6:.2f} MB, {notes.back / 1e6:.2f} MB",
+        "sent, with the code that goes along": f"{notes.sent / notes.count / 1e3:.1f} kB a task",
         "came here": f"{record.bytes_in['partials'] / 1e6:.1f} MB partials, "
         f"{record.bytes_in['references'] / 1e6:.2f} MB references",
     }

@@ -1,13 +1,20 @@
 """What travels around a function to Parsl's workers."""
 
+import inspect
 import pickle
+from concurrent.futures import Future
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
+from parsl.executors import HighThroughputExecutor
 from parsl.serialize.facade import pack_buffers
 
+from cafetal.federation import packing
+from cafetal.federation.apps import by_value
 from cafetal.federation.packing import pack, run_packed, unpack
+from cafetal.federation.sending import send
+from cafetal.worker import trampoline
 
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary(),
@@ -47,3 +54,36 @@ def test_a_call():
     content, measures = run_packed(packed)
     assert unpack(content) == (3, 1)
     assert measures == {"started": 1.0, "bytes_out": len(content)}
+
+
+def test_a_function_goes_with_what_it_uses():
+    """And with nothing else, as it does so with every task."""
+    sent = by_value(packing)["run_packed"]
+    assert sent.__globals__.keys() - {"__name__", "__builtins__", "Any"} == {
+        "run_packed", "pack", "unpack", "Plain", "io", "pickle"
+    }  # fmt: skip
+    content, _ = sent(pack_buffers([pack(part) for part in (by_value(trampoline)["measured"], divmod, (7, 2), {})]))
+    assert unpack(content) == (3, 1)
+    functions = by_value(trampoline)
+    assert functions.keys() == {name for name, _ in inspect.getmembers(trampoline, inspect.isfunction)}
+    assert "install" not in functions["call"].__globals__
+    assert "decode" in functions["decode"].__globals__  # it calls itself
+    assert len(pack(functions["call"])) < 5000 < len(inspect.getsource(trampoline))
+
+
+def test_pools_that_submit_in_their_own_way():
+    """Parsl's own are given bytes; who has changed how they take tasks is asked as any executor."""
+    asked = []
+
+    class Own(HighThroughputExecutor):
+        def submit(self, func, resource_specification, *args, **kwargs):
+            asked.append(resource_specification)
+            done = Future()
+            done.set_result(func(*args, **kwargs))
+            return done
+
+    measures = {}
+    future = send(Own(label="own"), divmod, {"cores": 1}, (7, 2), {}, measures.update, lambda error: error)
+    assert future.result() == (3, 1)
+    assert asked == [{"cores": 1}]
+    assert measures.keys() >= {"bytes_in", "bytes_out", "started"}

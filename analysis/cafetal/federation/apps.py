@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+import symtable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -60,9 +62,30 @@ def python_app(
 def by_value(module: ModuleType) -> dict[str, Callable[..., Any]]:
     """The functions of a module of ours, made so that Parsl's serialiser sends their code.
 
-    A function of an importable module would be sent as a name, and a site has no cafetal to look it up in.
+    A function of an importable module would be sent as a name, and a site has no cafetal to look it up in. With each
+    goes what it uses of its module, and no other function, as all of it is sent with every task; docstrings stay here.
     """
-    namespace: dict[str, Any] = {"__name__": BY_VALUE}
-    exec(compile(inspect.getsource(module), module.__name__, "exec"), namespace)
-    del namespace["__builtins__"]
-    return {name: value for name, value in namespace.items() if inspect.isfunction(value)}
+    source = inspect.getsource(module)
+    tables = {table.get_name(): table for table in symtable.symtable(source, module.__name__, "exec").get_children()}
+    statements = ast.parse(source).body
+
+    def alone(name: str) -> Callable[..., Any]:
+        used, new = {name}, {name}
+        while new:
+            new = {each for known in new for each in _globals(tables[known])} & tables.keys() - used
+            used |= new
+        body = [each for each in statements if getattr(each, "name", None) in {None, *used}]
+        namespace: dict[str, Any] = {"__name__": BY_VALUE}
+        exec(compile(ast.Module(body, type_ignores=[]), module.__name__, "exec", optimize=2), namespace)
+        del namespace["__builtins__"]
+        function: Callable[..., Any] = namespace[name]
+        return function
+
+    return {each.name: alone(each.name) for each in statements if isinstance(each, ast.FunctionDef)}
+
+
+def _globals(table: symtable.SymbolTable) -> Iterator[str]:
+    """The names of a module that the body of a function, or of a class, uses."""
+    yield from (symbol.get_name() for symbol in table.get_symbols() if symbol.is_global())
+    for inner in table.get_children():
+        yield from _globals(inner)

@@ -28,6 +28,9 @@ _LIGHT = "import runpy, sys; sys.modules.update(dict.fromkeys(('globus_compute_s
 
 # Parsl starts the interchange in our process group, where Ctrl-C in a terminal would kill it before what is
 # finished can be merged; and it would outlive us if we are killed.
+_POLL = 100
+"""Milliseconds after which Parsl's threads look up from waiting for messages, which wake them at once anyway: with its
+own 10, each site costs this machine a hundredth of a core, and its interchange more, while nothing happens."""
 _INTERCHANGE = f"""
 import os, threading, time
 {_LIGHT}
@@ -134,6 +137,7 @@ def _local(name: str, workers: int, endpoint: LocalEndpoint, equip: Equip | None
         max_workers_per_node=workers,
         launch_cmd=_TOGETHER.format(us=os.getpid()) + _pool(equip),
         interchange_launch_cmd=[sys.executable, "-c", _INTERCHANGE],
+        poll_period=_POLL,
         heartbeat_period=2,  # a worker that was killed is noticed once in this time
         heartbeat_threshold=30,
         encrypted=True,
@@ -162,6 +166,7 @@ def _slurm(name: str, workers: int, endpoint: SlurmEndpoint, equip: Equip | None
         max_workers_per_node=workers_of_job,
         launch_cmd=_pool(equip),
         interchange_launch_cmd=[sys.executable, "-c", _INTERCHANGE],
+        poll_period=_POLL,
         heartbeat_period=10,
         heartbeat_threshold=60,
         encrypted=True,

@@ -357,6 +357,8 @@ class FederatedExecutor(ParslExecutor):  # type: ignore[misc]  # parsl comes wit
         if not able:
             reasons = "; ".join(f"{name}: {against[name]}" for name in named or self.endpoints)
             raise SiteError(f"No endpoint that could take the task was started. {reasons or 'There is none.'}")
+        if len(able) == 1:
+            return able[0]
         return checked_choice(self.policy, Task(self._submitted), [self._load(name) for name in able])
 
     def _load(self, name: str) -> SiteLoad:

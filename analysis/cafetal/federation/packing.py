@@ -1,24 +1,30 @@
 """What Parsl's workers are sent around a function, so that it is measured there. It goes by value, and stands alone."""
 
+import io
+import pickle
 from typing import Any
+
+
+class Plain(pickle.Pickler):
+    """Pickles what has none but plain types."""
+
+    def reducer_override(self, part: Any) -> Any:
+        """Asked for all else."""
+        raise pickle.PicklingError
 
 
 def pack(value: Any) -> bytes:
     """A value as bytes: by Python's pickle if it has none but plain types, else as Parsl does it.
 
-    Parsl uses dill, which is written in Python and takes three times as long; functions and classes need it.
+    Parsl uses dill, which is written in Python and takes three times as long; functions and classes need it. Those of
+    functions that it has packed it keeps.
     """
-    import io
-    import pickle
-
     from parsl.serialize import serialize
-
-    class Plain(pickle.Pickler):
-        def reducer_override(self, part: Any) -> Any:  # asked for whatever is not of a plain type
-            raise pickle.PicklingError
 
     content = io.BytesIO()
     try:
+        if callable(value):
+            raise pickle.PicklingError
         Plain(content, pickle.HIGHEST_PROTOCOL).dump(value)
     except pickle.PicklingError:
         otherwise: bytes = serialize(value, buffer_threshold=1 << 40)  # Parsl warns of more bytes than it is told
@@ -28,8 +34,6 @@ def pack(value: Any) -> bytes:
 
 def unpack(content: bytes) -> Any:
     """What `pack` was given. Parsl begins with the name of a serialiser, a pickle with a code for its protocol."""
-    import pickle
-
     from parsl.serialize import deserialize
 
     return pickle.loads(content) if content[:1] == pickle.PROTO else deserialize(content)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from functools import cache
@@ -12,7 +13,8 @@ from parsl.executors.base import ParslExecutor
 from parsl.executors.errors import BadStateException
 from parsl.executors.status_handling import BlockProviderExecutor
 from parsl.jobs.states import JobState
-from parsl.serialize.facade import pack_buffers
+from parsl.serialize.concretes import DillSerializer
+from parsl.serialize.facade import pack_buffers, serialize
 
 from cafetal.federation import packing
 from cafetal.federation.apps import by_value
@@ -20,6 +22,7 @@ from cafetal.federation.telemetry import EndpointStatus
 from cafetal.federation.watchdog import Sighting
 from cafetal.worker import trampoline
 
+_NOTHING: bytes = serialize({})
 Measure = Callable[[Mapping[str, Any]], None]
 
 
@@ -45,7 +48,22 @@ def send(
     run, measured = _by_value()
     packed = pack_buffers([packing.pack(part) for part in (measured, func, args, kwargs)])
     measure({"bytes_in": len(packed)})
-    return _unpacked(endpoint.submit(run, specification, packed), measure, packing.unpack, given_up)
+    return _unpacked(_submit(endpoint, run, specification, packed), measure, packing.unpack, given_up)
+
+
+def _submit(
+    endpoint: ParslExecutor, run: Callable[..., Any], specification: dict[str, Any], packed: bytes
+) -> Future[Any]:
+    """Have a function called with bytes; what Parsl's pools are sent for that is made here, as dill takes its time."""
+    sent: Future[Any]
+    if type(endpoint).submit is not HighThroughputExecutor.submit:
+        sent = endpoint.submit(run, specification, packed)
+        return sent
+    endpoint.validate_resource_spec(specification)
+    arguments = DillSerializer.identifier + b"\n" + pickle.dumps((packed,), pickle.HIGHEST_PROTOCOL)  # dill reads it
+    content = pack_buffers([serialize(run), arguments, _NOTHING])
+    sent = endpoint.submit_payload({"resource_spec": specification} if specification else {}, content)
+    return sent
 
 
 @cache

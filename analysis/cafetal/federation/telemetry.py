@@ -7,7 +7,7 @@ import time
 import weakref
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from parsl.app.errors import RemoteExceptionWrapper
@@ -93,6 +93,29 @@ class _Tally:
     bytes_out: int = 0
     job_ends: float | None = None
 
+    def add(self, told: Mapping[str, Any]) -> None:
+        """Count a task that has come back."""
+        self.finished += not told["error"]
+        self.failed += bool(told["error"])
+        if told.get("started") is not None and told.get("finished") is not None:
+            self.busy += told["finished"] - told["started"]
+        self.bytes_in += told.get("bytes_in") or 0
+        self.bytes_out += told.get("bytes_out") or 0
+        self.job_ends = told.get("job_ends") or self.job_ends
+
+
+@dataclass(slots=True)
+class _Followed:
+    """A task while it is followed: there are many, and few that anybody asks for."""
+
+    endpoint: str
+    submitted: float
+    told: dict[str, Any] = field(default_factory=dict)
+    """What is known by now of the other fields of its `TaskStatus`."""
+
+    def status(self) -> TaskStatus:
+        return TaskStatus(self.endpoint, self.submitted, **self.told)
+
 
 def _failure(done: Future[Any]) -> str:
     """Why a task failed, empty if it did not. Parsl's apps return what they raise, wrapped."""
@@ -108,44 +131,31 @@ class Telemetry:
     """Follows the tasks of a federation; remembers each as long as somebody holds its future."""
 
     def __init__(self) -> None:
-        self._tasks: weakref.WeakKeyDictionary[Future[Any], TaskStatus] = weakref.WeakKeyDictionary()
+        self._tasks: weakref.WeakKeyDictionary[Future[Any], _Followed] = weakref.WeakKeyDictionary()
         self._tallies: dict[str, _Tally] = {}
         self._lock = threading.Lock()
 
     def follow(self, endpoint: str) -> tuple[Callable[[Future[Any]], None], Callable[[Mapping[str, Any]], None]]:
         """Two functions for a task that is about to be sent: one takes its future, the other what is measured."""
-        status = TaskStatus(endpoint, time.time())
-        known: dict[str, Any] = {}
-        sent: weakref.WeakSet[Future[Any]] = weakref.WeakSet()
+        followed = _Followed(endpoint, time.time())
         with self._lock:
             tally = self._tallies.setdefault(endpoint, _Tally())
-            tally.first = tally.first or status.submitted
+            tally.first = tally.first or followed.submitted
 
         def measure(measures: Mapping[str, Any]) -> None:
             with self._lock:
-                known.update(measures)
-                for future in sent:
-                    self._tasks[future] = replace(self._tasks[future], **measures)
+                followed.told.update(measures)
 
         def returned(done: Future[Any]) -> None:
             text = _failure(done)
-            failed = bool(text)
-            ended = replace(
-                status, **known, state="failed" if failed else "done", returned=time.time(), error=text[:1000]
-            )
+            ended = {"state": "failed" if text else "done", "returned": time.time(), "error": text[:1000]}
             with self._lock:
-                self._tasks[done] = ended
-                tally.finished += not failed
-                tally.failed += failed
-                tally.busy += ended.seconds or 0.0
-                tally.bytes_in += ended.bytes_in or 0
-                tally.bytes_out += ended.bytes_out or 0
-                tally.job_ends = ended.job_ends or tally.job_ends
+                followed.told.update(ended)
+                tally.add(followed.told)
 
         def watch(future: Future[Any]) -> None:
             with self._lock:
-                sent.add(future)
-                self._tasks[future] = replace(status, **known)
+                self._tasks[future] = followed
             future.add_done_callback(returned)
 
         return watch, measure
@@ -153,7 +163,8 @@ class Telemetry:
     def task(self, future: Future[Any]) -> TaskStatus | None:
         """What is known of a task, by the future that the endpoint gave for it."""
         with self._lock:
-            return self._tasks.get(future)
+            followed = self._tasks.get(future)
+            return None if followed is None else followed.status()
 
     def finished(self, endpoint: str) -> int:
         """How many tasks have succeeded there."""
