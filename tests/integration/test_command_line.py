@@ -108,14 +108,17 @@ def worker_processes():
 
 
 @pytest.mark.timeout(900)
-def test_plan_run_and_plot(project):
+def test_plan_run_and_plot(project, tmp_path):
     plan = cafetal("plan", "processors/dimuon.py", "datasets/dimuon.json", "--chunksize", "5000", cwd=project, check=0)
     assert "120,000 events in 24 chunks" in plan.stdout
     assert not list((project / "sites").glob("*/scratch"))  # nothing was submitted
     assert all(re.search(rf"^ *{site} .*MB", plan.stdout, re.MULTILINE) for site in ("desy", "cern", "nebraska"))
     arguments = ("processors/dimuon.py", "datasets/dimuon.json", "--chunksize", "5000", "-o", "results/first")
-    run = cafetal("run", *arguments, "--arg", "minimum_pt=5", cwd=project, check=0, env=tagged("run"))
+    (temporary := tmp_path / ("long" * 30)).mkdir()  # longer than paths of sockets may be
+    environment = {**tagged("run"), "TMPDIR": str(temporary)}
+    run = cafetal("run", *arguments, "--arg", "minimum_pt=5", cwd=project, check=0, env=environment)
     assert_all_gone("run")
+    assert not list(temporary.iterdir())
     assert "120,000 of 120,000 events" in run.stderr
     assert run.stdout.split() == ["results/first/plots/mass.png", "results/first/report.html"]
     folder = project / "results" / "first"
@@ -229,10 +232,15 @@ def test_ctrl_c_twice(project):
 def test_no_worker_outlives_a_killed_run(project):
     """`kill -9` of the command: nobody is left who could tell the workers, so they notice themselves."""
     process = start(project, project / "results" / "killed", 1, "killed")
-    assert len(processes("killed")) > 6
+    begun = processes("killed")
+    assert len(begun) > 6
+    folders = {Path(each.environ()["CAFETAL_POOL"]) for each in begun if "CAFETAL_POOL" in each.environ()}
+    assert len(folders) == 3
+    assert all(folder.is_dir() for folder in folders)
     process.kill()
     process.communicate()
     assert_all_gone("killed", seconds=150)
+    assert not [folder for folder in folders if folder.exists()]
 
 
 BAD_CALLS = {

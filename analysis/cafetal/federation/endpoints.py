@@ -26,11 +26,12 @@ _ONE_THREAD = "\n".join(f"export {name}=1" for name in ("OMP_NUM_THREADS", "OPEN
 # Importing Parsl takes half as long without these, which only other parts of it use; the workers may import them.
 _LIGHT = "import runpy, sys; sys.modules.update(dict.fromkeys(('globus_compute_sdk', 'sqlalchemy')))"
 
-# Parsl starts the interchange in our process group, where Ctrl-C in a terminal would kill it before what is
-# finished can be merged; and it would outlive us if we are killed.
 _POLL = 100
 """Milliseconds after which Parsl's threads look up from waiting for messages, which wake them at once anyway: with its
 own 10, each site costs this machine a hundredth of a core, and its interchange more, while nothing happens."""
+
+# Parsl starts the interchange in our process group, where Ctrl-C in a terminal would kill it before what is
+# finished can be merged; and it would outlive us if we are killed.
 _INTERCHANGE = f"""
 import os, threading, time
 {_LIGHT}
@@ -45,10 +46,15 @@ runpy.run_module("parsl.executors.high_throughput.interchange", run_name="__main
 """
 
 # Parsl has each worker of a pool, and a process for their dictionary, import all anew, one after another. These are
-# forked from the nursery, which imports while the pool itself does.
+# forked from the nursery, which imports while the pool itself does. Their sockets lie in a folder that is removed after
+# them, if there is one, as a pool is killed, and cannot do that itself; its path is short, as those of sockets must be.
 _FORKING = "; ".join(
     (
         _LIGHT,
+        "import os, tempfile, multiprocessing.util",
+        "tempfile.tempdir = next(filter(os.path.isdir, [os.environ.pop('CAFETAL_POOL', '')]), None)",
+        "multiprocessing.util.get_temp_dir()",
+        "tempfile.tempdir = None",
         "from multiprocessing import forkserver, get_context",
         "context = get_context('forkserver')",
         "context.set_forkserver_preload(['cafetal.federation.nursery'])",
@@ -62,10 +68,10 @@ _FORKING = "; ".join(
 # If a pool is killed, its workers would wait for it for ever; and a pool that has not found its interchange yet waits
 # for that for ever, when we are gone. So it gets a process group, which ends with it, and with us (if it can see us:
 # not from a container).
-_TOGETHER = """bash -c 'set -m; "$@" & pool=$!
+_TOGETHER = """bash -c 'set -m; export CAFETAL_POOL=$(mktemp -d /tmp/cafetal-XXXXXX); "$@" & pool=$!
 (kill -0 {us} && while kill -0 {us}; do sleep 3; done && kill -9 -- -$pool) 2>/dev/null & watch=$!
 trap "kill -- -$pool" TERM; wait $pool; code=$?; [ $code -le 128 ] || wait $pool
-kill -9 -- -$pool -$watch 2>/dev/null; exit $code' pool """
+kill -9 -- -$pool -$watch 2>/dev/null; rm -rf "$CAFETAL_POOL"; exit $code' pool """
 
 
 # Slurm tells it since 23.02.

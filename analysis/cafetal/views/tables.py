@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from cafetal.federation.status import SiteStatus
-from cafetal.federation.telemetry import EndpointStatus
-from cafetal.runs.forecast import Forecast
-from cafetal.runs.histograms import Yields
-from cafetal.runs.leftovers import Leftover
-from cafetal.runs.peeking import Peek
 from cafetal.runs.progress import duration
-from cafetal.runs.standing import Standing
+
+if TYPE_CHECKING:  # importing coffea and Parsl takes three seconds, which a look at a run need not wait for
+    from cafetal.federation.status import SiteStatus
+    from cafetal.federation.telemetry import EndpointStatus
+    from cafetal.runs.forecast import Forecast
+    from cafetal.runs.histograms import Yields
+    from cafetal.runs.leftovers import Leftover
+    from cafetal.runs.peeking import Peek
+    from cafetal.runs.standing import Standing
 
 
 def size(count: float) -> str:
