@@ -7,10 +7,11 @@ Three local sites with a worker each; each chunk fills its histogram by itself a
 to the executor as Runner does. Payloads are counted as they are pickled; every tenth is looked at, and all that bring
 partials home. The tail is the time from the end of the last map task until the caller has the output. With
 --bundle-events, Parsl alone is measured too: tasks that do nothing for as long, in the same pools, two ahead for each
-worker.
+worker; and what any call costs after a pause, when nothing of it is in the processor's caches any more.
 """
 
 import argparse
+import json
 import pickle
 import resource
 import sys
@@ -109,6 +110,18 @@ def parsl_alone(seconds, count=2000):
     return cpu / count * 1e3
 
 
+def one_call(pause, count=200):
+    """Microseconds of CPU for writing a small dict as JSON, each time after a pause of so many seconds."""
+    small, cpu = {"partial": {"site": SITES[0], "chunks": "1-3", "size": 1000}, "failures": [], "seconds": 1.5}, 0.0
+    for _ in range(count):
+        if pause:
+            time.sleep(pause)
+        begin = time.thread_time()
+        json.dumps(small)
+        cpu += time.thread_time() - begin
+    return cpu / count * 1e6
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--chunks", type=int, default=40_000)
@@ -138,6 +151,7 @@ def main():
     final = len(lz4.frame.compress(coding.encode(lifting.lift(out, (0, 0)), trusted=False), compression_level=1))
     if given.bundle_events:
         seconds = len(SITES) * (there - began) / sum(executor.record.tasks.values())
+        print(f"| one small call, in a row, each after 5 ms | {one_call(0):.0f}, {one_call(0.005):.0f} microseconds |")
         print(f"| CPU of this process, Parsl alone | {parsl_alone(seconds):.2f} ms a task |")
     came = executor.record.bytes_in["partials"] / (len(executor.record.partials_in) * final)
     print(f"| partials that came / (sites x the output as it would be sent) | {came:.3f} |")
