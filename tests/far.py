@@ -69,9 +69,19 @@ class Far:
         path.write_text(json.dumps({"sites": sites, "routing": {"bundle_seconds": 1}} | more))
         return str(path)
 
-    def run(self, table: str, out: str, *options: str, **more: Any) -> subprocess.CompletedProcess[str]:
+    def owned(self) -> str:
+        """A fileset in which each file has one replica, so that each site has to process its own."""
+        content = json.loads((self.folder / "files.json").read_text())
+        for file in content["toys"]["files"].values():
+            del file["replicas"][1:]
+        (self.folder / "owned.json").write_text(json.dumps(content))
+        return "owned.json"
+
+    def run(
+        self, table: str, out: str, *options: str, files: str = "files.json", **more: Any
+    ) -> subprocess.CompletedProcess[str]:
         """The command, on the user's machine."""
-        command = self._command(table, out, *options)
+        command = self._command(table, out, *options, files=files)
         return subprocess.run(command, cwd=self.folder, capture_output=True, text=True, timeout=280, **more)
 
     def begin(self, table: str, out: str, *options: str) -> subprocess.Popen[bytes]:
@@ -79,8 +89,8 @@ class Far:
         nothing = subprocess.DEVNULL
         return subprocess.Popen(self._command(table, out, *options), cwd=self.folder, stdout=nothing, stderr=nothing)
 
-    def _command(self, table: str, out: str, *options: str) -> list[str]:
-        command = [*self.wan.inside("laptop"), sys.executable, "-m", "cafetal.cli", "run", "spectrum.py", "files.json"]
+    def _command(self, table: str, out: str, *options: str, files: str = "files.json") -> list[str]:
+        command = [*self.wan.inside("laptop"), sys.executable, "-m", "cafetal.cli", "run", "spectrum.py", files]
         return [*command, "--sites", table, "--chunksize", "500", "-o", out, *options]
 
     def result(self, out: str) -> Any:

@@ -193,7 +193,7 @@ def test_ctrl_c_and_on(project, undisturbed, start, slow):
 
 def test_a_look_at_what_is_there(project, undisturbed, start, slow):
     """Twice, from other processes; the run does not notice."""
-    slow.write_text("sssss")
+    slow.write_text("sss")
     folder = "results/looked-at"
     process = start("run", *ARGUMENTS, "--arg", f"slow={slow}", "-o", folder, tag="looked-at")
     events = []

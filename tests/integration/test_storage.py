@@ -52,7 +52,7 @@ def far(base):
 
 @pytest.mark.parametrize("protocol", ["root", "http"])
 def test_each_site_reads_its_own_server(far, protocol):
-    done = far.run(far.table(protocol), protocol)
+    done = far.run(far.table(protocol), protocol, files=far.owned())
     assert done.returncode == 0, done.stderr
     assert far.result(protocol) == far.expected  # bin for bin, bit for bit
     manifest = far.manifest(protocol)
