@@ -83,7 +83,7 @@ def nothing(argument, seconds):
 
 
 def parsl_alone(seconds, count=2000):
-    """Milliseconds of CPU that Parsl takes here for a task of so many seconds with an argument of 1.5 kB."""
+    """CPU that Parsl takes here: ms for a task of so many seconds with 1.5 kB; % of a core for each site that idles."""
     table = load_sites({"sites": {name: {"pfn": "/none", "scratch": "/none"} for name in SITES}}).sites
     came = SimpleQueue()
     with tempfile.TemporaryDirectory(prefix="cafetal-merging-") as made:
@@ -107,7 +107,10 @@ def parsl_alone(seconds, count=2000):
             cpu = time.process_time() - cpu
             for _ in range(6):
                 came.get()
-    return cpu / count * 1e3
+            idle = time.process_time()
+            time.sleep(5)
+            idle = time.process_time() - idle
+    return cpu / count * 1e3, idle / 5 / len(SITES) * 100
 
 
 def one_call(pause, count=200):
@@ -152,7 +155,10 @@ def main():
     if given.bundle_events:
         seconds = len(SITES) * (there - began) / sum(executor.record.tasks.values())
         print(f"| one small call, in a row, each after 5 ms | {one_call(0):.0f}, {one_call(0.005):.0f} microseconds |")
-        print(f"| CPU of this process, Parsl alone | {parsl_alone(seconds):.2f} ms a task |")
+        busy, idle = parsl_alone(seconds)
+        print(
+            f"| CPU of this process, Parsl alone | {busy:.2f} ms a task, {idle:.1f} % of a core for a site that idles |"
+        )
     came = executor.record.bytes_in["partials"] / (len(executor.record.partials_in) * final)
     print(f"| partials that came / (sites x the output as it would be sent) | {came:.3f} |")
 

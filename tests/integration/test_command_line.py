@@ -120,6 +120,8 @@ def test_plan_run_and_plot(project, tmp_path):
     assert_all_gone("run")
     assert not list(temporary.iterdir())
     assert "120,000 of 120,000 events" in run.stderr
+    assert re.search(r"120,000/120,000 events", run.stderr)
+    assert not re.search(r"120,000/120,000 events.* left", run.stderr)
     assert run.stdout.split() == ["results/first/plots/mass.png", "results/first/report.html"]
     folder = project / "results" / "first"
     manifest = json.loads((folder / "manifest.json").read_text())

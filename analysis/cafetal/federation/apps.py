@@ -59,6 +59,7 @@ def python_app(
     return decorate if function is None else decorate(function)
 
 
+@functools.cache
 def by_value(module: ModuleType) -> dict[str, Callable[..., Any]]:
     """The functions of a module of ours, made so that Parsl's serialiser sends their code.
 

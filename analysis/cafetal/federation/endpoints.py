@@ -47,7 +47,8 @@ runpy.run_module("parsl.executors.high_throughput.interchange", run_name="__main
 
 # Parsl has each worker of a pool, and a process for their dictionary, import all anew, one after another. These are
 # forked from the nursery, which imports while the pool itself does. Their sockets lie in a folder that is removed after
-# them, if there is one, as a pool is killed, and cannot do that itself; its path is short, as those of sockets must be.
+# them, if there is one, as a pool is killed, and cannot do that itself. It is where the system has such folders and not
+# where the user does, as paths of sockets must be short.
 _FORKING = "; ".join(
     (
         _LIGHT,
@@ -68,7 +69,7 @@ _FORKING = "; ".join(
 # If a pool is killed, its workers would wait for it for ever; and a pool that has not found its interchange yet waits
 # for that for ever, when we are gone. So it gets a process group, which ends with it, and with us (if it can see us:
 # not from a container).
-_TOGETHER = """bash -c 'set -m; export CAFETAL_POOL=$(mktemp -d /tmp/cafetal-XXXXXX); "$@" & pool=$!
+_TOGETHER = """bash -c 'set -m; export CAFETAL_POOL=$(env -u TMPDIR mktemp -d -t cafetal-XXXXXX); "$@" & pool=$!
 (kill -0 {us} && while kill -0 {us}; do sleep 3; done && kill -9 -- -$pool) 2>/dev/null & watch=$!
 trap "kill -- -$pool" TERM; wait $pool; code=$?; [ $code -le 128 ] || wait $pool
 kill -9 -- -$pool -$watch 2>/dev/null; rm -rf "$CAFETAL_POOL"; exit $code' pool """

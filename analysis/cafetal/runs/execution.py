@@ -345,7 +345,7 @@ class Execution:
         """Have the scheduler decide, and do what it says."""
         decided = self.scheduler.handle(event)
         self.journal.note(self._now(), event, decided)
-        end = self.scheduler.state.end
+        end = None if self.scheduler.done else self.scheduler.state.end
         self.record.seconds_left = None if end is None else max(0.0, end - self._now())
         self.record.seconds_unsure = self.scheduler.state.unsure
         for each in decided:
