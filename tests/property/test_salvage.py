@@ -97,7 +97,7 @@ def test_the_past_is_read(folder):
     assert (past.run, past.lives, past.code, past.about) == ("r", 2, "c0de", {"processor": "p"})
     assert (past.tasks, past.next_chunk, past.seconds, past.ended) == (8, 7, 20.0, "interrupted")
     assert past.expected == {"desy": ChunkSet.of([3, 4])}
-    assert differences(past, "c0de", items_of(make(EDGES))) == []
+    assert differences(past, "c0de", items_of(make(EDGES)), make(EDGES).positions) == []
     made = dict(cuts(past, make(EDGES)))
     assert [(part.id, part.start, part.stop, part.origin) for part in made[0]] == [(3, 0, 4, 0), (4, 4, 10, 0)]
     assert [(part.id, part.start, part.stop, part.origin) for part in made[4]] == [(5, 4, 5, 0), (6, 5, 10, 0)]
@@ -109,15 +109,16 @@ def test_the_past_is_read(folder):
         ({"/a": [(0, 20)], "/b": [(0, 10)]}, {}, "/a is cut into 1 chunks, and was into 2"),
         ({"/a": EDGES["/a"]}, {}, "/b of d is not there any more"),
         ({**EDGES, "/c": [(0, 5)]}, {}, "/c of d is new"),
+        (dict(reversed(EDGES.items())), {}, "the files come in another order"),
         (EDGES, {"uuid": bytes(range(16))}, "has the UUID 000102030405060708090a0b0c0d0e0f, and had 0000"),
     ],
 )
 def test_differences_are_sentences(folder, edges, options, sentence):
-    told = differences(read_past(folder), "c0de", items_of(make(edges, **options)))
-    assert any(sentence in each for each in told)
-    assert (
-        "a module that goes with them has changed" in differences(read_past(folder), "other", items_of(make(EDGES)))[0]
-    )
+    plan, same = make(edges, **options), make(EDGES)
+    sentences = differences(read_past(folder), "c0de", items_of(plan), plan.positions)
+    assert any(sentence in each for each in sentences)
+    sentences = differences(read_past(folder), "other", items_of(same), same.positions)
+    assert "a module that goes with them has changed" in sentences[0]
     assert listed(map(str, range(20))).endswith("... and 12 more")
 
 
@@ -137,9 +138,11 @@ def test_a_run_that_was_not_counted_to_its_end(data):
     parts = data.draw(st.integers(0, 2))
     past.splits += [(0, [(number + i, 0, 5) for i in range(parts)])]
     plan = make({lfn: edges[lfn] for lfn in data.draw(st.permutations(names))})
-    assert differences(past, "c0de", items_of(plan)) == []
+    positions = {("d", lfn): number for number, lfn in enumerate(names)}
+    assert differences(past, "c0de", items_of(plan), positions) == []
     again = make({})
     again.allowed.update(plan.allowed)
+    again.positions = positions
     for first, items in numbered(past, items_of(plan)):
         again.add(items, first)
     mine = {(chunk.lfn, chunk.start): chunk.id for chunk in again.chunks}
@@ -148,7 +151,7 @@ def test_a_run_that_was_not_counted_to_its_end(data):
     assert len(set(mine.values())) == len(mine)
     assert all(i >= number + parts for place, i in mine.items() if place not in true)
     past.planned = True
-    assert len(differences(past, "c0de", items_of(plan))) == len(names) - len(known)
+    assert len(differences(past, "c0de", items_of(plan), positions)) == len(names) - len(known)
 
 
 def test_what_sites_may_hold_is_held_back(folder):

@@ -26,6 +26,8 @@ class Chunk:
     """The chunk of the plan of which this is a part, if it was cut."""
     readers: tuple[str, ...] | None = None
     """The only sites that may read it over the WAN; ``None``: any."""
+    position: int = 0
+    """That of its file in the fileset, from 0."""
 
     @property
     def events(self) -> int:
@@ -33,9 +35,9 @@ class Chunk:
         return self.stop - self.start
 
     @property
-    def rank(self) -> tuple[int, int]:
-        """Orders chunks, and parts of chunks, as if they were processed one after another."""
-        return (self.id if self.origin is None else self.origin), self.start
+    def rank(self) -> tuple[int, int, int]:
+        """Order chunks, and parts of chunks, by files and entries, whichever was planned or processed first."""
+        return self.position, self.start, self.id
 
 
 @dataclass(frozen=True, slots=True)

@@ -230,7 +230,7 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         record.bad_replicas = {lfn: sorted(self.session.bad_replicas.get(lfn, ())) for lfn in plan.replicas}
         shipment = pack_function(request.inner, {**self.sites.aux, **(self.aux or {})})
         code = self.session.code_hash = shipment.code_hash
-        past = self._past(code, items)
+        past = self._past(code, items, plan)
         for first, each in [(0, items)] if past is None else numbered(past, items):
             plan.add(each, first)
         opening = replace(request, format=uncounted.format, options=uncounted.options)
@@ -313,9 +313,11 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         told = list(self.fileset.files()) if self.fileset is not None else []
         checksums = {file.lfn: file.adler32 for file in told if file.adler32}
         sizes = {**self.session.sizes, **{file.lfn: file.size for file in told if file.size is not None}}
-        return make_plan(files, self._catalog(), self.sites, checksums, sizes)
+        listed = [(name, file.lfn) for name, dataset in (self.fileset or {}).items() for file in dataset.files]
+        positions = {file: number for number, file in enumerate(dict.fromkeys([*listed, *files]))}
+        return make_plan(files, self._catalog(), self.sites, checksums, sizes, positions)
 
-    def _past(self, code: str, items: Sequence[WorkItem]) -> Past | None:
+    def _past(self, code: str, items: Sequence[WorkItem], plan: Plan) -> Past | None:
         """The lives of the run that is to be resumed, if one is.
 
         Raises:
@@ -324,7 +326,7 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         if not self.resume or self.folder is None:
             return None
         past = read_past(self.folder)
-        told = differences(past, code, items)
+        told = differences(past, code, items, plan.positions)
         if told:
             raise ResumeRefused(
                 f"The run in {self.folder} cannot be gone on with, as its result would be of two kinds:\n"

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import groupby
 from pathlib import Path
-from typing import Any, TextIO, TypedDict
+from typing import Any, NotRequired, TextIO, TypedDict
 
 from cafetal.errors import OutputError
 from cafetal.planning import events
@@ -35,6 +35,8 @@ class FileLine(TypedDict):
     """Number of its first chunk; the others follow."""
     edges: list[list[int]]
     """First entry of each chunk, and one past its last."""
+    position: NotRequired[int]
+    """That of the file in the fileset; journals of earlier versions have none."""
 
 
 class Journal:
@@ -148,7 +150,14 @@ def file_lines(chunks: Iterable[Chunk], uuids: Mapping[str, str]) -> Iterator[Fi
     for (dataset, lfn), each in groupby(chunks, key=lambda chunk: (chunk.dataset, chunk.lfn)):
         listed = list(each)
         edges = [[chunk.start, chunk.stop] for chunk in listed]
-        yield {"lfn": lfn, "dataset": dataset, "uuid": uuids.get(lfn, ""), "first": listed[0].id, "edges": edges}
+        yield {
+            "lfn": lfn,
+            "dataset": dataset,
+            "uuid": uuids.get(lfn, ""),
+            "first": listed[0].id,
+            "edges": edges,
+            "position": listed[0].position,
+        }
 
 
 def read(folder: Path) -> Iterator[dict[str, Any]]:

@@ -77,10 +77,12 @@ def read_past(folder: Path) -> Past:
             break
         past.seconds = max(past.seconds, line.get("at", 0.0))
         if kind == "file":
-            told = FileLine(
+            planned = FileLine(
                 lfn=line["lfn"], dataset=line["dataset"], uuid=line["uuid"], first=line["first"], edges=line["edges"]
             )
-            past.files.append(told)
+            if "position" in line:
+                planned["position"] = line["position"]
+            past.files.append(planned)
         elif kind == "planned":
             past.planned = True
         elif kind == "Split":
@@ -113,8 +115,13 @@ def _forget(past: Past, chunks: Iterable[str], site: str) -> None:
                 del past.where[chunk]
 
 
-def differences(past: Past, code: str, items: Sequence[WorkItem]) -> list[str]:
-    """What is other now than when the run began, one sentence each; only without any it can be gone on with."""
+def differences(
+    past: Past, code: str, items: Sequence[WorkItem], positions: Mapping[tuple[str, str], int]
+) -> list[str]:
+    """Return what is other now than when the run began, one sentence each; without any the run can be resumed.
+
+    ``positions`` are those of the files in the fileset, by dataset and LFN.
+    """
     told = []
     if code != past.code:
         told.append("the processor, its arguments, the schema, or a module that goes with them has changed")
@@ -129,7 +136,13 @@ def differences(past: Past, code: str, items: Sequence[WorkItem]) -> list[str]:
             told.append(f"{key[1]} has the UUID {uuid}, and had {one['uuid']}")
         elif one["edges"] != [[item.entrystart, item.entrystop] for item in two]:
             told.append(f"{key[1]} is cut into {len(two)} chunks, and was into {len(one['edges'])}")
+    if not told and any(line.get("position", here) != here for line, here in _positioned(past, positions)):
+        told.append("the files come in another order, which is also that of what the output holds")
     return told
+
+
+def _positioned(past: Past, positions: Mapping[tuple[str, str], int]) -> Iterator[tuple[FileLine, int]]:
+    return ((line, positions[line["dataset"], line["lfn"]]) for line in past.files)
 
 
 def numbered(past: Past, items: Sequence[WorkItem]) -> Iterator[tuple[int, list[WorkItem]]]:

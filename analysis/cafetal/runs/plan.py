@@ -25,6 +25,8 @@ class Plan:
     allowed: Mapping[tuple[str, str], tuple[tuple[str, ...], tuple[str, ...] | None]]
     """``{(dataset, lfn): (sites that may process it, the only ones that may read it over the WAN or None for any)}``"""
     table: SiteTable
+    positions: Mapping[tuple[str, str], int]
+    """``{(dataset, lfn): position}`` of files in the fileset, which orders what an output holds."""
     items: Numbered[WorkItem] = field(default_factory=Numbered)
     """Runner's work items by chunk id."""
     chunks: list[Chunk] = field(default_factory=list)
@@ -75,7 +77,8 @@ class Plan:
         for number, item in enumerate(items, first):
             lfn = str(item.filename)
             sites, readers = self.allowed[item.dataset, lfn]
-            chunks.append(Chunk(number, item.dataset, lfn, item.entrystart, item.entrystop, sites, readers=readers))
+            edges, position = (item.entrystart, item.entrystop), self.positions[item.dataset, lfn]
+            chunks.append(Chunk(number, item.dataset, lfn, *edges, sites, readers=readers, position=position))
         self.chunks += chunks
         return chunks
 
@@ -97,10 +100,11 @@ def make_plan(
     table: SiteTable,
     adler32: Mapping[str, str] | None = None,
     sizes: Mapping[str, int] | None = None,
+    positions: Mapping[tuple[str, str], int] | None = None,
 ) -> Plan:
     """Find the replicas of every file, given by dataset and LFN, and those sites that may process it.
 
-    The plan has no chunks yet.
+    The plan has no chunks yet. ``positions`` are those of the files in the fileset, by default as they come here.
 
     Raises:
         NoReplica: if a file is at no known site, or at none that the user allows.
@@ -108,12 +112,14 @@ def make_plan(
     """
     replicas: dict[str, dict[str, str]] = {}
     allowed: dict[tuple[str, str], tuple[tuple[str, ...], tuple[str, ...] | None]] = {}
-    for dataset, lfn in dict.fromkeys(files):
+    files = list(dict.fromkeys(files))
+    for dataset, lfn in files:
         if lfn not in replicas:
             replicas[lfn] = dict(catalog.replicas(lfn))
         pinned = pinned_to(dataset, lfn, table.routing)
         allowed[dataset, lfn] = allow(dataset, lfn, tuple(replicas[lfn]), table.routing), pinned
-    return Plan(replicas, allowed, table, adler32=adler32 or {}, sizes=dict(sizes or {}))
+    positions = positions or {file: number for number, file in enumerate(files)}
+    return Plan(replicas, allowed, table, positions, adler32=adler32 or {}, sizes=dict(sizes or {}))
 
 
 def pinned_to(dataset: str, lfn: str, routing: Routing) -> tuple[str, ...] | None:

@@ -9,24 +9,25 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import pickle
 from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import boost_histogram as bh
-import cloudpickle
 import numpy as np
 import numpy.typing as npt
 from boost_histogram.serialization import from_uhi
 from coffea.processor.accumulator import (
     defaultdict_accumulator,
     dict_accumulator,
+    list_accumulator,
     set_accumulator,
     value_accumulator,
 )
 
-from .lifting import FAMILIES, SEQUENCES, Branch, HistSum, Pieces, Sum, family_of, lift, plain_structure
+from . import pickles
+from .exact_histograms import CELLS, FAMILIES, HistSum, cells_of, family_of, plain_structure
+from .lifting import SEQUENCES, Apart, Branch, Held, Pieces, Sum, lift
 
 _COLLECTIONS: dict[str, Callable[[Any], Any]] = {
     "tuple": tuple,
@@ -34,9 +35,16 @@ _COLLECTIONS: dict[str, Callable[[Any], Any]] = {
     "frozenset": frozenset,
     "set_accumulator": set_accumulator,
 }
-_FACTORIES = {kind.__name__: kind for kind in (int, float, str, list, set, dict)}
-_CELLS = {"int": 8, "double": 8, "weighted": 16, "mean": 24, "weighted_mean": 32}
-"""Bytes of a cell of each storage."""
+_MAPPINGS = {kind.__name__: kind for kind in (dict, OrderedDict, dict_accumulator, Counter)}
+_DEFAULTS = {kind.__name__: kind for kind in (defaultdict, defaultdict_accumulator, value_accumulator)}
+_FACTORIES: dict[str, Any] = {
+    kind.__name__: kind
+    for kind in (
+        *(bool, int, float, complex, str, bytes, list, tuple, set, dict, Counter, OrderedDict, defaultdict),
+        *(list_accumulator, set_accumulator, dict_accumulator),
+    )
+}
+"""What makes the missing values of mappings, as far as it goes by name."""
 _ARRAYS = "biufcmMSU"
 """Kinds of arrays that have no objects in them."""
 
@@ -58,6 +66,17 @@ def encode(value: Any, *, trusted: bool) -> bytes:
     writer = _Writer(trusted)
     tree = json.dumps(writer.plain(value, ()), separators=(",", ":")).encode()
     return b"%d\n%b%b" % (len(tree), tree, b"".join(writer.buffers))
+
+
+def modules_of(value: Any) -> dict[str, str]:
+    """Return the modules that are needed to read pickles in a value, each with the place in the output.
+
+    Raises:
+        Exception: whatever pickling raises, with the place in its message.
+    """
+    writer = _Writer(trusted=True)
+    writer.plain(value, ())
+    return writer.modules
 
 
 def decode(content: bytes, *, trusted: bool) -> Any:
@@ -92,6 +111,8 @@ class _Writer:
     def __init__(self, trusted: bool, *, name_others: bool = False) -> None:
         self.trusted, self.name_others = trusted, name_others
         self.buffers: list[bytes] = []
+        self.modules: dict[str, str] = {}
+        """Names of those that the pickles refer to, each with the first place in the output that does."""
         self._size = 0
 
     def plain(self, value: Any, path: tuple[Any, ...]) -> Any:
@@ -104,17 +125,29 @@ class _Writer:
             told = form(value, path)
             if told is not None:
                 return told
+        return self._pickled(value, path)
+
+    def _pickled(self, value: Any, path: tuple[Any, ...]) -> Any:
+        kind = type(value)
         if self.name_others:
             return {"$other": f"{kind.__module__}.{kind.__qualname__}"}
-        if self.trusted:
-            return {"$pickle": self._keep(cloudpickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL))}
-        kind = type(value.mapping) if isinstance(value, _Other) else kind
         where = "".join(f"[{key!r}]" for key in path) or "itself"
-        raise NotPlain(
-            f"The output {where} is a {kind.__module__}.{kind.__qualname__}, which only a pickle can carry, and a "
-            "pickle from a site can run any code on the user's machine. Return histograms, numbers, arrays, sets and "
-            "mappings of these, or say `trust: pickle` for this endpoint in the site table."
-        )
+        if not self.trusted:
+            raise NotPlain(
+                f"The output {where} is a {kind.__module__}.{kind.__qualname__}, which only a pickle can carry, and a "
+                "pickle from a site can run any code on the user's machine. Return histograms, numbers, arrays, sets "
+                "and mappings of these, or say `trust: pickle` for this endpoint in the site table."
+            )
+        try:
+            content, modules = pickles.dumps(value)
+        except Exception as error:
+            raise NotPlain(
+                f"The output {where} is a {kind.__module__}.{kind.__qualname__}, which cannot travel: pickling it "
+                f"failed ({type(error).__name__}: {error})."
+            ) from error
+        for module in modules:
+            self.modules.setdefault(module, where)
+        return {"$pickle": self._keep(content)}
 
     def _keep(self, content: bytes) -> list[int]:
         self.buffers.append(content)
@@ -129,10 +162,15 @@ class _Writer:
             return {"$sum": [value.dtype, [self._array(each) for each in value.components]]}
         if isinstance(value, HistSum):
             ranks = [[axis, [[key, list(rank)] for key, rank in known.items()]] for axis, known in value.ranks.items()]
+            orders = [[axis, sorted(map(list, known))] for axis, known in value.orders.items()]
             arrays = [self._array(each) for each in value.components]
-            return {"$histsum": [value.family, value.structure, arrays, ranks, value.variance_known]}
+            return {"$histsum": [value.family, value.structure, arrays, ranks, orders, value.variance_known]}
         if isinstance(value, Pieces):
             return {"$pieces": [value.kind, [[list(r), self.plain(v, path)] for r, v in value.pieces.items()]]}
+        if isinstance(value, Apart):
+            return {"$apart": [[list(r), self.plain(v, path)] for r, v in value.pieces.items()]}
+        if isinstance(value, Held):
+            return {"$held": [self._like(value.like, path), self.plain(value.value, path)]}
         if isinstance(value, Branch):
             items = [
                 [self.plain(key, path), list(value.ranks[key]), self.plain(item, (*path, key))]
@@ -141,16 +179,17 @@ class _Writer:
             return {"$branch": [self._like(value.like, path), items]}
         return None
 
-    def _like(self, mapping: Any, path: tuple[Any, ...]) -> Any:
-        kind = type(mapping)
-        if kind in (dict, OrderedDict, dict_accumulator):
+    def _like(self, owner: Any, path: tuple[Any, ...]) -> Any:
+        """Return what stands for an empty mapping, or a ``value_accumulator``: names, or else its pickle."""
+        kind = type(owner)
+        if _MAPPINGS.get(kind.__name__) is kind:
             return kind.__name__
-        if kind in (defaultdict, defaultdict_accumulator):
-            factory = mapping.default_factory
+        if _DEFAULTS.get(kind.__name__) is kind:
+            factory = owner.default_factory
             name = "none" if factory is None else getattr(factory, "__name__", "")
             if factory is None or _FACTORIES.get(name) is factory:
                 return [kind.__name__, name]
-        return self.plain(_Other(mapping), path)
+        return self._pickled(owner, path)
 
     def _of_numpy(self, value: Any, path: tuple[Any, ...]) -> Any:
         if type(value) is np.ndarray and value.dtype.kind in _ARRAYS:
@@ -164,8 +203,7 @@ class _Writer:
                     return None
             except (TypeError, ValueError):
                 return None
-            # Of means the view has what they are made of; UHI would have them divided, and rounded.
-            content = self._keep(np.asarray(value.view(flow=True)).tobytes())
+            content = self._keep(cells_of(value).tobytes())
             return {"$histogram": [family, structure, content, bool(getattr(value, "_variance_known", True))]}
         return None
 
@@ -181,20 +219,11 @@ class _Writer:
             return {
                 "$" + kind.__name__: [[self.plain(key, path), self.plain(each, (*path, key))] for key, each in pairs]
             }
-        if kind is value_accumulator and _FACTORIES.get(getattr(value.default_factory, "__name__", "")):
-            return {"$value_accumulator": [value.default_factory.__name__, self.plain(value.value, path)]}
         return None
 
 
 def _order(item: Any) -> tuple[str, str]:
     return type(item).__name__, repr(item)
-
-
-class _Other:
-    """A mapping of a kind that has no plain form, emptied; stands for it until it is found to need a pickle."""
-
-    def __init__(self, mapping: Any) -> None:
-        self.mapping = mapping
 
 
 class _Reader:
@@ -246,22 +275,26 @@ class _Reader:
         return Sum(arrays, str(dtype))
 
     def _histsum(self, told: Any) -> HistSum:
-        family, structure, components, ranks, known = told
+        family, structure, components, ranks, orders, known = told
         arrays = [self._array(each) for each in components]
         grown = {int(axis): {key: _rank(rank) for key, rank in each} for axis, each in ranks}
         if any(structure["axes"][axis]["type"] not in ("category_str", "category_int") for axis in grown):
             raise Garbled("A partial has categories on an axis that has none.")
+        seen = {int(axis): frozenset(map(_names, each)) for axis, each in orders}
+        if any(structure["axes"][axis]["type"] != "category_str" or axis not in grown for axis in seen):
+            raise Garbled("A partial has orders of categories on an axis that has none.")
         shape = tuple(
             len(grown[number]) if number in grown else _extent(axis) for number, axis in enumerate(structure["axes"])
         )
-        weighted = (2,) if structure["storage"]["type"] == "weighted" else ()
-        if family not in FAMILIES or not arrays or any(array.shape != (*shape, *weighted) for array in arrays):
+        kind = structure["storage"]["type"]
+        cells = () if CELLS[kind] == 1 else (CELLS[kind],)
+        if family not in FAMILIES or not arrays or any(array.shape != (*shape, *cells) for array in arrays):
             raise Garbled("A partial has a histogram with another content than its axes say.")
-        if structure["storage"] not in ({"type": "int"}, {"type": "double"}, {"type": "weighted"}):
+        if structure["storage"] != {"type": kind}:
             raise Garbled("A partial has a histogram with a storage that is none of ours.")
-        if any(array.dtype != (np.int64 if structure["storage"]["type"] == "int" else np.float64) for array in arrays):
+        if any(array.dtype != (np.int64 if kind == "int" else np.float64) for array in arrays):
             raise Garbled("A partial has a histogram with a content of another type than its storage.")
-        made = HistSum(family, structure, arrays, grown, bool(known))
+        made = HistSum(family, structure, arrays, grown, seen, bool(known))
         made.empty()  # what boost-histogram makes nothing of is found here, where it is said whose it is
         return made
 
@@ -269,7 +302,7 @@ class _Reader:
         family, structure, place, known = told
         content = self._bytes(place)
         cells = math.prod(_extent(axis) for axis in structure["axes"])
-        if family not in FAMILIES or cells * _CELLS[structure["storage"]["type"]] != len(content):
+        if family not in FAMILIES or cells * 8 * CELLS[structure["storage"]["type"]] != len(content):
             raise Garbled("A partial has a histogram with another content than its axes say.")
         made = from_uhi({**structure, "storage": {"type": structure["storage"]["type"]}})
         view = made.view(flow=True)
@@ -284,21 +317,28 @@ class _Reader:
             raise Garbled(f"A partial has pieces of a {kind!r}.")
         return Pieces(kind, {_rank(rank): self.value(value) for rank, value in pieces})
 
+    def _apart(self, told: Any) -> Apart:
+        if not told:
+            raise Garbled("A partial has values that are kept apart, and none of them.")
+        return Apart({_rank(rank): self.value(value) for rank, value in told})
+
+    def _held(self, told: Any) -> Held:
+        like, value = told
+        return Held(self._owner(like), self.value(value))
+
     def _branch(self, told: Any) -> Branch:
         like, items = told
         read = [(self.value(key), _rank(rank), self.value(value)) for key, rank, value in items]  # as it was written
         values, ranks = {key: value for key, _, value in read}, {key: rank for key, rank, _ in read}
-        return Branch(self._mapping(like), values, ranks)
+        return Branch(self._owner(like), values, ranks)
 
-    def _mapping(self, like: Any) -> Any:
+    def _owner(self, like: Any) -> Any:
         if isinstance(like, dict):
-            return self.value(like).mapping
-        kinds = {"dict": dict, "OrderedDict": OrderedDict, "dict_accumulator": dict_accumulator}
+            return self.value(like)
         if isinstance(like, str):
-            return kinds[like]()
+            return _MAPPINGS[like]()
         kind, name = like
-        factory = None if name == "none" else _FACTORIES[name]
-        return {"defaultdict": defaultdict, "defaultdict_accumulator": defaultdict_accumulator}[kind](factory)
+        return _DEFAULTS[kind](None if name == "none" else _FACTORIES[name])
 
     def _dict(self, items: Any) -> dict[Any, Any]:
         return {self.value(key): self.value(value) for key, value in items}
@@ -306,19 +346,21 @@ class _Reader:
     def _Counter(self, items: Any) -> Counter[Any]:
         return Counter(self._dict(items))
 
-    def _value_accumulator(self, told: Any) -> Any:
-        name, value = told
-        return value_accumulator(_FACTORIES[name], self.value(value))
-
     def _pickle(self, place: Any) -> Any:
         if not self.trusted:
             raise Garbled("A partial holds a pickle, and its site is not trusted with those.")
-        return pickle.loads(self._bytes(place))
+        return pickles.loads(self._bytes(place))
 
 
-_TAGS = frozenset(("bytes", "array", "scalar", "sum", "histsum", "histogram", "pieces", "branch")) | frozenset(
-    ("dict", "Counter", "value_accumulator", "pickle")
-)
+_TAGS = frozenset(
+    ("bytes", "array", "scalar", "sum", "histsum", "histogram", "pieces", "apart", "held", "branch", "dict", "Counter")
+) | {"pickle"}
+
+
+def _names(told: Any) -> tuple[str, ...]:
+    if not all(type(name) is str for name in told):
+        raise Garbled("A partial has an order of categories that are no names.")
+    return tuple(told)
 
 
 def _rank(told: Any) -> tuple[int, ...]:

@@ -1,0 +1,251 @@
+"""Histograms as sums that can be merged in any order, to the last bit: numbers, categories and their layout."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import boost_histogram as bh
+import hist
+import numpy as np
+import numpy.typing as npt
+from boost_histogram.serialization import from_uhi, to_uhi
+
+from . import sums
+
+Rank = tuple[int, ...]
+"""Where something first appeared: the chunk of the plan, the entry, and its place in what that chunk returned."""
+FAMILIES: dict[str, Callable[[Any], Any]] = {
+    "Hist": hist.Hist,
+    "NamedHist": hist.NamedHist,
+    "Histogram": lambda histogram: histogram,
+}
+"""Classes of histograms, by name, as made from a plain one."""
+CELLS = {"int": 1, "double": 1, "weighted": 2, "mean": 3, "weighted_mean": 4}
+"""Numbers in a bin of each storage."""
+_MOST_ORDERS = 32
+"""Distinct orders of an axis's categories that are kept; more than these cannot agree in practice."""
+
+
+@dataclass(slots=True)
+class HistSum:
+    """A histogram of counts, weights or means."""
+
+    family: str
+    structure: dict[str, Any]
+    """As UHI describes a histogram without its content; plain data. Grown categories are in `ranks` alone."""
+    components: list[npt.NDArray[Any]]
+    """The content with all flow bins: of integers and of means always one."""
+    ranks: dict[int, dict[Any, Rank]]
+    """For each axis that can grow by categories, the first appearance of each, in that order."""
+    orders: dict[int, frozenset[tuple[str, ...]]] = field(default_factory=dict)
+    """For each axis that can grow by strings, the distinct orders in which chunks have had its categories."""
+    variance_known: bool = True
+
+    def __add__(self, other: Any) -> HistSum:
+        return copy.deepcopy(self).__iadd__(other)
+
+    def __iadd__(self, other: Any) -> HistSum:
+        if not isinstance(other, HistSum) or (self.family, self.structure) != (other.family, other.structure):
+            raise ValueError("Histograms with different axes, storages or names cannot be added.")
+        ranks = {axis: earliest(known, other.ranks[axis]) for axis, known in self.ranks.items()}
+        self.components = [_spread(each, self.ranks, ranks) for each in self.components]
+        addends = [_spread(each, other.ranks, ranks) for each in other.components]
+        self.ranks = ranks
+        self.orders = {axis: _all_orders(known, other.orders[axis]) for axis, known in self.orders.items()}
+        self.variance_known = self.variance_known and other.variance_known
+        if self.structure["storage"]["type"] in ("mean", "weighted_mean"):
+            self._add_means(addends[0])
+            return self
+        for addend in addends:
+            if addend.dtype == np.int64:
+                self.components[0] += addend
+            else:
+                sums.add(self.components, addend)
+        return self
+
+    def _add_means(self, content: npt.NDArray[Any]) -> None:
+        """Add the means of another histogram by boost-histogram's own formula, which rounds."""
+        total = self._filled(self.components[0])
+        total += self._filled(content)
+        self.components, self.variance_known = [cells_of(total)], bool(total._variance_known)
+
+    def empty(self) -> Any:
+        """Return a plain histogram with these axes, categories in the order in which they first appeared."""
+        structure = copy.deepcopy(self.structure)
+        for axis, known in self.ranks.items():
+            structure["axes"][axis]["categories"] = list(known)
+        return from_uhi(structure)
+
+    def _filled(self, content: npt.NDArray[Any]) -> Any:
+        made = self.empty()
+        view: Any = made.view(flow=True)
+        if view.dtype.names is None:
+            view[...] = content
+        else:
+            for number, name in enumerate(view.dtype.names):
+                view[name] = content[..., number]
+        return made
+
+    def _lay_out(self) -> None:
+        """Sort the string categories of an axis if the chunks had them in different orders.
+
+        A loop over a set fills them in another order in each process; then the first appearance means nothing.
+        """
+        ranks = {
+            axis: dict(sorted(known.items())) if axis in self.orders and not _agree(self.orders[axis]) else known
+            for axis, known in self.ranks.items()
+        }
+        self.components = [_spread(each, self.ranks, ranks) for each in self.components]
+        self.ranks = ranks
+
+    def lower(self) -> Any:
+        """Return the histogram."""
+        self._lay_out()
+        rounds = self.structure["storage"]["type"] in ("double", "weighted")
+        content = sums.rounded(self.components) if rounds else self.components[0]
+        made = FAMILIES[self.family](self._filled(content))
+        made._variance_known = self.variance_known
+        return made
+
+
+def sum_of(histogram: Any, rank: Rank) -> HistSum | None:
+    """Return a histogram as a sum; ``None`` unless its class and storage are known and its axes plain data."""
+    structure = _structure(histogram)
+    if structure is None:
+        return None
+    grows = {number: axis for number, axis in enumerate(histogram.axes) if _grows_by_categories(axis)}
+    ranks = {
+        number: {category: (*rank, place) for place, category in enumerate(axis)} for number, axis in grows.items()
+    }
+    orders = {
+        number: frozenset([tuple(map(str, axis))])
+        for number, axis in grows.items()
+        if isinstance(axis, bh.axis.StrCategory)
+    }
+    for number in ranks:
+        structure["axes"][number]["categories"] = []
+    known = bool(getattr(histogram, "_variance_known", True))
+    return HistSum(family_of(histogram) or "", structure, [cells_of(histogram)], ranks, orders, known)
+
+
+def cells_of(histogram: Any) -> npt.NDArray[Any]:
+    """Return the content of a histogram with its flow bins; numbers of one bin along a last axis if there are several.
+
+    They are what the storage holds: UHI would divide those of means, and round.
+    """
+    view = histogram.view(flow=True)
+    if view.dtype.names is None:
+        return np.array(view, order="C")
+    content = np.empty((*view.shape, len(view.dtype.names)))
+    for number, name in enumerate(view.dtype.names):
+        content[..., number] = view[name]
+    return content
+
+
+_SUMMED = (bh.storage.Int64, bh.storage.Double, bh.storage.Weight, bh.storage.Mean, bh.storage.WeightedMean)
+
+
+def family_of(histogram: Any) -> str | None:
+    """The name of a histogram's class, if it is one of `FAMILIES`."""
+    kinds = {hist.Hist: "Hist", hist.NamedHist: "NamedHist", bh.Histogram: "Histogram"}
+    return kinds.get(type(histogram))
+
+
+def _structure(histogram: Any) -> dict[str, Any] | None:
+    if family_of(histogram) is None or not issubclass(histogram.storage_type, _SUMMED):
+        return None
+    if any(_grows_otherwise(axis) for axis in histogram.axes):
+        return None
+    try:
+        structure = plain_structure(histogram)
+        same = from_uhi(structure).axes == histogram.axes
+    except (TypeError, ValueError):
+        return None
+    return structure if same else None
+
+
+def plain_structure(histogram: Any) -> dict[str, Any]:
+    """A histogram without its content, as UHI describes it, in terms of JSON. Raises ``TypeError`` if that fails."""
+    told: dict[str, Any] = to_uhi(histogram, keep_storage=False)
+    told["metadata"].pop("_variance_known", None)
+    exactly = told.pop("writer_info", {}).get("boost-histogram", {}).get("storage_type")
+    if exactly is not None:  # one that UHI has no name for
+        told["writer_info"] = {"boost-histogram": {"storage_type": exactly}}
+    plain: dict[str, Any] = _jsonable(told)
+    return plain
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        if not all(type(key) is str for key in value):
+            raise TypeError("a key is no string")
+        return {key: _jsonable(item) for key, item in value.items()}
+    if type(value) is list:
+        return [_jsonable(item) for item in value]
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    raise TypeError(f"{type(value).__name__} is no plain data")
+
+
+def grows_by_categories(histogram: Any) -> bool:
+    """Tell whether the layout of a histogram depends on what was filled first."""
+    return any(_grows_by_categories(axis) for axis in histogram.axes)
+
+
+def _grows_by_categories(axis: Any) -> bool:
+    return isinstance(axis, bh.axis.StrCategory | bh.axis.IntCategory) and bool(axis.traits.growth)
+
+
+def _grows_otherwise(axis: Any) -> bool:
+    return bool(axis.traits.growth) and not _grows_by_categories(axis)
+
+
+def earliest(first: Mapping[Any, Rank], second: Mapping[Any, Rank]) -> dict[Any, Rank]:
+    """Return what is in either, with the earlier rank, in the order of ranks."""
+    if first.keys() == second.keys() and all(first[key] <= rank for key, rank in second.items()):
+        return dict(first)
+    both = dict(first)
+    for key, rank in second.items():
+        both[key] = min(rank, both.get(key, rank))
+    return dict(sorted(both.items(), key=lambda item: item[1]))
+
+
+def _all_orders(one: frozenset[tuple[str, ...]], two: frozenset[tuple[str, ...]]) -> frozenset[tuple[str, ...]]:
+    """Return the orders that either has, up to one more than are kept."""
+    if one == two:
+        return one
+    return frozenset(itertools.islice(sorted(one | two), _MOST_ORDERS + 1))
+
+
+def _agree(orders: Collection[tuple[str, ...]]) -> bool:
+    """Tell whether any two categories come in the same order wherever both are."""
+    if len(orders) > _MOST_ORDERS:
+        return False
+    for one, two in itertools.combinations(orders, 2):
+        common = set(one).intersection(two)
+        if [each for each in one if each in common] != [each for each in two if each in common]:
+            return False
+    return True
+
+
+def _spread(
+    content: npt.NDArray[Any], old: Mapping[int, Iterable[Any]], new: Mapping[int, Mapping[Any, Rank]]
+) -> npt.NDArray[Any]:
+    """Return the content with categories put where they are among others; zero where there were none."""
+    if all(list(old[axis]) == list(known) for axis, known in new.items()):
+        return content
+    shape = list(content.shape)
+    places: list[Any] = [np.arange(length) for length in shape]
+    for axis, known in new.items():
+        numbers = {category: place for place, category in enumerate(known)}
+        places[axis] = np.array([numbers[category] for category in old[axis]], dtype=np.intp)
+        shape[axis] = len(numbers)
+    spread = np.zeros(shape, dtype=content.dtype)
+    spread[np.ix_(*places)] = content
+    return spread
