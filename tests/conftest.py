@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import sys
 import threading
@@ -30,21 +31,35 @@ sys.path.insert(0, str(ROOT / "processors"))
 
 SITES = ("desy", "cern", "nebraska")
 
-# By this variable coverage measures what a process starts. This one's own are measured where a test asks for it.
-_COVERAGE = os.environ.pop("COVERAGE_PROCESS_CONFIG", None) if "PYTEST_XDIST_WORKER" in os.environ else None
+# By this variable coverage measures what a process starts: here the processes that run tests, and not what they start.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
 
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
 
 
+_GROUP = re.compile(r"test_chaos\.py::.*\[(\w+)-")
+"""The group of a disturbed run, in the name of its test."""
+_BREAKING = ("test_chaos", "test_faults", "test_resuming")
+"""Tests of Globus Compute that break parts of a rehearsal: they have one of their own."""
+
+
 def share(nodeid: str) -> str:
-    """Tests of one file stay together, as they share what it costs to set up; those with a rehearsal all do."""
+    """Name what tests stay together with, in one process, as they share what it costs to set up.
+
+    These are tests of one file. Those at Globus Compute have two rehearsals; disturbed runs have a few places.
+    """
     path = nodeid.partition("::")[0]
-    return "tests/integration/globus" if "/globus/" in path else path
+    if "/globus/" in path:
+        breaks = Path(path).stem in _BREAKING
+        return "tests/integration/globus" + " that break it" * breaks
+    group = _GROUP.search(nodeid)
+    return f"{path} {group[1]}" if group else path
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest first: side by side, all then end soonest."""
+    """Put the longest first: side by side, all then end soonest."""
     order = ("tests/integration/globus", "tests/integration", "tests/contract", "tests/property", "tests/unit", "")
     items.sort(key=lambda item: next(i for i, prefix in enumerate(order) if share(item.nodeid).startswith(prefix)))
 
@@ -83,20 +98,6 @@ def in_background(action: Callable[[], Any]) -> Callable[[], None]:
     return join
 
 
-@pytest.fixture(autouse=True)
-def tracing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Coverage makes imports half as slow again and plain Python five times: not where others show the same code."""
-    if _COVERAGE is not None and request.node.get_closest_marker("traced_processes"):
-        monkeypatch.setenv("COVERAGE_PROCESS_CONFIG", _COVERAGE)
-    if request.node.get_closest_marker("untraced") is None:
-        yield
-        return
-    tracer = sys.gettrace()
-    sys.settrace(None)
-    yield
-    sys.settrace(tracer)
-
-
 def wait_until(happened: Callable[[], Any], seconds: float = 120) -> Any:
     """Wait for something that is true, and return it."""
     end = time.monotonic() + seconds
@@ -108,8 +109,18 @@ def wait_until(happened: Callable[[], Any], seconds: float = 120) -> Any:
 
 @pytest.fixture(autouse=True, scope="session")
 def private_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Tests neither use nor change what the user's own runs know of files."""
-    os.environ["CAFETAL_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    """Tests neither use nor change what the user's own runs know of files.
+
+    Environments to be sent are packed once for all processes of a session, or once for all sessions that name a folder
+    for them in CAFETAL_TEST_BUNDLES: their names bear the digest of what is in them.
+    """
+    cache = tmp_path_factory.mktemp("cache")
+    session = tmp_path_factory.getbasetemp()
+    shared = session.parent if "PYTEST_XDIST_WORKER" in os.environ else session
+    bundles = Path(os.environ.get("CAFETAL_TEST_BUNDLES", shared / "bundles"))
+    bundles.mkdir(parents=True, exist_ok=True, mode=0o700)
+    (cache / "environments").symlink_to(bundles, target_is_directory=True)
+    os.environ["CAFETAL_CACHE"] = str(cache)
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import ROOT
 
-pytestmark = [pytest.mark.sites, pytest.mark.untraced]
+pytestmark = pytest.mark.sites
 
 
 def commands(text):

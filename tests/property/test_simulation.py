@@ -42,7 +42,6 @@ def makespan(scenario, dispatcher, **options):
     return outcome.makespan
 
 
-@pytest.mark.untraced
 @pytest.mark.parametrize("seed", range(1000, 1008))
 def test_no_policy_beats_the_bound_and_ours_comes_near(seed):
     scenario = draw_scenario(seed)

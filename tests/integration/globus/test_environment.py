@@ -6,21 +6,31 @@ from coffea.nanoevents import BaseSchema
 from tests.plain import count
 
 from cafetal.config import load_sites
+from cafetal.environments.detection import detect
+from cafetal.federation.federation import Federation
 from cafetal.rehearsal.data import Recipe, make_files
 from cafetal.runs.executor import MultiSiteExecutor
 
-pytestmark = pytest.mark.sites
+pytestmark = [pytest.mark.sites, pytest.mark.timeout(900)]
 
 
-def test_a_bundle_is_sent_once_and_its_workers_run_in_it(globus_table, tmp_path):
+def test_a_bundle_is_sent_once_and_its_workers_run_in_it(globus_table, monkeypatch):
+    sent = []
+    submit = Federation.submit
+    monkeypatch.setattr(
+        Federation, "submit", lambda self, site, app, *args: sent.append(app) or submit(self, site, app, *args)
+    )
+    lock = detect([], packages=["globus-compute-endpoint"]).lock
     plain = globus_table.model_dump(mode="json")
     plain["sites"] = {"desy": plain["sites"]["desy"] | {"env": "bundle", "start_timeout": 900}}
     table = load_sites(plain)
     fileset = make_files(Recipe("sent", files=1, events=200), table, copies=1)
-    for _ in range(2):
-        executor = MultiSiteExecutor(table, fileset=fileset, status=False)
+    for times in ("first", "second"):
+        sent.clear()
+        executor = MultiSiteExecutor(table, fileset=fileset, status=False, environment=lock)
         runner = processor.Runner(executor=executor, schema=BaseSchema, metadata_cache={}, chunksize=100)
         assert runner(fileset.for_runner(), count) == {"n": 200}
+        assert ("store" in sent) == (times == "first")
         told = executor.record.to_json()
         assert executor.record.software["desy"]["environment"] == told["environment"]["digest"]
         assert any(line.startswith("globus-compute-endpoint==") for line in told["environment"]["lock"])
