@@ -1,5 +1,7 @@
 """Files of which nothing is parsed that is known already: the same NanoEvents as coffea's, buffer for buffer."""
 
+import copy
+import pickle
 import warnings
 from functools import partial
 
@@ -165,6 +167,23 @@ def test_chunks_of_one_open_file(tmp_path, preload, chunks):
             assert told[0] == told[1]
 
 
+@pytest.mark.parametrize("tree", ["tuple/DecayTree", "deep/er/DecayTree;1", "deep;1/er/DecayTree", "/tuple/DecayTree"])
+def test_trees_in_folders(tmp_path, parsed, tree):
+    """As LHCb, TreeMaker and many ATLAS ntuples have them."""
+    for seed in (1, 2):
+        path = tmp_path / f"{seed}.root"
+        with uproot.recreate(path) as file:
+            for folder in ("tuple", "deep/er"):
+                made = file.mkdir(folder).mktree("DecayTree", {"x": "float64", "y": "var * float32"})
+                made.extend({"x": np.arange(seed, 120.0 + seed), "y": ak.Array([[1.0, 2.0], []] * 60)})
+        for schema in (BaseSchema, NanoAODSchema):
+            asked = path, tree, schema, 3, 70, None
+            parsed.clear()
+            ours = found(KNOWN.from_root, *asked)
+            assert "DecayTree" not in parsed or seed == 1
+            assert ours == found(NanoEventsFactory.from_root, *asked)
+
+
 def test_what_is_in_a_basket_is_unpacked_once(tmp_path, monkeypatch):
     path = write(tmp_path / "x.root")
     read = []
@@ -184,6 +203,41 @@ def test_what_is_in_a_basket_is_unpacked_once(tmp_path, monkeypatch):
             assert read == [0, 1, 2]
             read.clear()
             opened = Opened()
+
+
+@pytest.mark.parametrize("preload", [None, PRELOAD], ids=["each", "preloaded"])
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda it: pickle.loads(pickle.dumps(it))], ids=["copy", "pickle"])
+def test_events_and_their_reader_are_copied_and_pickled(tmp_path, parsed, preload, again):
+    """Awkward copies with an array what reads it; for a file that was parsed, and for one like it."""
+    catalogue = Catalogue()
+    for seed in (1, 2):
+        path = write(tmp_path / f"{seed}.root", seed)
+        with uproot.open({path: None}) as plain:
+            truth = plain["Events"].arrays(["Muon_pt", "MET_pt"], entry_stop=250)
+        parsed.clear()
+        with uproot.open({path: None}) as file:
+            asked = {"entry_stop": 250, "preload": preload, "metadata": {}, "mode": "virtual"}
+            factory = catalogue.from_root(file, treepath="Events", schemaclass=BaseSchema, **asked)
+            events = factory.events()
+            for _ in ("nothing was read", "columns were"):
+                assert again(events).Muon_pt.tolist() == truth.Muon_pt.tolist()
+                assert again(events.Muon_pt * 2).tolist() == (truth.Muon_pt * 2).tolist()
+                central = truth.MET_pt > 0
+                assert again(events[events.MET_pt > 0]).Muon_pt.tolist() == truth.Muon_pt[central].tolist()
+                assert again(factory).events().MET_pt.tolist() == truth.MET_pt.tolist()
+        assert again(factory).events().Muon_pt.tolist() == truth.Muon_pt.tolist()  # a copy opens the file itself
+        assert ("Events" in parsed) == (seed == 1)
+
+
+def test_copies_in_a_processor(tmp_path):
+    """As weights managers of several frameworks make them."""
+    path = write(tmp_path / "x.root")
+    with uproot.open({path: None}) as file:
+        asked = {"treepath": "Events", "schemaclass": BaseSchema, "mode": "virtual"}
+        ours, coffeas = KNOWN.from_root(file, **asked).events(), NanoEventsFactory.from_root(file, **asked).events()
+        for take in (lambda e: e, lambda e: e.Muon_pt, lambda e: e[e.event % 2 == 0]):
+            for copied in (copy.deepcopy, copy.copy, ak.copy):
+                assert ak.to_list(copied(take(ours))) == ak.to_list(take(coffeas))
 
 
 class LooksAtData(NanoAODSchema):

@@ -1,6 +1,8 @@
 """What is decided about files behind servers before anything is asked of one, and columns that are read ahead."""
 
+import copy
 import dataclasses
+import pickle
 
 import awkward as ak
 import hist
@@ -73,6 +75,13 @@ def test_tokens_are_found_where_the_rules_say(tmp_path, monkeypatch):
     assert storage.bearer_token() == "first"
     assert storage._login("http://host/a.root")["headers"] == {}  # others can read that
     assert storage._login("https://host/a.root")["headers"] == {"Authorization": "Bearer first"}
+
+
+def test_the_options_of_an_open_file_are_copied_and_pickled(monkeypatch, tmp_path):
+    monkeypatch.setenv("X509_CERT_DIR", str(tmp_path))
+    options = storage._for_aiohttp({"headers": {"Authorization": "Bearer x"}, "certificate": None}, 7)
+    for again in (copy.deepcopy(options), pickle.loads(pickle.dumps(options))):
+        assert str(again) == str(options)  # by which fsspec finds the connections that it has
 
 
 def test_a_silent_server_is_asked_once(monkeypatch):

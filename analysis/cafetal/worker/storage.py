@@ -212,7 +212,16 @@ def _for_aiohttp(login: _Login, timeout: float) -> dict[str, Any]:
         return {"client_kwargs": client}
     proxy = login["certificate"]
     renewed = 0.0 if proxy is None else os.stat(proxy).st_mtime
-    return {"client_kwargs": client, "ssl": _context(proxy, os.environ.get("X509_CERT_DIR"), renewed)}
+    make = functools.partial(_client, proxy, os.environ.get("X509_CERT_DIR"), renewed)
+    return {"client_kwargs": client, "get_client": make}
+
+
+async def _client(certificate: str | None, authorities: str | None, renewed: float, **options: Any) -> Any:
+    """Return a session that trusts whom it should; made late, as an open file is copied with its options."""
+    import aiohttp
+
+    connector = aiohttp.TCPConnector(ssl=_context(certificate, authorities, renewed))
+    return aiohttp.ClientSession(connector=connector, **options)
 
 
 @functools.lru_cache(maxsize=4)

@@ -150,8 +150,8 @@ class Catalogue:
             tree = key.get()
             layout = self._layout(identity, lambda: Layout.of(tree))
             return None if layout is None else (tree, layout)
-        layout = self._layout(table.layout, lambda: _tested(file, key, table), kept)
-        return None if layout is None else (KnownTree(file, key, table, layout), layout)
+        layout = self._layout(table.layout, lambda: _tested(key, table), kept)
+        return None if layout is None else (KnownTree(key, table, layout), layout)
 
     def _layout(self, name: Any, make: Callable[[], Layout | None], kept: KeptLayouts | None = None) -> Layout | None:
         """The one of that name, as this process knows it, or another one did; or else as it is made."""
@@ -169,10 +169,10 @@ class Catalogue:
                 store.popitem(last=False)
 
 
-def _tested(file: Any, key: Any, table: Table) -> Layout | None:
+def _tested(key: Any, table: Table) -> Layout | None:
     """The layout of a tree; ``None`` if branches made by it are not what uproot parses."""
     layout = Layout.of(key.get())
-    return layout if KnownTree(file, key, table, layout).agrees() else None
+    return layout if KnownTree(key, table, layout).agrees() else None
 
 
 def _unusual(file: Any, options: dict[str, Any]) -> str | None:

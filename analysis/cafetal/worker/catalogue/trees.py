@@ -68,13 +68,20 @@ def _whole(place: tuple[Any, Any]) -> tuple[int, int]:
 class KnownTree(Mapping[str, Any]):
     """Stands where `coffea.nanoevents.mapping.UprootSourceMapping` expects a TTree."""
 
-    def __init__(self, directory: Any, key: Any, table: Table, layout: Layout) -> None:
+    def __init__(self, key: Any, table: Table, layout: Layout) -> None:
         self._key, self._table, self._layout = key, table, layout
-        self.file, self.num_entries, self.object_path = directory.file, table.entries, key.object_path
+        self.file, self.num_entries, self.object_path = key.file, table.entries, key.object_path
         self._made: dict[str, Any] = {}
         self._lock = threading.RLock()
         self._parsed: Any = None
         self._tree = self._empty()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy and pickle the tree as uproot's own are: with the file, which is opened anew.
+
+        Awkward copies what reads an array's columns whenever it copies the array.
+        """
+        return type(self), (self._key, self._table, self._layout)
 
     @property
     def parsed(self) -> Any:
