@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Protocol
 
-from cafetal.config import SiteTable
+from cafetal.config import LocalEndpoint, SiteTable
 from cafetal.errors import ConfigError, NoReplica, nearest
 from cafetal.fileset import DataFile, Fileset, Replicas
 
@@ -62,7 +63,7 @@ class FilesetCatalog:
                     lfn=file.lfn,
                     site=name,
                 )
-            pfn = pfn or self._sites.pfn(site, file.lfn)
+            pfn = self._here(site, pfn) if pfn else self._sites.pfn(site, file.lfn)
             if pfn is None:
                 raise ConfigError(
                     f"No `pfn` rule of the site {site} fits {file.lfn}; add one to the site table.",
@@ -72,10 +73,16 @@ class FilesetCatalog:
             found[site] = pfn
         return found
 
+    def _here(self, site: str, pfn: str) -> str:
+        """Return a PFN that a task finds wherever it runs: one of a local site is relative to this folder."""
+        local = isinstance(self._sites.sites[site].endpoint, LocalEndpoint)
+        relative = "://" not in pfn and not pfn.startswith(("/", "~", "$"))
+        return str(Path(pfn).absolute()) if local and relative else pfn
+
     def _guessed(self, lfn: str) -> dict[str, str]:
         site = self._sites.site_of_pfn(lfn)
         if site is not None:
-            return {site: lfn}
+            return {site: self._here(site, lfn)}
         placed = [s for dataset in self._datasets.get(lfn, []) for s in self._sites.placement.get(dataset, ())]
         if not placed and len(self._sites.sites) == 1:
             placed = list(self._sites.sites)

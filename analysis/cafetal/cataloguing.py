@@ -51,7 +51,8 @@ def find(pattern: str, sites_path: str, from_rucio: bool) -> None:
 @click.argument("spec", nargs=-1, required=True)
 @_sites
 @click.option("-o", "output", required=True, type=click.Path(path_type=Path), help="The fileset, .json or .json.gz.")
-def build(spec: tuple[str, ...], sites_path: str, output: Path) -> None:
+@click.option("--entries", is_flag=True, help="Write entries and UUIDs of the files that can be opened from here.")
+def build(spec: tuple[str, ...], sites_path: str, output: Path, entries: bool) -> None:
     """Make a fileset of what SPEC asks for: a YAML file, or NAME=SOURCE (docs/how-to.md)."""
     from cafetal.config import load_sites
     from cafetal.discovery import building
@@ -59,10 +60,15 @@ def build(spec: tuple[str, ...], sites_path: str, output: Path) -> None:
 
     table = load_sites(sites_path)
     fileset = building.build(building.read_spec(spec), table, Rucio)
+    if entries:
+        from cafetal.discovery.entries import learn_entries
+
+        fileset = learn_entries(fileset, table)
     _write(fileset, output)
     for dataset in fileset.values():
         _show(dataset, table)
-    _out.print(f"{output}: {sum(1 for _ in fileset.files()):,} files.")
+    known = sum(file.num_entries is not None for file in fileset.files())
+    _out.print(f"{output}: {sum(1 for _ in fileset.files()):,} files; the entries of {known:,} are known.")
 
 
 @datasets.command()

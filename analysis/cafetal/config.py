@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from cafetal.errors import ConfigError, nearest
+from cafetal.strict import load_yaml
 from cafetal.worker.names import Rules, prefixes, to_pfn
 
 
@@ -241,6 +242,16 @@ class Environment(_Strict):
     lock: str | None = Field(None, description="A file that pins all packages, instead of finding them out.")
 
 
+class Code(_Strict):
+    """What of the user's own code travels with each run, besides the modules that a processor imports."""
+
+    exclude: tuple[str, ...] = Field(
+        (), description="Patterns of names, or of paths in a package, of files and folders that stay here: `tests`."
+    )
+    max_file: ByteSize = Field(ByteSize(20_000_000), description="The largest data file that travels, e.g. `50 MB`.")
+    max_total: ByteSize = Field(ByteSize(100_000_000), description="Of all data files together.")
+
+
 class SiteTable(_Strict):
     """All sites, in the order in which they were written, which is also the order of reports and merges."""
 
@@ -256,6 +267,7 @@ class SiteTable(_Strict):
     environment: Environment = Field(
         default_factory=lambda: Environment(), description="What bundles have besides what processors import."
     )
+    code: Code = Field(default_factory=lambda: Code(), description="Which files beside the processor travel.")
     policy: str = Field("balanced", description="Routing policy: a name, or `module:Class`.")
     routing: Routing = Field(default_factory=lambda: Routing(), description="What the scheduler may do.")
     reading: Reading = Field(default_factory=lambda: Reading(), description="How files are read.")
@@ -304,18 +316,6 @@ class SiteTable(_Strict):
         return max(fits, key=lambda fit: fit[0])[1] if fits else None
 
 
-class _EachKeyOnce(yaml.SafeLoader):
-    """YAML lets a second block of the same name replace the first without a word; a site would be gone."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """As always, if no key comes twice."""
-        keys = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is there twice", node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
 def load_sites(source: str | Path | Mapping[str, Any] | SiteTable) -> SiteTable:
     """Read a site table from a YAML file, or check one that is given as a dict.
 
@@ -332,7 +332,7 @@ def load_sites(source: str | Path | Mapping[str, Any] | SiteTable) -> SiteTable:
         path = Path(source)
         name, folder = str(path), path.resolve().parent
         try:
-            content = yaml.load(path.read_text(), _EachKeyOnce)
+            content = load_yaml(path.read_text())
         except OSError as error:
             raise ConfigError(f"The site table {path} cannot be read: {error.strerror}.") from None
         except yaml.YAMLError as error:
@@ -391,6 +391,14 @@ _MODELS: dict[str, type[BaseModel]] = {
 }
 
 
+_BLOCKS: dict[str, type[BaseModel]] = {
+    "routing": Routing,
+    "reading": Reading,
+    "environment": Environment,
+    "code": Code,
+}
+
+
 def _sentences(error: ValidationError, content: dict[str, Any]) -> list[str]:
     """Pydantic's findings in words, with the nearest known key for an unknown one."""
     lines = []
@@ -399,8 +407,7 @@ def _sentences(error: ValidationError, content: dict[str, Any]) -> list[str]:
         kind = place.pop(3) if len(place) > 3 and place[2] == "endpoint" else ""
         where = ".".join(place)
         if finding["type"] == "extra_forbidden":
-            blocks: dict[str, type[BaseModel]] = {"routing": Routing, "reading": Reading, "environment": Environment}
-            other = blocks.get(place[0], Site)
+            other = _BLOCKS.get(place[0], Site)
             model = _MODELS[kind] if kind else SiteTable if len(place) == 1 else other
             lines.append(f"  {where}: no such key; {nearest(place[-1], model.model_fields)}.")
         elif finding["type"] == "missing":

@@ -5,9 +5,10 @@ from __future__ import annotations
 import gzip
 import io
 import itertools
-import json
+import re
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import yaml
 
 from cafetal.errors import FilesetError, UnreadableFile
+from cafetal.strict import load_json, load_yaml
 
 Replicas = Mapping[str, str | None]
 """``{site: PFN}``; ``None`` where the site's own rules make the PFN from the LFN."""
@@ -50,7 +52,25 @@ class Dataset:
     """Columns that coffea reads ahead."""
 
 
-class LogicalFile(str):
+class RunnerName(str):
+    """A name of a dataset or a file that Runner can work with: coffea hashes the ASCII bytes of ``str(name)``.
+
+    A site is sent a plain string.
+    """
+
+    def __str__(self) -> str:
+        return self if self.isascii() else self.encode("ascii", "backslashreplace").decode()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return str, (plain_name(self),)
+
+
+def plain_name(name: object) -> str:
+    """Return a name as it was given, as a plain string."""
+    return str.__str__(name) if isinstance(name, str) else str(name)
+
+
+class LogicalFile(RunnerName):
     """An LFN as Runner wants it, a string, that can also be read on this machine.
 
     Runner opens the first file of a dataset here when it is asked to trace columns, by the name it knows,
@@ -65,7 +85,8 @@ class LogicalFile(str):
         if self._content is None:
             import fsspec
 
-            pfns = self._locate(str(self)) if self._locate else []
+            name = plain_name(self)
+            pfns = self._locate(name) if self._locate else []
             for pfn in pfns:
                 try:
                     self._content = fsspec.open(pfn, "rb").open()
@@ -76,9 +97,9 @@ class LogicalFile(str):
                     continue
             else:
                 raise UnreadableFile(
-                    f"No replica of {self} can be read from this machine (tried: {', '.join(pfns) or 'none'}); "
+                    f"No replica of {name} can be read from this machine (tried: {', '.join(pfns) or 'none'}); "
                     "name the columns in the fileset (`preload`) instead of tracing them.",
-                    lfn=str(self),
+                    lfn=name,
                 )
         return self._content
 
@@ -90,9 +111,6 @@ class LogicalFile(str):
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """As of any file."""
         return int(self._open().seek(offset, whence))
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return str, (str(self),)
 
 
 class Fileset(Mapping[str, Dataset]):
@@ -142,8 +160,8 @@ class Fileset(Mapping[str, Dataset]):
         for dataset in self._datasets.values():
             files = {}
             for file in dataset.files:
-                name = LogicalFile(file.lfn)
-                name._locate = lambda lfn: self.locate(lfn) if self.locate else []
+                logical = LogicalFile(file.lfn)
+                logical._locate = lambda lfn: self.locate(lfn) if self.locate else []
                 tree = file.object_path or treename
                 if tree is None:
                     raise FilesetError(
@@ -151,10 +169,11 @@ class Fileset(Mapping[str, Dataset]):
                         "`for_runner(treename=...)`), or name it in the fileset.",
                         lfn=file.lfn,
                     )
-                files[name] = tree
-            short[dataset.name] = {"files": files, "metadata": dict(dataset.metadata)}
+                files[logical] = tree
+            name = RunnerName(dataset.name)
+            short[name] = {"files": files, "metadata": dict(dataset.metadata)}
             if dataset.preload:
-                short[dataset.name]["preload"] = list(dataset.preload)
+                short[name]["preload"] = list(dataset.preload)
         return short
 
     def to_json(self) -> dict[str, Any]:
@@ -182,11 +201,14 @@ def _file_to_json(file: DataFile) -> dict[str, Any]:
     return content
 
 
-def load(source: str | Path | Mapping[str, Any] | Fileset) -> Fileset:
-    """A fileset from a JSON or YAML file (also gzipped), or from a dict.
+def load(source: str | Path | Mapping[str, Any] | Fileset, *, allow_duplicates: bool = False) -> Fileset:
+    """Return a fileset from a JSON or YAML file (also gzipped), or from a dict.
 
     Taken as they are: this project's own form, coffea's short and long forms, plain lists of URLs, and what
     coffea's preprocessing returns.
+
+    Args:
+        allow_duplicates: whether a dataset may list a file twice; it is processed once then.
 
     Raises:
         FilesetError: if it is none of these, with the place that is not understood.
@@ -197,7 +219,9 @@ def load(source: str | Path | Mapping[str, Any] | Fileset) -> Fileset:
     name = "The fileset" if isinstance(source, Mapping) else f"The fileset {source}"
     if not isinstance(content, Mapping) or not content:
         raise FilesetError(f"{name} is not a mapping from dataset names to files.")
-    return Fileset([_dataset(f"{name}: {key}", str(key), value) for key, value in content.items()])
+    _refuse_equal(f"{name}: the dataset", content)
+    datasets = [_dataset(f"{name}: {key}", str(key), value, allow_duplicates) for key, value in content.items()]
+    return Fileset(datasets)
 
 
 def _read(path: Path) -> Any:
@@ -207,12 +231,19 @@ def _read(path: Path) -> Any:
     except (OSError, UnicodeDecodeError) as error:
         raise FilesetError(f"The fileset {path} cannot be read: {error}.") from None
     try:
-        return yaml.safe_load(text) if ".yaml" in path.name or ".yml" in path.name else json.loads(text)
-    except (yaml.YAMLError, json.JSONDecodeError) as error:
-        raise FilesetError(f"The fileset {path} is neither JSON nor YAML: {error}.") from None
+        return load_yaml(text) if ".yaml" in path.name or ".yml" in path.name else load_json(text)
+    except (yaml.YAMLError, ValueError) as error:
+        raise FilesetError(f"The fileset {path} is not valid JSON or YAML: {error}.") from None
 
 
-def _dataset(where: str, name: str, content: Any) -> Dataset:
+def _refuse_equal(what: str, names: Iterable[Any]) -> None:
+    """Raise `FilesetError` if two names are the same as text: one of them would be lost."""
+    for name, count in Counter(str(name) for name in names).items():
+        if count > 1:
+            raise FilesetError(f"{what} {name!r} is there {count} times.")
+
+
+def _dataset(where: str, name: str, content: Any, allow_duplicates: bool) -> Dataset:
     if hasattr(content, "model_dump"):  # coffea's preprocessing returns pydantic models
         content = content.model_dump()
     if isinstance(content, str | Path):
@@ -225,30 +256,85 @@ def _dataset(where: str, name: str, content: Any) -> Dataset:
     if isinstance(files, str | Path):
         files = [files]
     if isinstance(files, Sequence):
-        files = dict.fromkeys(map(str, files))
-    if not isinstance(files, Mapping):
+        listed = [(file, None) for file in files]
+    elif isinstance(files, Mapping):
+        listed = list(files.items())
+    else:
         raise FilesetError(f"{where}: `files` is neither a list nor a mapping.")
     tree = content.get("treename")
-    parsed = tuple(_file(f"{where}, {lfn}", str(lfn), value, tree) for lfn, value in files.items())
-    return Dataset(name, parsed, dict(content.get("metadata") or {}), tuple(content.get("preload") or ()))
+    parsed: dict[str, DataFile] = {}
+    for key, value in listed:
+        lfn, named = split_tree(str(key))
+        if lfn in parsed and not allow_duplicates:
+            raise FilesetError(
+                f"{where}: {lfn} is there twice, and its events would count twice. Remove one, or allow it "
+                "(`--allow-duplicates`): then it is processed once.",
+                lfn=lfn,
+            )
+        parsed.setdefault(lfn, _file(f"{where}, {lfn}", lfn, value, tree, named))
+    identities = FileIdentities(allow_duplicates)
+    for file in parsed.values():
+        if file.uuid is not None:
+            identities.enter(name, file.object_path or "", file.uuid, file.lfn)
+    metadata, preload = dict(content.get("metadata") or {}), tuple(content.get("preload") or ())
+    return Dataset(name, tuple(parsed.values()), metadata, preload)
 
 
-def _file(where: str, lfn: str, content: Any, tree: str | None) -> DataFile:
+class FileIdentities:
+    """Notices a file that a dataset has under several names: its events would count several times.
+
+    Args:
+        allowed: whether that may be.
+    """
+
+    def __init__(self, allowed: bool = False) -> None:
+        self._allowed = allowed
+        self._lfns: dict[tuple[str, str, str], str] = {}
+
+    def enter(self, dataset: str, tree: str, uuid: str, lfn: str) -> None:
+        """Note the UUID of a file.
+
+        Raises:
+            FilesetError: if the dataset has another name for it, with the same tree, and that may not be.
+        """
+        first = self._lfns.setdefault((dataset, tree, uuid), lfn)
+        if first != lfn and not self._allowed:
+            raise FilesetError(
+                f"{first} and {lfn} of {dataset} are one file (UUID {uuid}): its events would count twice. Remove one "
+                "from the dataset, or allow it (`--allow-duplicates`).",
+                lfn=lfn,
+            )
+
+
+def split_tree(name: str) -> tuple[str, str | None]:
+    """Return the name of a file, and that of the tree if it is named with it, as uproot allows.
+
+    >>> split_tree("root://host:1094//store/a.root:tuple/DecayTree"), split_tree("root://host:1094//store/a.root")
+    (('root://host:1094//store/a.root', 'tuple/DecayTree'), ('root://host:1094//store/a.root', None))
+    """
+    found = re.fullmatch(r"(.+\.root(?:\.\d+)?):((?!.*\.root$)[^:]+)", name)
+    return (found[1], found[2]) if found else (name, None)
+
+
+def _file(where: str, lfn: str, content: Any, tree: str | None, named: str | None) -> DataFile:
     if content is None or isinstance(content, str):
-        return DataFile(lfn, content or tree)
+        content = {"object_path": content}
     if not isinstance(content, Mapping):
         raise FilesetError(f"{where}: expected a tree name or a mapping.")
-    entries = content.get("num_entries")
+    path = content.get("object_path") or content.get("treename")
+    if path and named and path != named:
+        raise FilesetError(f"{where}: its tree is {named!r} by its name, and {path!r} by its entry.", lfn=lfn)
+    entries, size = content.get("num_entries"), content.get("size")
     _check_steps(where, content.get("steps"), entries)
     uuid = content.get("uuid")
     return DataFile(
         lfn=lfn,
-        object_path=content.get("object_path") or content.get("treename") or tree,
+        object_path=path or named or tree,
         replicas=_replicas(where, "replicas", content),
         elsewhere=_replicas(where, "elsewhere", content),
         num_entries=None if entries is None else int(entries),
         uuid=None if uuid is None else str(uuid).replace("-", "").lower(),
-        size=content.get("size"),
+        size=None if size is None else int(size),
         adler32=content.get("adler32"),
     )
 
@@ -264,7 +350,7 @@ def _replicas(where: str, key: str, content: Mapping[str, Any]) -> dict[str, str
 
 def _check_steps(where: str, steps: Any, entries: int | None) -> None:
     """Runner cuts files into chunks itself; steps that leave something out would be overruled silently."""
-    if not steps:
+    if steps is None or not len(steps):
         return
     edges = [tuple(step) for step in steps]
     whole = edges[0][0] == 0 and all(a[1] == b[0] for a, b in itertools.pairwise(edges))

@@ -3,12 +3,14 @@
 import json
 
 import pytest
+import uproot
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cafetal.catalog import FilesetCatalog
 from cafetal.config import load_sites
 from cafetal.discovery import building, listings
+from cafetal.discovery.entries import learn_entries
 from cafetal.discovery.findings import Found, differences, lfn_of, make_dataset, refreshed, shares, together, unheld
 from cafetal.discovery.rucio import Did, Rucio
 from cafetal.errors import CatalogError, FilesetError
@@ -159,3 +161,21 @@ def test_rucio_fails_with_a_sentence():
 
     with pytest.raises(CatalogError, match=r"Rucio has not answered \(ConnectionError: no route\)"):
         Rucio(Client()).find(Did.parse("cms:/x*"))
+
+
+def test_entries_of_files_that_can_be_opened_here(tmp_path):
+    """Also in a folder of the file; what cannot be opened, or is known, stays as it is."""
+    table = load_sites({"sites": {"desy": {"pfn": f"{tmp_path}/", "scratch": "/s"}}})
+    with uproot.recreate(tmp_path / "a.root") as file:
+        file.mkdir("deep").mktree("tree", {"x": "float64"}).extend({"x": [1.0, 2.0]})
+        uuid = file.file.uuid.hex
+    (tmp_path / "bad.root").write_bytes(b"nothing")
+    files = [
+        DataFile("a.root", "deep/tree", {"desy": None}),
+        DataFile("bad.root", "tree", {"desy": None}),
+        DataFile("a.root", "no/tree", {"desy": None}),
+        DataFile("known.root", "tree", {"desy": None}, num_entries=7, uuid="0" * 32),
+    ]
+    learned = learn_entries(Fileset([Dataset(str(i), (file,)) for i, file in enumerate(files)]), table)
+    told = [(file.num_entries, file.uuid) for file in learned.files()]
+    assert told == [(2, uuid), (None, None), (None, None), (7, "0" * 32)]

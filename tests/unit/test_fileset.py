@@ -3,13 +3,16 @@
 import gzip
 import json
 import pickle
+from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from coffea.dataset_tools import DataGroupSpec
+from coffea.processor.executor import FileMeta
 
 from cafetal.errors import FilesetError, UnreadableFile
-from cafetal.fileset import DataFile, Dataset, Fileset, load
+from cafetal.fileset import DataFile, Dataset, Fileset, load, plain_name
 
 UUID = "a9490124-3648-11ea-89e9-f5b55c90beef"
 OWN = {
@@ -111,7 +114,7 @@ def test_what_is_not_understood(content, sentence):
 
 def test_files_that_cannot_be_read(tmp_path):
     (tmp_path / "bad.json").write_text("{")
-    with pytest.raises(FilesetError, match="neither JSON nor YAML"):
+    with pytest.raises(FilesetError, match="not valid JSON or YAML"):
         load(tmp_path / "bad.json")
     with pytest.raises(FilesetError, match="cannot be read"):
         load(tmp_path / "none.json")
@@ -152,3 +155,101 @@ def test_mapping(data):
     fileset = Fileset([Dataset("a", (FILE,)), Dataset("b", ())])
     assert list(fileset) == ["a", "b"]
     assert len(fileset) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.json", '{"d": ["/a.root:Events"], "d": ["/b.root:Events"]}'),
+        ("b.json", '{"d": {"files": {"/a.root": "Events", "/a.root": "Runs"}}}'),
+        ("c.json", '{"d": {"files": {"/a.root": {"object_path": "Events", "object_path": "Runs"}}}}'),
+        ("d.yaml", "d: [/a.root]\nd: [/b.root]\n"),
+        ("e.yaml", "1: [/a.root]\n'1': [/b.root]\n"),
+        ("f.yaml", "0x1: [/a.root]\n1: [/b.root]\n"),
+        ("g.yml", "d: {files: {/a.root: Events, /a.root: Runs}}\n"),
+    ],
+)
+def test_a_key_that_is_there_twice_is_refused(tmp_path, name, text):
+    """Python's parsers would keep the last one, without a word."""
+    (tmp_path / name).write_text(text)
+    with pytest.raises(FilesetError, match="there twice"):
+        load(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {1: ["/a.root"], "1": ["/b.root"]},
+        {"d": ["/a.root", "/b.root", "/a.root"]},
+        {"d": ["/a.root:Events", "/a.root:Runs"]},
+        {"d": {"files": {Path("/a.root"): "Events", "/a.root": "Events"}}},
+        {"d": {"files": {"/a.root": "Events", "/a.root:Events": None}}},
+        {"d": {"files": {f"/{n}.root": {"object_path": "Events", "uuid": "0" * 32} for n in "ab"}}},
+    ],
+)
+def test_a_file_that_a_dataset_has_twice_is_refused(content):
+    with pytest.raises(FilesetError, match=r"is there (twice|2 times)|are one file"):
+        load(content)
+
+
+def test_unless_that_is_allowed():
+    fileset = load({"d": ["/a.root", "/b.root", "/a.root"]}, allow_duplicates=True)
+    assert [file.lfn for file in fileset.files()] == ["/a.root", "/b.root"]
+    same = {f"/{n}.root": {"object_path": "Events", "uuid": "0" * 32} for n in "ab"}
+    assert len(list(load({"d": {"files": same}}, allow_duplicates=True).files())) == 2
+    assert len(list(load({"d": ["/a.root"], "e": ["/a.root"]}).files())) == 2  # one file in two datasets
+    trees = {
+        "/a.root": {"object_path": "Events", "uuid": "0" * 32},
+        "/b.root": {"object_path": "Runs", "uuid": "0" * 32},
+    }
+    assert len(list(load({"d": {"files": trees}}).files())) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "lfn", "tree"),
+    [
+        ("/a.root:Events", "/a.root", "Events"),
+        ("a.root:dir/tree;1", "a.root", "dir/tree;1"),
+        ("root://host:1094//store/a.root:Events", "root://host:1094//store/a.root", "Events"),
+        ("root://host:1094//store/a.root", "root://host:1094//store/a.root", None),
+        ("https://host:8443/a.root", "https://host:8443/a.root", None),
+        ("/a.root.1:Events", "/a.root.1", "Events"),
+        ("/a:b/file", "/a:b/file", None),
+        ("/dir.root:x/a.root", "/dir.root:x/a.root", None),
+    ],
+)
+@pytest.mark.parametrize("form", ["list", "keys", "paths"])
+def test_files_that_are_named_with_their_tree(name, lfn, tree, form):
+    key = Path(name) if form == "paths" and "//" not in name else name
+    (file,) = load({"d": [key] if form == "list" else {"files": {key: None}}}).files()
+    assert (file.lfn, file.object_path) == (lfn, tree)
+
+
+def test_two_trees_for_one_file():
+    with pytest.raises(FilesetError, match="'Events' by its name, and 'Runs' by its entry"):
+        load({"d": {"files": {"/a.root:Events": "Runs"}}})
+    assert load({"d": {"files": {"/a.root:Events": "Events"}}}).file("/a.root").object_path == "Events"
+
+
+def test_numbers_of_numpy():
+    entry = {
+        "object_path": "Events",
+        "num_entries": np.int64(7),
+        "size": np.uint32(5),
+        "steps": [[np.int64(0), np.int64(7)]],
+    }
+    fileset = load({"d": {"files": {"/a.root": entry}}})
+    assert json.loads(json.dumps(fileset.to_json()))["d"]["files"]["/a.root"]["num_entries"] == 7
+
+
+def test_names_that_runner_can_hash():
+    """Coffea hashes the ASCII bytes of ``str(name)``; a site is sent the plain name."""
+    fileset = load({"Zé→µµ": {"files": {"/é.root": "Events"}}})
+    short = fileset.for_runner()
+    ((dataset, content),) = short.items()
+    (lfn,) = content["files"]
+    metas = {FileMeta(dataset, lfn, "Events")}
+    assert metas == {FileMeta(dataset, lfn, "Events")}
+    assert (dataset, lfn) == ("Zé→µµ", "/é.root")
+    assert [type(pickle.loads(pickle.dumps(name))) for name in (dataset, lfn)] == [str, str]
+    assert pickle.loads(pickle.dumps(lfn)) == plain_name(lfn) == "/é.root"

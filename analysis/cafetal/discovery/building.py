@@ -15,6 +15,7 @@ from cafetal.discovery.listings import list_directory, places, read_list
 from cafetal.discovery.rucio import Did, Rucio
 from cafetal.errors import FilesetError, nearest
 from cafetal.fileset import Dataset, Fileset
+from cafetal.strict import load_yaml
 
 _RUCIO, _LIST = "rucio:", "list:"
 
@@ -52,7 +53,7 @@ def read_spec(asked: Iterable[str]) -> dict[str, Wanted]:
             content: Any = {name: {"source": source}}
         else:
             try:
-                content = yaml.safe_load(Path(word).read_text())
+                content = load_yaml(Path(word).read_text())
             except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
                 raise FilesetError(f"The specification {word} cannot be read: {error}.") from None
         if not isinstance(content, Mapping):
