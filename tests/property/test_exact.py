@@ -6,6 +6,7 @@ import math
 from collections import Counter, OrderedDict, defaultdict
 from functools import reduce
 
+import boost_histogram as bh
 import hist
 import numpy as np
 import pytest
@@ -147,14 +148,12 @@ def test_the_layout_is_that_of_one_after_another():
     nodes = [lifting.lift(output, (i, 0)) for i, output in enumerate(outputs)]
     merged = tree(nodes[::-1], 2)
     assert [key for key in merged if key != "more"] == list(expected)
-    assert list(merged["double"].axes[0]) == list(expected["double"].axes[0])
-    categories = list(expected["h"].axes[0])  # the outputs have them in different orders
-    assert list(merged["h"].axes[0]) == sorted(categories)
+    assert [list(axis) for axis in (merged["h"].axes[0], merged["double"].axes[0])] == [
+        list(axis) for axis in (expected["h"].axes[0], expected["double"].axes[0])
+    ]
     assert merged["list"] == expected["list"]
     np.testing.assert_array_equal(merged["columns"].value, expected["columns"].value)
-    for category in categories:
-        values = [output["h"][{0: category}].values() for output in (merged, expected)]
-        np.testing.assert_allclose(*values, rtol=1e-12, atol=1e-6)
+    np.testing.assert_allclose(merged["h"].values(), expected["h"].values(), rtol=1e-12, atol=1e-6)
     assert merged["counts"] == expected["counts"]
     assert merged["counter"] == expected["counter"]
     assert_identical(outputs[0], one_output(0))  # what the processor has returned is as it was
@@ -213,6 +212,57 @@ def test_other_histograms_travel_and_add_as_they_do(histogram):
     nodes = [travelled(lifting.lift({"h": histogram}, (i, 0))) for i in range(2)]
     assert_identical(lifting.lower(nodes[0])["h"], histogram)
     assert_identical(lifting.lower(lifting.merge(*nodes))["h"], histogram + histogram)
+
+
+@pytest.mark.parametrize(
+    "axis",
+    [
+        hist.axis.Regular(3, 0, 1, label=None),
+        hist.axis.Regular(3, 0, 1, name="x", label=None),
+        hist.axis.Regular(3, 1, 9, transform=hist.axis.transform.log, name="x", label=None),
+        hist.axis.Integer(0, 3, label=None),
+        hist.axis.Variable([0, 1, 2], name="x", label=""),
+        hist.axis.StrCategory([], growth=True, name="x", label=None),
+        hist.axis.StrCategory(["a"], label=None),
+        hist.axis.IntCategory([1], label=None),
+        hist.axis.Boolean(label=None),
+        bh.axis.Regular(3, 0, 1, metadata={"unit": "GeV"}),
+        bh.axis.Regular(3, 0, 1, metadata=None),
+        bh.axis.Regular(3, 0, 1),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("kind", [hist.Hist, bh.Histogram])
+@pytest.mark.parametrize("storage", [bh.storage.Weight, bh.storage.Double, bh.storage.Int64, bh.storage.Mean])
+def test_axes_with_and_without_labels_need_no_pickle(axis, kind, storage):
+    histogram = kind(axis, storage=storage())
+    nodes = [travelled(lifting.lift(histogram, (i,)), trusted=False) for i in range(2)]
+    merged = lifting.lower(lifting.merge(*nodes))
+    assert type(merged) is kind
+    assert merged.axes == histogram.axes
+    assert [each.__dict__ for each in merged.axes] == [each.__dict__ for each in histogram.axes]
+
+
+def test_histograms_of_one_kind_are_described_once():
+    out = {f"h{i}": hist.Hist.new.StrCat([], growth=True, name="c").Reg(30, 0, 1, name="x").Weight() for i in range(50)}
+    out["other"] = hist.Hist.new.Reg(30, 0, 1, name="x", label="another").Weight()
+    content = coding.encode(lifting.lift(out, (0,)), trusted=False)
+    assert content.count(b'"lower"') == 2
+    back = lifting.lower(coding.decode(content, trusted=False))
+    assert all(back[name] == h and back[name].axes[-1].label == h.axes[-1].label for name, h in out.items())
+    for number in (b"2", b"-1", b"true", b'"0"'):  # there are 0 and 1
+        with pytest.raises(Garbled):
+            coding.decode(content.replace(b'"Hist",0,', b'"Hist",' + number + b",", 1), trusted=False)
+
+
+def test_an_axis_does_not_claim_more_bins_than_it_has():
+    h = hist.Hist(hist.axis.Regular(3, 1, 9, transform=hist.axis.transform.log), storage=hist.storage.Double())
+    content = coding.encode(lifting.lift(h, (0,)), trusted=False)
+    tree_ = content.partition(b"\n")[2][: int(content.partition(b"\n")[0])]
+    claimed = tree_.replace(b'"transform":"log","bins":3', b'"transform":"log","bins":30000000')
+    assert claimed != tree_
+    with pytest.raises(Garbled, match="claims to have 30000000"):
+        coding.decode(b"%d\n%b%b" % (len(claimed), claimed, content.partition(b"\n")[2][len(tree_) :]), trusted=False)
 
 
 class Own:
@@ -298,17 +348,18 @@ def test_no_memory_is_taken_for_what_is_only_claimed():
     with pytest.raises(Garbled, match="next bytes"):
         coding.decode(b"%d\n%b%b" % (len(text), text, bytes(8)), trusted=False)
     for tree_ in (
-        {"$histsum": ["Hist", structure, [["<f8", [0], 0, 0]], [[0, []]], True]},
+        {"$histsum": ["Hist", structure, [["<f8", [0], 0, 0]], [[0, []]], [], True]},
         {
             "$histsum": [
                 "Hist",
                 {**structure, "axes": [{**axis, "bins": 1, "lower": "a"}]},
                 [["<f8", [3], 0, 24]],
                 [],
+                [],
                 True,
             ]
         },
-        {"$histsum": ["Hist", structure, [["<f8", [10**15 + 2], 0, 0]], [], True]},
+        {"$histsum": ["Hist", structure, [["<f8", [10**15 + 2], 0, 0]], [], [], True]},
         {"$histogram": ["Hist", structure, [0, 0], True]},
         {"$array": ["<f8", [10**15], 0, 0]},
         {"$array": ["|O", [0], 0, 0]},

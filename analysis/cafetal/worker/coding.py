@@ -68,13 +68,13 @@ def encode(value: Any, *, trusted: bool) -> bytes:
     return b"%d\n%b%b" % (len(tree), tree, b"".join(writer.buffers))
 
 
-def modules_of(value: Any) -> dict[str, str]:
+def modules_of(value: Any, *, trusted: bool) -> dict[str, str]:
     """Return the modules that are needed to read pickles in a value, each with the place in the output.
 
     Raises:
-        Exception: whatever pickling raises, with the place in its message.
+        NotPlain: if something cannot be encoded; it names the class and where it is.
     """
-    writer = _Writer(trusted=True)
+    writer = _Writer(trusted)
     writer.plain(value, ())
     return writer.modules
 
@@ -111,6 +111,8 @@ class _Writer:
     def __init__(self, trusted: bool, *, name_others: bool = False) -> None:
         self.trusted, self.name_others = trusted, name_others
         self.buffers: list[bytes] = []
+        self._structures: dict[int, tuple[int, Any]] = {}
+        """``{id: (number, structure)}`` of the axes of histograms, which many share: they are told once."""
         self.modules: dict[str, str] = {}
         """Names of those that the pickles refer to, each with the first place in the output that does."""
         self._size = 0
@@ -162,9 +164,12 @@ class _Writer:
             return {"$sum": [value.dtype, [self._array(each) for each in value.components]]}
         if isinstance(value, HistSum):
             ranks = [[axis, [[key, list(rank)] for key, rank in known.items()]] for axis, known in value.ranks.items()]
-            orders = [[axis, sorted(map(list, known))] for axis, known in value.orders.items()]
+            # Which process had which order is nothing of the content: a fingerprint is the same in each.
+            told = {} if self.name_others else value.orders
+            orders = [[axis, [[seed, list(order)] for seed, order in sorted(known)]] for axis, known in told.items()]
             arrays = [self._array(each) for each in value.components]
-            return {"$histsum": [value.family, value.structure, arrays, ranks, orders, value.variance_known]}
+            structure = self._structure(value.structure)
+            return {"$histsum": [value.family, structure, arrays, ranks, orders, value.variance_known]}
         if isinstance(value, Pieces):
             return {"$pieces": [value.kind, [[list(r), self.plain(v, path)] for r, v in value.pieces.items()]]}
         if isinstance(value, Apart):
@@ -178,6 +183,14 @@ class _Writer:
             ]
             return {"$branch": [self._like(value.like, path), items]}
         return None
+
+    def _structure(self, structure: dict[str, Any]) -> Any:
+        """Return the axes of a histogram, or the number of those that were the same."""
+        known = self._structures.get(id(structure))
+        if known is not None:
+            return known[0]
+        self._structures[id(structure)] = len(self._structures), structure
+        return structure
 
     def _like(self, owner: Any, path: tuple[Any, ...]) -> Any:
         """Return what stands for an empty mapping, or a ``value_accumulator``: names, or else its pickle."""
@@ -230,6 +243,9 @@ class _Reader:
     def __init__(self, buffers: memoryview, trusted: bool) -> None:
         self.buffers, self.trusted = buffers, trusted
         self._next = 0
+        self._structures: list[dict[str, Any]] = []
+        self._checked: set[Any] = set()
+        """Structures by number, with the categories that have grown, of which a histogram could be made."""
 
     def value(self, told: Any) -> Any:
         if isinstance(told, list):
@@ -275,27 +291,36 @@ class _Reader:
         return Sum(arrays, str(dtype))
 
     def _histsum(self, told: Any) -> HistSum:
-        family, structure, components, ranks, orders, known = told
+        family, axes, components, ranks, orders, known = told
+        if isinstance(axes, dict):
+            self._structures.append(axes)
+            axes = len(self._structures) - 1
+        if type(axes) is not int or not 0 <= axes < len(self._structures):
+            raise Garbled("A partial has a histogram whose axes are not in it.")
+        structure = self._structures[axes]
         arrays = [self._array(each) for each in components]
         grown = {int(axis): {key: _rank(rank) for key, rank in each} for axis, each in ranks}
         if any(structure["axes"][axis]["type"] not in ("category_str", "category_int") for axis in grown):
             raise Garbled("A partial has categories on an axis that has none.")
-        seen = {int(axis): frozenset(map(_names, each)) for axis, each in orders}
+        seen = {int(axis): frozenset(map(_order_of, each)) for axis, each in orders}
         if any(structure["axes"][axis]["type"] != "category_str" or axis not in grown for axis in seen):
             raise Garbled("A partial has orders of categories on an axis that has none.")
         shape = tuple(
             len(grown[number]) if number in grown else _extent(axis) for number, axis in enumerate(structure["axes"])
         )
-        kind = structure["storage"]["type"]
-        cells = () if CELLS[kind] == 1 else (CELLS[kind],)
+        storage = structure["storage"]["type"]
+        cells = () if CELLS[storage] == 1 else (CELLS[storage],)
         if family not in FAMILIES or not arrays or any(array.shape != (*shape, *cells) for array in arrays):
             raise Garbled("A partial has a histogram with another content than its axes say.")
-        if structure["storage"] != {"type": kind}:
+        if structure["storage"] != {"type": storage}:
             raise Garbled("A partial has a histogram with a storage that is none of ours.")
-        if any(array.dtype != (np.int64 if kind == "int" else np.float64) for array in arrays):
+        if any(array.dtype != (np.int64 if storage == "int" else np.float64) for array in arrays):
             raise Garbled("A partial has a histogram with a content of another type than its storage.")
         made = HistSum(family, structure, arrays, grown, seen, bool(known))
-        made.empty()  # what boost-histogram makes nothing of is found here, where it is said whose it is
+        kind = axes, tuple((axis, tuple(known)) for axis, known in grown.items())
+        if kind not in self._checked:
+            made.empty()  # what boost-histogram makes nothing of is found here, where it is said whose it is
+            self._checked.add(kind)
         return made
 
     def _histogram(self, told: Any) -> Any:
@@ -357,10 +382,11 @@ _TAGS = frozenset(
 ) | {"pickle"}
 
 
-def _names(told: Any) -> tuple[str, ...]:
-    if not all(type(name) is str for name in told):
-        raise Garbled("A partial has an order of categories that are no names.")
-    return tuple(told)
+def _order_of(told: Any) -> tuple[int, tuple[str, ...]]:
+    seed, names = told
+    if type(seed) is not int or not all(type(name) is str for name in names):
+        raise Garbled("A partial has an order of categories that is none.")
+    return seed, tuple(names)
 
 
 def _rank(told: Any) -> tuple[int, ...]:
@@ -377,4 +403,7 @@ def _extent(axis: Mapping[str, Any]) -> int:
     if kind in ("category_str", "category_int"):
         return len(axis["categories"]) + bool(axis["flow"])
     bins = int(axis["bins"]) if kind == "regular" else len(axis["edges"]) - 1
+    claimed = axis.get("writer_info", {}).get("boost-histogram", {}).get("bins", bins)
+    if claimed != bins:  # of which boost-histogram would make them
+        raise Garbled(f"A partial has an axis of {bins} bins that claims to have {claimed}.")
     return bins + bool(axis["underflow"]) + bool(axis["overflow"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import pickle
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,8 +27,11 @@ FAMILIES: dict[str, Callable[[Any], Any]] = {
 """Classes of histograms, by name, as made from a plain one."""
 CELLS = {"int": 1, "double": 1, "weighted": 2, "mean": 3, "weighted_mean": 4}
 """Numbers in a bin of each storage."""
-_MOST_ORDERS = 32
-"""Distinct orders of an axis's categories that are kept; more than these cannot agree in practice."""
+_MOST_ORDERS = 256
+"""Distinct orders of an axis's categories that are kept: the first ones when sorted, whatever came first."""
+Order = tuple[int, tuple[str, ...]]
+"""What the process that filled a histogram makes of one and the same text, the same where sets have the same order; and
+the order in which it has had the categories of an axis."""
 
 
 @dataclass(slots=True)
@@ -41,7 +45,7 @@ class HistSum:
     """The content with all flow bins: of integers and of means always one."""
     ranks: dict[int, dict[Any, Rank]]
     """For each axis that can grow by categories, the first appearance of each, in that order."""
-    orders: dict[int, frozenset[tuple[str, ...]]] = field(default_factory=dict)
+    orders: dict[int, frozenset[Order]] = field(default_factory=dict)
     """For each axis that can grow by strings, the distinct orders in which chunks have had its categories."""
     variance_known: bool = True
 
@@ -75,10 +79,10 @@ class HistSum:
 
     def empty(self) -> Any:
         """Return a plain histogram with these axes, categories in the order in which they first appeared."""
-        structure = copy.deepcopy(self.structure)
+        axes = list(self.structure["axes"])  # the rest is shared with others
         for axis, known in self.ranks.items():
-            structure["axes"][axis]["categories"] = list(known)
-        return from_uhi(structure)
+            axes[axis] = {**axes[axis], "categories": list(known)}
+        return from_uhi({**self.structure, "axes": axes})
 
     def _filled(self, content: npt.NDArray[Any]) -> Any:
         made = self.empty()
@@ -91,12 +95,13 @@ class HistSum:
         return made
 
     def _lay_out(self) -> None:
-        """Sort the string categories of an axis if the chunks had them in different orders.
+        """Sort the string categories of an axis if their order comes from sets.
 
-        A loop over a set fills them in another order in each process; then the first appearance means nothing.
+        A loop over a set fills them in another order where ``PYTHONHASHSEED`` is another one: then the first appearance
+        means nothing. Else it is that of the files, as coffea's IterativeExecutor has it.
         """
         ranks = {
-            axis: dict(sorted(known.items())) if axis in self.orders and not _agree(self.orders[axis]) else known
+            axis: dict(sorted(known.items())) if _come_from_sets(self.orders.get(axis, ())) else known
             for axis, known in self.ranks.items()
         }
         self.components = [_spread(each, self.ranks, ranks) for each in self.components]
@@ -114,22 +119,66 @@ class HistSum:
 
 def sum_of(histogram: Any, rank: Rank) -> HistSum | None:
     """Return a histogram as a sum; ``None`` unless its class and storage are known and its axes plain data."""
+    kind = _kind_of(histogram)
+    if kind is None:
+        return None
+    ranks = {
+        number: {category: (*rank, place) for place, category in enumerate(histogram.axes[number])}
+        for number in kind.growing
+    }
+    orders = {number: frozenset([(_seed(), tuple(ranks[number]))]) for number in kind.by_strings}
+    known = bool(getattr(histogram, "_variance_known", True))
+    return HistSum(kind.family, kind.structure, [cells_of(histogram)], ranks, orders, known)
+
+
+def _seed() -> int:
+    """Return a number that is the same in two processes if they walk through sets in the same order."""
+    return hash("cafetal") & 0xFFFFFFFF
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """What histograms with the same axes, class and storage share."""
+
+    family: str
+    structure: dict[str, Any]
+    """As in `HistSum`; never changed."""
+    growing: tuple[int, ...]
+    """Axes that grow by categories."""
+    by_strings: tuple[int, ...]
+    """Those of them whose categories are strings."""
+
+
+_KINDS: dict[bytes, _Kind | None] = {}
+_MOST_KINDS = 10_000
+"""Kinds that a process keeps in mind: describing one takes a hundred times as long as finding it here."""
+
+
+def _kind_of(histogram: Any) -> _Kind | None:
+    """Return what a histogram shares with others, as it was found for the first of them."""
+    attributes = {name: value for name, value in histogram.__dict__.items() if name not in ("_hist", "axes")}
+    try:
+        # The class behind a histogram stands for its storage, which takes longer to ask for than all the rest.
+        behind = type(histogram._hist)
+        key = pickle.dumps((type(histogram), behind.__name__, tuple(histogram.axes), attributes), protocol=5)
+    except Exception:  # an axis holds what cannot be pickled
+        return _make_kind(histogram)
+    if key not in _KINDS:
+        if len(_KINDS) >= _MOST_KINDS:
+            _KINDS.clear()
+        _KINDS[key] = _make_kind(histogram)
+    return _KINDS[key]
+
+
+def _make_kind(histogram: Any) -> _Kind | None:
     structure = _structure(histogram)
     if structure is None:
         return None
-    grows = {number: axis for number, axis in enumerate(histogram.axes) if _grows_by_categories(axis)}
-    ranks = {
-        number: {category: (*rank, place) for place, category in enumerate(axis)} for number, axis in grows.items()
-    }
-    orders = {
-        number: frozenset([tuple(map(str, axis))])
-        for number, axis in grows.items()
-        if isinstance(axis, bh.axis.StrCategory)
-    }
-    for number in ranks:
+    growing = [number for number, axis in enumerate(histogram.axes) if _grows_by_categories(axis)]
+    for number in growing:
         structure["axes"][number]["categories"] = []
-    known = bool(getattr(histogram, "_variance_known", True))
-    return HistSum(family_of(histogram) or "", structure, [cells_of(histogram)], ranks, orders, known)
+    by_strings = [number for number in growing if isinstance(histogram.axes[number], bh.axis.StrCategory)]
+    return _Kind(family_of(histogram) or "", structure, tuple(growing), tuple(by_strings))
 
 
 def cells_of(histogram: Any) -> npt.NDArray[Any]:
@@ -175,6 +224,8 @@ def plain_structure(histogram: Any) -> dict[str, Any]:
     exactly = told.pop("writer_info", {}).get("boost-histogram", {}).get("storage_type")
     if exactly is not None:  # one that UHI has no name for
         told["writer_info"] = {"boost-histogram": {"storage_type": exactly}}
+    for described, axis in zip(told["axes"], histogram.axes, strict=True):
+        described["metadata"] = dict(axis.__dict__)  # UHI leaves out what is None, such as a label
     plain: dict[str, Any] = _jsonable(told)
     return plain
 
@@ -190,6 +241,8 @@ def _jsonable(value: Any) -> Any:
         return [_jsonable(item) for item in value]
     if value is None or type(value) in (bool, int, float, str):
         return value
+    if isinstance(value, np.generic):
+        return _jsonable(value.item())
     raise TypeError(f"{type(value).__name__} is no plain data")
 
 
@@ -216,17 +269,26 @@ def earliest(first: Mapping[Any, Rank], second: Mapping[Any, Rank]) -> dict[Any,
     return dict(sorted(both.items(), key=lambda item: item[1]))
 
 
-def _all_orders(one: frozenset[tuple[str, ...]], two: frozenset[tuple[str, ...]]) -> frozenset[tuple[str, ...]]:
-    """Return the orders that either has, up to one more than are kept."""
-    if one == two:
-        return one
-    return frozenset(itertools.islice(sorted(one | two), _MOST_ORDERS + 1))
+def _all_orders(one: frozenset[Order], two: frozenset[Order]) -> frozenset[Order]:
+    """Return the orders that either has, as far as they are kept."""
+    return one if one == two else frozenset(sorted(one | two)[:_MOST_ORDERS])
+
+
+def _come_from_sets(orders: Collection[Order]) -> bool:
+    """Tell whether processes with other sets had categories in other orders, and each of them always in one.
+
+    Where one process has had them in different orders, the data have decided that.
+    """
+    by_seed: dict[int, list[tuple[str, ...]]] = {}
+    for seed, order in orders:
+        by_seed.setdefault(seed, []).append(order)
+    if len(by_seed) < 2 or not all(map(_agree, by_seed.values())):
+        return False
+    return not _agree([order for _, order in orders])
 
 
 def _agree(orders: Collection[tuple[str, ...]]) -> bool:
     """Tell whether any two categories come in the same order wherever both are."""
-    if len(orders) > _MOST_ORDERS:
-        return False
     for one, two in itertools.combinations(orders, 2):
         common = set(one).intersection(two)
         if [each for each in one if each in common] != [each for each in two if each in common]:
