@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
+import importlib.util
 import inspect
 import sys
 from collections.abc import Mapping
@@ -14,14 +16,15 @@ import coffea.nanoevents
 from coffea.nanoevents import BaseSchema
 from coffea.processor import ProcessorABC
 
+from cafetal.environments.sources import is_importable, is_local, parse
 from cafetal.errors import ConfigError, ProcessorNotFound, nearest
 
 
 def load_processor(name: str, arguments: Mapping[str, Any]) -> Any:
-    """An instance of the processor that ``path/to/file.py:Class`` or ``package.module:Class`` names.
+    """Return an instance of the processor that ``path/to/file.py:Class`` or ``package.module:Class`` names.
 
-    Without ``:Class`` the module must have one processor. A function is a processor too. A file is imported as
-    a script would be: its folder comes first on the path, so that modules beside it are found.
+    Without ``:Class`` the module must have one processor. A function is a processor too. A file is imported as part of
+    its package if it is in one, and else as a script would be: modules beside it are found.
 
     Raises:
         ProcessorNotFound: if there is no such file, module or name, or it cannot be made with these arguments.
@@ -70,25 +73,86 @@ def _only_processor(module: ModuleType, name: str) -> str:
 
 
 def _import(path: str) -> ModuleType:
-    file = Path(path)
-    if not path.endswith(".py"):
-        module_name = path
-        if str(Path.cwd()) not in sys.path:
-            sys.path.insert(0, str(Path.cwd()))
-    elif not file.is_file():
-        raise ProcessorNotFound(f"There is no file {path}.")
-    else:
-        module_name = file.stem
-        folder = str(file.resolve().parent)
-        if folder not in sys.path:
-            sys.path.insert(0, folder)
-        loaded = sys.modules.get(module_name)
-        if loaded is not None and Path(loaded.__file__ or "").resolve() != file.resolve():
-            raise ProcessorNotFound(f"A module named {module_name} is loaded already; give {path} another name.")
+    """Import a module by its name, or by the path of its file."""
     try:
-        return importlib.import_module(module_name)
+        if not path.endswith(".py"):
+            _add_to_path(Path.cwd(), first=True)
+            return importlib.import_module(path)
+        file = Path(path)
+        if not file.is_file():
+            raise ProcessorNotFound(f"There is no file {path}.")
+        return _import_file(file.resolve())
+    except ProcessorNotFound:
+        raise
     except Exception as error:
         raise ProcessorNotFound(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
+
+
+def _import_file(file: Path) -> ModuleType:
+    """Import a file as part of the package that it belongs to, or else as a script would be."""
+    root, name = place_of(file)
+    top = name.partition(".")[0]
+    if not _is_taken(top, root):
+        _add_to_path(root, first=True)
+        _add_to_path(file.parent, first=False)  # for modules beside it that it imports as a script would
+        return importlib.import_module(name)
+    if name != top:
+        raise ProcessorNotFound(
+            f"A package named {top} is installed, or loaded already; rename the folder {root / top}."
+        )
+    # It gets another name: by its own everybody else would import it instead of the module that they mean.
+    _add_to_path(file.parent, first=False)
+    name = f"user_{top}"
+    loaded = sys.modules.get(name)
+    if loaded is None:
+        spec = importlib.util.spec_from_file_location(name, file)
+        assert spec is not None
+        assert spec.loader is not None
+        loaded = sys.modules[name] = importlib.util.module_from_spec(spec)
+        try:
+            spec.loader.exec_module(loaded)
+        except BaseException:
+            del sys.modules[name]
+            raise
+    if Path(loaded.__file__ or "").resolve() != file:
+        raise ProcessorNotFound(f"Modules named {top} and {name} are loaded already; give {file} another name.")
+    return loaded
+
+
+def place_of(file: Path) -> tuple[Path, str]:
+    """Return the folder from which a file is imported, and its name from there.
+
+    A file in a package (``__init__.py``), or one with relative imports, is part of the package above it.
+    """
+    folder, levels = file.parent, _relative_levels(file)
+    names = [] if file.stem == "__init__" else [file.stem]
+    while (folder / "__init__.py").exists() or levels > 0:
+        names.insert(0, folder.name)
+        folder, levels = folder.parent, levels - 1
+    return folder, ".".join(names) or file.stem
+
+
+def _relative_levels(file: Path) -> int:
+    """Return how far up the relative imports of a file go: 1 for ``from . import cuts``."""
+    tree = parse(file.read_bytes())
+    nodes = ast.walk(tree) if tree is not None else ()
+    return max((node.level for node in nodes if isinstance(node, ast.ImportFrom)), default=0)
+
+
+def _is_taken(top: str, root: Path) -> bool:
+    """Tell whether a top-level name means another module than the one in a folder."""
+    if top in sys.stdlib_module_names or top == "cafetal":
+        return True
+    loaded = sys.modules.get(top)
+    if loaded is not None:
+        places = [loaded.__file__, *getattr(loaded, "__path__", ())]
+        return not any(Path(place).resolve().is_relative_to(root) for place in places if place)
+    return is_importable(top) and not is_local(top)
+
+
+def _add_to_path(folder: Path, *, first: bool) -> None:
+    if str(folder) not in sys.path:
+        sys.path.insert(0 if first else len(sys.path), str(folder))
 
 
 def load_schema(name: str) -> type[BaseSchema]:

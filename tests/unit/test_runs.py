@@ -305,10 +305,12 @@ def test_processors_by_path(tmp_path, monkeypatch):
     (tmp_path / "two_z.py").write_text("class A: pass\n")
     with pytest.raises(LookupError, match="has 0 processors"):
         load_processor(str(tmp_path / "two_z.py"), {})
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "mine_z.py").write_text("")
-    with pytest.raises(LookupError, match="is loaded already"):
-        load_processor(str(tmp_path / "other" / "mine_z.py"), {})
+    for folder in ("other", "third"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "mine_z.py").write_text("def other(events): return {}\n")
+    assert load_processor(str(tmp_path / "other" / "mine_z.py:other"), {}).__module__ == "user_mine_z"
+    with pytest.raises(LookupError, match="are loaded already"):
+        load_processor(str(tmp_path / "third" / "mine_z.py:other"), {})
 
 
 def test_schemas():
@@ -318,7 +320,7 @@ def test_schemas():
 
 
 def test_what_notebooks_show():
-    record = RunRecord(events_planned=2000, events_counted=1000, chunks_planned=2, began=0.0, ended=12.5)
+    record = RunRecord(events_planned=2000, events_counted=1000, chunks_planned=2, attempt_began=0.0, ended=12.5)
     record.site_events["<desy>"] = 1000
     assert repr(record) == "<RunRecord: 1,000 of 2,000 events, incomplete, 12.5 s>"
     assert "<td>&lt;desy&gt;</td><td>1,000</td>" in record._repr_html_()

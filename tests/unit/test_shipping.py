@@ -44,7 +44,8 @@ def project(tmp_path, monkeypatch):
         del sys.modules[name]
 
 
-WANTED = {"proc_x.py", "helper_x.py", "deep_x.py", *(f"pkg_x/{n}.py" for n in ("__init__", "sub", "other", "third"))}
+IMPORTED = {"proc_x.py", "helper_x.py", "deep_x.py", *(f"pkg_x/{n}.py" for n in ("__init__", "sub", "other", "third"))}
+WANTED = IMPORTED | {"pkg_x/fourth.py"}  # a package travels whole
 
 
 def names_in(shipment):
@@ -53,7 +54,7 @@ def names_in(shipment):
 
 
 def test_followed_from_the_processors_module(project):
-    assert set(local_sources(["proc_x"])) == WANTED
+    assert set(local_sources(["proc_x"])) == IMPORTED
     assert local_sources(["numpy", "json", "coffea.processor", "cafetal.config", "no_such_module"]) == {}
     assert local_sources(["installed_x"]) == {}  # as in a software view on PYTHONPATH
     assert set(local_sources(["broken_x"])) == {"broken_x.py"}

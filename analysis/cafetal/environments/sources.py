@@ -30,7 +30,7 @@ def local_sources(names: Iterable[str]) -> dict[str, bytes]:
         if name in seen:
             continue
         seen.add(name)
-        path = _local_path(name)
+        path = local_path(name)
         if path is None:
             continue
         source = path.read_bytes()
@@ -43,8 +43,20 @@ def local_sources(names: Iterable[str]) -> dict[str, bytes]:
     return sources
 
 
-def _local_path(name: str) -> Path | None:
-    """The source file of a module if it is local, without importing anything that is not."""
+def folders_of(top: str) -> list[Path]:
+    """Return the folders of a local package by its top-level name; none of a module that stands alone."""
+    if not is_local(top):
+        return []
+    module = sys.modules.get(top)
+    places = getattr(module, "__path__", None) if module is not None else None
+    if places is None and module is None:
+        spec = importlib.util.find_spec(top)
+        places = spec.submodule_search_locations if spec else None
+    return [path for place in places or () if not _is_installed(path := Path(place).resolve()) and path.is_dir()]
+
+
+def local_path(name: str) -> Path | None:
+    """Return the source file of a module if it is local, without importing anything that is not."""
     top = name.partition(".")[0]
     if top in sys.stdlib_module_names or top == "cafetal":
         return None
@@ -64,8 +76,18 @@ def _local_path(name: str) -> Path | None:
     return None if _is_installed(path) else path
 
 
+def is_importable(top: str) -> bool:
+    """Tell whether a top-level module is there, without importing it."""
+    if top in sys.modules:
+        return True
+    try:
+        return importlib.util.find_spec(top) is not None
+    except (ImportError, ValueError):
+        return False
+
+
 def is_local(top: str) -> bool:
-    """Whether a top-level module lies outside of the standard library and the folders for installed packages."""
+    """Tell whether a top-level module lies outside of the standard library and the folders for installed packages."""
     try:
         spec = importlib.util.find_spec(top)
     except (ImportError, ValueError):
@@ -89,12 +111,19 @@ def _installed_folders() -> tuple[Path, ...]:
     return tuple(Path(folder).resolve() for folder in folders)
 
 
-def imports(source: bytes, package: str) -> Iterator[str]:
-    """Names of the modules that a source may import, absolute, and of what it imports from them."""
+def parse(source: bytes) -> ast.Module | None:
+    """Return the syntax tree of a source; ``None`` if it has none."""
     try:
         with _parsing:
-            tree = ast.parse(source)
-    except SyntaxError:
+            return ast.parse(source)
+    except (SyntaxError, ValueError):
+        return None
+
+
+def imports(source: bytes, package: str) -> Iterator[str]:
+    """Names of the modules that a source may import, absolute, and of what it imports from them."""
+    tree = parse(source)
+    if tree is None:
         return
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):

@@ -26,6 +26,9 @@ _ONE_THREAD = "\n".join(f"export {name}=1" for name in ("OMP_NUM_THREADS", "OPEN
 # Importing Parsl takes half as long without these, which only other parts of it use; the workers may import them.
 _LIGHT = "import runpy, sys; sys.modules.update(dict.fromkeys(('globus_compute_sdk', 'sqlalchemy')))"
 
+_WORK = "work"
+"""Folder in the scratch of a local site in which its workers run."""
+
 _POLL = 100
 """Milliseconds after which Parsl's threads look up from waiting for messages, which wake them at once anyway: with its
 own 10, each site costs this machine a hundredth of a core, and its interchange more, while nothing happens."""
@@ -69,7 +72,8 @@ _FORKING = "; ".join(
 # If a pool is killed, its workers would wait for it for ever; and a pool that has not found its interchange yet waits
 # for that for ever, when we are gone. So it gets a process group, which ends with it, and with us (if it can see us:
 # not from a container).
-_TOGETHER = """bash -c 'set -m; export CAFETAL_POOL=$(env -u TMPDIR mktemp -d -t cafetal-XXXXXX); "$@" & pool=$!
+_TOGETHER = """bash -c 'set -m; cd "$CAFETAL_WORK" || cd /
+export CAFETAL_POOL=$(env -u TMPDIR mktemp -d -t cafetal-XXXXXX); "$@" & pool=$!
 (kill -0 {us} && while kill -0 {us}; do sleep 3; done && kill -9 -- -$pool) 2>/dev/null & watch=$!
 trap "kill -- -$pool" TERM; wait $pool; code=$?; [ $code -le 128 ] || wait $pool
 kill -9 -- -$pool -$watch 2>/dev/null; rm -rf "$CAFETAL_POOL"; exit $code' pool """
@@ -100,17 +104,30 @@ def _pools(equip: Equip | None, **options: Any) -> HighThroughputExecutor:
     return HighThroughputExecutor(**options) if equip is None else EquippedExecutor(equip, **options)
 
 
-def make_endpoint(name: str, site: Site, equip: Equip | None = None) -> ParslExecutor:
+def hash_seed() -> str:
+    """Return the ``PYTHONHASHSEED`` of all workers: the user's, if it is a number, so that sets have one order."""
+    seed = os.environ.get("PYTHONHASHSEED", "")
+    return seed if seed.isdigit() else "0"
+
+
+def _environment() -> str:
+    """Return the shell lines with which all workers start that we start ourselves."""
+    return f"{_ONE_THREAD}\nexport PYTHONHASHSEED={hash_seed()}"
+
+
+def make_endpoint(name: str, site: Site, equip: Equip | None = None, *, apart: bool = False) -> ParslExecutor:
     """The Parsl executor of a site, not yet started, labelled with the site's name.
 
     Args:
         equip: for an environment of ours in which its workers shall run.
+        apart: whether workers of a local site run in a folder of the site's own, instead of the working directory, as
+            Parsl's do: modules and files that only this machine has are not found there, as at any other site.
 
     Raises:
         ConfigError: if a ``parsl`` endpoint's factory cannot be imported, or returns something else.
     """
     if isinstance(site.endpoint, LocalEndpoint):
-        return _local(name, site.workers, site.endpoint, equip)
+        return _local(name, site, site.endpoint, equip, _work(site) if apart else "")
     if isinstance(site.endpoint, SlurmEndpoint):
         return _slurm(name, site.workers, site.endpoint, equip)
     if isinstance(site.endpoint, GlobusEndpoint):
@@ -123,7 +140,8 @@ def _globus(name: str, workers: int, endpoint: GlobusEndpoint, equip: Equip | No
 
     config = dict(endpoint.user_endpoint_config)
     if equip is not None:
-        lines = [*filter(None, [config.get("worker_init")]), f". {shlex.quote(equip())}/activate"]
+        seed = f"export PYTHONHASHSEED={hash_seed()}"
+        lines = [*filter(None, [config.get("worker_init")]), seed, f". {shlex.quote(equip())}/activate"]
         config["worker_init"] = "\n".join(lines)
     return GlobusComputeEndpoint(
         name,
@@ -136,14 +154,23 @@ def _globus(name: str, workers: int, endpoint: GlobusEndpoint, equip: Equip | No
     )
 
 
-def _local(name: str, workers: int, endpoint: LocalEndpoint, equip: Equip | None) -> HighThroughputExecutor:
+def _work(site: Site) -> str:
+    """Return the shell lines by which the pool of a local site finds the folder to run in."""
+    scratch = os.path.expanduser(os.path.expandvars(site.scratch))
+    if "$" in scratch:  # a variable that only a worker has
+        return "export CAFETAL_WORK=/"
+    folder = shlex.quote(os.path.join(scratch, _WORK))
+    return f"(umask 077; mkdir -p {folder}); export CAFETAL_WORK={folder}"
+
+
+def _local(name: str, site: Site, endpoint: LocalEndpoint, equip: Equip | None, work: str) -> HighThroughputExecutor:
     return _pools(
         equip,
         label=name,
         address="127.0.0.1",
-        max_workers_per_node=workers,
+        max_workers_per_node=site.workers,
         launch_cmd=_TOGETHER.format(us=os.getpid()) + _pool(equip),
-        interchange_launch_cmd=[sys.executable, "-c", _INTERCHANGE],
+        interchange_launch_cmd=[sys.executable, "-P", "-c", _INTERCHANGE],
         poll_period=_POLL,
         heartbeat_period=2,  # a worker that was killed is noticed once in this time
         heartbeat_threshold=30,
@@ -152,7 +179,7 @@ def _local(name: str, workers: int, endpoint: LocalEndpoint, equip: Equip | None
             init_blocks=1,
             min_blocks=1,
             max_blocks=1,
-            worker_init=f"{_ONE_THREAD}\n{endpoint.worker_init}",
+            worker_init=f"{_environment()}\n{work}\n{endpoint.worker_init}",
             launcher=WrappedLauncher(endpoint.prepend) if endpoint.prepend else SimpleLauncher(),
         ),
     )
@@ -172,7 +199,7 @@ def _slurm(name: str, workers: int, endpoint: SlurmEndpoint, equip: Equip | None
         address=endpoint.address or socket.gethostname(),
         max_workers_per_node=workers_of_job,
         launch_cmd=_pool(equip),
-        interchange_launch_cmd=[sys.executable, "-c", _INTERCHANGE],
+        interchange_launch_cmd=[sys.executable, "-P", "-c", _INTERCHANGE],
         poll_period=_POLL,
         heartbeat_period=10,
         heartbeat_threshold=60,
@@ -190,7 +217,7 @@ def _slurm(name: str, workers: int, endpoint: SlurmEndpoint, equip: Equip | None
             min_blocks=0,
             max_blocks=endpoint.jobs,
             scheduler_options=endpoint.scheduler_options,
-            worker_init=f"{_ONE_THREAD}\n{_END.format(seconds=endpoint.seconds)}\n{endpoint.worker_init}",
+            worker_init=f"{_environment()}\n{_END.format(seconds=endpoint.seconds)}\n{endpoint.worker_init}",
             launcher=SrunLauncher() if endpoint.srun else SimpleLauncher(),
             cmd_timeout=30,
         ),

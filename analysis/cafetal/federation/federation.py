@@ -32,6 +32,10 @@ _PART = 4_000_000
 """Bytes of a file that go to a site in one task: in text 5.3 MB, where a service carries 10 MB."""
 
 
+_AT_ONCE = 500_000
+"""Bytes of a file that is sent without asking whether the site has it from an earlier run."""
+
+
 class Federation:
     """Starts sites when they are needed, and stops them all in `close` (or when Python ends).
 
@@ -56,7 +60,7 @@ class Federation:
         self.table = table
         self.equipment = Equipment(self, environment)
         self._own_logs = logs is None
-        self.logs = Path(tempfile.mkdtemp(prefix="cafetal-") if logs is None else logs)
+        self.logs = Path(tempfile.mkdtemp(prefix="cafetal-") if logs is None else logs).absolute()
         self.logs.mkdir(parents=True, exist_ok=True, mode=0o700)
         handler = _log_to(self.logs / "parsl.log", all_of_it=not self._own_logs)
         self.executor = FederatedExecutor(
@@ -90,7 +94,8 @@ class Federation:
         with self._starting:
             running = self.executor.endpoints.keys() - self.executor.failed
             missing = {name: site for name, site in wanted.items() if name not in running}
-            self.executor.add([make_endpoint(name, site, self.equipment.of(name)) for name, site in missing.items()])
+            made = [make_endpoint(name, site, self.equipment.of(name), apart=True) for name, site in missing.items()]
+            self.executor.add(made)
 
     def site(self, name: str) -> Site:
         """A site of the table.
@@ -105,11 +110,11 @@ class Federation:
     def install(self, site: str, files: Mapping[str, bytes]) -> Future[dict[str, Any]]:
         """Put code on a site's scratch, and look what is installed there.
 
-        Files of more than a few MB go in parts, once the site is known to be usable and not to have them. The
+        Large files go in parts, once the site is known to be usable and not to have them. The
         future holds what `worker.trampoline.install` tells, and ``"error"``, a sentence, if the site cannot be used.
         """
-        small = {name: content for name, content in files.items() if len(content) <= _PART}
-        large = {name: content for name, content in files.items() if len(content) > _PART}
+        small = {name: content for name, content in files.items() if len(content) <= _AT_ONCE}
+        large = {name: content for name, content in files.items() if len(content) > _AT_ONCE}
         ready: Future[dict[str, Any]] = Future()
 
         def ask() -> None:
@@ -195,13 +200,53 @@ def _log_to(path: Path, *, all_of_it: bool) -> logging.Handler:
 
     Ten lines a task cost a fifth of what a task costs here; where nobody will see them, warnings are enough.
     """
+    _quiet.begin()
     handler = logging.FileHandler(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(threadName)s %(name)s %(levelname)s: %(message)s"))
     logger = logging.getLogger("parsl")
     logger.addHandler(handler)
-    if all_of_it and logger.level == logging.NOTSET:
+    if all_of_it:
         logger.setLevel(logging.INFO)
     return handler
+
+
+class _Quiet:
+    """While a federation is there, libraries that we use tell a user who has turned on logging of warnings only.
+
+    A processor's ``logging.basicConfig(level=logging.INFO)`` is meant for the processor's own lines.
+    """
+
+    _LIBRARIES = ("parsl", "globus_compute_sdk", "globus_sdk", "pika", "urllib3")
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._before: dict[str, tuple[int, bool]] = {}
+
+    def begin(self) -> None:
+        """One more federation is there."""
+        with self._lock:
+            self._users += 1
+            if self._users > 1:
+                return
+            for name in self._LIBRARIES:
+                logger = logging.getLogger(name)
+                self._before[name] = logger.level, logger.propagate
+                if logger.level == logging.NOTSET:
+                    logger.setLevel(logging.WARNING)
+            logging.getLogger("parsl").propagate = False  # it has a file of its own
+
+    def end(self) -> None:
+        """One is gone; with the last one all is as it was."""
+        with self._lock:
+            self._users -= 1
+            if not self._users:
+                for name, (level, propagate) in self._before.items():
+                    logging.getLogger(name).setLevel(level)
+                    logging.getLogger(name).propagate = propagate
+
+
+_quiet = _Quiet()
 
 
 def _close(kernel: DataFlowKernel, handler: logging.Handler, logs: Path | None) -> None:
@@ -209,5 +254,6 @@ def _close(kernel: DataFlowKernel, handler: logging.Handler, logs: Path | None) 
         kernel.cleanup()
     logging.getLogger("parsl").removeHandler(handler)
     handler.close()
+    _quiet.end()
     if logs is not None:
         shutil.rmtree(logs, ignore_errors=True)

@@ -17,6 +17,7 @@ from typing import Any
 from cafetal.runs.journal import file_lines
 from cafetal.runs.kept import PARTIALS, Home
 from cafetal.runs.plan import Plan
+from cafetal.runs.shippedcode import shipped_modules
 from cafetal.worker import coding, lifting, partials
 from cafetal.worker.chunksets import ChunkSet, Overlap
 from cafetal.worker.stores import FileStore
@@ -94,7 +95,8 @@ def verify(folder: Path, manifest: Mapping[str, Any], *, trust: bool = False) ->
         except OSError:
             say(f"{name} is missing.")
     try:
-        _check_account(folder, manifest, proof, trust)
+        with shipped_modules(folder):
+            _check_account(folder, manifest, proof, trust)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         say(f"The account in the manifest cannot be read ({type(error).__name__}: {error}).")
     return proof

@@ -11,7 +11,7 @@ import pickletools
 import sys
 import threading
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import cache
@@ -22,13 +22,16 @@ import cloudpickle
 import lz4.frame
 
 import cafetal.worker
-from cafetal.environments.sources import is_local, local_sources
+from cafetal.config import LocalEndpoint, SiteTable
+from cafetal.environments.sources import is_local
+from cafetal.environments.user_code import Limits, collect
 from cafetal.errors import ConfigError
 from cafetal.federation.federation import Federation
 from cafetal.planning.recovery import TRIES
 from cafetal.runs import answers
 from cafetal.runs.fingerprint import digest
 from cafetal.runs.settling import lost_task, settle
+from cafetal.worker.names import prefixes
 
 _BETWEEN_TRIES = 5.0
 """Seconds until a site that is away is asked again."""
@@ -50,6 +53,10 @@ class Shipment:
     """SHA-256 over the function, these modules and the auxiliary files, the same in each process."""
     names: frozenset[str] = frozenset()
     """Modules that the function, and what it holds, come from."""
+    contents: Mapping[str, int] = field(default_factory=dict)
+    """``{path: bytes}`` of the user's modules and data files in the zip."""
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    """``{path here: reason}`` of data files beside the modules that do not travel."""
     aux: Mapping[str, str] = field(default_factory=dict)
     """``{name that the processor knows: name of the auxiliary file at the site}``"""
     files: dict[str, bytes] = field(default_factory=dict)
@@ -111,8 +118,18 @@ def _pack_worker() -> Shipment:
     return Shipment(archive=name, package=package, files={name: content})
 
 
-def pack_function(function: Any, aux: Mapping[str, str | Path] | None = None) -> Shipment:
-    """The worker code, a function, the local modules that it and its objects come from, and auxiliary files.
+def pack_function(
+    function: Any,
+    aux: Mapping[str, str | Path] | None = None,
+    *,
+    modules: Iterable[str] = (),
+    limits: Limits | None = None,
+) -> Shipment:
+    """Return the worker code, a function, the user's code that it and its objects come from, and auxiliary files.
+
+    Args:
+        modules: further modules, which no source names.
+        limits: what of the user's code may travel.
 
     Raises:
         ConfigError: if an auxiliary file cannot be read.
@@ -120,9 +137,10 @@ def pack_function(function: Any, aux: Mapping[str, str | Path] | None = None) ->
     worker = pack_worker()
     pickled = cloudpickle.dumps(function)
     named = _modules_in(pickled, function)
-    modules = _zip(local_sources(named))
-    names = _hashed(pickled, ".pkl"), _hashed(modules, ".zip")
-    files = {**worker.files, names[0]: pickled, names[1]: modules}
+    code = collect([*named, *modules], limits)
+    archive = _zip(code.files)
+    names = _hashed(pickled, ".pkl"), _hashed(archive, ".zip")
+    files = {**worker.files, names[0]: pickled, names[1]: archive}
     there: dict[str, str] = {}
     for name, path in sorted((aux or {}).items()):
         try:
@@ -132,9 +150,27 @@ def pack_function(function: Any, aux: Mapping[str, str | Path] | None = None) ->
         # Its own name stays at the end, as libraries tell the kind of a file by that.
         there[name] = _hashed(content, "." + Path(path).name)
         files[there[name]] = content
-    code = [digest(function), names[1], *(f"{name}={hashed}" for name, hashed in there.items())]
-    code_hash = hashlib.sha256("/".join(code).encode()).hexdigest()
-    return Shipment(worker.archive, worker.package, names[0], names[1], code_hash, frozenset(named), there, files)
+    parts = [digest(function), names[1], *(f"{name}={hashed}" for name, hashed in there.items())]
+    return Shipment(
+        worker.archive,
+        worker.package,
+        function=names[0],
+        modules=names[1],
+        code_hash=hashlib.sha256("/".join(parts).encode()).hexdigest(),
+        names=frozenset(named),
+        contents={name: len(content) for name, content in code.files.items()},
+        left_out=code.left_out,
+        aux=there,
+        files=files,
+    )
+
+
+def limits(table: SiteTable) -> Limits:
+    """Return what may travel of the user's code, as a site table says; the folders of its local sites do not."""
+    local = [site for site in table.sites.values() if isinstance(site.endpoint, LocalEndpoint)]
+    folders = [prefix for site in local for prefix in (site.scratch, *prefixes(site.pfn)) if "://" not in prefix]
+    code = table.code
+    return Limits(code.exclude, tuple(Path(each).resolve() for each in folders), code.max_file, code.max_total)
 
 
 def _hashed(content: bytes, suffix: str) -> str:

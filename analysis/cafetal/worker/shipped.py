@@ -12,7 +12,7 @@ import cloudpickle
 
 from . import modules
 from .columns import Columns
-from .places import Place
+from .places import MODULES, Place
 from .reading import CATALOGUE
 
 
@@ -58,5 +58,5 @@ def columns_of(work: Any) -> Columns:
 
 def activate(place: Place, archive: str) -> None:
     """Make the user's modules in an archive importable; see `modules.activate`."""
-    if modules.activate(place.code(archive)):
+    if modules.activate(place.code(archive), place.root / MODULES):
         _load.cache_clear()
