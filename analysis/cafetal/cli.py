@@ -40,6 +40,9 @@ def cli(debug: bool) -> None:
     del debug  # `main` looks for it, as it handles what commands raise
 
 
+_plots = click.option("--plots/--no-plots", default=True, help="Whether histograms are drawn.")
+
+
 def _analysis_options(command: Any) -> Any:
     """What `run` and `plan` take alike."""
     for option in reversed(
@@ -52,6 +55,7 @@ def _analysis_options(command: Any) -> Any:
             click.option("--chunksize", default=100_000, show_default=True, type=click.IntRange(min=1), help="Events."),
             click.option("--maxchunks", type=click.IntRange(min=1), help="Chunks of each dataset, for a try."),
             click.option("--arg", "arguments", multiple=True, metavar="K=V", help="For the processor's constructor."),
+            click.option("--allow-duplicates", is_flag=True, help="Accept a file that a dataset has several times."),
             click.option("--policy", help="A name (see docs/reference.md), or MODULE:CLASS."),
             click.option("--format", "file_format", type=click.Choice(["root", "parquet"]), default="root"),
         ]
@@ -65,37 +69,41 @@ def _analysis_options(command: Any) -> Any:
 @click.option("-o", "--output", "folder", required=True, type=click.Path(path_type=Path), help="Where results go.")
 @click.option("--fan-in", default=16, show_default=True, type=click.IntRange(min=2), help="Partials a reduce merges.")
 @click.option("--aux", multiple=True, metavar="NAME=PATH", help="A file that the processor opens by this name.")
-@click.option("--accept", default=1.0, type=click.FloatRange(0, 1), help="Share of the events that is enough.")
-@click.option("--overwrite", is_flag=True, help="Replace the results that are there.")
+@click.option(
+    "--accept",
+    default=1.0,
+    type=click.FloatRange(0, 1),
+    help="Share of the events, and of files with unknown entries, that is enough.",
+)
+@click.option("--skip-bad-files", is_flag=True, help="Leave out unreadable files, as coffea's skipbadfiles does.")
+@click.option("--module", "modules", multiple=True, help="A local module imported by a computed name; it travels too.")
+@click.option("--overwrite", is_flag=True, help="Replace the run that is there.")
+@_plots
 @click.option("--quiet", is_flag=True, help="No progress.")
 @click.option("--detach", is_flag=True, help="Go on when the terminal is closed; see `status`, `logs`, `cancel`.")
-def run(folder: Path, fan_in: int, accept: float, overwrite: bool, quiet: bool, detach: bool, **given: Any) -> None:
+def run(
+    folder: Path, fan_in: int, accept: float, overwrite: bool, plots: bool, quiet: bool, detach: bool, **given: Any
+) -> None:
     """Process FILESET with PROCESSOR (FILE.py:CLASS) where its files are, and merge the output here."""
-    from cafetal.runs import output
-    from cafetal.runs.journal import JOURNAL
-    from cafetal.runs.past import read_past
+    from cafetal.runs.output import refuse_to_replace
 
-    if (folder / output.MANIFEST).exists() and not overwrite:
-        raise OutputError(f"{folder} holds the results of a run; give `--overwrite` or another `-o`.")
-    # What a run has left whose processor failed is of no use to the next one.
-    if (folder / JOURNAL).exists() and not overwrite and read_past(folder).ended != "ProcessorError":
-        raise OutputError(
-            f"{folder} holds a run that was broken off: `cafetal resume {folder}` goes on with it, and `--overwrite` "
-            "starts anew."
-        )
+    if not overwrite:
+        refuse_to_replace(folder)
     if detach:
         _detach(folder)
         return
     about = {"cwd": str(Path.cwd()), "fan_in": fan_in, "accept": accept, **given}
-    _carry_out(folder, given, status=not quiet, fan_in=fan_in, accept=accept, about=about)
+    options = {"fan_in": fan_in, "accept": accept, "about": about, "overwrite": overwrite}
+    _carry_out(folder, given, status=not quiet, plots=plots, **options)
 
 
 @cli.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--quiet", is_flag=True, help="No progress.")
+@_plots
 @click.option("--detach", is_flag=True, help="Go on when the terminal is closed; see `status`, `logs`, `cancel`.")
-def resume(folder: Path, quiet: bool, detach: bool) -> None:
-    """Go on with the run in FOLDER: only what is not safe at a site, or here, is processed again."""
+def resume(folder: Path, quiet: bool, plots: bool, detach: bool) -> None:
+    """Continue the run in FOLDER: only what is not safe at a site, or here, is processed again."""
     from cafetal.runs.past import read_past
 
     if detach:
@@ -104,7 +112,7 @@ def resume(folder: Path, quiet: bool, detach: bool) -> None:
     asked = dict(read_past(folder).about)
     if "processor" not in asked:
         raise ResumeRefused(
-            f"The run in {folder} was started from Python: go on with it there, by MultiSiteExecutor(..., resume=True)."
+            f"The run in {folder} was started from Python: continue it there, by MultiSiteExecutor(..., resume=True)."
         )
     folder = folder.absolute()
     try:
@@ -112,7 +120,7 @@ def resume(folder: Path, quiet: bool, detach: bool) -> None:
     except OSError as error:
         raise ResumeRefused(f"The run was started in a folder that cannot be entered any more: {error}.") from None
     fan_in, accept = asked.pop("fan_in"), asked.pop("accept")
-    _carry_out(folder, asked, status=not quiet, fan_in=fan_in, accept=accept, resume=True)
+    _carry_out(folder, asked, status=not quiet, plots=plots, fan_in=fan_in, accept=accept, resume=True)
 
 
 def _detach(folder: Path) -> None:
@@ -123,30 +131,42 @@ def _detach(folder: Path) -> None:
     click.echo(f"It runs as process {process}. See `cafetal status`, `logs` and `cancel`, each with {folder}.")
 
 
-def _carry_out(folder: Path, given: dict[str, Any], **options: Any) -> None:
+def _carry_out(folder: Path, given: dict[str, Any], *, plots: bool, **options: Any) -> None:
     """Run, save what came of it, and raise what went wrong."""
     from cafetal.runs.locking import locked
 
     prepared = _prepare(given, folder=folder, **options)
     with locked(folder):
-        _run_and_save(folder, given, *prepared)
+        _run_and_save(folder, given, plots, *prepared)
 
 
-def _run_and_save(folder: Path, given: dict[str, Any], executor: Any, runner: Any, instance: Any, fileset: Any) -> None:
+def _run_and_save(
+    folder: Path, given: dict[str, Any], plots: bool, executor: Any, runner: Any, instance: Any, fileset: Any
+) -> None:
     from cafetal.runs.entries import Uncounted
+    from cafetal.runs.output import MERGED
+    from cafetal.runs.postprocessing import failed
 
     error: BaseException | None = None
+    out, problem = None, ""
     try:
         files = fileset.for_runner(given["treename"])
         if executor.resume or given["maxchunks"] is not None:  # what is counted decides what is planned
             out = runner(files, instance)
         else:
             out = runner.run([Uncounted.of(files, runner)], instance)["out"]
+        error = executor.session.error
     except CafetalError as caught:
         if not hasattr(caught, "partial_output"):
             raise
         error, out = caught, caught.partial_output
-    _save(folder, out, executor, given)
+    except (Exception, KeyboardInterrupt) as caught:
+        if not (executor.session.merged and (folder / MERGED).exists()):
+            raise
+        error = failed(instance, caught, folder)
+        problem = f"{type(caught).__name__}: {caught}"
+    _save(folder, out, executor, given, problem)
+    _show(folder, out, plots=plots and not problem)
     if error is not None:
         raise error
 
@@ -161,14 +181,16 @@ def _prepare(given: dict[str, Any], **options: Any) -> tuple[Any, Any, Any, Any]
     from cafetal.runs.executor import MultiSiteExecutor
 
     instance = load_processor(given["processor"], _parse_arguments(given["arguments"]))
-    fileset = load(given["fileset"])
+    duplicates = given.get("allow_duplicates", False)
+    fileset = load(given["fileset"], allow_duplicates=duplicates)
     aux = _parse_pairs("--aux", given.get("aux", ()))
     executor = MultiSiteExecutor(
         given["sites_path"],
         fileset=fileset,
         policy=given["policy"],
+        allow_duplicates=duplicates,
         aux=aux,
-        modules=[type(instance).__module__],
+        modules=[_module_of(instance), *given.get("modules", ())],
         **options,
     )
     catalog = FilesetCatalog(executor.sites, fileset)
@@ -180,6 +202,7 @@ def _prepare(given: dict[str, Any], **options: Any) -> tuple[Any, Any, Any, Any]
         chunksize=given["chunksize"],
         maxchunks=given["maxchunks"],
         format=given["file_format"],
+        skipbadfiles=given.get("skip_bad_files", False),
     )
     return executor, runner, instance, fileset
 
@@ -205,13 +228,15 @@ def _parse_pairs(option: str, pairs: Sequence[str]) -> dict[str, str]:
     return parsed
 
 
-def _save(folder: Path, out: Any, executor: Any, given: dict[str, Any]) -> None:
-    from cafetal.runs import output
-    from cafetal.views.plots import draw
-    from cafetal.views.report import write_report
-    from cafetal.views.tables import print_result
+def _module_of(instance: Any) -> str:
+    """Return the module that a processor, or a function, comes from."""
+    return str(getattr(instance, "__module__", None) or type(instance).__module__)
 
-    record = executor.record
+
+def _save(folder: Path, out: Any, executor: Any, given: dict[str, Any], problem: str) -> None:
+    from cafetal.runs import output
+    from cafetal.runs.interrupts import interrupts
+
     options = {key: given[key] for key in ("schema", "treename", "chunksize", "maxchunks", "arguments", "policy")}
     provenance = output.Provenance(
         processor=given["processor"],
@@ -220,16 +245,44 @@ def _save(folder: Path, out: Any, executor: Any, given: dict[str, Any]) -> None:
         sites=str(given["sites_path"]),
         options=options,
     )
-    output.save(folder, out, record, provenance)
-    pictures = []
+    with interrupts(lambda: None):  # what was computed is written down first
+        output.save(folder, out, executor.record, provenance, problem=problem)
+
+
+def _show(folder: Path, out: Any, *, plots: bool) -> None:
+    """Draw the results that are saved, and tell what came out; nothing that fails here does them any harm."""
+    from cafetal.runs import output
+    from cafetal.views.plots import draw
+    from cafetal.views.report import write_report
+    from cafetal.views.tables import print_result
+
+    pictures, not_drawn = draw(out, folder / output.PLOTS) if plots else ([], {})
+    output.note(folder, not_drawn=not_drawn)
     try:
-        pictures = draw(out, folder / output.PLOTS)
         pictures.append(write_report(folder))
-    except Exception as error:  # the results are there; all this can be drawn again
-        warnings.warn(f"The results could not be drawn ({type(error).__name__}: {error}).", stacklevel=1)
+    except Exception as error:
+        warnings.warn(f"The report could not be written ({type(error).__name__}: {error}).", stacklevel=1)
     print_result(output.read_manifest(folder), str(folder), _err)
     for path in pictures:
         click.echo(path)
+
+
+@cli.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("processor", required=False)
+@_plots
+def postprocess(folder: Path, processor: str | None, plots: bool) -> None:
+    """Apply the postprocess of PROCESSOR, by default the one of the run, to what the run in FOLDER has merged."""
+    from cafetal.runs import output
+    from cafetal.runs.locking import locked
+    from cafetal.runs.postprocessing import apply
+
+    manifest = output.read_manifest(folder)
+    processor = processor or manifest["processor"]
+    with locked(folder):
+        out = apply(folder, processor, _parse_arguments(manifest["options"].get("arguments") or ()))
+        output.save_again(folder, out, postprocessed_by=processor)
+        _show(folder, out, plots=plots)
 
 
 @cli.command()
@@ -238,14 +291,15 @@ def _save(folder: Path, out: Any, executor: Any, given: dict[str, Any]) -> None:
 def plan(ask: bool, **given: Any) -> None:
     """Show what would run where: chunks, events and bytes for each site. Submits nothing."""
     from cafetal.runs.forecast import forecast
-    from cafetal.views.tables import print_plan
+    from cafetal.views.tables import print_code, print_plan
 
-    executor, runner, _, fileset = _prepare(given, status=False)
+    executor, runner, instance, fileset = _prepare(given, status=False)
     if ask:
         with executor:
             runner.preprocess(fileset.for_runner(given["treename"]))
     keys = ("treename", "chunksize", "maxchunks", "policy")
     print_plan(forecast(fileset, executor.sites, **{key: given[key] for key in keys}), _out)
+    print_code(executor.ship(instance), _out)
 
 
 @cli.command()
@@ -289,8 +343,15 @@ def plot(folder: Path, config: Path | None) -> None:
 
     out = output.read_output(folder)
     place = folder / output.PLOTS
-    for path in draw(out, place) if config is None else draw_all(out, read_plots(config), place):
+    not_drawn: dict[str, str] = {}
+    if config is None:
+        paths, not_drawn = draw(out, place)
+    else:
+        paths = draw_all(out, read_plots(config), place)
+    for path in paths:
         click.echo(path)
+    for name, reason in not_drawn.items():
+        warnings.warn(f"{name} is not drawn: {reason}", stacklevel=1)
 
 
 @cli.command()

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import click
 from rich.console import Console
 
+from cafetal.errors import OutputError
 from cafetal.visiting import open_federation
 
 _out = Console()
 _err = Console(stderr=True, soft_wrap=True, highlight=False)
+_TASKS = 10
+"""The last tasks whose logs are shown."""
 _folder = click.argument("folder", type=click.Path(path_type=Path))
 
 
@@ -36,25 +40,38 @@ def peek(folder: Path) -> None:
     found, output = look(folder)
     print_peek(found, _err)
     share = found.events / found.planned if found.planned else 1.0
-    for path in draw(
-        output,
-        folder / PEEK,
-        mark=f"Not finished: {share:.0%} of the events" + " counted so far" * bool(found.uncounted),
-    ):
+    mark = f"Not finished: {share:.0%} of the events" + " counted so far" * bool(found.uncounted)
+    paths, not_drawn = draw(output, folder / PEEK, mark=mark)
+    for path in paths:
         click.echo(path)
+    for name, reason in not_drawn.items():
+        warnings.warn(f"{name} is not drawn: {reason}", stacklevel=1)
     click.echo(folder / PEEK / "output.coffea")
 
 
 @click.command()
 @_folder
-@click.option(
-    "-n", "lines", default=20, show_default=True, type=click.IntRange(min=1), help="So many of the last lines."
-)
-def logs(folder: Path, lines: int) -> None:
-    """Show what a run with `--detach` in FOLDER has said."""
-    from cafetal.runs.detached import tail
+@click.option("-n", "lines", default=20, show_default=True, type=click.IntRange(min=1), help="Lines of each log.")
+@click.option("--task", type=int, help="Show all that one task has printed.")
+@click.option("--site", help="Show only the tasks of one site.")
+def logs(folder: Path, lines: int, task: int | None, site: str | None) -> None:
+    """Show what a run with `--detach` in FOLDER has said, and what the processor has printed in its tasks."""
+    from cafetal.runs.detached import LOG, tail
+    from cafetal.runs.tasklogs import read_task_logs
 
-    click.echo(tail(folder, lines))
+    found = [each for each in read_task_logs(folder) if task in (None, each[0]) and site in (None, each[1])]
+    if (folder / LOG).exists() or not found:
+        if task is None and site is None:
+            click.echo(tail(folder, lines))
+        elif not found:
+            raise OutputError(f"No such task in {folder} has printed anything.")
+    shown = found if task is not None else found[-_TASKS:]
+    if len(shown) < len(found):
+        click.echo(f"The last {len(shown)} of {len(found)} tasks that have printed something (`--task N` shows one):")
+    for number, where, text in shown:
+        click.echo(f"--- task {number} at {where}")
+        kept = text.splitlines() if task is not None else text.splitlines()[-lines:]
+        click.echo("\n".join(kept))
 
 
 @click.command()
@@ -65,7 +82,7 @@ def cancel(folder: Path, now: bool) -> None:
     from cafetal.runs import detached
 
     detached.cancel(folder, now=now)
-    click.echo(f"Stopped. `cafetal resume {folder}` goes on with it.")
+    click.echo(f"Stopped. `cafetal resume {folder}` continues it.")
 
 
 @click.command()

@@ -53,6 +53,12 @@ def original(table, toys):
     return Path(table.pfn(next(iter(file.replicas)), file.lfn)).read_bytes()
 
 
+def another(table):
+    """A file that no dataset has."""
+    ((file,),) = (dataset.files for dataset in make_files(Recipe("other", files=1, events=400, seed=6), table).values())
+    return Path(table.pfn(next(iter(file.replicas)), file.lfn)).read_bytes()
+
+
 BAD_CONTENTS = {
     "truncated": lambda good: good[: len(good) // 2],
     "empty_file": lambda good: b"",
@@ -182,7 +188,7 @@ def test_silent_corruption_is_found(table, session):
 def test_no_good_replica_finishes_the_rest(make_executor, table, toys):
     """The rest of the events is processed, the error says which are not, and carries what there is."""
     lfn = "/store/bad/late.root"
-    path = put(table, "desy", lfn, original(table, toys))
+    path = put(table, "desy", lfn, another(table))
     fileset = with_file(toys, lfn, desy=None)
     executor = make_executor(fileset)
     runner = processor.Runner(executor=executor, metadata_cache={}, schema=BaseSchema, chunksize=100)
@@ -197,7 +203,8 @@ def test_no_good_replica_finishes_the_rest(make_executor, table, toys):
 def test_a_replica_that_was_bad_and_is_mended_is_the_last_resort(make_executor, table, toys):
     """In a long session what was seen of it long ago must not cost events."""
     lfn = "/store/bad/mended.root"
-    mended, gone = (put(table, site, lfn, original(table, toys)) for site in ("desy", "cern"))
+    content = another(table)
+    mended, gone = (put(table, site, lfn, content) for site in ("desy", "cern"))
     mended.unlink()
     fileset = with_file(toys, lfn, desy=None, cern=None)
     executor = make_executor(fileset)
@@ -205,7 +212,7 @@ def test_a_replica_that_was_bad_and_is_mended_is_the_last_resort(make_executor, 
     chunks = list(runner.preprocess(fileset.for_runner()))
     executor.session.bad_replicas[lfn] = frozenset({"desy"})  # whichever replica was counted
     assert runner(chunks, count)["n"] == 1200
-    put(table, "desy", lfn, original(table, toys))
+    put(table, "desy", lfn, content)
     gone.unlink()
     assert runner(chunks, count)["n"] == 1200
     assert executor.record.complete

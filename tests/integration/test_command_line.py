@@ -20,7 +20,7 @@ import uproot
 
 from cafetal.cli import main
 
-pytestmark = [pytest.mark.sites, pytest.mark.traced_processes]
+pytestmark = pytest.mark.sites
 
 SLOW = """
 import pathlib

@@ -1,22 +1,25 @@
 """Runs whose files are counted while others are processed already: nobody waits for a site that is late."""
 
+import dataclasses
 import json
 import os
 import signal
+from pathlib import Path
 
+import numpy as np
 import pytest
 from coffea import processor
 from coffea.nanoevents import BaseSchema
 
 from cafetal.config import load_sites
-from cafetal.errors import RunInterrupted, UnreadableFile
-from cafetal.fileset import load
+from cafetal.errors import FilesetError, RunInterrupted, UnreadableFile
+from cafetal.fileset import Fileset, load
 from cafetal.rehearsal.data import Recipe, make_files
 from cafetal.runs.entries import Uncounted
 from cafetal.runs.executor import MultiSiteExecutor
 from cafetal.runs.journal import JOURNAL
 from cafetal.runs.standing import look_at
-from tests.conftest import in_background, wait_until
+from tests.conftest import in_background, iterate, wait_until
 
 pytestmark = pytest.mark.sites
 
@@ -130,3 +133,93 @@ def test_ctrl_c_before_all_is_counted(tmp_path, table, fileset):
     again = MultiSiteExecutor(table, fileset=fileset, status=False, folder=folder, resume=True)
     assert run(again, fileset, Opening("")) == {"n": 2_000}
     assert again.record.events_salvaged == 1_000
+
+
+class Columns(processor.ProcessorABC):
+    """Columns of all kinds with the numbers of the events."""
+
+    def process(self, events):
+        import awkward as ak
+        import numpy as np
+
+        numbers = np.asarray(events.event)
+        return {
+            "numpy": processor.column_accumulator(numbers),
+            "awkward": processor.column_accumulator(ak.Array([[int(number)] for number in numbers])),
+            "list": numbers.tolist(),
+            "value": processor.value_accumulator(list, numbers.tolist()),
+            "text": "".join(f"{number} " for number in numbers),
+        }
+
+    def postprocess(self, accumulator):
+        return accumulator
+
+
+def test_rows_come_in_the_order_of_the_files_whatever_was_counted_first(tmp_path, table, fileset):
+    """The late site holds files from the middle: row i of each column is the same event, as coffea has it."""
+    executor = MultiSiteExecutor(table, fileset=fileset, status=False, fan_in=2, bundle_events=100)
+
+    def open_late():
+        wait_until(lambda: executor.record and executor.record.events_done >= 300)
+        (tmp_path / "open").touch()
+
+    join = in_background(open_late)
+    out = run(executor, fileset, Columns())
+    join()
+    expected = iterate(fileset, table, Columns(), schema=BaseSchema, chunksize=100)
+    assert out["numpy"].value.tolist() == expected["numpy"].value.tolist()
+    assert out["awkward"].value.tolist() == expected["awkward"].value.tolist()
+    assert (out["list"], out["text"]) == (expected["list"], expected["text"])
+    assert out["value"].value == expected["value"].value
+    assert len(out["list"]) == 2_000
+
+
+@pytest.mark.parametrize("chunksize", [np.int64(100), 1e2, np.float64(100)], ids=lambda size: type(size).__name__)
+def test_chunk_sizes_are_any_numbers(tmp_path, table, fileset, chunksize):
+    (tmp_path / "open").touch()
+    folder = tmp_path / "run"
+    executor = MultiSiteExecutor(table, fileset=fileset, status=False, folder=folder)
+    runner = processor.Runner(executor=executor, metadata_cache={}, schema=BaseSchema, chunksize=chunksize)
+    assert runner(fileset.for_runner(), lambda events: {"n": len(events)}) == {"n": 2_000}
+    assert executor.record.chunks_counted == 20
+    items = [
+        dataclasses.replace(item, entrystart=np.int64(item.entrystart), entrystop=float(item.entrystop))
+        for item in runner.preprocess(fileset.for_runner())
+    ]
+    again = MultiSiteExecutor(table, fileset=fileset, status=False, folder=tmp_path / "again")
+    runner = processor.Runner(executor=again, metadata_cache={}, schema=BaseSchema)
+    assert runner.run(items, lambda events: {"n": len(events)})["out"] == {"n": 2_000}
+    edges = [line["edges"] for line in lines(tmp_path / "again", "file")]
+    assert all(type(edge) is int for file in edges for chunk in file for edge in chunk)
+
+
+def test_names_of_files_with_other_letters_and_paths(tmp_path, table, fileset):
+    """In datasets with a plain name; by a Runner, which coffea would have hash ASCII bytes only."""
+    (tmp_path / "open").touch()
+    file = next(fileset.files())
+    site = next(iter(file.replicas))
+    path = tmp_path / site / "data" / file.lfn.lstrip("/")
+    path.with_name("µ_日本.root").write_bytes(path.read_bytes())
+    lfn = f"{file.lfn.rpartition('/')[0]}/µ_日本.root"
+    named = load({"plain": {"files": {Path(lfn): {"object_path": "Events", "replicas": [site]}}}})
+    executor = MultiSiteExecutor(table, fileset=named, status=False)
+    runner = processor.Runner(executor=executor, metadata_cache={}, schema=BaseSchema, chunksize=100)
+    assert runner(named.for_runner(), lambda events: {events.metadata["lfn"]: len(events)}) == {lfn: 500}
+    paths = {"plain": {"files": {Path(file.lfn): "Events"}}}
+    executor = MultiSiteExecutor(table, fileset=fileset, status=False)
+    runner = processor.Runner(executor=executor, metadata_cache={}, schema=BaseSchema, chunksize=100)
+    assert runner(paths, lambda events: {"n": len(events)}) == {"n": 500}
+
+
+def test_one_file_under_two_names_is_noticed_when_it_is_counted(tmp_path, table, fileset):
+    (tmp_path / "open").touch()
+    ((dataset,), file) = tuple(fileset.values()), next(fileset.files())
+    site = next(iter(file.replicas))
+    path = tmp_path / site / "data" / file.lfn.lstrip("/")
+    path.with_name("copy.root").write_bytes(path.read_bytes())
+    copy = dataclasses.replace(file, lfn=f"{file.lfn.rpartition('/')[0]}/copy.root", replicas={site: None})
+    doubled = Fileset([dataclasses.replace(dataset, files=(*dataset.files, copy))])
+    with pytest.raises(FilesetError, match=r"are one file \(UUID .*--allow-duplicates"):
+        run(MultiSiteExecutor(table, fileset=doubled, status=False), doubled, Opening(""))
+    executor = MultiSiteExecutor(table, fileset=doubled, status=False, allow_duplicates=True)
+    assert run(executor, doubled, Opening("")) == {"n": 2_500}

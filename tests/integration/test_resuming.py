@@ -17,7 +17,7 @@ from cafetal.runs.locking import owner
 from tests.conftest import wait_until
 from tests.integration.test_command_line import assert_all_gone, cafetal, tagged
 
-pytestmark = [pytest.mark.sites, pytest.mark.untraced, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.sites, pytest.mark.timeout(900)]
 
 PROCESSOR = """
 import time
@@ -150,7 +150,7 @@ def test_killed_again_and_again(project, undisturbed, start, slow):
     assert f"the process {process.pid}, uses" in refused.stderr
     break_off(project, folder, process, chance.randint(1, 4), at_any_time=True)
     again = cafetal("run", *ARGUMENTS, "-o", folder, cwd=project, check=1)
-    assert f"`cafetal resume {folder}` goes on with it" in " ".join(again.stderr.split())
+    assert f"`cafetal resume {folder}` (in Python: resume=True) continues it" in " ".join(again.stderr.split())
     break_off(project, folder, start("resume", folder, tag="second"), chance.randint(1, 3))
     slow.unlink()
     before = sum(line.count('"is":"Commit"') for line in committed(project / folder))

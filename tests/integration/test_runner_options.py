@@ -35,8 +35,8 @@ class Count(processor.ProcessorABC):
             "n": len(events),
             "sum": int(ak.sum(events.event)),
             "pt": float(ak.sum(events.Muon_pt)),
-            "names": {meta["filename"]},
-            "ranges": {(meta["filename"], meta["entrystart"], meta["entrystop"])},
+            "names": {meta["lfn"]},
+            "ranges": {(meta["lfn"], meta["entrystart"], meta["entrystop"])},
             "column": processor.column_accumulator(ak.to_numpy(events.event)),
         }
 
@@ -161,7 +161,7 @@ def test_accumulators_of_the_users_own(make_executor, toys):
     """Also in a reduce by a worker that has processed nothing of this analysis."""
 
     def tally(events):
-        name = events.metadata["filename"]
+        name = events.metadata["lfn"]
         return {"tally": Tally({name: len(events)}), "max": processor.value_accumulator(int, len(events))}
 
     out = make_runner(make_executor(toys, fan_in=2, bundle_events=100))(toys.for_runner(), tally)

@@ -28,6 +28,9 @@ GOOD = {
     "read": {"/f": None},
     "host": "h",
     "aside": [],
+    "left": "",
+    "modules": {},
+    "log": "",
 }
 (INPUT := Future()).set_result({"partial": PARTIAL})
 CHECKS = [

@@ -7,7 +7,7 @@ from coffea.processor.executor import FileMeta
 
 from cafetal.catalog import FilesetCatalog
 from cafetal.config import load_sites
-from cafetal.errors import NoReplica, UnreadableFile
+from cafetal.errors import UnreadableFile
 from cafetal.fileset import load
 from cafetal.runs.entries import EntryCounts, Uncounted
 from cafetal.runs.inspection import Answer
@@ -47,11 +47,16 @@ def test_what_is_counted_is_cut_as_runner_cuts_it():
     assert entries.bad_replicas == {"/good": {"a"}}
 
 
-def test_a_file_of_which_nothing_is_known_ends_the_run_when_all_were_asked_for():
+def test_a_file_of_which_nothing_is_known_is_missing_and_the_rest_goes_on():
     entries = make("/good", "/bad", "/said")
     bad = {("/bad", "Events"): Answer(None, (failed("a"),)), ("/said", "Events"): Answer(None, (failed("b"),))}
     assert entries.take(bad) == []
     assert len(entries.take({("/good", "Events"): GOOD})) == 1
+    with pytest.warns(UserWarning, match="No replica can be opened"):
+        assert [meta.filename for meta in entries.settle()] == ["/said"]
+    assert [(dataset, failure["site"]) for dataset, failure in entries.missing] == [("d", "a")]
+    entries = make("/bad")
+    entries.take({("/bad", "Events"): Answer(None, (failed("a"),))})
     with pytest.raises(UnreadableFile, match=r"1 file could not be opened .*\n  /bad, at a: OSError: no such thing"):
         entries.settle()
 
@@ -83,8 +88,12 @@ def test_files_are_counted_where_they_may_be_processed():
     assert set(make("/good", forbid=["a"]).questions[0].replicas) == {"b"}
     assert set(make("/good", pin={"d": ["a"]}).questions[0].replicas) == {"a"}
     assert set(make("/good", pin={"d": ["a"]}, datasets=("d", "e")).questions[0].replicas) == {"a", "b"}
-    with pytest.raises(NoReplica, match="No site may process /bad of d"):
-        make("/bad", forbid=["a"])
+    entries = make("/good", "/bad", forbid=["a"])
+    assert [question.lfn for question in entries.questions] == ["/good"]
+    entries.take({("/good", "Events"): GOOD})
+    entries.settle()
+    (missing,) = entries.missing
+    assert "No site may process /bad of d" in missing[1]["messages"][0]
 
 
 def test_all_of_a_fileset_as_one_item():

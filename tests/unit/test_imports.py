@@ -12,7 +12,7 @@ ENGINE = ROOT / "analysis" / "cafetal"
 
 # Each layer may import itself and those before it.
 LAYERS = [
-    {"errors"},
+    {"errors", "strict"},
     {"config"},
     {"fileset"},
     {"planning"},

@@ -66,7 +66,9 @@ def test_uhi(tmp_path):
 
 
 def test_plots(tmp_path):
-    names = {path.name for path in draw(filled(), tmp_path / "plots")}
+    paths, not_drawn = draw(filled(), tmp_path / "plots")
+    names = {path.name for path in paths}
+    assert not not_drawn
     assert names == {"mass.png", "n_jets.png", "plane.png", "cuts.png"}
     assert all((tmp_path / "plots" / name).stat().st_size > 5_000 for name in names)
 
@@ -76,7 +78,8 @@ def test_outputs_that_are_hard_to_show(tmp_path):
     empty = hist.Hist.new.StrCat([], name="dataset", growth=True).Reg(3, 0, 1, name="x").Weight()
     plain = bh.Histogram(bh.axis.StrCategory(["a"]), bh.axis.Regular(3, 0, 1)).fill("a", [0.5])
     out = {"empty": empty, "plain": plain, "bare": hist.Hist.new.StrCat([], growth=True).Double()}
-    assert {path.name for path in draw(out, tmp_path / "plots")} == {"plain.png"}
+    paths, not_drawn = draw(out, tmp_path / "plots")
+    assert ({path.name for path in paths}, not_drawn) == ({"plain.png"}, {})
     assert histograms.write_uhi(tmp_path / "h.json", out) == {}
     histograms.write_root(tmp_path / "h.root", out)
     with uproot.open(tmp_path / "h.root") as file:
@@ -92,6 +95,82 @@ def test_what_uhi_cannot_hold_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr("uhi.io.json.default", refuse)
     assert histograms.write_uhi(tmp_path / "h.json", filled()).keys() == {"mass", "n/jets", "plane", "deep", "cuts"}
     assert json.loads((tmp_path / "h.json").read_text()) == {}
+
+
+def odd_outputs():
+    """Histograms that a library cannot draw or write, among others."""
+    good = hist.Hist.new.Reg(3, 0, 1, name="x").Double().fill([0.5])
+    formula = hist.Hist.new.Reg(3, 0, 1, name="x", label=r"$p_T$ \{ $\frac{$").Double().fill([0.5])
+    return {
+        "first": good,
+        "endless": hist.Hist(hist.axis.Variable([0, 1, np.inf])).fill([0.5, 3]),
+        "formula": formula,
+        "": good.copy(),
+        "..": good.copy(),
+        "a/b": good.copy(),
+        "a": {"b": formula.copy(), "": good.copy()},
+        "a_b": good.copy(),
+        "A_B": good.copy(),
+        "with;cycle": good.copy(),
+        "name\nof two lines": good.copy(),
+        7: good.copy(),
+        "x" * 300: good.copy(),
+        "last": good.copy(),
+    }
+
+
+def test_one_histogram_that_cannot_be_shown_costs_no_other(tmp_path):
+    """Each form of each histogram is there, or is named with the reason; no two share a picture or a path."""
+    out = odd_outputs()
+    names = [name for name, _ in histograms.find(out)]
+    assert len(set(names)) == len(names) == 15
+    paths, not_drawn = draw(out, tmp_path / "plots")
+    assert len(set(paths)) == len(paths) == len({path.name.lower() for path in paths})
+    assert len(paths) + len(not_drawn) == len(names)
+    assert all(path.parent == tmp_path / "plots" and path.stat().st_size > 1_000 for path in paths)
+    assert set(not_drawn) <= {"endless"}
+    assert {"first.png", "last.png"} <= {path.name for path in paths}
+    folder = output.save(tmp_path / "results", out, RunRecord(), provenance())
+    manifest = output.read_manifest(folder)
+    with uproot.open(folder / "histograms.root") as file:
+        there = {key.rpartition(";")[0] for key, kind in file.classnames().items() if kind.startswith("TH1")}
+    assert {"first", "last", "a/b"} <= there | manifest["not_in_root"].keys()
+    assert len(there) + len(manifest["not_in_root"]) == len(names)
+    assert len(json.loads((folder / "histograms.json").read_text())) + len(manifest["not_in_uhi"]) == len(names)
+
+
+@pytest.mark.parametrize("first", ["a", "a/b"])
+def test_a_histogram_and_a_folder_of_one_name_in_root(tmp_path, first):
+    good = hist.Hist.new.Reg(3, 0, 1, name="x").Double().fill([0.5])
+    out = {name: good.copy() for name in sorted(["a", "a/b"], reverse=first != "a")}
+    left_out = histograms.write_root(tmp_path / "h.root", out)
+    assert left_out.keys() == {"a", "a/b"} - {first}
+    with uproot.open(tmp_path / "h.root") as file:
+        assert file[first].values().tolist() == [0, 1, 0]
+
+
+def test_a_form_that_fails_as_a_whole_is_named(tmp_path, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("no space for names")
+
+    monkeypatch.setattr("cafetal.runs.histograms.write_root", fail)
+    folder = output.save(tmp_path / "results", filled(), RunRecord(), provenance())
+    manifest = output.read_manifest(folder)
+    assert manifest["not_in_root"] == {"": "histograms.root could not be written: RuntimeError: no space for names"}
+    assert manifest["sha256"].keys() == {"output.coffea", "histograms.json"}
+    assert output.read_output(folder)["mass"] == filled()["mass"]
+
+
+def test_very_many_categories_go_on_pages(tmp_path):
+    regions, variations = [f"region{i}" for i in range(20)], [f"variation{i}" for i in range(50)]
+    h = hist.Hist.new.StrCat(regions, name="r").StrCat(variations, name="v").Reg(3, 0, 1, name="x").Double()
+    paths, not_drawn = draw({"h": h.fill("region1", "variation3", [0.5])}, tmp_path / "plots")
+    assert [path.name for path in paths] == ["h.png", "h_2.png", "h_3.png"]
+    assert not_drawn == {"h": "964 of its categories are not drawn"}
+    for path in paths:
+        width, height = (int.from_bytes(path.read_bytes()[start : start + 4], "big") for start in (16, 20))
+        assert width < 2_000
+        assert height < 2_000
 
 
 def provenance():

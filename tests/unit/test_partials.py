@@ -177,3 +177,19 @@ def test_clean(tmp_path):
     assert not (tmp_path / "runs" / "mine").exists()
     reducing.clean(Place(tmp_path), run="mine", life=1, keep_days=-1, staging="")
     assert not [p for p in tmp_path.rglob("*") if p.is_file()]
+
+
+def test_an_attempt_that_is_stopped_and_those_after_it(tmp_path):
+    place = Place(tmp_path)
+    assert not place.stopped("r", 1)
+    reducing.stop(place, run="r", life=1)
+    assert place.stopped("r", 1)
+    assert not place.stopped("r", 2)
+    assert not place.stopped("other", 1)
+    reducing.stop(place, run="r", life=2)
+    reducing.clean(place, run="r", life=1, keep_days=14, staging="")
+    assert not place.stopped("r", 1)
+    assert place.stopped("r", 2)
+    reducing.clean(place, run="r", life=None, keep_days=14, staging="")
+    assert not place.stopped("r", 2)
+    assert not reducing.leftovers(place, staging="")

@@ -77,6 +77,7 @@ def run_map(
     assert "error" not in trampoline.install(str(scratch), "files", shipment.files, [], [])
     arguments = {
         "run": "r",
+        "life": 1,
         "site": "desy",
         "name": "map-0",
         "function": shipment.function,
@@ -220,6 +221,7 @@ def test_function_that_cannot_be_loaded(tmp_path):
     trampoline.install(str(tmp_path), "files", shipment.files, [], [])
     arguments = {
         "run": "r",
+        "life": 1,
         "site": "desy",
         "name": "m",
         "function": shipment.function,
@@ -305,15 +307,15 @@ def test_modules_of_another_run_are_forgotten(tmp_path, monkeypatch):
     import importlib
 
     for value in (1, 2, 1):
-        assert modules.activate(archive(value))
+        assert modules.activate(archive(value), tmp_path)
         assert importlib.import_module("proc_y").value == value
         importlib.import_module(f"pkg_y.only_{value}")  # the package is the same in all, what is in it is not
-        assert not modules.activate(archive(value))
+        assert not modules.activate(archive(value), tmp_path)
     for name in [name for name in sys.modules if name.partition(".")[0].endswith("_y")]:
         del sys.modules[name]
     Path(archive(3)).write_bytes(b"tampered")
     with pytest.raises(modules.Damaged, match="its checksum differs"):
-        modules.activate(next(p for p in tmp_path.glob("*.zip") if p.read_bytes() == b"tampered"))
+        modules.activate(next(p for p in tmp_path.glob("*.zip") if p.read_bytes() == b"tampered"), tmp_path)
 
 
 class Wordless(Exception):
@@ -382,3 +384,76 @@ def test_names_are_resolved_where_the_task_runs(monkeypatch):
     ]
     with pytest.raises(LookupError, match="No rule of this site fits /x"):
         resolve("/x", {"rules": {"^/store": "y"}, "explicit": {}})
+
+
+def test_a_stopped_attempt_begins_no_further_chunk(tmp_path):
+    """The first chunk stops it, as the user may at any moment; what is done is kept, the rest is named."""
+    path = tmp_path / "x.root"
+    with uproot.recreate(path) as file:
+        file.mktree("Events", {"x": "float64"}).extend({"x": np.arange(40.0)})
+
+    def stops(events):
+        from pathlib import Path
+
+        stop = Path(events.metadata["stop"])
+        stop.parent.mkdir(exist_ok=True)
+        stop.touch()
+        return {"n": len(events)}
+
+    items = [
+        (i, dataclasses.replace(item, usermeta={"stop": str(tmp_path / "stops" / "r.1")}))
+        for i, item in items_of(path, (0, 10), (10, 20), (20, 30))
+    ]
+    result = run_map(tmp_path, stops, items)
+    assert (result["partial"]["chunks"], result["left"], result["events"]) == ("0", "1-2", 10)
+    assert content(tmp_path, result)["out"] == {"n": 10}
+    again = run_map(tmp_path, stops, items)
+    assert (again["partial"], again["left"], again["failures"]) == (None, "0-2", [])
+
+
+def test_metadata_name_the_file_here_and_in_the_fileset(tmp_path):
+    path = tmp_path / "x.root"
+    with uproot.recreate(path) as file:
+        file.mktree("Events", {"x": "float64"}).extend({"x": np.arange(10.0)})
+
+    def names(events):
+        import uproot
+
+        with uproot.open(events.metadata["filename"]) as file:
+            trees = len(file.keys())
+        print("said", events.metadata["lfn"])
+        return {"names": {events.metadata["lfn"]}, "trees": trees}
+
+    result = run_map(tmp_path, names, items_of(path, (0, 10)))
+    assert content(tmp_path, result)["out"] == {"names": {LFN}, "trees": 1}
+    assert result["log"] == f"said {LFN}\n"
+    assert result["modules"] == {}
+
+
+class Stuck:
+    """Adds, and cannot be pickled."""
+
+    def __add__(self, other):
+        return self
+
+    def __deepcopy__(self, memo):
+        return self
+
+    def __reduce__(self):
+        raise TypeError("it is stuck")
+
+
+def test_what_cannot_travel_is_said_at_the_first_chunk(tmp_path):
+    path = tmp_path / "x.root"
+    with uproot.recreate(path) as file:
+        file.mktree("Events", {"x": "float64"}).extend({"x": np.arange(30.0)})
+
+    def stuck(events):
+        from tests.unit.test_worker import Stuck
+
+        return {"deep": {"mine": Stuck()}}
+
+    result = run_map(tmp_path, stuck, items_of(path, (0, 10), (10, 20), (20, 30)))
+    (failure,) = result["failures"]
+    assert (failure["kind"], failure["start"], failure["chunks"]) == ("processor", 0, "0-2")
+    assert "['deep']['mine'] is a tests.unit.test_worker.Stuck, which cannot travel" in failure["messages"][-2]

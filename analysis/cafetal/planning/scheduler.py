@@ -273,7 +273,7 @@ class Scheduler:
             if task.bundle.cuts:
                 self._vain[task.dataset] = 0
             self._trust_more(site)
-        elif task.source is None and any(kind not in ("processor", "once") for kind, _ in event.failures):
+        elif task.source is None and any(kind not in ("processor", "once", "stopped") for kind, _ in event.failures):
             origins = {chunk.id if chunk.origin is None else chunk.origin for chunk in task.bundle.chunks}
             if not origins & site.blamed and (not task.bundle.again or event.failures[0][0] == "worker"):
                 site.faults += 1  # what fails wherever it comes says nothing of a site

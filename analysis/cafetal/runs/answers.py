@@ -58,11 +58,14 @@ class _Failure(_Plain):
 class _Map(_Plain):
     partial: _Reference | None
     failures: list[_Failure]
+    left: _Chunks
     events: _Count
     seconds: float = Field(ge=0, allow_inf_nan=False)
     read: dict[str, _Count | None]
     host: str
     aside: list[Annotated[str, Field(max_length=300)]] = Field(max_length=3)
+    modules: dict[Annotated[str, Field(max_length=300)], str] = Field(max_length=20)
+    log: str = Field(max_length=100_000)
 
 
 class _Merged(_Plain):
@@ -133,12 +136,14 @@ def _checked(site: str) -> Iterator[None]:
 
 
 def of_map(site: str, asked: ChunkSet) -> Check:
-    """For `worker.tasks.map_bundle`: each chunk that was asked for is in the partial, or in one failure."""
+    """For `worker.tasks.map_bundle`: each chunk that was asked for is in the partial, a failure, or not begun."""
 
     def check(answer: Any) -> Any:
         with _checked(site):
             told = _MAP.validate_python(answer)
-            given = ChunkSet() if told.partial is None else ChunkSet.parse(told.partial.chunks)
+            given = ChunkSet.parse(told.left)
+            if told.partial is not None:
+                given = given.union(ChunkSet.parse(told.partial.chunks))
             for failure in told.failures:
                 given = given.union(ChunkSet.parse(failure.chunks))
         if given != asked:

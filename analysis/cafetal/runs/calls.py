@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from threading import Lock
 from typing import Any
 
+from cafetal.config import LocalEndpoint, SlurmEndpoint
 from cafetal.errors import LoginError
 from cafetal.federation.federation import Federation
 from cafetal.planning.events import Assign
@@ -21,6 +25,7 @@ from cafetal.runs.shipping import Shipment
 from cafetal.worker import workitems
 from cafetal.worker.chunksets import ChunkSet
 from cafetal.worker.names import site_names
+from cafetal.worker.places import Place
 
 _KEEP_DAYS = 14
 """After so many days code that nobody has used, and runs that nobody has gone on with, are removed from a scratch."""
@@ -136,6 +141,7 @@ class Calls:
         pfns = {chunk.lfn: self.plan.pfn(chunk.lfn, site, told.source) for chunk in told.chunks}
         arguments = {
             "site": site,
+            "life": self.life,
             "name": f"{site}.{self.life}.map-{told.task}",
             "function": self.shipment.function,
             "archive": self.shipment.modules,
@@ -195,6 +201,20 @@ class Calls:
             ended.set_result(None)
         return settle(ended, lambda error: None, within=self.plan.table.routing.patience)
 
+    def stop(self, sites: Iterable[str]) -> None:
+        """Have the map tasks of sites end with the chunk that each is in.
+
+        Where this machine shares the site's files, that is at once. Elsewhere the message waits for a free worker.
+        """
+        for site in sites:
+            entry = self.federation.table.sites[site]
+            scratch = os.path.expanduser(os.path.expandvars(entry.scratch))
+            if isinstance(entry.endpoint, LocalEndpoint | SlurmEndpoint) and "$" not in scratch:
+                with suppress(OSError):
+                    Place(Path(scratch), entry.store).stop(self.run, self.life)
+                    continue
+            self._call(site, "stop", {"life": self.life}, on_loss=lambda error: None)
+
     def reduce(self, site: str, reduce: Reduce, tree: int, inputs: Sequence[Future[Any]]) -> Future[Any]:
         """Merge partials, once they are there; ``tree`` counts how often the run has begun to merge anew."""
         arguments = {
@@ -239,12 +259,22 @@ class Calls:
         """A step of bringing a file from one site to another (see `worker.carrying`), or why it cannot be done."""
         return self._call(site, task, arguments, on_loss=lambda error: error, check=answers.of_carrying(site, task))
 
-    def clean(self, sites: Iterable[str], patience: float) -> None:
-        """Remove what the run left on scratches; a site that does not answer in so many seconds keeps it."""
-        asked = {"life": self.life, "keep_days": _KEEP_DAYS}
+    def clean(self, sites: Iterable[str], patience: float, replaced: str | None = None) -> None:
+        """Remove what the run left on scratches, and a run that it has replaced.
+
+        A site that does not answer in so many seconds keeps it.
+        """
+        asked: list[dict[str, Any]] = [{"run": self.run, "life": self.life}]
+        asked += [{"run": replaced, "life": None}] if replaced else []
         table = self.federation.table.sites
         futures = [
-            self._call(site, "clean", {**asked, "staging": table[site].staging}, on_loss=lambda error: None)
+            self._call(
+                site,
+                "clean",
+                {**what, "keep_days": _KEEP_DAYS, "staging": table[site].staging},
+                on_loss=lambda error: None,
+            )
             for site in sites
+            for what in asked
         ]
         wait(futures, timeout=patience)

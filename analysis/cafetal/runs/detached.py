@@ -32,7 +32,7 @@ def detach(folder: Path, arguments: Sequence[str]) -> int:
     begin = os.fstat(handle).st_size
     try:
         process = subprocess.Popen(
-            [sys.executable, "-m", "cafetal.cli", *arguments],
+            [sys.executable, "-P", "-m", "cafetal.cli", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=handle,
             stderr=handle,
@@ -79,5 +79,7 @@ def tail(folder: Path, lines: int) -> str:
     try:
         said = (folder / LOG).read_text(errors="replace")
     except FileNotFoundError:
-        raise OutputError(f"{folder} has no log; only runs with `--detach` have one.") from None
+        raise OutputError(
+            f"{folder} has no log: only runs with `--detach` have one, and no task has printed anything."
+        ) from None
     return "\n".join(said.splitlines()[-lines:])

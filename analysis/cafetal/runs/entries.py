@@ -10,12 +10,13 @@ from coffea.processor.executor import FileMeta, Runner, WorkItem
 
 from cafetal.catalog import FilesetCatalog
 from cafetal.config import SiteTable
-from cafetal.fileset import Fileset
+from cafetal.errors import NoReplica
+from cafetal.fileset import FileIdentities, Fileset, plain_name
 from cafetal.runs import messages
 from cafetal.runs.inspection import Answer, Key, Question
 from cafetal.runs.plan import allow
 from cafetal.runs.runnercall import RunnerCall
-from cafetal.worker.failures import Failure
+from cafetal.worker.failures import Failure, describe
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,13 @@ class Uncounted(WorkItem):  # type: ignore[misc]  # coffea's classes are Any to 
     def of(cls, fileset: Mapping[str, Mapping[str, Any]], runner: Runner) -> Uncounted:
         """What a Runner would be given, in the form of `Fileset.for_runner`."""
         metas = tuple(
-            FileMeta(dataset, lfn, tree, told["metadata"], frozenset(told["preload"]) if "preload" in told else None)
+            FileMeta(
+                plain_name(dataset),
+                plain_name(lfn),
+                tree,
+                told["metadata"],
+                frozenset(told["preload"]) if "preload" in told else None,
+            )
             for dataset, told in fileset.items()
             for lfn, tree in told["files"].items()
         )
@@ -56,9 +63,10 @@ class EntryCounts:
         metas: of the files.
         request: how these are opened, and what may be left out.
         chunksize: events in a chunk, about.
+        identities: of the files that are counted already.
 
     Raises:
-        NoReplica: if a file is at no known site, or at none that the user allows.
+        NoReplica: if a file is at no known site, or all files are at sites that the user does not allow.
     """
 
     def __init__(
@@ -69,15 +77,23 @@ class EntryCounts:
         table: SiteTable,
         fileset: Fileset | None,
         chunksize: int = 0,
+        identities: FileIdentities | None = None,
     ) -> None:
         self.request, self.chunksize = request, chunksize
+        self._identities = identities or FileIdentities()
         self._metas: dict[Key, list[FileMeta]] = {}
         for meta in metas:
             self._metas.setdefault((str(meta.filename), str(meta.treename)), []).append(meta)
-        self.questions = []
+        self.questions: list[Question] = []
+        self._bad: dict[Key, Answer] = {}
         for (lfn, tree), wanted in self._metas.items():
             replicas = catalog.replicas(lfn)
-            able = {site for meta in wanted for site in allow(meta.dataset, lfn, tuple(replicas), table.routing)}
+            able, blocked = _able(wanted, lfn, tuple(replicas), table)
+            if blocked is not None:
+                self._bad[lfn, tree] = Answer(None, ({**describe(blocked, site="", lfn=lfn), "kind": "site"},))
+                if len(self._bad) == len(self._metas):
+                    raise blocked
+                continue
             asked = {site: pfn for site, pfn in replicas.items() if site in able}
             declared = fileset.file(lfn, tree) if fileset else None
             self.questions.append(Question(lfn, tree, asked, declared, format=request.format, options=request.options))
@@ -86,8 +102,9 @@ class EntryCounts:
         self.bad_replicas: dict[str, frozenset[str]] = {}
         """``{lfn: sites whose replica could not be opened}``"""
         self.unreadable: list[tuple[str, Failure]] = []
-        """``(dataset, failure)`` of files that are left out."""
-        self._bad: dict[Key, Answer] = {}
+        """``(dataset, failure)`` of files that are left out, as the user allows."""
+        self.missing: list[tuple[str, Failure]] = []
+        """``(dataset, failure)`` of files whose entries nobody knows, and that nobody has allowed to leave out."""
 
     @property
     def left_out(self) -> list[Failure]:
@@ -95,12 +112,19 @@ class EntryCounts:
         return [failure for _, failure in self.unreadable]
 
     def take(self, answers: Mapping[Key, Answer]) -> list[FileMeta]:
-        """The metadata of those files that were counted."""
-        for (lfn, _), answer in answers.items():
+        """Return the metadata of those files that were counted.
+
+        Raises:
+            FilesetError: if a dataset has one of them under two names.
+        """
+        for (lfn, tree), answer in answers.items():
             if answer.record is not None and answer.record.get("size") is not None:
                 self.sizes[lfn] = answer.record["size"]
             bad = frozenset(f["site"] for f in answer.failures if f["kind"] in ("data", "stale"))
             self.bad_replicas[lfn] = self.bad_replicas.get(lfn, frozenset()) | bad
+            if answer.record is not None and self.request.format == "root":
+                for meta in self._metas[lfn, tree]:
+                    self._identities.enter(meta.dataset, tree, answer.record["uuid"], lfn)
         self._bad |= {key: answer for key, answer in answers.items() if answer.record is None}
         return [
             _populated(meta, answer.record)
@@ -112,28 +136,31 @@ class EntryCounts:
     def settle(self) -> list[FileMeta]:
         """When all files were asked for: the metadata of those that can be planned with though none could open them.
 
-        What is in these will be missing in the end; the rest need not be.
+        What is in these, and in the files that are `missing`, will not be in the output; the rest need not suffer.
 
         Raises:
-            UnreadableFile, SiteError: if nothing is known of a file, and it may not be left out.
+            UnreadableFile, SiteError: if no file at all could be opened, and that may not be.
         """
         declared = {
             question.key: said
             for question in self.questions
             if question.key in self._bad and (said := _as_declared(question, self._bad[question.key].failures[-1]))
         }
-        if len(self._bad) == len(self.questions):
-            declared = {}  # it is not the files that are bad
+        none = len(self._bad) == len(self._metas)  # it is not the files that are bad
+        if none:
+            declared = {}
         why = {key: answer.failures[-1] for key, answer in self._bad.items()}
         needed = {key: failure for key, failure in why.items() if not self.request.may_skip(failure)}
         refused = [failure for key, failure in needed.items() if key not in declared]
-        if refused:
+        if refused and none:
             raise messages.unreadable(refused, "opened")
         found = []
         for key, failure in why.items():
             if key not in needed:
                 self.unreadable += [(meta.dataset, failure) for meta in self._metas[key]]
                 messages.warn_left_out(failure)
+            elif key not in declared:
+                self.missing += [(meta.dataset, failure) for meta in self._metas[key]]
             else:
                 found += [_populated(meta, declared[key]) for meta in self._metas[key]]
                 messages.warn(f"No replica can be opened of {messages.place(failure)} ({messages.reason(failure)}).")
@@ -143,6 +170,16 @@ class EntryCounts:
         """The chunks of files, as Runner cuts them."""
         for meta in metas:
             yield from meta.chunks(self.chunksize, False)
+
+
+def _able(
+    metas: Iterable[FileMeta], lfn: str, holders: tuple[str, ...], table: SiteTable
+) -> tuple[set[str], NoReplica | None]:
+    """Return the sites that may be asked for a file; and why, if there are none."""
+    try:
+        return {site for meta in metas for site in allow(meta.dataset, lfn, holders, table.routing)}, None
+    except NoReplica as error:
+        return set(), error
 
 
 def _as_declared(question: Question, failure: Failure) -> dict[str, Any] | None:

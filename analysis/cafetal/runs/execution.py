@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cafetal.config import LocalEndpoint
-from cafetal.errors import CafetalError, EventsLost, LoginError, OutputError, ProcessorError, RunInterrupted, SiteAway
+from cafetal.errors import CafetalError, EventsLost, LoginError, OutputError, RunInterrupted, SiteAway
 from cafetal.federation.compatibility import LOOKED_AT, differences, versions_here
 from cafetal.federation.federation import Federation
 from cafetal.planning import events
+from cafetal.planning.bundles import Chunk
 from cafetal.planning.ledger import Ledger
 from cafetal.planning.recovery import TRIES
 from cafetal.planning.routing import RoutingPolicy
@@ -32,9 +33,10 @@ from cafetal.runs.carrying import Transfers
 from cafetal.runs.entries import EntryCounts
 from cafetal.runs.fetching import fetch
 from cafetal.runs.filecache import FileCache
+from cafetal.runs.history import restore
 from cafetal.runs.inspection import Answer, Inspection, Key
 from cafetal.runs.interrupts import interrupts
-from cafetal.runs.journal import Journal
+from cafetal.runs.journal import Journal, read
 from cafetal.runs.kept import Home, keep
 from cafetal.runs.logins import Logins
 from cafetal.runs.lookout import Lookout, drained
@@ -44,10 +46,11 @@ from cafetal.runs.peeking import Peeks
 from cafetal.runs.plan import Plan, uuids
 from cafetal.runs.proof import account
 from cafetal.runs.reasons import Reasons
-from cafetal.runs.record import RunRecord
+from cafetal.runs.record import RunRecord, brief
 from cafetal.runs.salvaging import Salvage
-from cafetal.runs.settling import Lost, lost_task
+from cafetal.runs.settling import Lost, lost_task, start_each
 from cafetal.runs.shipping import Shipment, install
+from cafetal.runs.tasklogs import TaskLogs
 from cafetal.runs.trees import Merge, Trees
 from cafetal.runs.whereabouts import Whereabouts
 from cafetal.transfers.orders import Delivery
@@ -81,6 +84,8 @@ class Execution:
         may_skip: whether a failure of the data or of the user's code may leave its chunks out.
         keep_going: whether a bundle goes on after the user's code has failed on a chunk.
         watch: called with the record whenever something has come back.
+        missing: ``(dataset, failure)`` of files that could not be opened before: the output will be without them.
+        replaced: the run that was in the folder before, of which nothing is wanted any more.
         folder: where partials are kept that have come home, and where the user says what is wanted meanwhile.
     """
 
@@ -103,6 +108,8 @@ class Execution:
         watch: Callable[[RunRecord], None] = lambda record: None,
         journal: Journal | None = None,
         folder: Path | None = None,
+        missing: Sequence[tuple[str, Failure]] = (),
+        replaced: str | None = None,
     ) -> None:
         self.federation, self.shipment, self.plan, self.past = federation, shipment, plan, past
         self.scheduler, self.record, self.compression, self.watch = scheduler, record, compression, watch
@@ -119,6 +126,7 @@ class Execution:
         )
         self.ledger = Ledger(plan.chunks)
         self.given_up = ChunkSet()
+        self._missing, self._replaced = missing, replaced
         self.waits: dict[str, float] = {}
         """Seconds until each site answered."""
         self.trees = Trees(fan_in, record, self._submit_reduce, self._tree_lost, self._merge_later)
@@ -140,6 +148,9 @@ class Execution:
         self._transfers = Transfers(
             self.calls, plan, record, lambda number, *came: self._events.put(("staged", number, came))
         )
+        self._logs = TaskLogs(folder)
+        self._journaled = 0
+        """Failures of the record that stand in the journal."""
         self._peeks = Peeks(self.calls, folder, compression)
         self._entries = entries
         self._inspection = Inspection(
@@ -152,6 +163,9 @@ class Execution:
             tell=lambda *told: self._events.put(("counted", *told)),
         )
         self._lookout = Lookout(federation, lambda *told: self._events.put(("report", told[0], told[1:])))
+        if past is not None and folder is not None:
+            restore(record, read(folder))
+        record.files_planned = len(plan.allowed) + len(missing)
         record.events_planned = plan.events
         record.chunks_planned = len(plan.chunks)
         record.files_uncounted = self._inspection.left
@@ -167,7 +181,7 @@ class Execution:
             ProcessorError: as soon as the user's code has failed.
             RunInterrupted: at the second Ctrl-C.
             EventsLost: if the chunks in the result are not those that the account says.
-            UnreadableFile, SiteError: if the entries of a file cannot be counted.
+            UnreadableFile, SiteError: if the entries of no file at all can be counted.
         """
         with interrupts(lambda: self._events.put(("interrupt", None, None))):
             try:
@@ -178,8 +192,8 @@ class Execution:
                 with suppress(OutputError):
                     self.journal.end(self._now(), type(error).__name__)
                 self._transfers.stop()
-                # With a folder the run can be gone on with, unless it would only fail again.
-                if self.folder is None or isinstance(error, ProcessorError):
+                # With a folder the run can be resumed: nothing that was computed is removed unasked.
+                if self.folder is None:
                     self._clean(patience=3)
                 raise
             finally:
@@ -204,6 +218,7 @@ class Execution:
             if not lost or self.record.interrupted:
                 self.home += fetched
                 result = merge(self.home, self.calls.trusted, self.ledger, self.record, self.given_up)
+                self.record.interrupted = self.record.interrupted and not self.record.all_counted
                 self.record.ledger = account(self.plan, self.home, self.ledger.counted, result)
                 self.watch(self.record)
                 return result
@@ -216,7 +231,8 @@ class Execution:
         return self.scheduler.done and self.trees.leaves == leaves
 
     def _how(self) -> str:
-        return "interrupted" if self.record.interrupted else "incomplete" if self.given_up else "complete"
+        missing = self.given_up or self.record.missing
+        return "interrupted" if self.record.interrupted else "incomplete" if missing else "complete"
 
     def _begin(self) -> None:
         """Have everything processed of which no partial may be safe, and look for those that may be."""
@@ -227,6 +243,7 @@ class Execution:
         self.home += self._salvage.home
         for home in self._salvage.home:
             self._is_safe(ChunkSet.parse(home.reference["chunks"]))
+        self._leave_out(self._missing)
         self._ask(list(self._salvage.held))
         self._inspection.begin()
         self._add(self._salvage.free)
@@ -240,6 +257,7 @@ class Execution:
         if not left:
             metas += self._entries.settle()
             self.record.skipped += self._entries.left_out
+            self._leave_out(self._entries.missing)
         items = list(self._entries.cut(metas))
         chunks = self.plan.add(items, self.scheduler.state.next_chunk)
         self.ledger.plan(chunks)
@@ -256,8 +274,22 @@ class Execution:
     def _add(self, ids: ChunkSet) -> None:
         """Have chunks processed."""
         if ids and not self.record.interrupted:
-            chunks = tuple(sorted((self.ledger.chunks[i] for i in ids), key=lambda chunk: chunk.id))
-            self._tell(events.WorkAdded(self._now(), chunks))
+            chunks = sorted((self.ledger.chunks[i] for i in ids), key=lambda chunk: chunk.id)
+            self._tell(events.WorkAdded(self._now(), tuple(chunk for chunk in chunks if chunk.sites)))
+            self._leave_chunks([chunk for chunk in chunks if not chunk.sites])
+
+    def _leave_chunks(self, chunks: Sequence[Chunk]) -> None:
+        """Give up chunks of files that no site may process."""
+        for chunk in chunks:
+            self._reasons.enter_blocked(chunk, self.plan.blocked[chunk.dataset, chunk.lfn])
+        if chunks:
+            self._give_up(events.GiveUp(tuple(chunk.id for chunk in chunks), "site", ""))
+
+    def _leave_out(self, missing: Iterable[tuple[str, Failure]]) -> None:
+        """Note files whose entries nobody knows: they will not be in the output."""
+        for dataset, failure in missing:
+            self.record.missing.append((dataset, failure))
+            self.journal.note_missing(self._now(), dataset, brief(failure))
 
     def _is_safe(self, ids: ChunkSet) -> None:
         done = self.ledger.events(ids)
@@ -326,18 +358,22 @@ class Execution:
             self._interrupt()
         elif kind == "stop":
             raise result
+        for failure in self.record.failures[self._journaled :]:
+            self.journal.note_failure(self._now(), brief(failure))
+        self._journaled = len(self.record.failures)
         self.watch(self.record)
 
     def _interrupt(self) -> None:
-        """The first Ctrl-C drops what has not been sent; the second one does not wait for the rest."""
+        """The first Ctrl-C ends each task with the chunk that it is in; the second one waits for nothing."""
         if self.record.interrupted:
-            kept = "nothing of this run was kept" if self.folder is None else f"`cafetal resume {self.folder}` goes on"
+            kept = "nothing of this run is kept" if self.folder is None else f"`cafetal resume {self.folder}` continues"
             raise RunInterrupted(f"Stopped at once; {kept}.")
         self.record.interrupted = True
         self._transfers.abandon()
         self._salvage.held.clear()  # the next life may find it
         self._inspection.stop()
         self._tell(events.Stop(self._now()))
+        self.calls.stop([site for site, state in self.scheduler.state.sites.items() if state.running])
 
     # --- the scheduler -----------------------------------------------------------------------------------
 
@@ -365,10 +401,13 @@ class Execution:
     def _ask(self, sites: Sequence[str]) -> None:
         """Start sites, side by side, and have them answer."""
         sites = [site for site in sites if site not in self._asking]
-        if sites:
-            self.federation.start(sites)
+        failed = start_each(self.federation, sites)
         self._asking.update(sites)
         for site in sites:
+            if site in failed:
+                self._asked[site] = self._now()
+                self._events.put(("ready", site, failed[site]))
+                continue
             self._asked[site] = self._now()
             install(self.federation, site, self.shipment).add_done_callback(partial(self._answered, site))
 
@@ -401,10 +440,11 @@ class Execution:
 
     def _introduce(self, site: str, told: Mapping[str, Any]) -> None:
         """Take note of what a site has installed, and of what is other than here."""
-        found = {name: told[name] for name in ("python", *LOOKED_AT, "environment") if told.get(name)}
-        if site not in self.record.software:
-            self.record.remarks += [f"{site}: {difference}" for difference in differences(found, versions_here())]
+        found = {name: told[name] for name in ("python", *LOOKED_AT, "environment", "hash_seed") if told.get(name)}
+        remarks = [f"{site}: {difference}" for difference in differences(found, versions_here())]
+        self.record.remarks += [remark for remark in remarks if remark not in self.record.remarks]
         self.record.software[site] = found
+        self.journal.note_software(self._now(), site, found, remarks)
 
     def _site_reports(self, site: str, workers: int, connected: int, walltime_left: float | None) -> None:
         """News of a site; of one that has to answer first, or is given up, they mean nothing."""
@@ -501,9 +541,14 @@ class Execution:
         self.record.running[told.site] -= 1
         self._note("map", result)
         self.journal.note_partial(self._now(), "Partial", told.site, result["partial"], task=number)
+        self.journal.note_map(self._now(), number, told.site, told.source, result)
+        self._logs.keep(self.record, told.site, self.life, number, result.get("log", ""))
+        messages.check_modules(told.site, result.get("modules", {}))
         self.record.failures.extend(result["failures"])
         counts = number in self.scheduler.state.tasks  # not if another task with these chunks was there first
         failed = self._reasons.enter(result["failures"], counts=counts)
+        if left := tuple(ChunkSet.parse(result.get("left", ""))):
+            failed += (("stopped" if self.record.interrupted else "site", left),)
         for why in result.get("aside", ()):
             remark = f"{told.site}: {why}."
             self.record.remarks += [remark] if remark not in self.record.remarks else []
@@ -562,9 +607,11 @@ class Execution:
                 break  # trees grow, and roots become inputs
             reference = roots[site]
             try:
+                before = self.record.bytes_in["partials"]
                 content = self._fetch_patiently(site, reference)
                 home.append(keep(self.folder, site, self.life, reference, content))
-                self.journal.note_partial(self._now(), "Home", site, reference)
+                travelled = self.record.bytes_in["partials"] - before
+                self.journal.note_partial(self._now(), "Home", site, reference, travelled=travelled)
             except CafetalError:
                 raise  # of an event that came in meanwhile, such as the second Ctrl-C
             except Exception as error:
@@ -607,7 +654,8 @@ class Execution:
     def _clean(self, patience: float) -> None:
         """Remove what this run left at the sites that answer."""
         sites = self.scheduler.state.sites.items()
-        self.calls.clean([name for name, state in sites if state.ready and state.lost is None], patience)
+        there = [name for name, state in sites if state.ready and state.lost is None]
+        self.calls.clean(there, patience, self._replaced)
 
     def _note(self, task: str, result: Mapping[str, Any]) -> None:
         self.record.tasks[task] += 1

@@ -20,10 +20,11 @@ from cafetal.config import SiteTable, load_sites
 from cafetal.environments.bundles import Bundle, pack
 from cafetal.environments.detection import detect, lock_for
 from cafetal.environments.locks import Lock, read_lock
-from cafetal.errors import CafetalError, ConfigError, ResumeRefused, RunInterrupted
+from cafetal.errors import CafetalError, ConfigError, OutputError, ResumeRefused, RunInterrupted
 from cafetal.extensions import find_policy
+from cafetal.federation.endpoints import hash_seed
 from cafetal.federation.federation import Federation
-from cafetal.fileset import Fileset, load
+from cafetal.fileset import FileIdentities, Fileset, load, plain_name
 from cafetal.planning.routing import RoutingPolicy
 from cafetal.runs import messages
 from cafetal.runs.carrying import staging_limits
@@ -36,17 +37,24 @@ from cafetal.runs.journal import JOURNAL, Journal
 from cafetal.runs.kept import forget_kept
 from cafetal.runs.locking import locked
 from cafetal.runs.lookout import forget_drained
+from cafetal.runs.output import refuse_to_replace, save_merged
 from cafetal.runs.past import Past, differences, listed, numbered, read_past
 from cafetal.runs.plan import Plan, make_plan
 from cafetal.runs.progress import show_progress
 from cafetal.runs.record import RunRecord
 from cafetal.runs.runnercall import RunnerCall
 from cafetal.runs.scheduling import make_dispatcher, make_scheduler
-from cafetal.runs.session import Session
-from cafetal.runs.shipping import Shipment, pack_function, pack_worker
+from cafetal.runs.session import Session, is_missing
+from cafetal.runs.shippedcode import keep_modules
+from cafetal.runs.shipping import Shipment, limits, pack_function, pack_worker
 
 _LINGER = 120.0
 """Seconds for which sites are kept after files were counted: the work on them usually follows at once."""
+
+
+_ONLY_POSTPROCESS = (
+    " Everything is processed: if only `postprocess` has changed, `cafetal postprocess {folder}` applies it."
+)
 
 
 class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes are Any to mypy
@@ -71,12 +79,15 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
             ``routing.bundle_seconds`` of the site table.
         folder: where the journal of the run goes and partials are kept, so that it can be resumed; sites that are named
             in the file ``drained`` there get no more tasks.
-        resume: go on with the run in ``folder``, which must be of the same processor and the same files.
+        resume: continue the run in ``folder``, which must be of the same processor and the same files.
+        overwrite: start anew in a ``folder`` that holds another run, finished or not; without it that is refused.
         about: how the run was asked for, in plain data; stands in its journal.
-        accept: share of the events that is enough: the rest is missing with a warning instead of an error.
+        accept: share of the events, and of the files whose entries nobody knows, that is enough: the rest is missing
+            with a warning instead of an error.
+        allow_duplicates: whether a dataset may have the same file under several names; by default that is refused.
         environment: the lock, or its file, of the bundle that is sent to sites with another ``env`` than ``existing``;
             by default what the running script and the ``modules`` import, and the site table adds.
-        modules: whose imports the bundle must have, as those of a processor that stands in a module of its own.
+        modules: local modules that travel though no source names them, and whose imports the bundle must have.
         aux: files that the processor opens, by the name under which it finds their paths in ``events.metadata["aux"]``;
             they travel once a site. They come before those of the site table.
         logs: folder for Parsl's logs.
@@ -99,8 +110,10 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         bundle_events: int | None = None,
         folder: str | Path | None = None,
         resume: bool = False,
+        overwrite: bool = False,
         about: Mapping[str, Any] | None = None,
         accept: float = 1.0,
+        allow_duplicates: bool = False,
         environment: Lock | str | Path | None = None,
         modules: Sequence[str] = (),
         aux: Mapping[str, str | Path] | None = None,
@@ -117,14 +130,15 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
             raise ConfigError(f"fan_in is {fan_in}; a reduce must merge 2 partials at least.")
         # ExecutorBase.copy makes a new one from __dict__, so this holds the arguments under their names only.
         self.sites = load_sites(sites)
-        self.fileset = None if fileset is None else load(fileset)
+        self.allow_duplicates = allow_duplicates
+        self.fileset = None if fileset is None else load(fileset, allow_duplicates=allow_duplicates)
         self.policy = find_policy(policy or self.sites.policy)
         self.fan_in = fan_in
         self.bundle_events = bundle_events
         self.folder = None if folder is None else Path(folder)
-        if resume and folder is None:
-            raise ConfigError("resume=True needs the `folder` of the run.")
-        self.resume, self.about = resume, about
+        if (resume or overwrite) and folder is None:
+            raise ConfigError("`resume` and `overwrite` need the `folder` of the run.")
+        self.resume, self.overwrite, self.about = resume, overwrite, about
         if not 0 <= accept <= 1:
             raise ConfigError(f"accept is {accept}; it is a share of the events, between 0 and 1.")
         self.accept, self.aux = accept, aux
@@ -166,7 +180,7 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         Raises:
             CafetalError: if nothing could be done, or it would be wrong.
         """
-        items = list(items)
+        items = [_plain_item(item) for item in items]
         if not items:
             return accumulator, 0
         try:
@@ -200,12 +214,21 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         self, federation: Federation, metas: Sequence[FileMeta], function: Callable[[Any], Any], accumulator: Any
     ) -> tuple[Any, int | BaseException]:
         request = RunnerCall.read(function)
+        if not (self.resume or self.overwrite) and self.folder is not None:
+            refuse_to_replace(self.folder)
+        asked_for = {_names(meta): meta for meta in metas}
+        metas = [FileMeta(*names, meta.metadata, meta.preload) for names, meta in asked_for.items()]
         # A set has another order in every process; the same run should do the same things.
         metas = sorted(metas, key=lambda meta: (meta.dataset, str(meta.filename)))
-        entries = EntryCounts(metas, request, self._catalog(), self.sites, self.fileset)
-        shipment = pack_function(request.inner) if request.ask_function else pack_worker()
+        identities = FileIdentities(self.allow_duplicates)
+        entries = EntryCounts(metas, request, self._catalog(), self.sites, self.fileset, identities=identities)
+        shipment = self.ship(request.inner) if request.ask_function else pack_worker()
         make = partial(Inspection, entries.questions, self.sites, self.policy, FileCache())
         found = entries.take(inspect(federation, shipment, make, function=shipment.function)) + entries.settle()
+        found += self.session.stand_in(entries.missing, metas)
+        for meta in found:  # as they came
+            original = asked_for[_names(meta)]
+            meta.dataset, meta.filename, meta.treename = original.dataset, original.filename, original.treename
         self.session.sizes |= entries.sizes
         self.session.bad_replicas |= entries.bad_replicas
         asked = {meta.dataset for meta in metas}
@@ -220,27 +243,41 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
     ) -> tuple[Any, int | BaseException]:
         request = RunnerCall.read(function)
         record = self.session.record = RunRecord()
+        self.session.merged, self.session.error = False, None
         uncounted = Uncounted.none()
         if isinstance(items[0], Uncounted):  # there are no chunks yet, but files that will be cut into some
             uncounted, items = items[0], []
+        missing = self.session.take_missing(items)
+        items = [item for item in items if not is_missing(item)]
+        if missing and not items:
+            raise messages.unreadable([failure for _, failure in missing], "opened")
         files = dict.fromkeys((item.dataset, str(item.filename)) for item in chain(uncounted.metas, items))
         datasets = {dataset for dataset, _ in files}
         record.skipped.extend(failure for dataset, failure in self.session.unreadable if dataset in datasets)
         plan = self._plan(files)
         record.bad_replicas = {lfn: sorted(self.session.bad_replicas.get(lfn, ())) for lfn in plan.replicas}
-        shipment = pack_function(request.inner, {**self.sites.aux, **(self.aux or {})})
+        shipment = self.ship(request.inner, {**self.sites.aux, **(self.aux or {})})
+        for path, reason in sorted(shipment.left_out.items()):
+            messages.warn(f"{path} does not travel to the sites ({reason}). See `code` in the site table.")
         code = self.session.code_hash = shipment.code_hash
         past = self._past(code, items, plan)
         for first, each in [(0, items)] if past is None else numbered(past, items):
             plan.add(each, first)
         opening = replace(request, format=uncounted.format, options=uncounted.options)
-        entries = EntryCounts(uncounted.metas, opening, self._catalog(), self.sites, self.fileset, uncounted.chunksize)
+        identities = self._identify(items)
+        entries = EntryCounts(
+            uncounted.metas, opening, self._catalog(), self.sites, self.fileset, uncounted.chunksize, identities
+        )
         run = uuid.uuid4().hex[:12] if past is None else past.run
+        record.hash_seed = hash_seed()
         record.lives = 1 if past is None else past.lives + 1
         experience = load_experience()
         dispatcher = make_dispatcher(plan, self.policy, self.bundle_events, staging_limits(plan))
         scheduler = make_scheduler(plan, dispatcher, experience, code, past, self.session.bad_replicas)
+        replaced = self._replaced() if past is None else None
         journal = self._begin(run, code, plan, past)
+        if self.folder is not None and shipment.modules is not None:
+            keep_modules(self.folder, shipment.files[shipment.modules])
         with show_progress(self.desc, enabled=self.status) as watch:
             execution = Execution(
                 federation,
@@ -259,6 +296,8 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
                 watch=self._comparing(federation, shipment, watch),
                 journal=journal,
                 folder=self.folder,
+                missing=missing,
+                replaced=replaced,
             )
             try:
                 merged = execution.execute()
@@ -275,13 +314,36 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
                 experience.learn(code, scheduler.state.rates, execution.waits)
                 keep(experience)
         error = self._outcome(request, record)
+        if self.folder is not None and merged is not None:
+            save_merged(self.folder, merged)
+            self.session.merged = True
         if self.folder is not None:
             forget_kept(self.folder, but=[home.name for home in execution.home])
         if merged is None and error is not None:
             raise error
         if isinstance(merged, dict):
             merged["processed"] = {plan.items[i] for i in execution.ledger.whole()}
+        self.session.error = error
         return accumulate([merged, accumulator]), error or 0
+
+    def _identify(self, items: Iterable[WorkItem]) -> FileIdentities:
+        """Return the identities of the files of work items.
+
+        Raises:
+            FilesetError: if a dataset has one of them under two names.
+        """
+        identities = FileIdentities(self.allow_duplicates)
+        files = {(item.dataset, str(item.treename), str(item.filename)): item.fileuuid for item in items}
+        for (dataset, tree, lfn), identity in files.items():
+            if identity:
+                identities.enter(dataset, tree, bytes(identity).hex(), lfn)
+        return identities
+
+    def ship(self, function: Callable[[Any], Any], aux: Mapping[str, str | Path] | None = None) -> Shipment:
+        """Return what travels to the sites with a function: its code, and the user's that it needs."""
+        return pack_function(
+            function, aux, modules=[*self.modules, *self.sites.environment.modules], limits=limits(self.sites)
+        )
 
     def _comparing(
         self, federation: Federation, shipment: Shipment, watch: Callable[[RunRecord], None]
@@ -329,10 +391,27 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         told = differences(past, code, items, plan.positions)
         if told:
             raise ResumeRefused(
-                f"The run in {self.folder} cannot be gone on with, as its result would be of two kinds:\n"
+                f"Cannot resume {self.folder}: the result would mix two versions of the analysis:\n"
                 f"{listed(told)}\nTake back the change, or start anew with another folder."
+                + _ONLY_POSTPROCESS.format(folder=self.folder)
+                * (past.ended == "complete")
             )
         return past
+
+    def _replaced(self) -> str | None:
+        """Return the name of the run that this one replaces in its folder.
+
+        Raises:
+            OutputError: if there is one, and that was not asked for.
+        """
+        if self.folder is None:
+            return None
+        if not self.overwrite:
+            refuse_to_replace(self.folder)
+        try:
+            return read_past(self.folder).run
+        except OutputError:  # there is none
+            return None
 
     def _begin(self, run: str, code: str, plan: Plan, past: Past | None) -> Journal:
         """The journal of a life of the run."""
@@ -352,9 +431,16 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
             journal.plan(fresh, plan.uuids)
         return journal
 
+    def _is_enough(self, record: RunRecord) -> bool:
+        """Tell whether the user accepts what is missing: of the events that were planned, and of the files."""
+        files = record.files_planned - len(record.missing)
+        return (
+            record.events_counted >= self.accept * record.events_planned and files >= self.accept * record.files_planned
+        )
+
     def _outcome(self, request: RunnerCall, record: RunRecord) -> CafetalError | None:
         """What Runner must be told besides the output; what the user allowed to skip is a warning."""
-        refused = []
+        refused = [failure for _, failure in record.missing]
         for failure in record.given_up:
             if request.may_skip(failure):
                 record.skipped.append(failure)
@@ -363,12 +449,36 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
                 refused.append(failure)
         if record.interrupted:
             more = f", and of {record.files_uncounted:,} files that were not counted" if record.files_uncounted else ""
-            return RunInterrupted(
-                f"Interrupted: the output holds {record.events_counted:,} of {record.events_planned:,} events{more}."
+            on = (
+                f"`cafetal resume {self.folder}` continues"
+                if self.folder
+                else "without a `folder` it cannot be resumed"
             )
-        if refused and record.events_counted >= self.accept * record.events_planned:
+            return RunInterrupted(
+                f"Interrupted: the output holds {record.events_counted:,} of {record.events_planned:,} events{more}. "
+                f"What is done is safe; {on}."
+            )
+        if refused and self._is_enough(record):
             record.accepted = True
             for failure in refused:
                 messages.warn(f"Missing, as you accept: {messages.place(failure)} ({messages.reason(failure)})")
             return None
-        return messages.unreadable(refused, "processed") if refused else None
+        opened = len(refused) == len(record.missing)
+        return messages.unreadable(refused, "opened" if opened else "processed") if refused else None
+
+
+def _names(meta: FileMeta) -> tuple[str, str, str]:
+    """Return what identifies a file to Runner, in plain strings."""
+    return plain_name(meta.dataset), plain_name(meta.filename), plain_name(meta.treename)
+
+
+def _plain_item(item: Any) -> Any:
+    """Return a work item whose names are plain strings and whose edges are Python's numbers; most are so already."""
+    if not isinstance(item, WorkItem):
+        return item
+    changes: dict[str, Any] = {}
+    if not (isinstance(item.filename, str) and item.filename.isascii() and item.dataset.isascii()):
+        changes |= {"dataset": plain_name(item.dataset), "filename": plain_name(item.filename)}
+    if type(item.entrystart) is not int or type(item.entrystop) is not int:
+        changes |= {"entrystart": int(item.entrystart), "entrystop": int(item.entrystop)}
+    return replace(item, **changes) if changes else item

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,12 +24,22 @@ _MAX_ROOT_AXES = 3
 
 
 def find(output: Any, prefix: str = "") -> Iterator[tuple[str, Histogram]]:
-    """All histograms in an output, however deeply nested in mappings, as ``("group/name", histogram)``."""
+    """Yield all histograms in an output, however deeply nested in mappings, as ``("group/name", histogram)``.
+
+    No name comes twice: of ``{"a/b": h, "a": {"b": h}}`` the second one is ``a/b (2)``.
+    """
+    given: dict[str, int] = {}
+    for name, histogram in _find(output, prefix):
+        given[name] = given.get(name, 0) + 1
+        yield name if given[name] == 1 else f"{name} ({given[name]})", histogram
+
+
+def _find(output: Any, prefix: str) -> Iterator[tuple[str, Histogram]]:
     if isinstance(output, bh.Histogram):
         yield prefix or "histogram", output
     elif isinstance(output, Mapping):
         for key, value in output.items():
-            yield from find(value, f"{prefix}/{key}" if prefix else str(key))
+            yield from _find(value, f"{prefix}/{key}" if prefix else str(key))
 
 
 def by_category(histogram: Histogram) -> Iterator[tuple[str, Histogram]]:
@@ -45,6 +56,12 @@ def by_category(histogram: Histogram) -> Iterator[tuple[str, Histogram]]:
     for values in itertools.product(*map(list, categories.values())):
         place = {i: bh.loc(value) for i, value in zip(categories, values, strict=True)}
         yield "/".join(value.replace("/", "_") for value in values), histogram[place]
+
+
+def count_categories(histogram: Histogram) -> int:
+    """Return how many histograms `by_category` makes of one."""
+    sizes = [len(axis) for axis in histogram.axes if isinstance(axis, bh.axis.StrCategory)]
+    return math.prod(sizes) if len(sizes) < histogram.ndim else 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +100,8 @@ def write_root(path: Path, output: Any) -> dict[str, str]:
     Returns those that it can't hold: ``{name: reason}``.
     """
     left_out: dict[str, str] = {}
+    written: set[str] = set()
+    folders: set[str] = set()
     with uproot.recreate(path) as file:
         for name, whole in find(output):
             if whole.ndim - _categories(whole) > _MAX_ROOT_AXES:
@@ -91,9 +110,14 @@ def write_root(path: Path, output: Any) -> dict[str, str]:
             for category, part in by_category(whole):
                 target = f"{name}/{category}" if category else name
                 try:
+                    above = {target[:place] for place, letter in enumerate(target) if letter == "/"}
+                    if target in written | folders or above & written:
+                        raise ValueError("another histogram, or a folder of others, has this name")
                     file[target] = _with_float_counts(part)
-                except (ValueError, TypeError, NotImplementedError) as error:
-                    left_out[target] = str(error).splitlines()[0]
+                    written.add(target)
+                    folders |= above
+                except Exception as error:  # of whatever uproot makes of it; the others can be written
+                    left_out[target] = f"{type(error).__name__}: {error}".splitlines()[0]
     return left_out
 
 
@@ -118,7 +142,7 @@ def write_uhi(path: Path, output: Any) -> dict[str, str]:
     for name, histogram in find(output):
         try:
             texts[name] = json.dumps(histogram, default=uhi.io.json.default)
-        except (TypeError, ValueError, KeyError) as error:
-            left_out[name] = str(error).splitlines()[0]
+        except Exception as error:  # of whatever the serialisation makes of it; the others can be written
+            left_out[name] = f"{type(error).__name__}: {error}".splitlines()[0]
     path.write_text("{" + ", ".join(f"{json.dumps(name)}: {text}" for name, text in texts.items()) + "}")
     return left_out

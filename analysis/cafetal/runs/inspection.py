@@ -17,7 +17,7 @@ from cafetal.fileset import DataFile
 from cafetal.planning.routing import RoutingPolicy, SiteLoad, Task, checked_choice
 from cafetal.runs import answers
 from cafetal.runs.filecache import FileCache
-from cafetal.runs.settling import lost_task, settle
+from cafetal.runs.settling import lost_task, settle, start_each
 from cafetal.runs.shipping import Shipment, install
 from cafetal.worker.failures import Failure
 from cafetal.worker.names import site_names
@@ -238,8 +238,10 @@ def inspect(
     events: queue.SimpleQueue[tuple[str | Batch, Any]] = queue.SimpleQueue()
 
     def ask(sites: Sequence[str]) -> None:
-        federation.start(sites)
-        for site in sites:
+        failed = start_each(federation, sites)
+        for site, error in failed.items():
+            events.put((site, error))
+        for site in [site for site in sites if site not in failed]:
             install(federation, site, shipment).add_done_callback(partial(answered, site))
 
     def answered(site: str, done: Future[Any]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import groupby
@@ -68,7 +69,8 @@ class Journal:
         about: Mapping[str, Any] | None = None,
     ) -> None:
         """A life of a run begins. It is on the disk afterwards, as is what follows."""
-        self._write({"is": "run", "run": run, "life": life, "policy": policy, "code": code, "about": dict(about or {})})
+        line = {"is": "run", "run": run, "life": life, "policy": policy, "code": code, "about": dict(about or {})}
+        self._write({**line, "when": round(time.time(), 3)})
         self._flush(durable=True)
 
     def plan(self, chunks: Sequence[Chunk], uuids: Mapping[str, str] | None = None, *, more: bool = False) -> None:
@@ -107,6 +109,24 @@ class Journal:
         """A partial has come to be: of a map task, of a reduce, or at home."""
         if self._file is not None and reference is not None:
             self._write({"at": round(now, 3), "is": what, "site": site, **reference, **more})
+
+    def note_map(self, now: float, task: int, site: str, source: str | None, result: Mapping[str, Any]) -> None:
+        """What a map task has read, and how long it took."""
+        line = {"task": task, "site": site, "source": source, "seconds": round(result.get("seconds", 0.0), 3)}
+        self._write({"at": round(now, 3), "is": "Read", **line, "read": result.get("read", {})})
+
+    def note_failure(self, now: float, failure: Mapping[str, Any]) -> None:
+        """Something has failed, as the manifest tells it."""
+        self._write({"at": round(now, 3), "is": "Failure", **failure})
+
+    def note_missing(self, now: float, dataset: str, failure: Mapping[str, Any]) -> None:
+        """A file is left out whose entries nobody knows."""
+        self._write({"at": round(now, 3), "is": "Missing", "dataset": dataset, **failure})
+
+    def note_software(self, now: float, site: str, software: Mapping[str, str], remarks: Sequence[str]) -> None:
+        """A site has told what is installed there."""
+        line = {"site": site, "software": dict(software), "remarks": list(remarks)}
+        self._write({"at": round(now, 3), "is": "Software", **line})
 
     def note_accepted(self, now: float, task: int, site: str, service_task: str) -> None:
         """A service has taken a task, and carries it out whatever becomes of us."""

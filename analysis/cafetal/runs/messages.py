@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from cafetal.environments.sources import is_importable
 from cafetal.errors import CafetalError, ProcessorError, SiteError, UnreadableFile, rebuild
 from cafetal.worker.failures import Failure
 
@@ -18,6 +19,22 @@ def processor_error(failure: Failure) -> ProcessorError:
     )
     error.__cause__ = cause(failure)
     return error
+
+
+def check_modules(site: str, modules: Mapping[str, str]) -> None:
+    """Check that the pickles in an output can be read here; ``modules`` are those that they need, with their places.
+
+    Raises:
+        ProcessorError: if this machine has no such module. It would only show when the outputs are merged.
+    """
+    lacking = {module: place for module, place in modules.items() if not is_importable(module)}
+    if lacking:
+        module, place = min(lacking.items())
+        raise ProcessorError(
+            f"The output {place} holds an object of the module {module!r}, which the site {site} has and this machine "
+            "does not: it could not be read here. Install the module here, or return plain data instead.",
+            site=site,
+        )
 
 
 def merge_error(failure: Failure) -> ProcessorError:

@@ -7,7 +7,8 @@ import importlib.metadata
 import json
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,16 @@ import coffea.util
 
 from cafetal.errors import OutputError
 from cafetal.runs import histograms
+from cafetal.runs.journal import JOURNAL
+from cafetal.runs.past import read_past
 from cafetal.runs.proof import sealed
 from cafetal.runs.record import RunRecord
+from cafetal.runs.shippedcode import shipped_modules
 from cafetal.worker.files import private_folder, write_bytes
 
 OUTPUT, ROOT, UHI, MANIFEST, PLOTS = "output.coffea", "histograms.root", "histograms.json", "manifest.json", "plots"
+MERGED = "merged.coffea"
+"""The output before the processor's ``postprocess``."""
 
 _PACKAGES = ("cafetal", "coffea", "awkward", "uproot", "hist", "parsl", "numpy")
 
@@ -38,18 +44,33 @@ class Provenance:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-def save(folder: Path, output: Any, record: RunRecord, provenance: Provenance) -> Path:
-    """Write the results of a run; the manifest comes last, so a folder with one is whole.
+def save_merged(folder: Path, merged: Any) -> None:
+    """Write what Runner is handed, before ``postprocess`` can fail on it.
 
     Raises:
         OutputError: if the folder cannot be written.
     """
-    try:
+    with _writing(folder):
         private_folder(folder)
         (folder / MANIFEST).unlink(missing_ok=True)
-        coffea.util.save(output, str(folder / OUTPUT))
-        left_out = histograms.write_root(folder / ROOT, output)
-        left_out_of_uhi = histograms.write_uhi(folder / UHI, output)
+        _save(folder / MERGED, of_the_user(merged))
+
+
+def save(folder: Path, output: Any, record: RunRecord, provenance: Provenance, *, problem: str = "") -> Path:
+    """Write the results of a run; the manifest comes last, so a folder with one is whole.
+
+    Each form of the output is written for itself: one that fails is named in the manifest, with the reason.
+
+    Args:
+        output: what ``postprocess`` has returned; ``None`` if it has failed, and there is only what was merged.
+        problem: why it has failed.
+
+    Raises:
+        OutputError: if the folder cannot be written.
+    """
+    with _writing(folder):
+        private_folder(folder)
+        (folder / MANIFEST).unlink(missing_ok=True)
         manifest = {
             **record.to_json(),
             "processor": provenance.processor,
@@ -57,17 +78,111 @@ def save(folder: Path, output: Any, record: RunRecord, provenance: Provenance) -
             "fileset": provenance.fileset,
             "site_table": provenance.sites,
             "options": dict(provenance.options),
-            "not_in_root": left_out,
-            "not_in_uhi": left_out_of_uhi,
-            "sha256": {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in (OUTPUT, ROOT, UHI)},
+            "postprocess": problem,
+            **(_save_forms(folder, output) if not problem else {}),
+            "sha256": _sums(folder),
             "versions": versions(),
         }
-        plain = json.loads(json.dumps(manifest, default=str))  # as it will be read again
-        content = json.dumps(sealed(plain), indent=2, ensure_ascii=False) + "\n"
-        write_bytes(folder / MANIFEST, content.encode(), durable=True)
+        _write_manifest(folder, manifest)
+    return folder
+
+
+def save_again(folder: Path, output: Any, **news: Any) -> None:
+    """Write another output of the same run, with what is news in its manifest.
+
+    Raises:
+        OutputError: if there is no run in the folder, or it cannot be written.
+    """
+    manifest = read_manifest(folder)
+    with _writing(folder):
+        manifest |= {**_save_forms(folder, output), "postprocess": "", **news}
+        _write_manifest(folder, {**manifest, "sha256": _sums(folder)})
+
+
+def note(folder: Path, **news: Any) -> None:
+    """Put something into the manifest of a run that has become known since.
+
+    Raises:
+        OutputError: if there is no run in the folder, or it cannot be written.
+    """
+    with _writing(folder):
+        _write_manifest(folder, {**read_manifest(folder), **news})
+
+
+def _save_forms(folder: Path, output: Any) -> dict[str, dict[str, str]]:
+    """Write the output, and its histograms for others; return what cannot be written so, with the reasons."""
+    _save(folder / OUTPUT, output)
+    if (folder / MERGED).exists() and (folder / MERGED).read_bytes() == (folder / OUTPUT).read_bytes():
+        (folder / MERGED).unlink()  # `postprocess` has changed nothing
+    lacking = {}
+    for key, name, write in (
+        ("not_in_root", ROOT, histograms.write_root),
+        ("not_in_uhi", UHI, histograms.write_uhi),
+    ):
+        try:
+            lacking[key] = write(folder / name, output)
+        except Exception as error:  # of whatever the library makes of it; the output itself is safe
+            (folder / name).unlink(missing_ok=True)
+            lacking[key] = {"": f"{name} could not be written: {type(error).__name__}: {error}"}
+    return lacking
+
+
+def _save(path: Path, output: Any) -> None:
+    """Write an output so that it is there as a whole or not at all."""
+    temporary = path.with_name(f".{path.name}")
+    try:
+        coffea.util.save(output, str(temporary))
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sums(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of each form of the output that is there."""
+    there = [name for name in (OUTPUT, MERGED, ROOT, UHI) if (folder / name).exists()]
+    return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in there}
+
+
+def _write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    plain = json.loads(json.dumps(manifest, default=str))  # as it will be read again
+    content = json.dumps(sealed(plain), indent=2, ensure_ascii=False) + "\n"
+    write_bytes(folder / MANIFEST, content.encode(), durable=True)
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OutputError:
+        raise
     except OSError as error:
         raise OutputError(f"The results cannot be written to {folder}: {error}.") from error
-    return folder
+
+
+def of_the_user(merged: Any) -> Any:
+    """Return the output as the processor makes it, without what Runner puts beside it."""
+    wrapped = isinstance(merged, dict) and "out" in merged and merged.keys() <= {"out", "metrics", "processed"}
+    return merged["out"] if wrapped else merged
+
+
+def refuse_to_replace(folder: Path) -> None:
+    """Raise `OutputError` if a folder holds a run, whether it has ended or not; nothing of it is lost unasked."""
+    finished = (folder / MANIFEST).exists() and read_manifest(folder).get("complete")
+    ended = read_past(folder).ended if (folder / JOURNAL).exists() else None
+    if finished or ended == "complete":
+        raise OutputError(
+            f"{folder} holds the results of a run: name another folder, or replace them by `--overwrite` (in Python: "
+            "overwrite=True)."
+        )
+    if not (folder / JOURNAL).exists():
+        return
+    how = "an interrupted run" if ended in (None, "interrupted") else "an incomplete run"
+    if ended not in (None, "interrupted", "incomplete"):
+        how = f"a run that has failed ({ended})"
+    raise OutputError(
+        f"{folder} holds {how}, and what it has finished: `cafetal resume {folder}` (in Python: resume=True) continues "
+        "it; `--overwrite` (overwrite=True) starts anew."
+    )
 
 
 def versions() -> dict[str, str]:
@@ -77,12 +192,40 @@ def versions() -> dict[str, str]:
 
 
 def read_output(folder: Path) -> Any:
-    """The merged output of a run.
+    """Return the output of a run.
 
     Raises:
-        OutputError: if there is none in this folder.
+        OutputError: if there is none in this folder, or it cannot be read.
     """
-    return _read(folder, OUTPUT, lambda path: coffea.util.load(str(path)))
+    if not (folder / OUTPUT).exists() and (folder / MERGED).exists():
+        raise OutputError(
+            f"{folder} holds what was merged, but no output: the processor's postprocess has failed. Mend it, and run "
+            f"`cafetal postprocess {folder}`."
+        )
+    return _load(folder, OUTPUT)
+
+
+def read_merged(folder: Path) -> Any:
+    """Return what was merged, before ``postprocess``.
+
+    Raises:
+        OutputError: if there is none in this folder, or it cannot be read.
+    """
+    return _load(folder, MERGED if (folder / MERGED).exists() else OUTPUT)
+
+
+def _load(folder: Path, name: str) -> Any:
+    """Load an output, with the modules that the run has shipped within reach."""
+    with shipped_modules(folder):
+        try:
+            return _read(folder, name, lambda path: coffea.util.load(str(path)))
+        except OutputError:
+            raise
+        except Exception as error:
+            raise OutputError(
+                f"{folder / name} cannot be read here ({type(error).__name__}: {error}). It may hold objects of a "
+                "module that is not installed on this machine."
+            ) from error
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

@@ -28,6 +28,8 @@ class Past:
     about: Mapping[str, Any]
     """How it was asked for."""
     files: list[FileLine] = field(default_factory=list)
+    missing: set[tuple[str, str]] = field(default_factory=set)
+    """``(dataset, lfn)`` of files that could not be opened: they may be there now."""
     planned: bool = False
     """Whether these are all: a life can end before the entries of all files are counted."""
     splits: list[tuple[int, list[tuple[int, int, int]]]] = field(default_factory=list)
@@ -85,6 +87,8 @@ def read_past(folder: Path) -> Past:
             past.files.append(planned)
         elif kind == "planned":
             past.planned = True
+        elif kind == "Missing":
+            past.missing.add((line["dataset"], line["file"]))
         elif kind == "Split":
             past.splits.append((line["chunk"], [(part[0], part[1], part[2]) for part in line["parts"]]))
         elif kind == "Assign":
@@ -128,7 +132,7 @@ def differences(
     before = {(line["dataset"], line["lfn"]): line for line in past.files}
     now = _by_file(items)
     if past.planned:
-        told += [f"{lfn} of {dataset} is new" for dataset, lfn in sorted(now.keys() - before.keys())]
+        told += [f"{lfn} of {dataset} is new" for dataset, lfn in sorted(now.keys() - before.keys() - past.missing)]
     told += [f"{lfn} of {dataset} is not there any more" for dataset, lfn in sorted(before.keys() - now.keys())]
     for key in sorted(now.keys() & before.keys()):
         one, two = before[key], now[key]

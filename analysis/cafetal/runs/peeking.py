@@ -26,7 +26,9 @@ from cafetal.runs.fetching import fetch
 from cafetal.runs.kept import Home
 from cafetal.runs.locking import owner
 from cafetal.runs.merging import add
+from cafetal.runs.output import of_the_user
 from cafetal.runs.record import RunRecord
+from cafetal.runs.shippedcode import shipped_modules
 from cafetal.worker import lifting
 from cafetal.worker.chunksets import ChunkSet
 from cafetal.worker.files import private_folder, write_bytes
@@ -145,7 +147,7 @@ class Peeks:
         place = private_folder(self._folder / PEEK)
         if not found.error:
             temporary = place / f".{_OUTPUT}"
-            coffea.util.save(_of_the_user(lifting.lower(total)), str(temporary))
+            coffea.util.save(of_the_user(lifting.lower(total)), str(temporary))
             os.replace(temporary, place / _OUTPUT)
         write_bytes(place / _FOUND, json.dumps(asdict(found)).encode())
 
@@ -163,12 +165,6 @@ class _Found:
         self.total = add(self.total, home, self._trusted)
         known = self.chunks.get(home.site, ChunkSet())
         self.chunks[home.site] = known.union(ChunkSet.parse(home.reference["chunks"]))
-
-
-def _of_the_user(merged: Any) -> Any:
-    """The output as the processor makes it, without what Runner puts beside it."""
-    wrapped = isinstance(merged, dict) and "out" in merged and merged.keys() <= {"out", "metrics", "processed"}
-    return merged["out"] if wrapped else merged
 
 
 def peek(folder: Path, *, patience: float = 300.0) -> tuple[Peek, Any]:
@@ -191,7 +187,8 @@ def peek(folder: Path, *, patience: float = 300.0) -> tuple[Peek, Any]:
         time.sleep(0.2)
     if found.error:
         raise OutputError(f"There is no output of the run in {folder} to be seen. {found.error}")
-    return found, coffea.util.load(str(place / _OUTPUT))
+    with shipped_modules(folder):
+        return found, coffea.util.load(str(place / _OUTPUT))
 
 
 def _read(place: Path) -> Peek | None:

@@ -27,6 +27,8 @@ class Plan:
     table: SiteTable
     positions: Mapping[tuple[str, str], int]
     """``{(dataset, lfn): position}`` of files in the fileset, which orders what an output holds."""
+    blocked: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    """``{(dataset, lfn): reason}`` of files that no site may process."""
     items: Numbered[WorkItem] = field(default_factory=Numbered)
     """Runner's work items by chunk id."""
     chunks: list[Chunk] = field(default_factory=list)
@@ -107,19 +109,26 @@ def make_plan(
     The plan has no chunks yet. ``positions`` are those of the files in the fileset, by default as they come here.
 
     Raises:
-        NoReplica: if a file is at no known site, or at none that the user allows.
+        NoReplica: if a file is at no known site, or none is at a site that the user allows.
         ConfigError: if the fileset and the site table do not fit together.
     """
     replicas: dict[str, dict[str, str]] = {}
+    blocked: dict[tuple[str, str], str] = {}
     allowed: dict[tuple[str, str], tuple[tuple[str, ...], tuple[str, ...] | None]] = {}
     files = list(dict.fromkeys(files))
     for dataset, lfn in files:
         if lfn not in replicas:
             replicas[lfn] = dict(catalog.replicas(lfn))
         pinned = pinned_to(dataset, lfn, table.routing)
-        allowed[dataset, lfn] = allow(dataset, lfn, tuple(replicas[lfn]), table.routing), pinned
+        try:
+            able = allow(dataset, lfn, tuple(replicas[lfn]), table.routing)
+        except NoReplica as error:
+            able, blocked[dataset, lfn] = (), str(error)
+            if len(blocked) == len(files):
+                raise
+        allowed[dataset, lfn] = able, pinned
     positions = positions or {file: number for number, file in enumerate(files)}
-    return Plan(replicas, allowed, table, positions, adler32=adler32 or {}, sizes=dict(sizes or {}))
+    return Plan(replicas, allowed, table, positions, blocked, adler32=adler32 or {}, sizes=dict(sizes or {}))
 
 
 def pinned_to(dataset: str, lfn: str, routing: Routing) -> tuple[str, ...] | None:

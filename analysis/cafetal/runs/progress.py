@@ -143,6 +143,8 @@ def describe(record: RunRecord, *, sites: bool = True) -> str:
         parts = [f"{record.files_uncounted:,} files to be counted"]
     elif record.files_uncounted:
         parts.append(f"{record.files_uncounted:,} files not counted yet")
+    if record.missing:
+        parts.append(f"{len(record.missing):,} files cannot be opened")
     if record.site_events and sites:
         parts.append(", ".join(f"{site} {events:,}" for site, events in sorted(record.site_events.items())))
     if record.transfers:
@@ -155,7 +157,7 @@ def describe(record: RunRecord, *, sites: bool = True) -> str:
     if record.retries:
         parts.append(f"{record.retries} repeated")
     if record.interrupted:
-        parts.append("stopping after what is running (Ctrl-C again: at once)")
+        parts.append("stopping after the chunks in hand (Ctrl-C again: at once)")
     return "; ".join(parts)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from cafetal.errors import CafetalError
+from cafetal.errors import CafetalError, NoReplica
 from cafetal.planning.bundles import Chunk
 from cafetal.planning.events import GiveUp
 from cafetal.runs import messages
@@ -53,6 +53,11 @@ class Reasons:
     def forget_site(self, site: str) -> None:
         """A site is there."""
         self._sites.pop(site, None)
+
+    def enter_blocked(self, chunk: Chunk, reason: str) -> None:
+        """No site may process the file of this chunk."""
+        where = {"site": "", "lfn": chunk.lfn, "start": chunk.start, "stop": chunk.stop}
+        self._chunks[chunk.id] = {**describe(NoReplica(reason), **where), "kind": "site"}
 
     def enter_partial(self, site: str, chunks: ChunkSet) -> None:
         """A partial with these chunks is gone."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from html import escape
@@ -30,11 +30,17 @@ class RunRecord:
     chunks_counted: int = 0
     files_uncounted: int = 0
     """Files whose entries are not known yet: what is in them is not among what is planned."""
+    missing: list[tuple[str, Failure]] = field(default_factory=list)
+    """``(dataset, failure)`` of files whose entries nobody knows, as no replica could be opened: they are left out."""
+    files_planned: int = 0
     began: float = field(default_factory=time.time)
-    """Seconds since 1970."""
+    """When the first attempt began; seconds since 1970."""
+    attempt_began: float = field(default_factory=time.time)
+    earlier_seconds: float = 0.0
+    """That earlier attempts have taken."""
     ended: float | None = None
     first_sent: float | None = None
-    """When the first map task was sent; seconds since 1970."""
+    """When the first map task of this attempt was sent; seconds since 1970."""
     read: dict[str, dict[str, int | None]] = field(default_factory=dict)
     """``{lfn: {site: bytes}}``: which replica of each file was read at its site, and how much (``None``: unknown)."""
     read_remotely: dict[str, dict[str, dict[str, int | None]]] = field(default_factory=dict)
@@ -61,6 +67,12 @@ class RunRecord:
     """Tasks that were repeated, here or elsewhere."""
     failures: list[Failure] = field(default_factory=list)
     """Everything that went wrong, mended or not."""
+    earlier_failures: list[dict[str, Any]] = field(default_factory=list)
+    """What went wrong in earlier attempts, as the manifest tells it."""
+    logs: deque[tuple[str, int, str]] = field(default_factory=lambda: deque(maxlen=100))
+    """What the processor has printed in the last tasks that did: site, number of the task, text."""
+    hash_seed: str = ""
+    """``PYTHONHASHSEED`` of the workers of this run: sets are walked through in the same order by all of them."""
     given_up: list[Failure] = field(default_factory=list)
     """What no replica and no retry could mend: these events are not in the output."""
     skipped: list[Failure] = field(default_factory=list)
@@ -88,7 +100,7 @@ class RunRecord:
     @property
     def complete(self) -> bool:
         """Whether every event is in the output."""
-        return self.all_counted and not self.skipped
+        return self.all_counted and not self.skipped and not self.missing
 
     @property
     def all_counted(self) -> bool:
@@ -97,14 +109,14 @@ class RunRecord:
 
     @property
     def seconds(self) -> float:
-        """Duration so far."""
-        return (self.ended or time.time()) - self.began
+        """Duration of all attempts so far."""
+        return self.earlier_seconds + (self.ended or time.time()) - self.attempt_began
 
     @property
     def rate(self) -> float:
-        """Events/s since there has been work: sites need their time to start."""
-        seconds = (self.ended or time.time()) - (self.first_sent or self.began)
-        return self.events_done / max(seconds, 1e-3)
+        """Events/s of this attempt since there has been work: sites need their time to start."""
+        seconds = (self.ended or time.time()) - (self.first_sent or self.attempt_began)
+        return (self.events_done - self.events_salvaged) / max(seconds, 1e-3)
 
     def note_read(self, lfn: str, site: str, source: str | None, size: int | None) -> None:
         """A task has read so many bytes of a file; of its own site's replica, or of that of another one."""
@@ -174,21 +186,25 @@ class RunRecord:
             "partials_to_laptop": dict(self.partials_in),
             "tasks": dict(self.tasks),
             "retries": self.retries,
-            "failures": [_brief(failure) for failure in self.failures],
-            "not_counted": [_brief(failure) for failure in self.given_up],
-            "skipped": [_brief(failure) for failure in self.skipped],
+            "failures": [*self.earlier_failures, *map(brief, self.failures)],
+            "not_counted": [brief(failure) for failure in self.given_up],
+            "skipped": [brief(failure) for failure in self.skipped],
+            "files_planned": self.files_planned,
+            "missing_files": [{"dataset": dataset, **brief(failure)} for dataset, failure in self.missing],
             "bad_replicas": {lfn: sites for lfn, sites in sorted(self.bad_replicas.items()) if sites},
             "environment": None
             if self.bundle is None
             else {"digest": self.bundle.digest, "lock": self.bundle.lock.text.splitlines()},
             "remarks": self.remarks,
+            "hash_seed": self.hash_seed,
             "ledger": self.ledger,
             "began": datetime.fromtimestamp(self.began, UTC).isoformat(timespec="seconds"),
             "seconds": round(self.seconds, 3),
         }
 
 
-def _brief(failure: Failure) -> dict[str, Any]:
+def brief(failure: Failure) -> dict[str, Any]:
+    """Tell of a failure what the manifest keeps."""
     reason = failure["messages"][-1] if failure["messages"] else ""
     entries = [failure["start"], failure["stop"]]
     return {

@@ -46,9 +46,15 @@ class RunnerCall:
         return cls(inner, allowed)
 
     def may_skip(self, failure: Failure) -> bool:
-        """Whether Runner would leave out what failed so; a lost worker or a full disk is no bad file."""
+        """Tell whether Runner would leave out what failed so; a lost worker or a full disk is no bad file.
+
+        A file that no replica gives is an OSError to Runner, whatever uproot calls it; one without the tree is not.
+        """
         if failure["kind"] in ("worker", "away", "site", "partial"):
             return False
+        no_tree = any(name.rpartition(".")[2] in ("UprootMissTreeError", "KeyInFileError") for name in failure["types"])
+        if failure["kind"] in ("data", "corrupt") and not no_tree and any(issubclass(OSError, it) for it in self.skip):
+            return True
         link: BaseException | None = messages.cause(failure)
         while link is not None:
             if isinstance(link, self.skip):

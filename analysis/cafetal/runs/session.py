@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
+from coffea.processor.executor import FileMeta, WorkItem
+
+from cafetal.errors import UnreadableFile
 from cafetal.federation.federation import Federation
 from cafetal.runs.interrupts import interrupts
 from cafetal.runs.record import RunRecord
-from cafetal.worker.failures import Failure
+from cafetal.worker.failures import Failure, describe
+
+_MISSING = b"cafetal: missing"
+"""UUID of a file that could not be opened; 16 bytes. Runner needs metadata for each file, or it does nothing at all."""
+
+
+def is_missing(item: WorkItem) -> bool:
+    """Tell whether a work item stands for a file that could not be opened."""
+    return bytes(item.fileuuid) == _MISSING
 
 
 class Session:
@@ -22,6 +33,10 @@ class Session:
         """Tasks of a run that was broken off may still be running; the next one gets fresh workers."""
         self.record: RunRecord | None = None
         """Of the run that began last."""
+        self.error: Exception | None = None
+        """What was wrong with the run that began last; Runner drops it where it is of a kind that may be skipped."""
+        self.merged = False
+        """Whether the run that began last has written what Runner was handed."""
         self.code_hash: str | None = None
         """SHA-256 of the function and the modules that this run used."""
         self.unreadable: list[tuple[str, Failure]] = []
@@ -30,10 +45,42 @@ class Session:
         """``{lfn: bytes}`` of files whose entries were counted."""
         self.bad_replicas: dict[str, frozenset[str]] = {}
         """``{lfn: sites whose replica could not be opened}`` when its entries were counted."""
+        self._missing: dict[tuple[str, str], Failure] = {}
+        self._stand_ins: list[FileMeta] = []
         self._federation: Federation | None = None
         self._users = 0
         self._lock = threading.RLock()
         self._timer: threading.Timer | None = None
+
+    def stand_in(self, missing: Iterable[tuple[str, Failure]], metas: Iterable[FileMeta]) -> list[FileMeta]:
+        """Return metadata for files that could not be opened, with which Runner goes on to the others."""
+        self._missing |= {(dataset, failure["lfn"]): failure for dataset, failure in missing}
+        made = [
+            FileMeta(
+                meta.dataset,
+                str(meta.filename),
+                meta.treename,
+                {**(meta.metadata or {}), "numentries": 0, "uuid": _MISSING, "clusters": [0]},
+                meta.preload,
+            )
+            for meta in metas
+            if (meta.dataset, str(meta.filename)) in self._missing
+        ]
+        self._stand_ins += made
+        return made
+
+    def take_missing(self, items: Iterable[WorkItem]) -> list[tuple[str, Failure]]:
+        """Return ``(dataset, failure)`` of the files that could not be opened, of those that are to be processed.
+
+        Runner keeps metadata for its next call. These are emptied, so that it asks for such files again.
+        """
+        for meta in self._stand_ins:
+            meta.metadata.clear()
+        self._stand_ins = []
+        keys = [(item.dataset, str(item.filename)) for item in items if is_missing(item)]
+        found = [(dataset, self._missing.get((dataset, lfn)) or _unknown(lfn)) for dataset, lfn in keys]
+        self._missing.clear()
+        return found
 
     @contextmanager
     def use(self, make: Callable[[], Federation], linger: float = 0) -> Iterator[Federation]:
@@ -71,3 +118,8 @@ class Session:
             with interrupts(lambda: None):  # the result of the run is still to be handed over
                 self._federation.close()
             self._federation, self.dirty = None, False
+
+
+def _unknown(lfn: str) -> Failure:
+    error = UnreadableFile(f"{lfn} could not be opened when its entries were counted.", lfn=lfn)
+    return {**describe(error, site="", lfn=lfn), "kind": "data"}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
 from cafetal.errors import LoginError, SiteAway, SiteError, TaskTooLarge, WorkerLost
+from cafetal.federation.federation import Federation
 from cafetal.worker.failures import Failure, Kind, describe, text
 
 
@@ -63,6 +64,23 @@ def settle(
         timer.start()
         settled.add_done_callback(lambda _: timer.cancel())
     return settled
+
+
+def start_each(federation: Federation, sites: Sequence[str]) -> dict[str, Exception]:
+    """Start sites side by side; return why some cannot be started, which is no reason to do without the others.
+
+    Raises:
+        LoginError: if there is no valid login for one: the user can mend that.
+    """
+    try:
+        federation.start(sites)
+    except LoginError:
+        raise
+    except Exception as error:
+        if len(sites) == 1:
+            return {sites[0]: error}
+        return {site: why for each in sites for site, why in start_each(federation, [each]).items()}
+    return {}
 
 
 def lost_task(error: Exception, site: str, chunks: str = "") -> Failure:

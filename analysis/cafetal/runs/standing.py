@@ -29,6 +29,8 @@ class Standing:
     done: int = 0
     """Events in partials that count."""
     given_up: int = 0
+    missing: list[str] = field(default_factory=list)
+    """LFNs of files whose entries nobody knows, as they could not be opened."""
     seconds: float = 0.0
     """Of the run's clock, in all its lives."""
     tasks: Counter[str] = field(default_factory=Counter)
@@ -65,6 +67,7 @@ def stand(lines: Iterable[Mapping[str, Any]], process: int | None) -> Standing:
         found.seconds = max(found.seconds, line.get("at", 0.0))
         if kind == "run":
             found.life, found.ended = line["life"], None
+            found.missing.clear()
             running.clear()
         elif kind == "file":
             sizes |= {line["first"] + i: stop - start for i, (start, stop) in enumerate(line["edges"])}
@@ -76,7 +79,7 @@ def stand(lines: Iterable[Mapping[str, Any]], process: int | None) -> Standing:
         elif kind == "Assign":
             running[line["task"]] = line["site"]
         elif kind == "TaskEnded":
-            found.failures.update(failure for failure, _ in line["failures"])
+            found.failures.update(failure for failure, _ in line["failures"] if failure != "stopped")
             running.pop(line["task"], None)
         elif kind == "Commit":
             found.done += _events(line, sizes)
@@ -84,13 +87,16 @@ def stand(lines: Iterable[Mapping[str, Any]], process: int | None) -> Standing:
             running.pop(line["task"], None)
         elif kind == "PartialLost":
             found.done -= _events(line, sizes)
-        elif kind == "GiveUp":
+        elif kind == "GiveUp" and line["kind"] != "stopped":
             found.given_up += _events(line, sizes)
         elif kind == "Partial":
             found.sites[line["site"]] += _events(line, sizes)
+        elif kind == "Missing":
+            found.missing.append(line["file"])
         elif kind == "end":
             found.ended = line["how"]
             running.clear()
+    found.counted = found.counted and not found.missing
     if process is not None:
         found.tasks.update(running.values())
     return found

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,37 +15,79 @@ import numpy as np
 
 from cafetal.runs import histograms
 
+CURVES, PAGES, PICTURES = 12, 3, 200
+"""The most curves of a picture, pictures of a histogram, and pictures of an output."""
 
-def draw(output: Any, folder: Path, *, mark: str = "") -> list[Path]:
-    """Draw every histogram with one or two axes besides its categories, one PNG each.
 
-    A logarithmic axis is drawn so, counts over more than two decades too. A ``mark`` stands above all of them.
+def draw(output: Any, folder: Path, *, mark: str = "") -> tuple[list[Path], dict[str, str]]:
+    """Draw every histogram with one or two axes besides its categories, each into a PNG of its own.
+
+    A logarithmic axis is drawn so, counts over more than two decades too. A ``mark`` stands above all of them. Many
+    categories go on several pages, and no more than `PAGES`.
+
+    Returns the pictures, and what is not drawn, or not all of it: ``{name: reason}``.
     """
     import matplotlib
 
     matplotlib.use("Agg")
     folder.mkdir(parents=True, exist_ok=True)
-    paths = []
+    paths: list[Path] = []
+    not_drawn: dict[str, str] = {}
+    names = _FileNames()
     for name, whole in histograms.find(output):
-        parts = [(label, part) for label, part in histograms.by_category(whole) if part.ndim in (1, 2) and part.size]
-        one, two = [p for p in parts if p[1].ndim == 1], [p for p in parts if p[1].ndim == 2]
-        stem = name.replace("/", "_")
-        if one:
-            paths.append(_draw_1d(one, folder / f"{stem}.png", mark))
-        for label, part in two:
-            paths.append(_draw_2d(part, folder / f"{stem}{'_' if label else ''}{label.replace('/', '_')}.png", mark))
-    return paths
+        if len(paths) >= PICTURES:
+            not_drawn[name] = f"there are {PICTURES} pictures already"
+            continue
+        try:
+            drawn, left = _draw_one(name, whole, folder, names, mark)
+        except Exception as error:  # of whatever a library makes of it; the others can be drawn
+            not_drawn[name] = f"{type(error).__name__}: {error}".splitlines()[0]
+            continue
+        paths += drawn
+        if left:
+            not_drawn[name] = f"{left:,} of its categories are not drawn"
+    return paths, not_drawn
+
+
+class _FileNames:
+    """Makes a name for each picture; no two are the same, also where upper and lower case are."""
+
+    def __init__(self) -> None:
+        self._given: set[str] = set()
+
+    def next(self, stem: str) -> str:
+        """Return a name for the next picture of something."""
+        plain = re.sub(r"[^\w.+-]", "_", stem)[:150].lstrip(".") or "histogram"
+        tries = (plain, *(f"{plain}_{number}" for number in range(2, 100_000)))
+        name = next(each for each in tries if each.lower() not in self._given)
+        self._given.add(name.lower())
+        return f"{name}.png"
+
+
+def _draw_one(name: str, whole: Any, folder: Path, names: _FileNames, mark: str) -> tuple[list[Path], int]:
+    """Draw a histogram; return its pictures, and how many of its categories are not drawn."""
+    shown = list(itertools.islice(histograms.by_category(whole), CURVES * PAGES))
+    if not shown or shown[0][1].ndim not in (1, 2) or not shown[0][1].size:
+        return [], 0
+    flat = shown[0][1].ndim == 1
+    shown = shown if flat else shown[:CURVES]
+    count = histograms.count_categories(whole)
+    left = count - len(shown)
+    note = " ".join(filter(None, [mark, f"({len(shown)} of {count:,} categories)" if left else ""]))
+    if not flat:
+        stems = [(part, f"{name}_{label}" if label else name) for label, part in shown]
+        return [_draw_2d(part, folder / names.next(stem), note) for part, stem in stems], left
+    pages = [shown[start : start + CURVES] for start in range(0, len(shown), CURVES)]
+    return [_draw_1d(page, folder / names.next(name), note) for page in pages], left
 
 
 def _draw_1d(parts: list[tuple[str, Any]], path: Path, mark: str) -> Path:
-    import matplotlib.pyplot as plt
     import mplhep
 
     axis = parts[0][1].axes[0]
-    with plt.style.context(mplhep.style.CMS):
-        figure, axes = plt.subplots(figsize=(11, 8))
+    with _figure((11, 8)) as (figure, axes):
         for label, part in parts:
-            mplhep.histplot(part, ax=axes, label=label or None, yerr=False)
+            mplhep.histplot(part, ax=axes, label=_short(label) or None, yerr=False)
         axes.set_xlabel(_title(axis))
         axes.set_ylabel("Events")
         if isinstance(getattr(axis, "transform", None), bh.axis.transform.Function | type(bh.axis.transform.log)):
@@ -59,11 +105,9 @@ def _draw_1d(parts: list[tuple[str, Any]], path: Path, mark: str) -> Path:
 
 
 def _draw_2d(part: Any, path: Path, mark: str) -> Path:
-    import matplotlib.pyplot as plt
     import mplhep
 
-    with plt.style.context(mplhep.style.CMS):
-        figure, axes = plt.subplots(figsize=(11, 9))
+    with _figure((11, 9)) as (figure, axes):
         mplhep.hist2dplot(part, ax=axes)
         axes.set_xlabel(_title(part.axes[0]))
         axes.set_ylabel(_title(part.axes[1]))
@@ -73,14 +117,37 @@ def _draw_2d(part: Any, path: Path, mark: str) -> Path:
 
 
 def _title(axis: Any) -> str:
-    return getattr(axis, "label", "") or getattr(axis, "name", "") or ""
+    return _short(getattr(axis, "label", "") or getattr(axis, "name", "") or "")
+
+
+def _short(text: str) -> str:
+    """Return a text as it can be set: not too long, and without formulas that matplotlib cannot read."""
+    from matplotlib.mathtext import MathTextParser
+
+    text = str(text) if len(str(text)) <= 80 else str(text)[:77] + "..."
+    try:
+        MathTextParser("path").parse(text)
+    except ValueError:
+        return text.replace("$", r"\$")
+    return text
 
 
 def save(figure: Any, path: Path) -> None:
     """Write a figure, and forget it."""
-    import matplotlib.pyplot as plt
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # fonts that a machine may lack
         figure.savefig(path, dpi=80, bbox_inches="tight")
-    plt.close(figure)
+
+
+@contextmanager
+def _figure(size: tuple[float, float]) -> Iterator[tuple[Any, Any]]:
+    """Give a figure and its axes in the style of CMS, and forget them whatever happens."""
+    import matplotlib.pyplot as plt
+    import mplhep
+
+    with plt.style.context(mplhep.style.CMS):
+        figure, axes = plt.subplots(figsize=size)
+        try:
+            yield figure, axes
+        finally:
+            plt.close(figure)

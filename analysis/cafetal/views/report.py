@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import jinja2
 
 from cafetal.runs import output
 from cafetal.runs.journal import JOURNAL, read
+from cafetal.runs.tasklogs import read_task_logs
 from cafetal.views.story import Bar, Story, tell
 from cafetal.views.tables import size
 from cafetal.views.trees import Node, grow, lay_out
@@ -23,6 +25,8 @@ REPORT = "report.html"
 _WIDTH = 1000.0
 """Of pictures, in their own units."""
 _LANE, _GAP, _LABEL = 14.0, 10.0, 130.0
+_MOST_LOGS = 100
+"""Tasks whose logs are shown."""
 _MOST_LANES = 24
 """Of one site; tasks on further ones are drawn on the last."""
 
@@ -61,7 +65,8 @@ def write_report(folder: Path) -> Path:
     lines = list(read(folder)) if (folder / JOURNAL).exists() else []
     plots = {path.stem: path.read_bytes() for path in sorted((folder / output.PLOTS).glob("*.png"))}
     path = folder / REPORT
-    write_bytes(path, render(manifest, tell(lines), grow(lines), plots, folder.name).encode())
+    logs = list(itertools.islice(read_task_logs(folder), _MOST_LOGS))
+    write_bytes(path, render(manifest, tell(lines), grow(lines), plots, folder.name, logs).encode())
     return path
 
 
@@ -71,6 +76,7 @@ def render(
     trees: Mapping[str, Sequence[Node]],
     plots: Mapping[str, bytes],
     name: str,
+    logs: Sequence[tuple[int, str, str]] = (),
 ) -> str:
     """The text of the file. What sites and users have named is escaped."""
     template = (files("cafetal") / "templates" / "report" / "report.html.j2").read_text()
@@ -91,6 +97,7 @@ def render(
         curve=curve(story),
         trees={site: tree(roots) for site, roots in trees.items()},
         flows=flows(manifest),
+        logs=logs,
         plots={key: base64.b64encode(content).decode() for key, content in plots.items()},
         raw=json.dumps(manifest, indent=2, ensure_ascii=False),
     )

@@ -218,7 +218,10 @@ def draw_stack(histogram: Histogram, plot: Stack, path: str | Path) -> Path:
         axis = next(axis for axis in histogram.axes if not isinstance(axis, bh.axis.StrCategory))
         panels[-1][0].set_xlabel(plot.label or getattr(axis, "label", "") or axis.name)
         panels[-1][0].set_xlim(numbers.edges[0], numbers.edges[-1])
-        save(figure, Path(path))
+        try:
+            save(figure, Path(path))
+        finally:
+            plt.close(figure)
     return Path(path)
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # importing coffea and Parsl takes three seconds, which a loo
     from cafetal.runs.histograms import Yields
     from cafetal.runs.leftovers import Leftover
     from cafetal.runs.peeking import Peek
+    from cafetal.runs.shipping import Shipment
     from cafetal.runs.standing import Standing
 
 
@@ -56,6 +57,21 @@ def print_plan(forecast: Forecast, console: Console) -> None:
             f"The entries of {forecast.uncounted} of {forecast.files} files are not known yet, so these are not in "
             "the table: `--ask` has their sites count them."
         )
+
+
+def print_code(shipment: Shipment, console: Console) -> None:
+    """Print what of the user's code travels to the sites, by package or module, and which files beside it do not."""
+    parts: dict[str, list[int]] = {}
+    for name, length in shipment.contents.items():
+        parts.setdefault(name.partition("/")[0], []).append(length)
+    told = [_part(name, lengths) for name, lengths in parts.items()]
+    console.print(f"Your code that travels: {', '.join(told) or 'none'}.", markup=False, highlight=False)
+    for path, reason in sorted(shipment.left_out.items()):
+        console.print(f"Stays here: {path} ({reason}).", markup=False, highlight=False, soft_wrap=True)
+
+
+def _part(name: str, lengths: Sequence[int]) -> str:
+    return name if len(lengths) == 1 else f"{name} ({len(lengths)} files, {size(sum(lengths))})"
 
 
 def print_peek(found: Peek, console: Console) -> None:
@@ -138,8 +154,18 @@ def print_standing(standing: Standing, console: Console) -> None:
     if standing.failures:
         told = ", ".join(f"{count} {kind}" for kind, count in standing.failures.most_common())
         console.print(f"  failures: {told}; `cafetal why` tells more", highlight=False)
+    if standing.missing:
+        console.print(
+            f"  {len(standing.missing):,} files could not be opened: {_some(standing.missing)}", highlight=False
+        )
     if standing.given_up:
         console.print(f"  {standing.given_up:,} events were given up", highlight=False)
+
+
+def _some(names: Sequence[str], most: int = 3) -> str:
+    """Return the first of some names, and how many more there are."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def print_leftovers(leftovers: Sequence[Leftover], silent: Mapping[str, str], console: Console) -> None:
@@ -170,6 +196,13 @@ def _minutes(seconds: float) -> str:
     return f"{seconds / 60:.0f} min"
 
 
+_FORMS = {
+    "not_drawn": "not drawn",
+    "not_in_root": "not in histograms.root",
+    "not_in_uhi": "not in histograms.json",
+}
+
+
 def print_result(manifest: dict[str, Any], folder: str, console: Console) -> None:
     """A closing summary: what was counted, what was not, and where it is."""
     events = manifest["events"]
@@ -187,7 +220,15 @@ def print_result(manifest: dict[str, Any], folder: str, console: Console) -> Non
         console.print(f"  {remark}", highlight=False, markup=False)
     for failure in manifest["skipped"]:
         console.print(f"  left out: {failure['file']} ({failure['reason']})", highlight=False, markup=False)
-    share = "" if manifest["complete"] else f" ({manifest['fraction']:.2%}: INCOMPLETE)"
+    for failure in manifest["missing_files"]:
+        console.print(f"  missing: {failure['file']} ({failure['reason']})", highlight=False, markup=False)
+    for key, what in _FORMS.items():
+        lacking = [f"{name or 'all of it'} ({reason})" for name, reason in manifest.get(key, {}).items()]
+        if lacking:
+            console.print(f"  {what}: {_some(lacking)}", highlight=False, markup=False)
+    count = len(manifest["missing_files"])
+    missing = f", {count} of {manifest['files_planned']} files missing" if count else ""
+    share = "" if manifest["complete"] else f" ({manifest['fraction']:.2%}{missing}: INCOMPLETE)"
     console.print(
         f"{events['counted']:,} of {events['planned']:,} events{share} in {manifest['seconds']:.1f} s: {folder}",
         highlight=False,

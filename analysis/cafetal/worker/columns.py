@@ -71,7 +71,7 @@ class Columns:
                 file,
                 treepath=item.treename,
                 schemaclass=self._asked["schema"],
-                metadata={"dataset": item.dataset, "filename": item.filename, "treename": item.treename}
+                metadata={"dataset": item.dataset, "filename": pfn, "treename": item.treename, "lfn": item.filename}
                 | (item.usermeta or {}),
                 mode="virtual",
                 entry_start=0,

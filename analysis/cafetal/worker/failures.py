@@ -9,10 +9,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
-Kind = Literal["data", "corrupt", "stale", "timeout", "processor", "once", "worker", "away", "site", "partial"]
+Kind = Literal[
+    "data", "corrupt", "stale", "timeout", "processor", "once", "worker", "away", "site", "partial", "stopped"
+]
 """What failed: reading the file; its content, by the checksum; the file not being the one that was planned; a storage
 that does not answer; the user's code; the user's code for the first time, which may have been the site; the process
-that ran the task; the site, for the moment; the site; keeping a partial until it was merged."""
+that ran the task; the site, for the moment; the site; keeping a partial until it was merged; nothing, as the user had
+stopped the run."""
 
 
 class Failure(TypedDict):

@@ -24,12 +24,14 @@ from .reading import Ahead, OpenFiles, share_files
 from .shipped import aux_files, columns_of, load_function
 from .storage import Reading, Silent
 from .stores import Store
+from .task_log import TaskLog
 
 
 def map_bundle(
     place: Place,
     *,
     run: str,
+    life: int,
     site: str,
     name: str,
     function: str,
@@ -53,29 +55,30 @@ def map_bundle(
     failure. ``adler32`` has the checksums of files by LFN, as far as they are known, and ``checksums`` says when they
     are compared. ``aux`` names files beside the function that the processor may open. From a server that did not answer
     nothing more is read in this bundle; nor, unless ``patient``, from one that did not answer to another task of this
-    process a moment ago.
+    process a moment ago. Once this attempt of the run is stopped (`Place.stop`), no further chunk is begun.
 
-    Returns ``{partial: reference or None, failures, events, seconds, read: {lfn: bytes}, host, aside}``; bytes are
-    ``None`` where nobody counts them (Parquet); ``aside`` says why reading took longer than it need.
+    Returns ``{partial: reference or None, failures, left, events, seconds, read: {lfn: bytes}, host, aside, modules,
+    log}``; ``left`` are the chunks that were not begun; bytes are ``None`` where nobody counts them (Parquet);
+    ``aside`` says why reading took longer than it need; ``modules`` are those that are needed to read the pickles in
+    the output, each with its place there; ``log`` is what the user's code has printed.
     """
     began = time.perf_counter()
-    failures: list[Failure] = []
-    done: list[WorkItem] = []
-    ids: list[int] = []
-    total: Any = None
-    merging = False
-    read: dict[str, int | None] = {}
+    bundle = _BundleSum(site)
     todo: list[workitems.Todo] = []
+    left: list[int] = []
     silent = Silent(0 if patient else reading["timeout"])
-    with OpenFiles(reading, KeptLayouts(place.layouts)) as files:
+    with TaskLog() as log, OpenFiles(reading, KeptLayouts(place.layouts)) as files:
         try:
             there = aux_files(place, aux)
             runners = load_function(place, function, archive)
             work, columns = share_files(runners, files), columns_of(runners)
             todo = workitems.unpack(items)
         except Exception as error:
-            failures.append(_not_loaded(error, site, chunks))
+            bundle.failures.append(_not_loaded(error, site, chunks))
         for number, (chunk, item, rank) in enumerate(todo, 1):
+            if place.stopped(run, life):
+                left = [i for i, *_ in todo[number - 1 :]]
+                break
             pfn = resolve(item.filename, names)
             expected = adler32.get(item.filename)
             try:
@@ -87,40 +90,85 @@ def map_bundle(
                 stamp = check.check(place.root, pfn, expected) if check.wanted(checksums, item.filename) else None
                 out, size = _process(work, files, item, pfn)
                 check.check_unchanged(pfn, stamp)
-                node = lifting.lift(out, rank)
-                if not ids and not trusted:
-                    coding.encode(node, trusted=False)  # the first chunk tells, not the last
-                merging = bool(ids)
-                total = lifting.merge(total, node) if merging else node
-                merging = False
+                bundle.add(chunk, item, size, lifting.lift(out, rank), trusted)
             except (Exception, SystemExit) as error:
-                where = {"chunks": str(chunk), "start": item.entrystart, "stop": item.entrystop}
-                if merging:  # what was added before it failed cannot be taken out again
-                    where["chunks"] = str(ChunkSet.of([*ids, chunk]))
-                    total, ids, done, read, merging = None, [], [], {}, False
-                found = describe(error, site=site, lfn=item.filename, pfn=pfn, **where)
-                silent.note(pfn, found)
-                if found["kind"] == "data" and checksums != "never":
-                    found = _examined(place.root, pfn, expected, found)
-                failures.append(found)
-                if failures[-1]["kind"] == "processor" and not keep_going:
-                    left = ChunkSet.of(i for i, *_ in todo[number:])
-                    failures[-1]["chunks"] = str(ChunkSet.parse(failures[-1]["chunks"]).union(left))
+                failure = bundle.fail(chunk, item, pfn, error)
+                silent.note(pfn, failure)
+                if failure["kind"] == "data" and checksums != "never":
+                    failure.update(_examined(place.root, pfn, expected, failure))
+                if failure["kind"] == "processor" and not keep_going:
+                    rest = ChunkSet.of(i for i, *_ in todo[number:])
+                    failure["chunks"] = str(ChunkSet.parse(failure["chunks"]).union(rest))
                     break
-                continue
-            done.append(item)
-            ids.append(chunk)
-            read[item.filename] = None if size is None else (read.get(item.filename) or 0) + size
-    reference, failure = _keep(place.partials(run), name, total, ids, site, trusted)
+        reference = bundle.keep(place.partials(run), name, trusted)
     return {
         "partial": reference,
-        "failures": failures if failure is None else [*failures, failure],
-        "events": sum(len(item) for item in done) if reference else 0,
+        "failures": bundle.failures,
+        "left": str(ChunkSet.of(left)),
+        "events": sum(len(item) for item in bundle.done) if reference else 0,
         "seconds": time.perf_counter() - began,
-        "read": read if reference else {},
+        "read": bundle.read if reference else {},
         "host": platform.node(),
         "aside": [why[:300] for why in sorted(files.aside)[:3]],
+        "modules": dict(sorted(bundle.modules.items())[:20]),
+        "log": log.text,
     }
+
+
+class _BundleSum:
+    """The sum of the chunks of a bundle, and what went wrong with the others."""
+
+    def __init__(self, site: str) -> None:
+        self.site = site
+        self.failures: list[Failure] = []
+        self.done: list[WorkItem] = []
+        self.read: dict[str, int | None] = {}
+        """``{lfn: bytes}``"""
+        self.modules: dict[str, str] = {}
+        self._ids: list[int] = []
+        self._total: Any = None
+        self._merging = False
+
+    def add(self, chunk: int, item: WorkItem, size: int | None, node: Any, trusted: bool) -> None:
+        """Add the output of a chunk.
+
+        Raises:
+            NotPlain: if it cannot travel: the first chunk shows that, not the last.
+            Exception: what adding it to the others raises.
+        """
+        if not self._ids:
+            self.modules = coding.modules_of(node, trusted=trusted)
+        self._merging = bool(self._ids)
+        self._total = lifting.merge(self._total, node) if self._merging else node
+        self._merging = False
+        self.done.append(item)
+        self._ids.append(chunk)
+        self.read[item.filename] = None if size is None else (self.read.get(item.filename) or 0) + size
+
+    def fail(self, chunk: int, item: WorkItem, pfn: str, error: BaseException) -> Failure:
+        """Note why a chunk is not in the sum; with it goes the sum, if adding the chunk has failed halfway."""
+        ids = [chunk]
+        if self._merging:
+            ids = [*self._ids, chunk]
+            self._total, self._ids, self.done, self.read, self._merging = None, [], [], {}, False
+        where = {"chunks": str(ChunkSet.of(ids)), "start": item.entrystart, "stop": item.entrystop}
+        failure = describe(error, site=self.site, lfn=item.filename, pfn=pfn, **where)
+        self.failures.append(failure)
+        return failure
+
+    def keep(self, store: Store, name: str, trusted: bool) -> partials.Reference | None:
+        """Write the partial, or note why not: what cannot be pickled is the user's, a full disk is the site's."""
+        if not self._ids:
+            return None
+        chunks = ChunkSet.of(self._ids)
+        try:
+            return partials.write(store, name, coding.encode(self._total, trusted=trusted), chunks)
+        except Exception as error:
+            kind: Kind = "site" if isinstance(error, OSError) else "processor"
+            if isinstance(error, MemoryError):
+                kind = "worker"
+            self.failures.append({**describe(error, site=self.site, chunks=str(chunks)), "kind": kind})
+            return None
 
 
 def _after(
@@ -150,26 +198,9 @@ def _not_loaded(error: Exception, site: str, chunks: str) -> Failure:
     return {**describe(error, site=site, chunks=chunks), "kind": kind}
 
 
-def _keep(
-    store: Store, name: str, total: Any, ids: list[int], site: str, trusted: bool
-) -> tuple[partials.Reference | None, Failure | None]:
-    """Write a partial, or say why not: what cannot be pickled is the user's, a full disk is the site's."""
-    if not ids:
-        return None, None
-    chunks = ChunkSet.of(ids)
-    try:
-        return partials.write(store, name, coding.encode(total, trusted=trusted), chunks), None
-    except Exception as error:
-        kind: Kind = "site" if isinstance(error, OSError) else "processor"
-        if isinstance(error, MemoryError):
-            kind = "worker"
-        return None, {**describe(error, site=site, chunks=str(chunks)), "kind": kind}
-
-
 def _process(work: Callable[[Any], Any], files: OpenFiles, item: WorkItem, pfn: str) -> tuple[Any, int | None]:
     """One chunk through Runner's function. Returns its output and the bytes read for it, ``None`` if unknown."""
-    # Runner's metadata would name the PFN; usermeta comes after it, so that the processor sees the LFN.
-    usermeta = {**(item.usermeta or {}), "filename": item.filename}
+    usermeta = {**(item.usermeta or {}), "lfn": item.filename}  # `filename` is what opens here, as with coffea
     before = files.bytes_read
     files.expected_uuid = item.fileuuid
     with warnings.catch_warnings():

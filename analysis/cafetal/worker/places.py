@@ -6,10 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .files import write_bytes
-from .stores import FILES, Store, get_shipped, open_store
+from .stores import FILES, REDIS, Store, get_shipped, open_store
 
 CODE = "code"
 """The folder of the scratch for what was sent to the site."""
+MODULES = "modules"
+"""The folder of the scratch for the user's code, unpacked."""
+STOPS = "stops"
+"""The folder of the scratch with a file for each attempt of a run that its user has stopped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +28,27 @@ class Place:
     def partials(self, run: str) -> Store:
         """Of one run."""
         return open_store(self.store, self.root, run)
+
+    def stop(self, run: str, life: int) -> None:
+        """Have the tasks of an attempt of a run end with the chunk that each is in."""
+        write_bytes(self._stop(run, life), b"")
+        if self.store.startswith(REDIS):  # its workers need not share a scratch
+            self.partials(run).put(f".stop-{life}", b"")
+
+    def stopped(self, run: str, life: int) -> bool:
+        """Tell whether that was asked for."""
+        if self._stop(run, life).exists():
+            return True
+        if not self.store.startswith(REDIS):
+            return False
+        try:
+            self.partials(run).get(f".stop-{life}", 0, 1)
+        except OSError:  # it is not there, or the store does not answer
+            return False
+        return True
+
+    def _stop(self, run: str, life: int) -> Path:
+        return self.root / STOPS / f"{run}.{life}"
 
     @property
     def layouts(self) -> Path:

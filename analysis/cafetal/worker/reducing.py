@@ -11,7 +11,7 @@ import cramjam
 from . import carrying, coding, lifting, partials, stores
 from .chunksets import ChunkSet, Overlap
 from .failures import Failure, describe
-from .places import CODE, Place
+from .places import CODE, MODULES, STOPS, Place
 from .shipped import activate
 from .stores import Leftover
 
@@ -127,6 +127,11 @@ def leftovers(place: Place, *, staging: str) -> list[Leftover]:
     return list(found.values())
 
 
+def stop(place: Place, *, run: str, life: int) -> None:
+    """Have the tasks of an attempt of a run end with the chunk that each is in."""
+    place.stop(run, life)
+
+
 def clean(place: Place, *, run: str, life: int | None, keep_days: float, staging: str) -> None:
     """Remove what a run left, and all that nobody has touched for so many days: code, layouts, environments, dead runs.
 
@@ -134,9 +139,12 @@ def clean(place: Place, *, run: str, life: int | None, keep_days: float, staging
     next one has already begun.
     """
     place.partials(run).clear(lambda name: life is None or partials.life_of(name) <= life)
+    for path in (place.root / STOPS).glob(f"{run}.*"):
+        if life is None or int(path.suffix[1:]) <= life:
+            path.unlink(missing_ok=True)
     brought = carrying.staging_folder(place, staging)
     carrying.clear(brought, run, life)
-    rooms = [place.root / CODE, place.layouts, place.root / "runs", place.root / "environments", brought]
+    rooms = [place.root / name for name in (CODE, MODULES, "runs", "environments", STOPS)] + [place.layouts, brought]
     for path in [path for room in rooms for path in room.glob("*")]:
         try:
             if time.time() - path.stat().st_mtime <= keep_days * 86400:

@@ -21,7 +21,7 @@ from typing import Any, ClassVar, Protocol, TypedDict
 from .files import write_bytes
 
 FILES, MEMORY = "files", "memory"
-_REDIS = "redis://"
+REDIS = "redis://"
 _KEPT = 14 * 86400
 """Seconds after which a Redis server drops what nobody has removed."""
 _ANSWER = 30.0
@@ -250,7 +250,7 @@ def _connect(url: str) -> Any:
 
     class Connector(RedisConnector):
         def __init__(self) -> None:
-            host, _, port = url.removeprefix(_REDIS).rpartition(":")
+            host, _, port = url.removeprefix(REDIS).rpartition(":")
             super().__init__(host, int(port))
             self._redis_client = Redis(
                 host, int(port), password=os.environ.get("REDISCLI_AUTH"), socket_timeout=_ANSWER
@@ -287,18 +287,18 @@ def _connect(url: str) -> Any:
 
 def open_store(kind: str, root: Path, run: str) -> Store:
     """The store of a run at a site whose table says `kind`: ``files``, ``memory``, or a URL of a Redis server."""
-    if kind.startswith(_REDIS):
+    if kind.startswith(REDIS):
         return RedisStore(kind, f"{_owner()}/{run}/")
     return MemoryStore(root, run) if kind == MEMORY else FileStore(root / "runs" / run)
 
 
 def get_shipped(kind: str, name: str) -> bytes | None:
     """A file that was sent to the site and is in its store; ``None`` if the store is not for such."""
-    return RedisStore(kind, f"{_owner()}:code/").get(name) if kind.startswith(_REDIS) else None
+    return RedisStore(kind, f"{_owner()}:code/").get(name) if kind.startswith(REDIS) else None
 
 
 def leftovers(kind: str, root: Path) -> list[Leftover]:
     """What all runs have in a store of the site."""
-    if kind.startswith(_REDIS):
+    if kind.startswith(REDIS):
         return RedisStore.leftovers(kind)
     return MemoryStore.leftovers(root) if kind == MEMORY else FileStore.leftovers(root)

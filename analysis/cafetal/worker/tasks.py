@@ -19,7 +19,7 @@ from . import carrying, storage
 from .counting import inspect
 from .mapping import map_bundle
 from .places import Place
-from .reducing import clean, fetch, leftovers, peek, reduce, survey
+from .reducing import clean, fetch, leftovers, peek, reduce, stop, survey
 
 
 def run(task: str, scratch: str, store: str, payload: bytes, *upstream: Any) -> Any:
@@ -43,6 +43,7 @@ _TASKS: dict[str, Callable[..., Any]] = {
     "survey": survey,
     "leftovers": leftovers,
     "clean": clean,
+    "stop": stop,
     "logins": logins,
     "weigh": carrying.weigh,
     "read": carrying.read,

@@ -77,6 +77,7 @@ def install(
         except importlib.metadata.PackageNotFoundError:
             found[package] = ""
     found["environment"] = os.environ.get("CAFETAL_ENVIRONMENT", "")
+    found["hash_seed"] = os.environ.get("PYTHONHASHSEED", "")
     return {**found, "present": present, "machine": machine}
 
 

@@ -1,0 +1,42 @@
+"""The processor's ``postprocess``, which runs at home on what was merged."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cafetal.errors import ProcessorError
+from cafetal.loading import load_processor
+from cafetal.runs.output import MERGED, read_merged
+
+
+def apply(folder: Path, processor: str, arguments: Mapping[str, Any]) -> Any:
+    """Return what the ``postprocess`` of a processor makes of the merged output in a folder.
+
+    Raises:
+        ProcessorNotFound: if there is no such processor.
+        OutputError: if the folder holds nothing that was merged.
+        ProcessorError: if ``postprocess`` fails.
+    """
+    instance = load_processor(processor, arguments)
+    merged = read_merged(folder)
+    if not callable(getattr(instance, "postprocess", None)):
+        return merged
+    try:
+        made = instance.postprocess(merged)
+        return merged if made is None else made  # as Runner does
+    except (Exception, KeyboardInterrupt) as error:
+        raise failed(instance, error, folder) from error
+
+
+def failed(instance: Any, error: BaseException, folder: Path) -> ProcessorError:
+    """Return the error for a ``postprocess`` that has failed: nothing but that is lost."""
+    lines = traceback.format_exception(error)
+    return ProcessorError(
+        f"The postprocess of {type(instance).__name__} failed: {type(error).__name__}: {error}\n\n"
+        f"{''.join(lines).rstrip()}\n\n"
+        f"Everything is processed, and what was merged is safe in {folder / MERGED}. Mend postprocess, then run "
+        f"`cafetal postprocess {folder}`.",
+    )
