@@ -24,10 +24,11 @@ COMMANDS = """# Commands
 130: interrupted. `--debug` shows tracebacks of Cafetal's own code.
 
 PROCESSOR is `path/to/file.py:Class`, `package.module:Class`, or the same without `:Class` if there is one only; a
-function of events is a processor too. The file's folder is on the path, as for a script. FILESET is a file in our form
-or coffea's, and FOLDER what was given as `-o`.
+function of events is a processor too. The file is imported as part of its package, if it is in one, and else as a
+script would be. FILESET is a file in our form or coffea's, and FOLDER what was given as `-o`.
 
-Ctrl-C once: nothing new is sent, what is running is finished, merged and saved, marked incomplete. Twice: stop now.
+Ctrl-C once: each task ends with the chunk that it is in; what is done is merged and saved, marked incomplete, and
+`cafetal resume` continues. Twice: stop now. SIGTERM and SIGHUP do the same.
 """
 
 CONFIGURATION = """# Files of configuration
@@ -48,6 +49,7 @@ SECTIONS = [
     ("`routing`", "", config.Routing),
     ("`reading`", "", config.Reading),
     ("`environment`", "", config.Environment),
+    ("`code`", "Data files beside your code: see [How to](how-to.md).", config.Code),
     ("Plots", "What `cafetal plot --config` reads: under `plots`, by the name of a histogram.", stacks.Stack),
     ("Workspaces", "What `cafetal export` reads.", workspaces.Statistics),
     ("A channel", "Under `channels` of a workspace, by its name.", workspaces.Channel),
