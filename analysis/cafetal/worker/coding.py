@@ -6,6 +6,7 @@ not. `decode` never unpickles anything unless it is told to.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import math
@@ -212,7 +213,7 @@ class _Writer:
         if isinstance(value, bh.Histogram) and (family := family_of(value)) is not None:
             try:
                 structure = plain_structure(value)
-                if from_uhi(structure).axes != value.axes:
+                if from_uhi(copy.deepcopy(structure)).axes != value.axes:
                     return None
             except (TypeError, ValueError):
                 return None

@@ -79,10 +79,10 @@ class HistSum:
 
     def empty(self) -> Any:
         """Return a plain histogram with these axes, categories in the order in which they first appeared."""
-        axes = list(self.structure["axes"])  # the rest is shared with others
+        structure = copy.deepcopy(self.structure)  # it is shared, and older versions of boost-histogram change it
         for axis, known in self.ranks.items():
-            axes[axis] = {**axes[axis], "categories": list(known)}
-        return from_uhi({**self.structure, "axes": axes})
+            structure["axes"][axis]["categories"] = list(known)
+        return from_uhi(structure)
 
     def _filled(self, content: npt.NDArray[Any]) -> Any:
         made = self.empty()
@@ -211,7 +211,7 @@ def _structure(histogram: Any) -> dict[str, Any] | None:
         return None
     try:
         structure = plain_structure(histogram)
-        same = from_uhi(structure).axes == histogram.axes
+        same = from_uhi(copy.deepcopy(structure)).axes == histogram.axes
     except (TypeError, ValueError):
         return None
     return structure if same else None
