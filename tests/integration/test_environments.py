@@ -71,7 +71,10 @@ def equipped(table, prepend="", **more):
 @pytest.mark.data
 def test_a_site_without_python_gives_the_same_numbers(laid_out, table, bundle, hidden, tmp_path):
     fileset = some(laid_out, "ZJets", "Data")
-    equipped_table = equipped(table, hidden, env="bundle", workers=2, scratch=f"{tmp_path}/scratch")
+    # The bundle takes its time to be unpacked: one file waits for it, or the other sites may have done all by then.
+    lfn = next(file.lfn for file in fileset.files() if "desy" in file.replicas)
+    waiting = table.model_copy(update={"routing": table.routing.model_copy(update={"pin": {lfn: ("desy",)}})})
+    equipped_table = equipped(waiting, hidden, env="bundle", workers=2, scratch=f"{tmp_path}/scratch")
     executor = MultiSiteExecutor(equipped_table, fileset=fileset, status=False, environment=bundle.lock)
     with executor:
         out = run(executor, fileset, Nano(), schema=NoIdsSchema, chunksize=5)
