@@ -67,8 +67,10 @@ def build(spec: tuple[str, ...], sites_path: str, output: Path, entries: bool) -
     _write(fileset, output)
     for dataset in fileset.values():
         _show(dataset, table)
-    known = sum(file.num_entries is not None for file in fileset.files())
-    _out.print(f"{output}: {sum(1 for _ in fileset.files()):,} files; the entries of {known:,} are known.")
+    with_entries = sum(file.num_entries is not None for file in fileset.files())
+    _out.print(
+        f"{output}: {sum(1 for _ in fileset.files()):,} files; the number of entries of {with_entries:,} is known."
+    )
 
 
 @datasets.command()

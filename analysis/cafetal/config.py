@@ -243,7 +243,7 @@ class Environment(_Strict):
 
 
 class Code(_Strict):
-    """What of the user's own code travels with each run, besides the modules that a processor imports."""
+    """Limits on the user's own files that a run sends to the sites, besides the modules that a processor imports."""
 
     exclude: tuple[str, ...] = Field(
         (), description="Patterns of names, or of paths in a package, of files and folders that stay here: `tests`."

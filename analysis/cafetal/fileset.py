@@ -312,8 +312,8 @@ def split_tree(name: str) -> tuple[str, str | None]:
     >>> split_tree("root://host:1094//store/a.root:tuple/DecayTree"), split_tree("root://host:1094//store/a.root")
     (('root://host:1094//store/a.root', 'tuple/DecayTree'), ('root://host:1094//store/a.root', None))
     """
-    found = re.fullmatch(r"(.+\.root(?:\.\d+)?):((?!.*\.root$)[^:]+)", name)
-    return (found[1], found[2]) if found else (name, None)
+    match = re.fullmatch(r"(.+\.root(?:\.\d+)?):((?!.*\.root$)[^:]+)", name)
+    return (match[1], match[2]) if match else (name, None)
 
 
 def _file(where: str, lfn: str, content: Any, tree: str | None, named: str | None) -> DataFile:

@@ -59,15 +59,17 @@ def logs(folder: Path, lines: int, task: int | None, site: str | None) -> None:
     from cafetal.runs.detached import LOG, tail
     from cafetal.runs.tasklogs import read_task_logs
 
-    found = [each for each in read_task_logs(folder) if task in (None, each[0]) and site in (None, each[1])]
-    if (folder / LOG).exists() or not found:
+    task_logs = [log for log in read_task_logs(folder) if task in (None, log[0]) and site in (None, log[1])]
+    if (folder / LOG).exists() or not task_logs:
         if task is None and site is None:
             click.echo(tail(folder, lines))
-        elif not found:
+        elif not task_logs:
             raise OutputError(f"No such task in {folder} has printed anything.")
-    shown = found if task is not None else found[-_TASKS:]
-    if len(shown) < len(found):
-        click.echo(f"The last {len(shown)} of {len(found)} tasks that have printed something (`--task N` shows one):")
+    shown = task_logs if task is not None else task_logs[-_TASKS:]
+    if len(shown) < len(task_logs):
+        click.echo(
+            f"The last {len(shown)} of {len(task_logs)} tasks that have printed something (`--task N` shows one):"
+        )
     for number, where, text in shown:
         click.echo(f"--- task {number} at {where}")
         kept = text.splitlines() if task is not None else text.splitlines()[-lines:]

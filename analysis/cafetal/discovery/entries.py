@@ -47,8 +47,8 @@ def _learn(file: DataFile, catalog: FilesetCatalog, table: SiteTable) -> DataFil
         names = site_names(table.sites[site].pfn, {file.lfn: pfn})
         try:
             path, options = storage.prepare(resolve(file.lfn, names), reading, {})
-            found = counting.count(path, options, file.object_path, file.size)
+            answer = counting.count(path, options, file.object_path, file.size)
         except Exception:  # it is elsewhere, or bad: the sites will tell when it is to be processed
             continue
-        return replace(file, num_entries=found["num_entries"], uuid=found["uuid"])
+        return replace(file, num_entries=answer["num_entries"], uuid=answer["uuid"])
     return file

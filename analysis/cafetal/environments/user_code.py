@@ -19,7 +19,7 @@ _SIGNS = ("pyvenv.cfg", "journal.jsonl")
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What may travel.
+    """Limits on the user's files that a run sends to the sites.
 
     Attributes:
         exclude: patterns (with ``*``, ``?`` and ``[...]``) of names, or of paths below a package, that stay here.
@@ -36,7 +36,7 @@ class Limits:
 
 @dataclass(slots=True)
 class UserCode:
-    """What was found."""
+    """The user's modules and data files that a run sends to the sites."""
 
     files: dict[str, bytes] = field(default_factory=dict)
     """By path from the folder that a site imports from."""

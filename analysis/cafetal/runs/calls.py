@@ -202,7 +202,7 @@ class Calls:
         return settle(ended, lambda error: None, within=self.plan.table.routing.patience)
 
     def stop(self, sites: Iterable[str]) -> None:
-        """Have the map tasks of sites end with the chunk that each is in.
+        """Stop the map tasks of sites; each task first finishes the chunk that it is processing.
 
         Where this machine shares the site's files, that is at once. Elsewhere the message waits for a free worker.
         """

@@ -136,7 +136,7 @@ class EntryCounts:
     def settle(self) -> list[FileMeta]:
         """When all files were asked for: the metadata of those that can be planned with though none could open them.
 
-        What is in these, and in the files that are `missing`, will not be in the output; the rest need not suffer.
+        The output lacks the events of these files and of the `missing` ones; the run processes all other files.
 
         Raises:
             UnreadableFile, SiteError: if no file at all could be opened, and that may not be.

@@ -439,12 +439,13 @@ class Execution:
             picked_up.add_done_callback(lambda _: self._events.put(("picked up", site, None)))
 
     def _introduce(self, site: str, told: Mapping[str, Any]) -> None:
-        """Take note of what a site has installed, and of what is other than here."""
-        found = {name: told[name] for name in ("python", *LOOKED_AT, "environment", "hash_seed") if told.get(name)}
-        remarks = [f"{site}: {difference}" for difference in differences(found, versions_here())]
+        """Record the software of a site, and how it differs from the software here."""
+        names = ("python", *LOOKED_AT, "environment", "hash_seed")
+        software = {name: told[name] for name in names if told.get(name)}
+        remarks = [f"{site}: {difference}" for difference in differences(software, versions_here())]
         self.record.remarks += [remark for remark in remarks if remark not in self.record.remarks]
-        self.record.software[site] = found
-        self.journal.note_software(self._now(), site, found, remarks)
+        self.record.software[site] = software
+        self.journal.note_software(self._now(), site, software, remarks)
 
     def _site_reports(self, site: str, workers: int, connected: int, walltime_left: float | None) -> None:
         """News of a site; of one that has to answer first, or is given up, they mean nothing."""

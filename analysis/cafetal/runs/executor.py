@@ -224,9 +224,9 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         entries = EntryCounts(metas, request, self._catalog(), self.sites, self.fileset, identities=identities)
         shipment = self.ship(request.inner) if request.ask_function else pack_worker()
         make = partial(Inspection, entries.questions, self.sites, self.policy, FileCache())
-        found = entries.take(inspect(federation, shipment, make, function=shipment.function)) + entries.settle()
-        found += self.session.stand_in(entries.missing, metas)
-        for meta in found:  # as they came
+        planned = entries.take(inspect(federation, shipment, make, function=shipment.function)) + entries.settle()
+        planned += self.session.stand_in(entries.missing, metas)
+        for meta in planned:  # with the names that Runner gave
             original = asked_for[_names(meta)]
             meta.dataset, meta.filename, meta.treename = original.dataset, original.filename, original.treename
         self.session.sizes |= entries.sizes
@@ -234,7 +234,7 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         asked = {meta.dataset for meta in metas}
         self.session.unreadable = [pair for pair in self.session.unreadable if pair[0] not in asked]
         self.session.unreadable += entries.unreadable
-        return accumulate([set_accumulator(found), accumulator]), 0
+        return accumulate([set_accumulator(planned), accumulator]), 0
 
     # --- work --------------------------------------------------------------------------------------------
 
@@ -388,11 +388,11 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         if not self.resume or self.folder is None:
             return None
         past = read_past(self.folder)
-        told = differences(past, code, items, plan.positions)
-        if told:
+        changes = differences(past, code, items, plan.positions)
+        if changes:
             raise ResumeRefused(
                 f"Cannot resume {self.folder}: the result would mix two versions of the analysis:\n"
-                f"{listed(told)}\nTake back the change, or start anew with another folder."
+                f"{listed(changes)}\nTake back the change, or start anew with another folder."
                 + _ONLY_POSTPROCESS.format(folder=self.folder)
                 * (past.ended == "complete")
             )

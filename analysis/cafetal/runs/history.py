@@ -1,4 +1,4 @@
-"""What earlier attempts of a run have done, put into the record of the one that goes on: it describes the whole run."""
+"""Adds the work of earlier attempts to the record of a resumed run, so that the record describes the whole run."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ class _Story:
         self._record.bytes_in["partials"] += line.get("travelled", line["size"])
 
     def _failure(self, line: Mapping[str, Any]) -> None:
-        told = {key: value for key, value in line.items() if key not in ("at", "is")}
-        self._record.earlier_failures.append(told)
+        failure = {key: value for key, value in line.items() if key not in ("at", "is")}
+        self._record.earlier_failures.append(failure)
 
     def _software(self, line: Mapping[str, Any]) -> None:
         self._record.software[line["site"]] = dict(line["software"])

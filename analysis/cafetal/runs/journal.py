@@ -111,7 +111,7 @@ class Journal:
             self._write({"at": round(now, 3), "is": what, "site": site, **reference, **more})
 
     def note_map(self, now: float, task: int, site: str, source: str | None, result: Mapping[str, Any]) -> None:
-        """What a map task has read, and how long it took."""
+        """Write the bytes that a map task has read of each file, and its duration in seconds."""
         line = {"task": task, "site": site, "source": source, "seconds": round(result.get("seconds", 0.0), 3)}
         self._write({"at": round(now, 3), "is": "Read", **line, "read": result.get("read", {})})
 
@@ -124,7 +124,7 @@ class Journal:
         self._write({"at": round(now, 3), "is": "Missing", "dataset": dataset, **failure})
 
     def note_software(self, now: float, site: str, software: Mapping[str, str], remarks: Sequence[str]) -> None:
-        """A site has told what is installed there."""
+        """Write the versions of the software at a site, and how they differ from those here."""
         line = {"site": site, "software": dict(software), "remarks": list(remarks)}
         self._write({"at": round(now, 3), "is": "Software", **line})
 

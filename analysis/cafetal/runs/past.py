@@ -122,27 +122,27 @@ def _forget(past: Past, chunks: Iterable[str], site: str) -> None:
 def differences(
     past: Past, code: str, items: Sequence[WorkItem], positions: Mapping[tuple[str, str], int]
 ) -> list[str]:
-    """Return what is other now than when the run began, one sentence each; without any the run can be resumed.
+    """Return one sentence for each change since the run began; a run without changes can be resumed.
 
     ``positions`` are those of the files in the fileset, by dataset and LFN.
     """
-    told = []
+    changes = []
     if code != past.code:
-        told.append("the processor, its arguments, the schema, or a module that goes with them has changed")
+        changes.append("the processor, its arguments, the schema, or a module that goes with them has changed")
     before = {(line["dataset"], line["lfn"]): line for line in past.files}
     now = _by_file(items)
     if past.planned:
-        told += [f"{lfn} of {dataset} is new" for dataset, lfn in sorted(now.keys() - before.keys() - past.missing)]
-    told += [f"{lfn} of {dataset} is not there any more" for dataset, lfn in sorted(before.keys() - now.keys())]
+        changes += [f"{lfn} of {dataset} is new" for dataset, lfn in sorted(now.keys() - before.keys() - past.missing)]
+    changes += [f"{lfn} of {dataset} is not there any more" for dataset, lfn in sorted(before.keys() - now.keys())]
     for key in sorted(now.keys() & before.keys()):
         one, two = before[key], now[key]
         if one["uuid"] != (uuid := bytes(two[0].fileuuid).hex()):
-            told.append(f"{key[1]} has the UUID {uuid}, and had {one['uuid']}")
+            changes.append(f"{key[1]} has the UUID {uuid}, and had {one['uuid']}")
         elif one["edges"] != [[item.entrystart, item.entrystop] for item in two]:
-            told.append(f"{key[1]} is cut into {len(two)} chunks, and was into {len(one['edges'])}")
-    if not told and any(line.get("position", here) != here for line, here in _positioned(past, positions)):
-        told.append("the files come in another order, which is also that of what the output holds")
-    return told
+            changes.append(f"{key[1]} is cut into {len(two)} chunks, and was into {len(one['edges'])}")
+    if not changes and any(line.get("position", here) != here for line, here in _positioned(past, positions)):
+        changes.append("the files come in another order, which is also that of what the output holds")
+    return changes
 
 
 def _positioned(past: Past, positions: Mapping[tuple[str, str], int]) -> Iterator[tuple[FileLine, int]]:
@@ -162,10 +162,10 @@ def numbered(past: Past, items: Sequence[WorkItem]) -> Iterator[tuple[int, list[
 
 
 def _by_file(items: Iterable[WorkItem]) -> dict[tuple[str, str], list[WorkItem]]:
-    found: dict[tuple[str, str], list[WorkItem]] = {}
+    items_by_file: dict[tuple[str, str], list[WorkItem]] = {}
     for item in items:
-        found.setdefault((item.dataset, str(item.filename)), []).append(item)
-    return found
+        items_by_file.setdefault((item.dataset, str(item.filename)), []).append(item)
+    return items_by_file
 
 
 def cuts(past: Past, plan: Plan) -> Iterator[tuple[int, tuple[Chunk, ...]]]:

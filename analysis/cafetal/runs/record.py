@@ -68,9 +68,9 @@ class RunRecord:
     failures: list[Failure] = field(default_factory=list)
     """Everything that went wrong, mended or not."""
     earlier_failures: list[dict[str, Any]] = field(default_factory=list)
-    """What went wrong in earlier attempts, as the manifest tells it."""
+    """Failures of earlier attempts, in the form that the manifest has."""
     logs: deque[tuple[str, int, str]] = field(default_factory=lambda: deque(maxlen=100))
-    """What the processor has printed in the last tasks that did: site, number of the task, text."""
+    """Output that the processor printed in the latest tasks: site, task number, text."""
     hash_seed: str = ""
     """``PYTHONHASHSEED`` of the workers of this run: sets are walked through in the same order by all of them."""
     given_up: list[Failure] = field(default_factory=list)

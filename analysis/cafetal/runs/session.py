@@ -34,7 +34,7 @@ class Session:
         self.record: RunRecord | None = None
         """Of the run that began last."""
         self.error: Exception | None = None
-        """What was wrong with the run that began last; Runner drops it where it is of a kind that may be skipped."""
+        """The error that ended the latest run. Runner swallows it if it may skip errors of its kind."""
         self.merged = False
         """Whether the run that began last has written what Runner was handed."""
         self.code_hash: str | None = None
@@ -78,9 +78,9 @@ class Session:
             meta.metadata.clear()
         self._stand_ins = []
         keys = [(item.dataset, str(item.filename)) for item in items if is_missing(item)]
-        found = [(dataset, self._missing.get((dataset, lfn)) or _unknown(lfn)) for dataset, lfn in keys]
+        failures = [(dataset, self._missing.get((dataset, lfn)) or _unknown(lfn)) for dataset, lfn in keys]
         self._missing.clear()
-        return found
+        return failures
 
     @contextmanager
     def use(self, make: Callable[[], Federation], linger: float = 0) -> Iterator[Federation]:

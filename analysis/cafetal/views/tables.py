@@ -64,8 +64,8 @@ def print_code(shipment: Shipment, console: Console) -> None:
     parts: dict[str, list[int]] = {}
     for name, length in shipment.contents.items():
         parts.setdefault(name.partition("/")[0], []).append(length)
-    told = [_part(name, lengths) for name, lengths in parts.items()]
-    console.print(f"Your code that travels: {', '.join(told) or 'none'}.", markup=False, highlight=False)
+    packages = [_part(name, lengths) for name, lengths in parts.items()]
+    console.print(f"Your code that travels: {', '.join(packages) or 'none'}.", markup=False, highlight=False)
     for path, reason in sorted(shipment.left_out.items()):
         console.print(f"Stays here: {path} ({reason}).", markup=False, highlight=False, soft_wrap=True)
 
