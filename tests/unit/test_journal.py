@@ -14,9 +14,13 @@ from cafetal.runs.experience import Experience, keep, load_experience
 from cafetal.runs.explanation import explain
 from cafetal.runs.journal import JOURNAL, Journal, read
 from cafetal.runs.lookout import drain, drained, forget_drained, usable
+from cafetal.runs.past import read_past
 from cafetal.runs.standing import stand
 from cafetal.simulation.scenario import Block, Scenario, SimulatedSite
 from cafetal.simulation.simulator import Simulator
+from cafetal.views.story import tell
+from cafetal.views.trees import grow
+from cafetal.worker.chunksets import ChunkSet
 
 
 @pytest.fixture
@@ -172,3 +176,28 @@ def test_draining_by_file(tmp_path):
 
 def test_usable_workers():
     assert [usable(n, 8) for n in (0, 4, 8, 20)] == [2, 5, 8, 8]
+
+
+def test_a_partial_that_an_earlier_attempt_left_at_a_site(tmp_path):
+    """A task ends, the run is killed before it knows: nothing but the later attempt's line says that it counts."""
+    journal = Journal(tmp_path / JOURNAL)
+    journal.begin("r", "Balanced")
+    journal.plan([Chunk(i, "d", "/f", 10 * i, 10 * i + 10, ("a",)) for i in range(3)])
+    reason = ev.Reason("planned", None)
+    chunks = tuple(Chunk(i, "d", "/f", 10 * i, 10 * i + 10, ("a",)) for i in (0, 1))
+    journal.note(1.0, ev.Tick(1.0), [ev.Assign(0, "a", chunks, reason)])
+    journal.close()
+    journal = Journal(tmp_path / JOURNAL, append=True)
+    journal.begin("r", "Balanced", life=2)
+    reference = {"name": "p", "chunks": "0-1", "size": 5, "digest": ""}
+    for _ in range(2):  # in every attempt that still finds it there
+        journal.note_partial(2.0, "Salvaged", "a", reference)
+    journal.close()
+    lines = list(read(tmp_path))
+    assert "done, and counted" in "\n".join(explain(lines, "0"))
+    assert "counted" in "\n".join(explain(lines, "/f"))
+    assert "still had the partial with the chunks 0-1" in "\n".join(explain(lines, "a"))
+    assert stand(lines, None).done == 20
+    assert tell(lines).progress[-1] == (2.0, 20)
+    assert [root.chunks for root in grow([*lines, {**lines[-1], "is": "Home"}])["a"]] == [ChunkSet.of([0, 1])]
+    assert read_past(tmp_path).expected == {"a": ChunkSet.of([0, 1])}

@@ -308,6 +308,7 @@ class Execution:
             done.set_result({"partial": reference})
             ids = ChunkSet.parse(reference["chunks"])
             self._is_safe(ids)
+            self.journal.note_partial(self._now(), "Salvaged", site, reference)
             self._whereabouts.put(ids, site)
             self.trees.add(site, done)
         self._add(left)

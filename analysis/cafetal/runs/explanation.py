@@ -40,6 +40,8 @@ class _History:
     tasks: dict[int, _Task] = field(default_factory=dict)
     sites: dict[str, list[Line]] = field(default_factory=dict)
     given_up: list[Line] = field(default_factory=list)
+    salvaged: dict[int, Line] = field(default_factory=dict)
+    """By chunk: the partial that an earlier attempt left at a site, and that a later one took over."""
     parts: dict[int, list[tuple[int, int, int]]] = field(default_factory=dict)
     """``{cut chunk: [(id, start, stop)]}``"""
 
@@ -64,6 +66,9 @@ class _History:
                 found.tasks[line["task"]].ended = line
             elif kind == "GiveUp":
                 found.given_up.append(line)
+            elif kind == "Salvaged":
+                found.salvaged |= dict.fromkeys(ChunkSet.parse(line["chunks"]), line)
+                found.sites.setdefault(line["site"], []).append(line)
             elif kind == "Split":
                 found.parts[line["chunk"]] = [tuple(part) for part in line["parts"]]
             elif "site" in line and kind != "Partial":  # each of these belongs to a task
@@ -121,7 +126,7 @@ def _chunk(history: _History, chunk: int) -> Iterator[str]:
 def _steps(history: _History, chunk: int) -> Iterator[str]:
     for number, task in history.tasks.items():
         if chunk in set(task.chunks):
-            yield from _task(number, task, chunk)
+            yield from _task(number, task, chunk, history.salvaged.get(chunk))
     for line in history.given_up:
         if chunk in set(ChunkSet.parse(line["chunks"])):
             yield f"{_at(line)}: given up, after a failure of the kind {line['kind']!r} at {line['site']}."
@@ -130,7 +135,7 @@ def _steps(history: _History, chunk: int) -> Iterator[str]:
         yield from _steps(history, part)
 
 
-def _task(number: int, task: _Task, chunk: int) -> Iterator[str]:
+def _task(number: int, task: _Task, chunk: int, salvaged: Line | None) -> Iterator[str]:
     line = task.line
     reason = _RULES[line["reason"]].format(twin=line.get("twin"), source=line.get("source"))
     many = f" with {len(task.chunks) - 1} others" if len(task.chunks) > 1 else ""
@@ -145,6 +150,8 @@ def _task(number: int, task: _Task, chunk: int) -> Iterator[str]:
         failed = [kind for kind, ids in task.ended["failures"] if chunk in set(ChunkSet.parse(ids))]
         end = f"failed ({failed[0]})" if failed else "done, and counted" if task.commit else "done, and not counted"
         yield f"{_at(task.ended)}: {end}, after {task.ended['seconds']:.1f} s at the worker."
+    elif salvaged is not None and salvaged["site"] == line["site"]:
+        yield f"{_at(salvaged)}: done, and counted: {line['site']} still had its partial when the run was resumed."
 
 
 def _file(history: _History, files: list[Line]) -> Iterator[str]:
@@ -158,7 +165,7 @@ def _file(history: _History, files: list[Line]) -> Iterator[str]:
         for number, task in history.tasks.items():
             mine = ids & set(task.chunks)
             if mine:
-                state = "counted" if task.commit else "does not count" if task.discarded or task.ended else "not back"
+                state = _state(task, salvaged=bool(mine & history.salvaged.keys()))
                 yield (
                     f"{_at(task.line)}: chunks {ChunkSet.of(mine)} to {task.line['site']} (task {number}, "
                     f"{task.line['reason']}); {state}."
@@ -167,6 +174,12 @@ def _file(history: _History, files: list[Line]) -> Iterator[str]:
             mine = ids & set(ChunkSet.parse(line["chunks"]))
             if mine:
                 yield f"{_at(line)}: chunks {ChunkSet.of(mine)} were given up ({line['kind']} at {line['site']})."
+
+
+def _state(task: _Task, *, salvaged: bool) -> str:
+    if task.commit or (salvaged and not task.ended):
+        return "counted"
+    return "does not count" if task.discarded or task.ended else "not back"
 
 
 def _site(history: _History, site: str) -> Iterator[str]:
@@ -197,6 +210,8 @@ def _told(line: Line) -> str:
         return "drained: it gets no more tasks." if line["drained"] else "no longer drained."
     if kind == "Reduced":
         return f"merged the chunks {line['chunks']} into {line['name']}."
+    if kind == "Salvaged":
+        return f"still had the partial with the chunks {line['chunks']} from an earlier attempt."
     if kind == "Home":
         return f"sent the partial with the chunks {line['chunks']} home."
     if kind == "Hold":

@@ -106,7 +106,7 @@ class Journal:
         self._flush(durable=any(isinstance(each, events.Split) for each in told))
 
     def note_partial(self, now: float, what: str, site: str, reference: Reference | None, **more: Any) -> None:
-        """A partial has come to be: of a map task, of a reduce, or at home."""
+        """Write that a partial is there: of a map or reduce task, at home, or left by an earlier attempt."""
         if self._file is not None and reference is not None:
             self._write({"at": round(now, 3), "is": what, "site": site, **reference, **more})
 

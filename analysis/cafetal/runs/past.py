@@ -97,6 +97,8 @@ def read_past(folder: Path) -> Past:
             past.where |= dict.fromkeys(ChunkSet.parse(line["chunks"]), line["site"])
         elif kind == "Commit":
             past.where |= dict.fromkeys(ChunkSet.parse(line["chunks"]), sites[line["task"]])
+        elif kind == "Salvaged":
+            past.where |= dict.fromkeys(ChunkSet.parse(line["chunks"]), line["site"])
         elif kind == "Accepted":
             past.accepted.setdefault(line["site"], {})[line["task"]] = line["id"]
         elif kind == "TaskEnded":

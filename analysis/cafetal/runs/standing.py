@@ -62,6 +62,7 @@ def stand(lines: Iterable[Mapping[str, Any]], process: int | None) -> Standing:
     found = Standing(process)
     sizes: dict[int, int] = {}
     running: dict[int, str] = {}
+    counted: set[int] = set()
     for line in lines:
         kind = line["is"]
         found.seconds = max(found.seconds, line.get("at", 0.0))
@@ -81,12 +82,12 @@ def stand(lines: Iterable[Mapping[str, Any]], process: int | None) -> Standing:
         elif kind == "TaskEnded":
             found.failures.update(failure for failure, _ in line["failures"] if failure != "stopped")
             running.pop(line["task"], None)
-        elif kind == "Commit":
-            found.done += _events(line, sizes)
+        elif kind in ("Commit", "Salvaged"):
+            counted.update(ChunkSet.parse(line["chunks"]))
         elif kind == "Discard":
             running.pop(line["task"], None)
         elif kind == "PartialLost":
-            found.done -= _events(line, sizes)
+            counted.difference_update(ChunkSet.parse(line["chunks"]))
         elif kind == "GiveUp" and line["kind"] != "stopped":
             found.given_up += _events(line, sizes)
         elif kind == "Partial":
@@ -96,6 +97,7 @@ def stand(lines: Iterable[Mapping[str, Any]], process: int | None) -> Standing:
         elif kind == "end":
             found.ended = line["how"]
             running.clear()
+    found.done = sum(sizes.get(chunk, 0) for chunk in counted)
     found.counted = found.counted and not found.missing
     if process is not None:
         found.tasks.update(running.values())

@@ -51,7 +51,7 @@ class Story:
 def tell(lines: Iterable[Mapping[str, Any]]) -> Story:
     """The story in the lines of a journal."""
     story, sizes, running = Story(), dict[int, int](), dict[int, Bar]()
-    done = 0
+    done, counted = 0, set[int]()
     for line in lines:
         kind, now = line["is"], float(line.get("at", story.seconds))
         story.seconds = max(story.seconds, now)
@@ -79,16 +79,19 @@ def tell(lines: Iterable[Mapping[str, Any]]) -> Story:
         elif kind == "TaskEnded" and line["task"] in running:
             bar = running[line["task"]]
             bar.end, bar.state = now, "failed" if line["failures"] else "discarded"
-        elif kind == "Commit":
-            if line["task"] in running:
+        elif kind in ("Commit", "Salvaged"):
+            if line.get("task") in running:
                 running.pop(line["task"]).state = "committed"
-            done += _events(line, sizes)
+            fresh = set(ChunkSet.parse(line["chunks"])) - counted
+            counted |= fresh
+            done += sum(sizes.get(chunk, 0) for chunk in fresh)
             story.progress.append((now, done))
         elif kind == "Discard" and line["task"] in running:
             bar = running.pop(line["task"])
             bar.end, bar.state = now, "discarded"
         elif kind == "PartialLost":
             done -= _events(line, sizes)
+            counted.difference_update(ChunkSet.parse(line["chunks"]))
             story.progress.append((now, done))
             story.notes.append((now, f"partials of {line['site']} were lost and are processed again"))
         elif kind in ("Partial", "Reduced"):

@@ -42,10 +42,13 @@ def grow(lines: Iterable[Mapping[str, Any]]) -> dict[str, list[Node]]:
     loose: dict[str, list[Node]] = {}
     roots: dict[str, list[Node]] = {}
     for line in lines:
-        if line["is"] not in ("Partial", "Reduced", "Home"):
+        if line["is"] not in ("Partial", "Salvaged", "Reduced", "Home"):
             continue
         chunks, there = ChunkSet.parse(line["chunks"]), loose.setdefault(line["site"], [])
-        if line["is"] == "Partial":
+        if line["is"] == "Salvaged":
+            loose[line["site"]] = [node for node in there if node.chunks.minus(chunks)]
+            loose[line["site"]].append(next((node for node in reversed(there) if node.chunks == chunks), Node(chunks)))
+        elif line["is"] == "Partial":
             there.append(Node(chunks))
         elif line["is"] == "Reduced":
             inputs = tuple(_inputs(there, chunks))
