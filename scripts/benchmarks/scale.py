@@ -2,6 +2,7 @@
 
     python scripts/benchmarks/scale.py shape [--rate 400]    1,364 chunks on 28 to 2,800 workers
     python scripts/benchmarks/scale.py cost [--chunks 1000000]   time and memory of scheduling
+    python scripts/benchmarks/scale.py groups                how the cost grows with datasets, sites and replicas
 
 The shape is that of the funcX and coffea benchmark shown at CHEP 2019 (github.com/annawoodard/
 CHEP2019-funcx-coffea-benchmarks): 1,364 chunks took 844 s on 28 cores, 196 s on 280, 161 s on 1,400, 182 s on 2,800.
@@ -9,6 +10,7 @@ CHEP2019-funcx-coffea-benchmarks): 1,364 chunks took 844 s on 28 cores, 196 s on
 
 import argparse
 import math
+import random
 import resource
 import time
 
@@ -101,6 +103,46 @@ def print_cost(given):
     print(f"| simulated, and simulating | {out.makespan:,.0f} s, {seconds:.0f} s |")
 
 
+SIZES = ((20_000, 16, 1, 5, 2), (20_000, 16, 300, 5, 2), (20_000, 40, 100, 5, 2), (50_000, 40, 300, 1, 3))
+"""Chunks, sites, datasets, files that were placed together, replicas."""
+
+
+def print_groups(given):
+    print("| chunks | sites | datasets | groups of replicas | tasks | ms a chunk | of the first row |")
+    print("|---|---|---|---|---|---|---|")
+    first = None
+    for count, site_count, dataset_count, together, replicas in SIZES:
+        chance = random.Random(1)
+        names = [f"site{i:02}" for i in range(site_count)]
+        blocks = count // 10 // together
+        held = [tuple(sorted(chance.sample(names, replicas))) for _ in range(blocks)]
+        chunks = tuple(
+            Chunk(
+                i,
+                f"d{i // 10 // together * dataset_count // blocks}",
+                f"/{i // 10}",
+                i % 10 * EVENTS,
+                (i % 10 + 1) * EVENTS,
+                held[i // 10 // together],
+            )
+            for i in range(count)
+        )
+        sites = tuple(
+            SimulatedSite(name, (Block(8),), speed=0.5 + i % 10 / 10, loss=1e-3, straggle=1e-2)
+            for i, name in enumerate(names)
+        )
+        scenario = Scenario(sites, chunks, {f"d{i}": 10_000.0 for i in range(dataset_count)}, submit_rate=1e5)
+        out = Simulator(scenario, BalancedDispatch()).run()
+        cost = out.scheduling_seconds / count * 1e3
+        first = first or cost
+        groups = len({(chunk.dataset, chunk.sites) for chunk in chunks})
+        print(
+            f"| {count:,} | {site_count} | {dataset_count} | {groups:,} | {out.tasks:,} | {cost:.3f} "
+            f"| {cost / first:.1f} |",
+            flush=True,
+        )
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
@@ -112,5 +154,6 @@ if __name__ == "__main__":
     two.add_argument("--chunks", type=int, default=1_000_000)
     two.add_argument("--workers", type=int, default=1000)
     two.set_defaults(act=print_cost)
+    commands.add_parser("groups").set_defaults(act=print_groups)
     given = parser.parse_args()
     given.act(given)

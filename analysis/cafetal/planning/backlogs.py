@@ -56,7 +56,8 @@ class PolicyDispatch:
     def _load(self, state: State, site: str, item: Bundle) -> SiteLoad:
         known = state.sites[site]
         waiting = self._sizes.get(site, 0) + known.events
-        rate = state.rates.rate(site, item.chunks[0].dataset)
+        seconds = state.seconds(site, item)
+        rate = item.events / seconds if seconds else None
         wait = 0.0 if known.ready else state.backlog(site)
         return SiteLoad(site, max(1, known.workers), waiting, rate or 1.0, wait if rate else 0.0, known.weight)
 
@@ -81,7 +82,7 @@ class PolicyDispatch:
         if not backlog:
             return None
         item = backlog.popleft()
-        seconds = state.seconds(site, item.chunks[0].dataset, item.events)
+        seconds = state.seconds(site, item)
         candidates = {} if seconds is None else self._candidates(state, item)
         self._sizes[site] -= item.events
         return Choice(item, Reason("retry" if item.again else "assigned", seconds, candidates))
@@ -91,8 +92,9 @@ class PolicyDispatch:
         loads = [self._load(state, name, item) for name in state.able(item.sites)]
         return {load.name: state.now + load.finish(item.events) for load in loads}
 
-    def review(self, state: State, *, changed: bool) -> None:
-        """What is in a backlog stays there."""
+    def review(self, state: State, *, changed: bool) -> bool:
+        """Leave what is in a backlog there."""
+        return True
 
     def avoid(self, state: State, lfn: str, site: str) -> None:
         """Bundles are made, and may have other files in them: each finds out for itself."""

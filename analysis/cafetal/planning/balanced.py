@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from cafetal.planning.bundles import Bundle, Chunk
 from cafetal.planning.events import Reason, Rule, Split, Transfer, TransferEnded
@@ -12,14 +14,18 @@ from cafetal.planning.fluid import Pool, pour
 from cafetal.planning.foresight import FEW, foresee
 from cafetal.planning.pool import Group, Key, WorkPool
 from cafetal.planning.staging import Staging, StagingLimits
-from cafetal.planning.state import Choice, Running, State
+from cafetal.planning.state import Choice, Running, SiteState, State
 
 _UNKNOWN_RATE = 1000.0
 """Events/s of a worker before anything is known; only its being the same everywhere matters."""
+_GROUPS_A_SECOND = 60.0
+"""So many groups are divided anew in a second, at most, so that planning a large run costs little."""
 _TAIL = 3
 """A bundle takes at most the remaining time over this, so that the last ones end close together."""
 _FLOW = 0.25
 """So many tasks, at least, must end while news travel for one to be sent ahead at the end of a run."""
+_SMALL = 0.1
+"""The way to a site is short if it takes less than this share of a bundle."""
 _SHORTEST = 4.0
 """Seconds that a bundle takes at least; less is not worth a task, unless each worker gets the last one of the run."""
 _PASSES = 5
@@ -36,6 +42,8 @@ _LATE = 1.5
 """A task that takes so many times what it should is a straggler."""
 _CRUMB = 0.05
 """No part of a chunk is smaller than this share of a bundle."""
+_WORTH_CUTTING = 3.0
+"""The events of each part must take so many times as long as a chunk takes besides."""
 _TAIL_BEGINS = 0.75
 """Share of the events that must be done before tasks are duplicated."""
 
@@ -83,7 +91,10 @@ class BalancedDispatch:
         self._next_plan = -math.inf
         self._dirty = True
         self._nothing: dict[str, float] = {}
+        self._stirred = False
+        self._steady: dict[str, int] = {}
         self._workers = 0
+        self._groups = 0
         self._sender = -math.inf
 
     # --- work --------------------------------------------------------------------------------------------------
@@ -92,19 +103,19 @@ class BalancedDispatch:
         """Chunks wait in the pool until a site with room takes them."""
         self.pool.add(chunks)
         self._dirty = True
-        self._nothing.clear()
+        self._stir()
 
     def put_back(self, state: State, item: Bundle, sites: tuple[str, ...]) -> None:
         """Wait again, for those sites."""
         self.pool.put_back(item, sites)
         self._dirty = True
-        self._nothing.clear()
+        self._stir()
 
     def avoid(self, state: State, lfn: str, site: str) -> None:
         """Chunks of the file wait for its other replicas, where these can be had."""
         self.pool.avoid(lfn, site, [name for name, other in state.sites.items() if other.open])
         self._dirty = True
-        self._nothing.clear()
+        self._stir()
 
     def take_back(self, state: State, site: str) -> list[Bundle]:
         """What only this site could take, of those that may be given tasks, and nobody could read or get otherwise."""
@@ -135,7 +146,7 @@ class BalancedDispatch:
         """What has arrived is divided anew."""
         self.staging.ended(order, told)
         self._dirty = True
-        self._nothing.clear()
+        self._stir()
 
     def clear(self) -> None:
         """Drop what waits."""
@@ -144,41 +155,55 @@ class BalancedDispatch:
 
     # --- the plan ----------------------------------------------------------------------------------------------
 
-    def review(self, state: State, *, changed: bool) -> None:
+    def review(self, state: State, *, changed: bool) -> bool:
         """Divide what waits anew, if that could change something."""
-        soon = state.now - self._planned < 1.0
+        soon = state.now - self._planned < max(1.0, self._groups / _GROUPS_A_SECOND)
         if self._learned != state.rates.pairs:
-            self._learned = state.rates.pairs
-            changed = changed or self._is_short(state)
+            first, self._learned = not self._learned, state.rates.pairs
+            changed = changed or first or self._is_short(state)
+        if changed and soon and self._groups > _GROUPS_A_SECOND:
+            changed, self._dirty = False, True
         if changed or (self._dirty and not soon) or state.now >= self._next_plan:
             self._plan(state)
+        stirred, self._stirred = self._stirred or changed, False
+        return stirred
+
+    def _stir(self) -> None:
+        """Ask all sites again that wanted nothing."""
+        self._nothing.clear()
+        self._stirred = True
 
     def _is_short(self, state: State) -> bool:
         """Whether what waits is less than a bundle for each worker, so that the next ones may be the last."""
-        rate = max(state.rates.known().values())
-        return sum(group.events for group in self.pool) < _SHORTEST * rate * max(1, self._workers)
+        sent = sum(site.events for site in state.sites.values())
+        waiting = state.events_added - state.events_committed - sent
+        return waiting < _SHORTEST * state.rates.fastest * max(1, self._workers)
 
     def _plan(self, state: State) -> None:
-        groups = [group for group in self.pool if state.able(group.sites)]
-        pools = [
-            Pool(max(1, group.events), {site: self._power(state, site, group) for site in state.able(group.sites)})
-            for group in groups
-        ]
+        self.pool.tidy()
+        power = functools.cache(partial(self._power, state))
+        usable = {name for name, site in state.sites.items() if site.open}
+        groups, pools = [], []
+        for group in self.pool:
+            powers = {site: power(site, group.dataset) for site in group.sites if site in usable}
+            if powers:
+                groups.append(group)
+                pools.append(Pool(max(1, _work(state, group)), powers))
         begin = {name: state.now + state.backlog(name) for name in state.sites}
         shares = pour(pools, begin, [self._shares.get(group.key, {}) for group in groups])
         levels = dict(begin)
         orders: dict[str, list[tuple[float, int, Group]]] = {}
         for number, (group, pool, share) in enumerate(zip(groups, pools, shares, strict=True)):
-            for site, events in share.items():
-                levels[site] += events / pool.rates[site]
-                if events >= 1:
-                    orders.setdefault(site, []).append((-events / pool.events, number, group))
+            for site, work in share.items():
+                levels[site] += work / pool.rates[site]
+                if work >= 1:
+                    orders.setdefault(site, []).append((-work / pool.work, number, group))
         self._orders = {site: [group for *_, group in sorted(order)] for site, order in orders.items()}
         self._shares = {group.key: share for group, share in zip(groups, shares, strict=True)}
         self._levels = levels
         busy = {name for name, site in state.sites.items() if site.running} | orders.keys()
         self._end = max((levels[name] for name in busy), default=state.now)
-        state.end = self._end if state.rates.known() and not state.more else None
+        state.end = self._end if state.rates.pairs and not state.more else None
         self._workers = sum(site.workers for site in state.sites.values() if site.ready and site.open)
         if state.end is not None:
             if sum(group.chunks for group in groups) <= FEW:
@@ -189,13 +214,15 @@ class BalancedDispatch:
             left = max(0.0, state.end - state.now)
             state.unsure = state.outlook.unsure(left, self._workers, bundle, max(chunk, _SHORTEST))
         self._planned, self._dirty = state.now, False
-        self._next_plan = state.now + max(2.0, 0.03 * (self._end - state.now))
-        self._nothing.clear()
+        self._steady.clear()
+        self._groups = len(groups)
+        self._next_plan = state.now + max(2.0, 0.03 * (self._end - state.now), self._groups / _GROUPS_A_SECOND)
+        self._stir()
 
-    def _power(self, state: State, site: str, group: Group) -> float:
-        """Events/s of all workers of a site together, as much as the user wants of it."""
+    def _power(self, state: State, site: str, dataset: str) -> float:
+        """Work/s of all workers of a site together, as much as the user wants of it."""
         known = state.sites[site]
-        rate = state.rates.rate(site, group.dataset) or _UNKNOWN_RATE
+        rate = state.rates.rate(site, dataset) or _UNKNOWN_RATE
         return rate * max(1, known.hands) * known.weight
 
     # --- what is next ------------------------------------------------------------------------------------------
@@ -206,11 +233,24 @@ class BalancedDispatch:
         At the end, a task that waits behind another one would better be somewhere else.
         """
         known = state.sites[site]
-        flow = known.workers * known.trip / self._seconds(state, site)
-        ahead = math.ceil(flow + math.sqrt(flow))
-        if flow < _FLOW and self._levels.get(site, 0.0) - state.now < _TAIL * self.limits.bundle_seconds:
-            ahead = 0
-        return known.workers + ahead - len(known.running)
+        if self._nothing.get(site, -math.inf) > state.now:
+            return 0
+        left = self._levels.get(site, 0.0) - state.now
+        if left < _TAIL * self.limits.bundle_seconds:
+            return known.workers + self._ahead(state, known, left) - len(known.running)
+        if site not in self._steady:  # until the next plan
+            self._steady[site] = self._ahead(state, known, left)
+        return known.workers + self._steady[site] - len(known.running)
+
+    def _ahead(self, state: State, site: SiteState, left: float) -> int:
+        """How many tasks more than it has workers a site should have, with so many seconds left for it to do."""
+        seconds = self._seconds(state, site.name)
+        flow = site.workers * site.trip / seconds
+        if flow < _FLOW and left < _TAIL * self.limits.bundle_seconds:
+            return 0
+        if site.trip < _SMALL * seconds and left < _TAIL * seconds:
+            return 0
+        return math.ceil(flow + math.sqrt(flow))
 
     def next(self, state: State, site: str) -> Choice | None:
         """From the site's shares; else what others would do later; else over the WAN; else a duplicate."""
@@ -225,11 +265,10 @@ class BalancedDispatch:
 
     def _local(self, state: State, site: str) -> Choice | None:
         # What has failed comes first: a mistake in the user's code shows the second time.
-        for group in list(self.pool.at(site)):
-            if group.returned and group.returned[0].again:
-                choice = self._take(state, site, group, planned=False)
-                if choice is not None:
-                    return choice
+        for group in self.pool.failed(site):
+            choice = self._take(state, site, group, planned=False)
+            if choice is not None:
+                return choice
         for group in self._orders.get(site, ()):
             if not group.empty and self._shares[group.key].get(site, 0.0) > 0:
                 choice = self._take(state, site, group, planned=True)
@@ -259,8 +298,8 @@ class BalancedDispatch:
             shortest = _SLACK * left  # one for each worker
         return max(min(self.limits.bundle_seconds, left / _TAIL), shortest)
 
-    def _elsewhere(self, state: State, site: str, group: Group, events: float) -> float:
-        """When so many events of a group would be done at the best of the other sites; infinite if there is none.
+    def _elsewhere(self, state: State, site: str, group: Group, work: float) -> float:
+        """When so much work of a group would be done at the best of the other sites; infinite if there is none.
 
         A site that is not there yet does not count: nobody should wait for it.
         """
@@ -269,21 +308,21 @@ class BalancedDispatch:
             other = state.sites[name]
             if name != site and other.ready and other.open and other.paused_until <= state.now:
                 rate = state.rates.rate(name, group.dataset) or _UNKNOWN_RATE
-                best = min(best, max(state.now, self._levels.get(name, 0.0)) + events / rate)
+                best = min(best, max(state.now, self._levels.get(name, 0.0)) + work / rate)
         return best
 
     def _take(self, state: State, site: str, group: Group, *, planned: bool) -> Choice | None:
         """A bundle of a group, unless it would be done later than where it would go otherwise."""
         rate = state.rates.rate(site, group.dataset)
-        if rate is None:
-            return self._bundle(state, site, group, self.limits.bundle_events or 1, None, planned=planned)
+        if rate is None or not state.rates.tried_anywhere(group.dataset):
+            return self._bundle(state, site, group, 1, None, planned=planned)
         seconds = self._seconds(state, site, planned=planned)
         if not state.rates.tried(site, group.dataset):
             seconds /= 2
         ends = state.sites[site].ends
         if ends is not None and ends > state.now:
             seconds = min(seconds, ends - state.now)
-        takes = group.first / rate
+        takes = (group.first + state.rates.fixed(group.dataset)) / rate
         if self.limits.split and not group.returned:
             takes = min(takes, seconds)
         # With nothing under way, nobody else will ever be better: then it is tried whatever is predicted.
@@ -292,11 +331,10 @@ class BalancedDispatch:
             or state.now + takes > self._elsewhere(state, site, group, takes * rate)
         ):
             return None
-        events = self.limits.bundle_events or max(1, int(seconds * rate))
-        return self._bundle(state, site, group, events, rate, planned=planned)
+        return self._bundle(state, site, group, max(1.0, seconds * rate), rate, planned=planned)
 
     def _bundle(
-        self, state: State, site: str, group: Group, events: int, rate: float | None, *, planned: bool
+        self, state: State, site: str, group: Group, work: float, rate: float | None, *, planned: bool
     ) -> Choice:
         rule: Rule = "planned" if planned else "stolen"
         split = None
@@ -305,31 +343,41 @@ class BalancedDispatch:
         elif not state.rates.tried(site, group.dataset):
             rule = "probe"
         if rate is not None and self.limits.split and not group.returned and not state.more:
-            split = self._cut(state, group, events)
-        item = group.take(events)
+            split = self._cut(state, group, work)
+        most = self.limits.bundle_events
+        item = group.take(work, state.rates.fixed(group.dataset)) if most is None else group.take(most)
         share = self._shares.get(group.key, {})
         if site in share:
-            share[site] -= item.events
-        seconds = None if rate is None else item.events / rate
+            share[site] -= state.work(item)
+        seconds = None if rate is None else state.work(item) / rate
         return Choice(item, Reason(rule, seconds, self._candidates(state, group)), split=split)
 
     def _candidates(self, state: State, group: Group) -> dict[str, float]:
         """When each site that could take of a group should have done all that it should do."""
         return {name: max(state.now, self._levels.get(name, 0.0)) for name in group.sites if state.sites[name].open}
 
-    def _cut(self, state: State, group: Group, events: int) -> Split | None:
-        """Cut the chunk with which a bundle would become too large, if chunks are large for such bundles."""
-        room, place = events, 0
+    def _cut(self, state: State, group: Group, work: float) -> Split | None:
+        """Cut the chunk with which a bundle would become too large, if chunks are large for such bundles.
+
+        Each part costs as much as a chunk costs besides its events. Until tasks of different sizes have told how much
+        that is, chunks are cut for workers that would be idle otherwise, and one at a time to find it out.
+        """
+        fixed = state.rates.fixed(group.dataset)
+        if not state.rates.knows_fixed(group.dataset) and group.chunks >= self._workers:
+            tasks = (task for task in state.tasks.values() if task.dataset == group.dataset)
+            if any(chunk.origin is not None for task in tasks for chunk in task.bundle.chunks):
+                return None
+        room, place = work - fixed, 0
         while place < len(group.fresh) and group.fresh[place].events <= room:
-            room -= group.fresh[place].events
+            room -= group.fresh[place].events + fixed
             place += 1
         if place == len(group.fresh):
             return None
-        chunk = group.fresh[place]
-        small = _CRUMB * events
-        if chunk.events < events / 2 or room < small or chunk.events - room < small:
+        chunk, first = group.fresh[place], int(room)
+        small = max(_CRUMB * work, _WORTH_CUTTING * fixed, 1.0)
+        if chunk.events < work / 2 or first < small or chunk.events - first < small:
             return None
-        parts = state.cut(chunk, chunk.start + room)
+        parts = state.cut(chunk, chunk.start + first)
         group.fresh[place] = parts[1]
         group.fresh.insert(place, parts[0])
         return Split(chunk.id, parts)
@@ -357,11 +405,14 @@ class BalancedDispatch:
                     continue
                 item = group.take(1)
                 return Choice(item, Reason("remote", None, self._candidates(state, group)), source=source)
-            if group.first / rate * (_MARGIN if tried else _UNTRIED) > time:
+            fixed = state.rates.fixed(group.dataset)
+            if (group.first + fixed) / rate * (_MARGIN if tried else _UNTRIED) > time:
                 continue
             most = min(self.limits.bundle_seconds, time / _TAIL) * rate if tried else 1
-            item = group.take(min(most, left / size if size else most))
-            return Choice(item, Reason("remote", item.events / rate, self._candidates(state, group)), source=source)
+            item = group.take(min(most, left / size if size else most), fixed)
+            return Choice(
+                item, Reason("remote", state.work(item) / rate, self._candidates(state, group)), source=source
+            )
         return None
 
     def _wan_left(self, state: State) -> float:
@@ -400,7 +451,7 @@ class BalancedDispatch:
         if not slow:
             return None
         task = max(slow, key=state.left)
-        seconds = state.seconds(site, task.dataset, task.bundle.events)
+        seconds = state.seconds(site, task.bundle)
         candidates = {task.site: state.now + state.left(task), site: state.now + (seconds or 0.0)}
         return Choice(task.bundle, Reason("duplicate", seconds, candidates), twin=task.id)
 
@@ -414,10 +465,14 @@ class BalancedDispatch:
             return False
         if task.site == site and len(state.able(item.sites)) > 1:
             return False  # another replica is better: what slows this one may slow its neighbours
-        here = state.seconds(site, task.dataset, item.events)
+        here = state.seconds(site, item)
         if here is None:
             return False
         here += state.sites[site].trip
         late = state.age(task) > _LATE * (task.seconds + state.sites[task.site].trip)
         left = state.left(task)
         return here * _MARGIN < left and (late or (task.site != site and left > 2 * here))
+
+
+def _work(state: State, group: Group) -> float:
+    return state.rates.work(group.dataset, group.events, group.chunks)

@@ -39,7 +39,7 @@ def _left(state: State, task: Running) -> float:
 
 
 def _kind(state: State, group: Group, rate: float) -> tuple[int, dict[str, float]]:
-    size = group.events / max(1, group.chunks)
+    size = group.events / max(1, group.chunks) + state.rates.fixed(group.dataset)
     rates = {site: _rate(state, site, group.dataset, rate) for site in state.able(group.sites)}
     return group.chunks, {site: size / each for site, each in rates.items()}
 
@@ -49,7 +49,7 @@ def _rate(state: State, site: str, dataset: str, rate: float) -> float:
     known = state.rates.rate(site, dataset) or rate
     if not state.rates.tried(site, dataset):
         tasks = [task for task in state.sites[site].running.values() if task.dataset == dataset and not task.queued]
-        known = min([known, *(max(1, task.bundle.events) / max(state.age(task), 1e-3) for task in tasks)])
+        known = min([known, *(max(1.0, state.work(task.bundle)) / max(state.age(task), 1e-3) for task in tasks)])
     return known
 
 

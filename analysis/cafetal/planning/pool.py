@@ -24,12 +24,17 @@ class Group:
     """They are not mixed with others, so that what fails again fails alone."""
     events: int = 0
 
-    def take(self, most: float) -> Bundle:
-        """Of a bundle that came back, or of fresh ones: neighbours with at most so many events, one chunk at least."""
+    def take(self, most: float, fixed: float = 0.0) -> Bundle:
+        """Take neighbours, one chunk at least and no more work than ``most``, first of bundles that came back.
+
+        ``fixed`` is the work of a chunk besides its events (see `planning.rates`).
+        """
         if self.returned:
             item = self.returned.popleft()
             count, events = 1, item.chunks[0].events
-            while count < min(len(item.chunks), MOST_CHUNKS) and events + item.chunks[count].events <= most:
+            while count < min(len(item.chunks), MOST_CHUNKS):
+                if events + item.chunks[count].events + (count + 1) * fixed > most:
+                    break
                 events += item.chunks[count].events
                 count += 1
             if count < len(item.chunks):
@@ -38,7 +43,9 @@ class Group:
             return replace(item, chunks=item.chunks[:count])
         chunks = [self.fresh.popleft()]
         events = chunks[0].events
-        while self.fresh and len(chunks) < MOST_CHUNKS and events + self.fresh[0].events <= most:
+        while self.fresh and len(chunks) < MOST_CHUNKS:
+            if events + self.fresh[0].events + (len(chunks) + 1) * fixed > most:
+                break
             chunks.append(self.fresh.popleft())
             events += chunks[-1].events
         self.events -= events
@@ -76,6 +83,7 @@ class WorkPool:
     def __init__(self) -> None:
         self._groups: dict[Key, Group] = {}
         self._by_site: dict[str, list[Group]] = {}
+        self._failed: dict[Key, Group] = {}
 
     def add(self, chunks: Iterable[Chunk]) -> None:
         """Chunks that nobody has tried."""
@@ -118,6 +126,14 @@ class WorkPool:
         group = self._group(item.chunks[0], sites)
         group.returned.append(item)
         group.events += item.events
+        if item.again:
+            self._failed[group.key] = group
+
+    def failed(self, site: str) -> list[Group]:
+        """Return the groups that a site can take of which the next bundle has failed before."""
+        for key in [key for key, group in self._failed.items() if not group.returned]:
+            del self._failed[key]
+        return [group for group in self._failed.values() if site in group.sites and group.returned[0].again]
 
     def _group(self, chunk: Chunk, sites: tuple[str, ...]) -> Group:
         key = (chunk.dataset, sites, chunk.readers)
@@ -130,6 +146,11 @@ class WorkPool:
     def at(self, site: str) -> Iterator[Group]:
         """Groups with waiting work that a site can take."""
         return (group for group in self._by_site.get(site, ()) if not group.empty)
+
+    def tidy(self) -> None:
+        """Forget groups in which nothing waits, so that nobody has to pass over them."""
+        self._groups = {key: group for key, group in self._groups.items() if not group.empty}
+        self._by_site = {site: [group for group in groups if not group.empty] for site, groups in self._by_site.items()}
 
     def __iter__(self) -> Iterator[Group]:
         return (group for group in self._groups.values() if not group.empty)
@@ -148,6 +169,7 @@ class WorkPool:
         """Drop everything."""
         self._groups.clear()
         self._by_site.clear()
+        self._failed.clear()
 
     def __bool__(self) -> bool:
         return any(True for _ in self)

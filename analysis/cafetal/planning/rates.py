@@ -1,14 +1,27 @@
-"""How fast sites are: learned from what comes back, predicted for what was never tried."""
+"""How fast sites are: learned from what comes back, predicted for what was never tried.
+
+A chunk takes a worker a fixed time and a time for each of its events. Sites differ in speed; the ratio of the two costs
+is that of the processor on a dataset, wherever it runs. So everything is counted in *work*: the events of some chunks,
+and for each chunk as many events more as would take as long as its fixed cost.
+"""
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 _MEMORY = 0.97
 """Weight of what was known when a task comes back: about the last thirty tasks count."""
+_GROWTH = 1.05
+"""Guesses are made anew when so many times as many pairs were tried as at the last time."""
+_LEAST_TASKS = 4.0
+"""Tasks of a dataset, before anything is said of the fixed cost of its chunks."""
+_SIGNIFICANT = 2.0
+"""The fixed cost counts if it is so many times its own standard deviation."""
+_MOST_FIXED = 10.0
+"""The fixed cost of a chunk is at most so many times what the events of a usual chunk cost."""
 Pair = tuple[str, str, str | None]
 """The site that processes, the dataset, and the site whose replica is read over the WAN; ``None``: its own."""
 
@@ -16,92 +29,172 @@ Pair = tuple[str, str, str | None]
 @dataclass(slots=True)
 class _Sums:
     events: float = 0.0
+    chunks: float = 0.0
     seconds: float = 0.0
-    tasks: int = 0
 
-    @property
-    def rate(self) -> float:
-        return self.events / self.seconds
+
+@dataclass(slots=True)
+class _Fit:
+    """Least squares for ``seconds = fixed * chunks + slope * events``, with weights of 1 / seconds.
+
+    Seconds are multiplied by the rate of the site, so that those of all sites can be compared; the unit of ``fixed`` is
+    then events.
+    """
+
+    tasks: float = 0.0
+    events: float = 0.0
+    chunks: float = 0.0
+    seconds: float = 0.0
+    chunks_chunks: float = 0.0
+    chunks_events: float = 0.0
+    events_events: float = 0.0
+
+    def add(self, events: int, chunks: int, seconds: float) -> None:
+        """Add a task."""
+        self.tasks = self.tasks * _MEMORY + 1
+        self.events = self.events * _MEMORY + events
+        self.chunks = self.chunks * _MEMORY + chunks
+        self.seconds = self.seconds * _MEMORY + seconds
+        self.chunks_chunks = self.chunks_chunks * _MEMORY + chunks * chunks / seconds
+        self.chunks_events = self.chunks_events * _MEMORY + chunks * events / seconds
+        self.events_events = self.events_events * _MEMORY + events * events / seconds
+
+    def fixed(self) -> float | None:
+        """Return the fixed cost of a chunk, in events; ``None`` if the sizes of the tasks do not tell."""
+        determinant = self.chunks_chunks * self.events_events - self.chunks_events**2
+        if self.tasks < _LEAST_TASKS or determinant <= 1e-6 * self.chunks_chunks * self.events_events:
+            return None
+        fixed = (self.chunks * self.events_events - self.events * self.chunks_events) / determinant
+        slope = (self.events * self.chunks_chunks - self.chunks * self.chunks_events) / determinant
+        residual = max(0.0, self.seconds - fixed * self.chunks - slope * self.events)
+        deviation = math.sqrt(residual / (self.tasks - 2) * self.events_events / determinant)
+        most = _MOST_FIXED * self.events / self.chunks
+        if fixed < _SIGNIFICANT * deviation:
+            return 0.0 if _SIGNIFICANT * deviation < 0.1 * self.events / self.chunks else None
+        return min(most, fixed / slope) if slope > 0 else most
 
 
 class Rates:
-    """Events/s of a worker, per site, dataset, and the site that is read from.
+    """Work/s of a worker, per site, dataset, and the site that is read from.
 
     Args:
-        known: rates of an earlier run of the same code, ``{(site, dataset, source): events/s}``; they count like one
+        known: rates of an earlier run of the same code, ``{(site, dataset, source): work/s}``; they count like one
             second of work.
         speeds: relative speeds of sites in earlier runs of any code.
+        fixed: ``{dataset: events}`` that take as long as the fixed cost of a chunk, in an earlier run of the same code.
+        prior: rates of an earlier version of the code. Until a task comes back they are guesses; then their ratios are.
     """
 
-    def __init__(self, known: Mapping[Pair, float] | None = None, speeds: Mapping[str, float] | None = None) -> None:
+    def __init__(
+        self,
+        known: Mapping[Pair, float] | None = None,
+        speeds: Mapping[str, float] | None = None,
+        fixed: Mapping[str, float] | None = None,
+        prior: Mapping[Pair, float] | None = None,
+    ) -> None:
         self._sums: defaultdict[Pair, _Sums] = defaultdict(_Sums)
         for pair, rate in (known or {}).items():
-            self._sums[pair] = _Sums(rate, 1.0, 1)
+            self._sums[pair] = _Sums(rate, 0.0, 1.0)
+        self.fastest = max((known or {}).values(), default=0.0)
+        """The greatest work/s of a worker that was ever seen."""
+        self._datasets = {dataset for _, dataset, _ in self._sums}
         self._earlier = dict(speeds or {})
+        self._fixed = dict(fixed or {})
+        self._prior = {pair: rate for pair, rate in (prior or {}).items() if pair[2] is None}
+        self._fits: defaultdict[str, _Fit] = defaultdict(_Fit)
         self._guesses: dict[Pair, float | None] = {}
+        self._trend: _Trend | None = None
+        self._refresh = 0.0
 
-    def observe(self, site: str, dataset: str, events: int, seconds: float, source: str | None = None) -> None:
-        """A task came back after a worker was busy with it for so long."""
+    def observe(
+        self, site: str, dataset: str, events: int, seconds: float, source: str | None = None, chunks: int = 1
+    ) -> None:
+        """Learn from a task that kept a worker busy for so many seconds."""
         if events <= 0 or seconds <= 0:
             return
+        first = (site, dataset, source) not in self._sums
+        self._datasets.add(dataset)
         sums = self._sums[site, dataset, source]
-        first = not sums.tasks
         sums.events = sums.events * _MEMORY + events
+        sums.chunks = sums.chunks * _MEMORY + chunks
         sums.seconds = sums.seconds * _MEMORY + seconds
-        sums.tasks += 1
-        if first:
+        self.fastest = max(self.fastest, sums.events / sums.seconds)
+        if source is None:
+            fit = self._fits[dataset]
+            fit.add(events, chunks, seconds * sums.events / sums.seconds)
+            fixed = fit.fixed()
+            if fixed is not None:
+                self._fixed[dataset] = fixed
+        if first and len(self._sums) >= self._refresh:
+            self._refresh = _GROWTH * len(self._sums)
             self._guesses.clear()
+            self._trend = None
 
     @property
     def pairs(self) -> int:
-        """Of how many sites, datasets, and sites that are read from something is known."""
+        """How many pairs of site and dataset, and links, have been tried."""
         return len(self._sums)
 
     def tried(self, site: str, dataset: str, source: str | None = None) -> bool:
         """Whether a task of this kind has ever come back."""
         return (site, dataset, source) in self._sums
 
+    def tried_anywhere(self, dataset: str) -> bool:
+        """Whether a task of the dataset has ever come back from any site."""
+        return dataset in self._datasets
+
+    def fixed(self, dataset: str) -> float:
+        """Return the fixed cost of a chunk, in events that would take as long; 0 where nothing is known of it."""
+        return self._fixed.get(dataset, 0.0)
+
+    def knows_fixed(self, dataset: str) -> bool:
+        """Whether tasks of different sizes have told what a chunk costs besides its events."""
+        return dataset in self._fixed
+
+    def work(self, dataset: str, events: float, chunks: int) -> float:
+        """Return how much work some chunks are, in events."""
+        return events + chunks * self._fixed.get(dataset, 0.0)
+
     def rate(self, site: str, dataset: str, source: str | None = None) -> float | None:
-        """Events/s of a worker: observed; else guessed from the site's speed and other sites; else ``None``."""
+        """Return the work/s of a worker, observed or guessed from other sites and datasets; ``None`` without both."""
         key = (site, dataset, source)
         sums = self._sums.get(key)
         if sums is not None:
-            return sums.rate
+            return (sums.events + sums.chunks * self._fixed.get(dataset, 0.0)) / sums.seconds
         if key not in self._guesses:
             self._guesses[key] = self._guess(site, dataset) if source is None else self._over_wan(site, dataset, source)
         return self._guesses[key]
 
     def known(self) -> dict[Pair, float]:
-        """What was observed, for a later run."""
-        return {pair: sums.rate for pair, sums in self._sums.items()}
+        """Return what was observed, for a later run: ``{(site, dataset, source): work/s}``."""
+        return {pair: self.rate(*pair) or 0.0 for pair in self._sums}
+
+    def fixed_costs(self) -> dict[str, float]:
+        """Return the fixed costs of chunks that were found, for a later run: ``{dataset: events}``."""
+        return dict(self._fixed)
 
     def speeds(self) -> dict[str, float]:
-        """How fast each site is in relation to the others, 1 being their mean.
+        """Return how fast each site is in relation to the others, 1 being their mean.
 
         The geometric mean, over the datasets that a site has processed, of its rate over the mean rate of all
         sites on that dataset.
         """
-        means = self._means()
-        logs: defaultdict[str, list[float]] = defaultdict(list)
-        for (site, dataset, source), sums in self._sums.items():
-            if source is None:
-                logs[site].append(math.log(sums.rate) - means[dataset])
-        return {**self._earlier, **{site: math.exp(sum(each) / len(each)) for site, each in logs.items()}}
+        return {**self._earlier, **_trend(self._own()).speeds}
 
-    def _means(self) -> dict[str, float]:
-        """The mean logarithm of the rates of each dataset."""
-        logs: defaultdict[str, list[float]] = defaultdict(list)
-        for (_, dataset, source), sums in self._sums.items():
-            if source is None:
-                logs[dataset].append(math.log(sums.rate))
-        return {dataset: sum(each) / len(each) for dataset, each in logs.items()}
+    def _own(self) -> dict[tuple[str, str], float]:
+        """The rates of sites that read their own files."""
+        return {(site, dataset): rate for (site, dataset, source), rate in self.known().items() if source is None}
 
     def _guess(self, site: str, dataset: str) -> float | None:
-        means = self._means()
-        if not means:
-            return None
-        mean = means.get(dataset, sum(means.values()) / len(means))
-        return math.exp(mean) * self.speeds().get(site, 1.0)
+        if self._trend is None:
+            own = self._own()
+            ratios = [rate / self._prior[pair] for (s, d), rate in own.items() if (pair := (s, d, None)) in self._prior]
+            factor = _mean(ratios) if ratios else None if own else 1.0
+            guessed = {} if factor is None else {(s, d): rate * factor for (s, d, _), rate in self._prior.items()}
+            self._trend = _trend({**guessed, **own})
+            self._trend.speeds = {**self._earlier, **self._trend.speeds}
+            self._trend.rates = guessed
+        return self._trend.guess(site, dataset)
 
     def _over_wan(self, site: str, dataset: str, source: str) -> float | None:
         """As much slower than at home as other datasets were over the same link; over any link; half as fast."""
@@ -109,9 +202,47 @@ class Rates:
         if home is None:
             return None
         logs = {
-            (s, d, o): math.log(sums.rate / here)
-            for (s, d, o), sums in self._sums.items()
-            if o is not None and (here := self.rate(s, d)) is not None
+            (s, d, o): math.log(there / here)
+            for (s, d, o) in self._sums
+            if o is not None and (here := self.rate(s, d)) and (there := self.rate(s, d, o))
         }
         same = [log for (s, _, o), log in logs.items() if (s, o) == (site, source)] or list(logs.values())
         return home * (math.exp(sum(same) / len(same)) if same else 0.5)
+
+
+@dataclass(slots=True)
+class _Trend:
+    """What sites and datasets have in common."""
+
+    means: Mapping[str, float]
+    """``{dataset: mean rate}``"""
+    speeds: Mapping[str, float]
+    rates: Mapping[tuple[str, str], float]
+    """``{(site, dataset): rate}``, where an earlier version of the code tells it."""
+    overall: float | None
+    """Mean rate of all datasets."""
+
+    def guess(self, site: str, dataset: str) -> float | None:
+        """A rate that was never observed."""
+        if (site, dataset) in self.rates or self.overall is None:
+            return self.rates.get((site, dataset))
+        return self.means.get(dataset, self.overall) * self.speeds.get(site, 1.0)
+
+
+def _trend(rates: Mapping[tuple[str, str], float]) -> _Trend:
+    """Separate rates into means of datasets and relative speeds of sites."""
+    by_dataset: defaultdict[str, list[float]] = defaultdict(list)
+    for (_, dataset), rate in rates.items():
+        by_dataset[dataset].append(rate)
+    means = {dataset: _mean(values) for dataset, values in by_dataset.items()}
+    by_site: defaultdict[str, list[float]] = defaultdict(list)
+    for (site, dataset), rate in rates.items():
+        by_site[site].append(rate / means[dataset])
+    speeds = {site: _mean(ratios) for site, ratios in by_site.items()}
+    return _Trend(means, speeds, {}, _mean(means.values()) if means else None)
+
+
+def _mean(values: Iterable[float]) -> float:
+    """Return the geometric mean."""
+    logs = [math.log(value) for value in values]
+    return math.exp(sum(logs) / len(logs))

@@ -43,10 +43,12 @@ _FAULTS = 5
 """So many tasks in a row without anything good, and a site is left alone for a while."""
 _PAUSE = 30.0
 """Seconds of the first such while; each one that follows is twice as long, up to 16 times."""
+_ROUND = 1.0
+"""Seconds after which all sites are offered work again, whatever has happened."""
 _VAIN = 6
 """So many chunks of a dataset halved in vain, and no more are: what kills workers is not their size."""
 _GOOD = 20
-"""So many tasks in a row that went well, and a site that gets fewer tasks at once gets one more."""
+"""So many tasks in a row that went well, and a site that gets fewer tasks at once gets twice as many."""
 
 
 class Scheduler:
@@ -84,6 +86,7 @@ class Scheduler:
         self._next_task = first_task
         self._next_transfer = 0
         self._open_chunks = 0
+        self._round = -math.inf
         self._out: list[Instruction] = []
 
     @property
@@ -95,11 +98,13 @@ class Scheduler:
         """Take note of an event; return what is to be done, in this order."""
         self._out = []
         self.state.now = max(self.state.now, event.time)
+        task = self._tasks.get(event.task) if isinstance(event, TaskEnded) else None
         changed = self._note(event)
-        self.dispatcher.review(self.state, changed=changed)
+        if self.dispatcher.review(self.state, changed=changed) or self.state.now - self._round >= _ROUND:
+            task = None
         if not self.stopped:
             self._ask()
-            self._dispatch()
+            self._dispatch(None if task is None else task.site)
             self._stage()
             self._give_up_what_nobody_takes()
         return self._out
@@ -174,8 +179,11 @@ class Scheduler:
                 site.asked = self.state.now
                 self._out.append(Ask(site.name))
 
-    def _dispatch(self) -> None:
-        for site in self._in_turn():
+    def _dispatch(self, only: str | None) -> None:
+        """Offer work to the only site where something has happened, or to all."""
+        if only is None:
+            self._round = self.state.now
+        for site in self._in_turn(only):
             given = False
             while self.dispatcher.room(self.state, site.name) > 0 and not _full(site):
                 choice = self.dispatcher.next(self.state, site.name)
@@ -195,10 +203,11 @@ class Scheduler:
             self.state.transfers[order.transfer] = order
             self._out.append(order)
 
-    def _in_turn(self) -> list[SiteState]:
+    def _in_turn(self, only: str | None) -> list[SiteState]:
         """Sites that can be given tasks, those with the most idle workers first: work goes to who waits for it."""
         now = self.state.now
-        able = [site for site in self.state.sites.values() if site.open and site.ready and site.paused_until <= now]
+        sites = self.state.sites.values() if only is None else (self.state.sites[only],)
+        able = [site for site in sites if site.open and site.ready and site.paused_until <= now]
         return sorted(able, key=lambda site: len(site.running) - site.workers)
 
     def _assign(self, site: SiteState, choice: Choice) -> None:
@@ -236,7 +245,7 @@ class Scheduler:
         self._left(task)
         failed = {i for _, ids in event.failures for i in ids}
         done = [chunk for chunk in task.bundle.chunks if chunk.id not in failed]
-        self._learn(task, event, sum(chunk.events for chunk in done))
+        self._learn(task, event, sum(chunk.events for chunk in done), len(done))
         self._judge(site, task, event, bool(done))
         if site.ready and any(kind in ("away", "site") for kind, _ in event.failures):
             site.ready = False  # until it has answered
@@ -299,7 +308,7 @@ class Scheduler:
         self._left(task)
         self._out += [Discard(task.id), Cancel(task.id)]
 
-    def _learn(self, task: Running, event: TaskEnded, events: int) -> None:
+    def _learn(self, task: Running, event: TaskEnded, events: int, chunks: int) -> None:
         if task.source is not None:
             self.state.wan_bytes += event.bytes
         if not events or not event.seconds:
@@ -307,8 +316,8 @@ class Scheduler:
         rates, site = self.state.rates, self.state.sites[task.site]
         expected = rates.rate(task.site, task.dataset, task.source)
         if expected and rates.tried(task.site, task.dataset, task.source):
-            self.state.outlook.observe(events / expected, event.seconds)
-        rates.observe(task.site, task.dataset, events, event.seconds, task.source)
+            self.state.outlook.observe(rates.work(task.dataset, events, chunks) / expected, event.seconds)
+        rates.observe(task.site, task.dataset, events, event.seconds, task.source, chunks)
         if event.bytes:
             self.state.event_bytes[task.dataset] = event.bytes / events
         if task.queued:
@@ -353,10 +362,13 @@ class Scheduler:
             self.dispatcher.put_back(self.state, replace(verdict.bundle, chunks=(part,)), verdict.sites)
 
     def _trust_more(self, site: SiteState) -> None:
-        """A site that was given fewer tasks at once gets one more when all has gone well for a while."""
+        """Give a site more tasks at once, if it was given fewer and all has gone well for a while.
+
+        It may have lost its workers for another reason, such as the end of a batch job; hence it soon gets all again.
+        """
         site.good += 1
-        if site.at_once is not None and site.good >= _GOOD:
-            site.at_once, site.good = site.at_once + 1, 0
+        if site.at_once is not None and site.good >= min(_GOOD, 2 * site.at_once):
+            site.at_once, site.good = 2 * site.at_once, 0
             if site.at_once >= site.workers:
                 site.at_once = None
 

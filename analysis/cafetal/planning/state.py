@@ -115,8 +115,12 @@ class Dispatcher(Protocol):
         """What to send to a site that has room; ``None``: nothing, for now."""
         ...
 
-    def review(self, state: State, *, changed: bool) -> None:
-        """Something has happened; ``changed``: a site has come, gone, or has another number of workers."""
+    def review(self, state: State, *, changed: bool) -> bool:
+        """Take note that something has happened, and return whether any site may be given tasks for it.
+
+        If not, only the site where it happened may. ``changed``: a site has come, gone, or has another number of
+        workers.
+        """
         ...
 
     def avoid(self, state: State, lfn: str, site: str) -> None:
@@ -191,10 +195,14 @@ class State:
         """Those sites that may be given tasks."""
         return tuple(name for name in sites if self.sites[name].open)
 
-    def seconds(self, site: str, dataset: str, events: int) -> float | None:
-        """How long a worker should take for so many events of its own site; ``None``: nothing is known."""
-        rate = self.rates.rate(site, dataset)
-        return None if rate is None else events / rate
+    def work(self, item: Bundle) -> float:
+        """Return the work of a bundle, in events (see `Rates.work`)."""
+        return self.rates.work(item.chunks[0].dataset, item.events, len(item.chunks))
+
+    def seconds(self, site: str, item: Bundle) -> float | None:
+        """Return how long a worker should take for a bundle of files of its own site; ``None``: nothing is known."""
+        rate = self.rates.rate(site, item.chunks[0].dataset)
+        return None if rate is None else self.work(item) / rate
 
     def backlog(self, site: str) -> float:
         """Seconds until a worker of the site is free, by what runs there and how long it should take."""

@@ -6,12 +6,12 @@ import json
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from cafetal.config import cache_folder
-from cafetal.planning.rates import Rates
+from cafetal.planning.rates import Pair, Rates
 
 _FILE = "experience.json"
 _CODES = 50
@@ -24,20 +24,26 @@ class Experience:
 
     rates: dict[str, dict[str, dict[str, dict[str, float]]]] = field(default_factory=dict)
     """``{code: {site read from, or "" for its own: {site: {dataset: rate}}}}``, the newest last."""
+    fixed: dict[str, dict[str, float]] = field(default_factory=dict)
+    """``{code: {dataset: events that take as long as the fixed cost of a chunk}}``"""
     speeds: dict[str, float] = field(default_factory=dict)
     """Relative to one another."""
     waits: dict[str, float] = field(default_factory=dict)
     """Seconds until a site answered, last time."""
 
     def for_code(self, code: str) -> Rates:
-        """What is known beforehand of a run of this code."""
-        known = {
+        """Return what is known before a run of this code; of new code, what the newest run suggests."""
+        newest = next(reversed(self.rates), "")
+        prior = self._pairs(newest) if code not in self.rates else {}
+        return Rates(self._pairs(code), self.speeds, self.fixed.get(code), prior)
+
+    def _pairs(self, code: str) -> dict[Pair, float]:
+        return {
             (site, dataset, source or None): rate
             for source, sites in self.rates.get(code, {}).items()
             for site, datasets in sites.items()
             for dataset, rate in datasets.items()
         }
-        return Rates(known, self.speeds)
 
     def latest(self) -> Rates:
         """Of the newest run, whatever it ran: good enough for a forecast."""
@@ -50,8 +56,11 @@ class Experience:
             known.setdefault(source or "", {}).setdefault(site, {})[dataset] = rate
         if known:
             self.rates[code] = known
+            self.fixed[code] = self.fixed.get(code, {}) | rates.fixed_costs()
         while len(self.rates) > _CODES:
-            del self.rates[next(iter(self.rates))]
+            oldest = next(iter(self.rates))
+            del self.rates[oldest]
+            self.fixed.pop(oldest, None)
         self.speeds.update(rates.speeds())
         self.waits.update(waits)
 
@@ -60,7 +69,10 @@ def load_experience() -> Experience:
     """What is kept; nothing if the file is missing or broken: it only makes the first minutes of a run better."""
     try:
         content = json.loads((cache_folder() / _FILE).read_text())
-        return Experience(_tree(content["rates"], 4), _tree(content["speeds"], 1), _tree(content["waits"], 1))
+        fixed = content.get("fixed", {})  # earlier versions did not know of it
+        return Experience(
+            _tree(content["rates"], 4), _tree(fixed, 2), _tree(content["speeds"], 1), _tree(content["waits"], 1)
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return Experience()
 
@@ -76,7 +88,7 @@ def _tree(value: Any, depth: int) -> Any:
 
 def keep(experience: Experience) -> None:
     """Write it, all at once; a cache folder that cannot be written is no reason to fail."""
-    content = {"saved": time.time(), "rates": experience.rates, "speeds": experience.speeds, "waits": experience.waits}
+    content = {"saved": time.time(), **asdict(experience)}
     try:
         folder = Path(cache_folder())
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)

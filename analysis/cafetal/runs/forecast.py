@@ -196,7 +196,13 @@ def scenario_of(
         ]
         links[holder, reader] = min((speed for speed in waits_for if speed > 0), default=float("inf"))
     return Scenario(
-        tuple(sites), tuple(plan.chunks), dict.fromkeys(datasets, _ANY_RATE), pace, event_bytes=sizes, links=links
+        tuple(sites),
+        tuple(plan.chunks),
+        dict.fromkeys(datasets, _ANY_RATE),
+        pace,
+        fixed={dataset: rates.fixed(dataset) for dataset in datasets},
+        event_bytes=sizes,
+        links=links,
     )
 
 

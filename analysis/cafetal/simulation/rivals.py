@@ -86,7 +86,7 @@ class _Queues:
 
 def seconds_of(state: State, site: str, item: Bundle) -> float:
     """The run time that both predict."""
-    return state.seconds(site, item.chunks[0].dataset, item.events) or 1.0
+    return state.seconds(site, item) or 1.0
 
 
 class ParslRandom(_Queues):
@@ -119,8 +119,9 @@ class ParslRandom(_Queues):
             return choice
         return replace(choice, source=choice.bundle.sites[0])
 
-    def review(self, state: State, *, changed: bool) -> None:
-        """What was drawn stays."""
+    def review(self, state: State, *, changed: bool) -> bool:
+        """Leave what was drawn."""
+        return True
 
 
 class Delta(_Queues):
@@ -173,10 +174,10 @@ class Delta(_Queues):
         """Everything is sent at once."""
         return len(self.queue(site))
 
-    def review(self, state: State, *, changed: bool) -> None:
+    def review(self, state: State, *, changed: bool) -> bool:
         """Compare what has ended with its ETA, and place backups for what is overdue."""
         if state.now - self._looked < self._PERIOD:
-            return
+            return True
         self._looked = state.now
         for number in self._sent.keys() - state.tasks.keys():
             ended = self._sent.pop(number)
@@ -187,6 +188,7 @@ class Delta(_Queues):
             if others:
                 self._place(state, task.bundle, others, twin=task.id)
                 task.twin = task.id  # one backup at most; the scheduler puts the backup's number here
+        return True
 
     def _overdue(self, state: State, task: Running) -> bool:
         expected = self._etas[task.bundle.chunks[0].id] - task.sent
@@ -238,7 +240,7 @@ class Dha(_Queues):
         known = state.sites[site]
         return math.ceil(self._AHEAD * known.workers) - len(known.running)
 
-    def review(self, state: State, *, changed: bool) -> None:
+    def review(self, state: State, *, changed: bool) -> bool:
         """Place what is ready, and look again at what waits."""
         if self._unplaced and state.now - self._placed >= self._PLACING:
             self._placed = state.now
@@ -246,6 +248,7 @@ class Dha(_Queues):
         if state.now - self._moved >= self._MOVING:
             self._moved = state.now
             self._move(state)
+        return True
 
     def _backlogs(self, state: State) -> dict[str, float]:
         """Predicted run times of all unfinished tasks at each site, summed."""

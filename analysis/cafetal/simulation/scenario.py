@@ -72,6 +72,8 @@ class Scenario:
     """``{(site, dataset): factor}`` for sites that do better or worse on a dataset than their speed tells."""
     cost: Mapping[str, float] = field(default_factory=dict)
     """``{lfn: factor}`` for files that take longer or shorter than their number of events tells."""
+    fixed: Mapping[str, float] = field(default_factory=dict)
+    """``{dataset: events that take as long as a chunk takes besides its own}``"""
     event_bytes: Mapping[str, float] = field(default_factory=dict)
     """``{dataset: bytes that are read of an event}``"""
     links: Mapping[tuple[str, str], float] = field(default_factory=dict)
@@ -93,7 +95,7 @@ class Scenario:
     def seconds(self, chunk: Chunk, site: SimulatedSite, source: str | None = None) -> float:
         """What a worker of a site needs for a chunk, reading from ``source`` if that is another site."""
         pace = self.rates[chunk.dataset] * site.speed * self.affinity.get((site.name, chunk.dataset), 1.0)
-        seconds = chunk.events * self.cost.get(chunk.lfn, 1.0) / pace
+        seconds = (chunk.events * self.cost.get(chunk.lfn, 1.0) + self.fixed.get(chunk.dataset, 0.0)) / pace
         if source is not None and source != site.name:
             seconds += chunk.events * self.event_bytes[chunk.dataset] / self.links[source, site.name]
         return seconds
