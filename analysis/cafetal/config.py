@@ -76,7 +76,7 @@ class SlurmEndpoint(_Strict):
     worker_init: str = Field("", description="Shell lines run before the workers start, e.g. `module load python`.")
     srun: bool = Field(False, description="Whether workers are started by `srun`, where a cluster asks for that.")
     address: str | None = Field(
-        None, description="Name or number of this machine as nodes of the cluster see it; by default its host name."
+        None, description="Name or number of this machine as nodes of the cluster see it; by default all that it has."
     )
 
     @property

@@ -32,9 +32,7 @@ details, so that it may cross a process border.
 
 from __future__ import annotations
 
-import builtins
 import difflib
-import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -46,7 +44,7 @@ class CafetalError(Exception):
     """
 
     def __init__(self, message: str, **details: Any) -> None:
-        super().__init__(message)
+        Exception.__init__(self, message)  # the next class may be of somebody else, and want more (see `rebuilding`)
         self.message = message
         self.details = details
 
@@ -163,29 +161,3 @@ def nearest(word: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(word, known, n=1)
     listing = f"Known: {', '.join(known)}" if known else "None are known"
     return f"did you mean {close[0]!r}? {listing}" if close else listing
-
-
-def rebuild(type_name: str, message: str) -> Exception:
-    """An exception of the named class, made from text alone.
-
-    What a site sends is data, not code: the class is only looked up among those already imported here, and
-    its constructor is not called.
-    """
-    module_name, _, name = type_name.rpartition(".")
-    module = builtins if module_name in ("", "builtins") else sys.modules.get(module_name)
-    kind = getattr(module, name, None)
-    if not (isinstance(kind, type) and issubclass(kind, Exception)):
-        return RemoteCause(f"{type_name}: {message}")
-    if issubclass(kind, LoginError):  # no site knows of our login, and to have none ends a run
-        return SiteError(message)
-    if issubclass(kind, CafetalError):
-        return kind(message)
-    try:
-        # Some classes say what their constructor has kept, and it was not called.
-        said = {"__str__": lambda self: message, "__module__": kind.__module__}
-        spoken: type[Exception] = type(kind.__name__, (kind,), said)
-        error: Exception = spoken.__new__(spoken, message)
-        error.args = (message,)
-    except Exception:  # there are classes of which nothing can be made so
-        return RemoteCause(f"{type_name}: {message}")
-    return error

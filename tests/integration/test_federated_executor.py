@@ -16,13 +16,15 @@ from cafetal import FederatedExecutor, python_app
 from cafetal.config import Site
 from cafetal.errors import ConfigError, SiteError, UnknownEndpoint
 from cafetal.federation.endpoints import make_endpoint
+from tests.conftest import ROOT
 
 pytestmark = pytest.mark.sites
 
 
 @pytest.fixture
-def load(tmp_path):
+def load(tmp_path, monkeypatch):
     """Load Parsl with one executor; everything it started is gone afterwards."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # workers find the functions of the tests, whatever else is installed
     kernels = []
 
     def load(executor, **options):

@@ -1,6 +1,8 @@
 """A Slurm cluster as one of the sites: jobs that wait, and jobs that end."""
 
+import ipaddress
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -12,6 +14,7 @@ from coffea import processor
 from coffea.nanoevents import BaseSchema
 
 from cafetal.config import load_sites
+from cafetal.errors import ConfigError
 from cafetal.federation.endpoints import make_endpoint
 from cafetal.federation.federation import Federation
 from cafetal.federation.status import ask_sites
@@ -50,7 +53,7 @@ def queue(slurm):
 def make_table(folder, **slurm):
     local = {name: {"pfn": f"{folder}/{name}/data", "scratch": f"{folder}/{name}/scratch"} for name in ("desy", "cern")}
     batch = {
-        "endpoint": {"kind": "slurm", "partition": "rehearsal", "address": "127.0.0.1", **slurm},
+        "endpoint": {"kind": "slurm", "partition": "rehearsal", **slurm},
         "pfn": f"{folder}/batch/data",
         "scratch": f"{folder}/batch/scratch",
     }
@@ -71,6 +74,7 @@ def run(table, fileset, folder=None, process=slow):
 
 
 def test_one_of_three_sites(queue, tmp_path):
+    """With the address of this machine that the default finds."""
     table = make_table(tmp_path, walltime="00:10:00")
     fileset = make_files(Recipe("d", files=6, events=400), table, copies=1)
     out, record = run(table, fileset)
@@ -78,6 +82,20 @@ def test_one_of_three_sites(queue, tmp_path):
     assert record.complete
     assert record.site_events == {"desy": 800, "cern": 800, "batch": 800}
     wait_until(lambda: not queue.run("squeue", "-h", "-t", "RUNNING,PENDING").strip(), 30)
+
+
+@pytest.mark.parametrize("address", [None, "localhost", "127.0.0.1", socket.gethostname()])
+def test_workers_are_given_numbers(tmp_path, address):
+    """Parsl's interchange takes no names; workers try all that this machine may be known by."""
+    endpoint = make_endpoint("batch", make_table(tmp_path, address=address).sites["batch"])
+    assert all(ipaddress.ip_address(number) for number in endpoint.all_addresses)
+    assert endpoint.address is None or ipaddress.ip_address(endpoint.address)
+    assert endpoint.shared_folder.startswith(str(tmp_path))  # nodes do not see this machine's /tmp
+
+
+def test_an_address_that_cannot_be_resolved(tmp_path):
+    with pytest.raises(ConfigError, match=r"`address: no-name\.invalid` cannot be resolved"):
+        make_endpoint("batch", make_table(tmp_path, address="no-name.invalid").sites["batch"])
 
 
 def test_what_waits_in_the_queue_keeps_nobody(queue, tmp_path):

@@ -4,13 +4,20 @@ import pickle
 import re
 
 import pytest
+import uproot
+from coffea.processor.executor import UprootMissTreeError
 
 import cafetal.errors as errors
-from cafetal.errors import CafetalError, nearest, rebuild
+import cafetal.rebuilding as rebuilding
+from cafetal.errors import CafetalError, ProcessorError, UnreadableFile, nearest
+from cafetal.rebuilding import also, rebuild
 
 
-def tree():
-    return [CafetalError, *CafetalError.__subclasses__()]
+def tree(kind=CafetalError):
+    return [
+        kind,
+        *(each for child in kind.__subclasses__() if child.__module__ == errors.__name__ for each in tree(child)),
+    ]
 
 
 @pytest.mark.parametrize("kind", tree(), ids=lambda kind: kind.__name__)
@@ -62,5 +69,40 @@ def test_rebuild_imports_nothing_and_calls_no_constructor(monkeypatch):
         def __init__(self, a, b):
             raise AssertionError("the constructor was called")
 
-    monkeypatch.setattr(errors, "Loud", Loud, raising=False)
-    assert isinstance(rebuild("cafetal.errors.Loud", "text"), Loud)
+    monkeypatch.setattr(rebuilding, "Loud", Loud, raising=False)
+    assert isinstance(rebuild("cafetal.rebuilding.Loud", "text"), Loud)
+
+
+class Wanting(OSError):
+    def __init__(self, one, two):
+        super().__init__(one, two)
+
+
+@pytest.mark.parametrize("ours", [UnreadableFile, ProcessorError])
+@pytest.mark.parametrize(
+    "other", [FileNotFoundError, KeyError, ValueError, uproot.exceptions.KeyInFileError, UprootMissTreeError, Wanting]
+)
+def test_an_error_that_is_found_by_another_class_too(ours, other):
+    error = ours("It broke at desy.", site="desy")
+    error.__cause__ = ValueError("this")
+    made = also(error, other)
+    assert isinstance(made, ours)
+    assert isinstance(made, other) or (ours is ProcessorError and issubclass(other, OSError))  # their layouts differ
+    assert made.__cause__ is error.__cause__
+    for again in (made, pickle.loads(pickle.dumps(made))):
+        assert type(again) is type(made)
+        assert (str(again), again.details) == ("It broke at desy.", {"site": "desy"})
+    assert type(also(ours("x"), other)) is type(made)
+
+
+@pytest.mark.parametrize("other", [UnicodeDecodeError, ExceptionGroup, ImportError, SyntaxError, StopIteration])
+def test_classes_that_exclude_one_another(other):
+    assert isinstance(also(UnreadableFile("x"), other), UnreadableFile)
+
+
+@pytest.mark.parametrize("name", ["builtins.FileNotFoundError", "uproot.exceptions.KeyInFileError", "no.such.Error"])
+def test_what_is_rebuilt_survives_pickling(name):
+    error = pickle.loads(pickle.dumps(rebuild(name, "it was so", {"errno": 2, "code": 7})))
+    assert "it was so" in str(error)
+    assert error.code == 7
+    assert type(error).__name__ in (name.rpartition(".")[2], "RemoteCause")

@@ -4,6 +4,8 @@ import base64
 import json
 import os
 import pickle
+import platform
+import re
 from concurrent.futures import Future
 from uuid import uuid4
 
@@ -11,13 +13,17 @@ import cloudpickle
 import globus_sdk
 import pytest
 import requests
+from globus_compute_sdk.errors import TaskExecutionFailed
+from parsl.app.errors import BashExitFailure
 
-from cafetal.errors import LoginError, SiteError, TaskTooLarge
+from cafetal.errors import ConfigError, LoginError, SiteError, TaskTooLarge, WorkerLost
 from cafetal.federation import userendpoints
 from cafetal.federation.courier import verdict
 from cafetal.federation.globus import GlobusComputeEndpoint
+from cafetal.federation.replies import read_reply
 from cafetal.federation.telemetry import EndpointStatus, Telemetry
 from cafetal.federation.watchdog import START_GRACE, Sighting, lost
+from cafetal.runs.settling import lost_task
 from cafetal.worker import trampoline
 
 COUNTING = {"engine_type": "GlobusComputeEngine", "heartbeat_period": 5, "pending_tasks": 0}
@@ -193,20 +199,94 @@ def answered(content):
 def test_answers_that_are_none(content):
     """What a site sends is data; whatever it is, the task fails with a sentence."""
     with pytest.raises(SiteError, match=r"desy has sent an answer that is none of ours"):
-        endpoint_without_cloud()._read(answered(content), lambda measures: None)
+        read_reply("desy", answered(content), lambda measures: None, trusted=False)
 
 
 @pytest.mark.parametrize("content", ["{}", '{"result": {"$x": 1}}', '{"pickle": "gASVAAAA"}'])
 def test_results_that_are_none(content):
     with pytest.raises(SiteError, match=r"desy has sent a result that is none of ours"):
-        endpoint_without_cloud()._read(answered(content), lambda measures: None)
+        read_reply("desy", answered(content), lambda measures: None, trusted=False)
 
 
 def test_measures_are_numbers_that_we_know():
     told = []
     answer = {"result": 1, "measures": {"started": 1.5, "finished": "late", "cpu_seconds": True, "endpoint": "cern"}}
-    assert endpoint_without_cloud()._read(answered(json.dumps(answer)), told.append) == 1
+    assert read_reply("desy", answered(json.dumps(answer)), told.append, trusted=False) == 1
     assert told == [{"bytes_out": len(json.dumps(answer)), "started": 1.5}]
+
+
+@pytest.mark.parametrize(
+    ("raised", "kind", "judged"),
+    [
+        ("parsl.executors.errors.InvalidResourceSpecification: Invalid Specification: {'cores'}.", ConfigError, "site"),
+        ("parsl.executors.high_throughput.errors.WorkerLost: loss of worker 0 on host vm", WorkerLost, "worker"),
+        ("concurrent.futures.process.BrokenProcessPool: A child process terminated abruptly", WorkerLost, "worker"),
+    ],
+)
+def test_an_agent_says_why_a_task_has_failed(raised, kind, judged):
+    """It draws lines around its words; a refusal is not tried again as if a worker had been lost."""
+    framed = f'{"+" * 68}\nTraceback (most recent call last):\n  File "x.py", line 3, in f\n{raised}\n{"-" * 68}'
+    done = Future()
+    done.set_exception(TaskExecutionFailed(framed))
+    with pytest.raises(kind, match=re.escape(raised.partition(": ")[2])) as caught:
+        read_reply("desy", done, lambda measures: None, trusted=False)
+    assert "----" not in str(caught.value)
+    assert lost_task(caught.value, "desy")["kind"] == judged
+
+
+class Custom(Exception):
+    def __init__(self, code, further):
+        super().__init__(f"failed with {code}")
+        self.code, self.further = code, further
+
+
+def fail(kind, *args):
+    raise kind(*args)
+
+
+@pytest.mark.parametrize(
+    ("error", "attributes"),
+    [
+        ((FileNotFoundError, 2, "No such file", "/x/y"), {"errno": 2, "filename": "/x/y"}),
+        ((KeyError, "x"), {"args": ("x",)}),
+        ((Custom, 7, {"a": [1, 2]}), {"code": 7, "further": {"a": [1, 2]}}),
+        ((BashExitFailure, "app", 3), {"exitcode": 3}),
+    ],
+    ids=["OSError", "KeyError", "own", "Parsl"],
+)
+def test_plain_attributes_of_exceptions_travel(error, attributes):
+    request = endpoint_without_cloud()._request(fail, error, {})
+    with pytest.raises(error[0]) as caught:
+        read_reply("desy", answered(trampoline.serve(request)), lambda measures: None, trusted=False)
+    for again in (caught.value, pickle.loads(pickle.dumps(caught.value))):
+        assert isinstance(again, error[0])
+        assert {name: getattr(again, name) for name in attributes} == attributes
+
+
+@pytest.mark.parametrize("attributes", [3, {"args": 3, "__class__": "x", "with_traceback": 1, "a b": 2, "errno": []}])
+def test_attributes_of_exceptions_run_no_code(attributes):
+    reply = {"error": {"type": "builtins.OSError", "message": "it was so", "traceback": "", "attributes": attributes}}
+    with pytest.raises(OSError, match="it was so") as caught:
+        read_reply("desy", answered(json.dumps(reply)), lambda measures: None, trusted=False)
+    assert callable(caught.value.with_traceback)
+
+
+def test_an_exception_that_cannot_say_anything():
+    class Mute(Exception):
+        def __str__(self):
+            raise RuntimeError
+
+    reply = json.loads(trampoline.serve(endpoint_without_cloud()._request(fail, (Mute,), {})))
+    assert "cannot be shown" in reply["error"]["message"]
+
+
+def test_another_python_is_named_with_both_versions():
+    request = json.loads(endpoint_without_cloud()._request(fail, (ValueError,), {}))
+    reply = trampoline.serve(json.dumps({**request, "python": "3.8.1"}))
+    with pytest.raises(
+        SiteError, match=rf"desy has Python {re.escape(platform.python_version())}, and this machine has"
+    ):
+        read_reply("desy", answered(reply), lambda measures: None, trusted=False)
 
 
 def test_telemetry():

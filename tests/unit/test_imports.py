@@ -13,6 +13,7 @@ ENGINE = ROOT / "analysis" / "cafetal"
 # Each layer may import itself and those before it.
 LAYERS = [
     {"errors", "strict"},
+    {"rebuilding"},
     {"config"},
     {"fileset"},
     {"planning"},

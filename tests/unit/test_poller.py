@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from cafetal.federation.executor import _Poller
+from cafetal.federation.polling import Poller
 
 
 class Endpoint(SimpleNamespace):
@@ -28,7 +28,7 @@ class Endpoint(SimpleNamespace):
 
 @pytest.fixture
 def poller():
-    made = _Poller(strategy="none", strategy_period=3600, max_idletime=1)
+    made = Poller(strategy="none", strategy_period=3600, max_idletime=1)
     yield made
     made._executors = []
     made.close()

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import os
 import shlex
 import socket
 import sys
+import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
+import psutil
 from parsl.executors import HighThroughputExecutor
 from parsl.executors.base import ParslExecutor
 from parsl.executors.high_throughput.executor import DEFAULT_LAUNCH_CMD
@@ -19,6 +23,7 @@ from parsl.providers import LocalProvider, SlurmProvider
 from cafetal.config import GlobusEndpoint, LocalEndpoint, ParslEndpoint, Site, SlurmEndpoint
 from cafetal.errors import ConfigError
 from cafetal.extensions import import_object
+from cafetal.federation.starting import INTERCHANGE_LOG, is_plain
 
 # Numerical libraries that start a thread a core would make every worker compete with all the others.
 _ONE_THREAD = "\n".join(f"export {name}=1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"))
@@ -34,11 +39,16 @@ _POLL = 100
 own 10, each site costs this machine a hundredth of a core, and its interchange more, while nothing happens."""
 
 # Parsl starts the interchange in our process group, where Ctrl-C in a terminal would kill it before what is
-# finished can be merged; and it would outlive us if we are killed.
+# finished can be merged; and it would outlive us if we are killed. What it writes to stderr is kept with its logs.
 _INTERCHANGE = f"""
-import os, threading, time
+import io, os, pickle, threading, time
 {_LIGHT}
 os.setpgrp()
+asked = sys.stdin.buffer.read()
+folder = pickle.loads(asked)["logdir"]
+os.makedirs(folder, exist_ok=True)
+os.dup2(os.open(os.path.join(folder, "{INTERCHANGE_LOG}"), os.O_WRONLY | os.O_CREAT, 0o600), 2)
+sys.stdin = io.TextIOWrapper(io.BytesIO(asked))
 parent = os.getppid()
 def follow():
     while os.getppid() == parent:
@@ -51,7 +61,8 @@ runpy.run_module("parsl.executors.high_throughput.interchange", run_name="__main
 # Parsl has each worker of a pool, and a process for their dictionary, import all anew, one after another. These are
 # forked from the nursery, which imports while the pool itself does. Their sockets lie in a folder that is removed after
 # them, if there is one, as a pool is killed, and cannot do that itself. It is where the system has such folders and not
-# where the user does, as paths of sockets must be short.
+# where the user does, as paths of sockets must be short. Modules in the folder where a pool runs are found last: a file
+# there must not stand for one of Python's or Parsl's.
 _FORKING = "; ".join(
     (
         _LIGHT,
@@ -65,18 +76,20 @@ _FORKING = "; ".join(
         "forkserver.ensure_running()",
         "import parsl.multiprocessing",
         "parsl.multiprocessing.SpawnContext = context",
+        "sys.path.append(os.getcwd())",
         "runpy.run_module('parsl.executors.high_throughput.process_worker_pool', run_name='__main__', alter_sys=True)",
     )
 )
 
 # If a pool is killed, its workers would wait for it for ever; and a pool that has not found its interchange yet waits
 # for that for ever, when we are gone. So it gets a process group, which ends with it, and with us (if it can see us:
-# not from a container).
+# not from a container). What is left of it is asked to end first: a process of Python's own removes semaphores then.
 _TOGETHER = """bash -c 'set -m; cd "$CAFETAL_WORK" || cd /
 export CAFETAL_POOL=$(env -u TMPDIR mktemp -d -t cafetal-XXXXXX); "$@" & pool=$!
-(kill -0 {us} && while kill -0 {us}; do sleep 3; done && kill -9 -- -$pool) 2>/dev/null & watch=$!
+(kill -0 {us} && while kill -0 {us}; do sleep 3; done && kill -9 $pool) 2>/dev/null & watch=$!
 trap "kill -- -$pool" TERM; wait $pool; code=$?; [ $code -le 128 ] || wait $pool
-kill -9 -- -$pool -$watch 2>/dev/null; rm -rf "$CAFETAL_POOL"; exit $code' pool """
+(kill -- -$pool; for i in 1 2 3 4 5 6 7 8 9 10; do kill -0 -- -$pool || break; sleep 0.1; done
+kill -9 -- -$pool -$watch) 2>/dev/null; rm -rf "$CAFETAL_POOL"; exit $code' pool """
 
 
 # Slurm tells it since 23.02.
@@ -129,7 +142,7 @@ def make_endpoint(name: str, site: Site, equip: Equip | None = None, *, apart: b
     if isinstance(site.endpoint, LocalEndpoint):
         return _local(name, site, site.endpoint, equip, _work(site) if apart else "")
     if isinstance(site.endpoint, SlurmEndpoint):
-        return _slurm(name, site.workers, site.endpoint, equip)
+        return _slurm(name, site, site.endpoint, equip)
     if isinstance(site.endpoint, GlobusEndpoint):
         return _globus(name, site.workers, site.endpoint, equip)
     return _from_factory(name, site.workers, site.endpoint)
@@ -188,15 +201,16 @@ def _local(name: str, site: Site, endpoint: LocalEndpoint, equip: Equip | None, 
 def _pool(equip: Equip | None) -> str:
     """The command of a worker pool: by the interpreter and not by the script's name, as a venv need not be on PATH."""
     python = shlex.quote(sys.executable) if equip is None else "python3"
-    return str(DEFAULT_LAUNCH_CMD.replace("process_worker_pool.py", f'{python} -c "{_FORKING}"'))
+    return str(DEFAULT_LAUNCH_CMD.replace("process_worker_pool.py", f'{python} -P -c "{_FORKING}"'))
 
 
-def _slurm(name: str, workers: int, endpoint: SlurmEndpoint, equip: Equip | None) -> HighThroughputExecutor:
-    workers_of_job = math.ceil(workers / endpoint.jobs)
-    return _pools(
+def _slurm(name: str, site: Site, endpoint: SlurmEndpoint, equip: Equip | None) -> HighThroughputExecutor:
+    workers_of_job = math.ceil(site.workers / endpoint.jobs)
+    addresses = numbers(endpoint.address)
+    executor = _pools(
         equip,
         label=name,
-        address=endpoint.address or socket.gethostname(),
+        address=addresses[0],
         max_workers_per_node=workers_of_job,
         launch_cmd=_pool(equip),
         interchange_launch_cmd=[sys.executable, "-P", "-c", _INTERCHANGE],
@@ -222,6 +236,58 @@ def _slurm(name: str, workers: int, endpoint: SlurmEndpoint, equip: Equip | None
             cmd_timeout=30,
         ),
     )
+    executor.shared_folder = _shared_folder(site)
+    if len(addresses) > 1:  # workers try all; where Parsl finds them itself, it asks a server on the Internet too
+        executor.address, executor.all_addresses = None, set(addresses)
+    return executor
+
+
+def _shared_folder(site: Site) -> str | None:
+    """Make a folder in the scratch of a site for what its nodes must see: scripts, certificates and logs.
+
+    Where the scratch is not known on this machine, there is none.
+
+    Raises:
+        ConfigError: if its name has what a job script cannot have.
+    """
+    scratch = os.path.abspath(os.path.expanduser(os.path.expandvars(site.scratch)))
+    if "$" in scratch:
+        return None
+    if not is_plain(scratch):
+        raise ConfigError(f"`scratch: {site.scratch}` cannot stand in a job script: use a folder without spaces.")
+    folder = os.path.join(scratch, "parsl")
+    try:
+        os.makedirs(folder, exist_ok=True, mode=0o700)
+        return tempfile.mkdtemp(prefix="run-", dir=folder)
+    except OSError:
+        return None
+
+
+def numbers(name: str | None) -> list[str]:
+    """Return the addresses by which workers may find this machine, as numbers: Parsl's interchange takes no names.
+
+    Args:
+        name: a name or number of this machine; ``None``: all that it has.
+
+    Raises:
+        ConfigError: if the name cannot be resolved.
+    """
+    here = {
+        address.address
+        for addresses in psutil.net_if_addrs().values()
+        for address in addresses
+        if address.family == socket.AF_INET
+    }
+    if name is None:
+        return sorted(here)
+    with suppress(ValueError):
+        return [str(ipaddress.ip_address(name))]
+    try:
+        resolved = {str(info[4][0]) for info in socket.getaddrinfo(name, None, socket.AF_INET)}
+    except OSError as error:
+        raise ConfigError(f"`address: {name}` cannot be resolved on this machine ({error}); give a number.") from None
+    # Debian resolves a machine's own name to 127.0.1.1, by which no other finds it.
+    return sorted(resolved | here if all(number.startswith("127.") for number in resolved) else resolved)
 
 
 def _from_factory(name: str, workers: int, endpoint: ParslEndpoint) -> ParslExecutor:

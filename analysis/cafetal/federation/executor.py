@@ -6,7 +6,6 @@ import inspect
 import logging
 import os
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -15,69 +14,37 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import zmq
 from parsl.dataflow.futures import AppFuture
-from parsl.executors import HighThroughputExecutor
 from parsl.executors.base import ParslExecutor
+from parsl.executors.errors import BadStateException
+from parsl.executors.high_throughput.errors import ManagerLost
+from parsl.executors.high_throughput.errors import WorkerLost as PoolWorkerLost
 from parsl.executors.status_handling import BlockProviderExecutor
-from parsl.jobs.job_status_poller import JobStatusPoller
 from parsl.monitoring.radios.base import RadioConfig
 
 from cafetal.config import SiteTable, load_sites
-from cafetal.errors import ConfigError, LoginError, SiteAway, SiteError, UnknownEndpoint, nearest
+from cafetal.errors import ConfigError, LoginError, SiteAway, SiteError, UnknownEndpoint, WorkerLost, nearest
 from cafetal.extensions import find_policy
+from cafetal.federation.facade import Facade, by_id, common_radio, label_of
+from cafetal.federation.health import Health
+from cafetal.federation.polling import Poller, limit_waiting
 from cafetal.federation.references import References, find, kept_at
 from cafetal.federation.sending import look_at, send, workers_of
+from cafetal.federation.starting import start_within
 from cafetal.federation.telemetry import EndpointStatus, TaskStatus, Telemetry
+from cafetal.federation.words import of_jobs, summary
 from cafetal.fileset import Fileset, load
 from cafetal.planning.routing import RoutingPolicy, SiteLoad, Task, checked_choice
+from cafetal.rebuilding import also
 
 logger = logging.getLogger(__name__)
 
-_ANSWER = 20_000
-"""Milliseconds within which an interchange on this machine must have taken a message, or answered."""
+_STARTING = 120.0
+"""Seconds within which an endpoint must have started, where nothing else is said."""
+_LOSSES = (SiteAway, WorkerLost, BadStateException, ManagerLost, PoolWorkerLost)
+"""What is raised for a task that was lost, through no fault of its own."""
 _CLOSING = 60.0
 """Seconds for which the poller may go on when all ends."""
-
-
-def _check_interchange(endpoint: ParslExecutor) -> None:
-    """Parsl does not see that an interchange has ended, and would wait for its answers for ever."""
-    process = getattr(endpoint, "interchange_proc", None)
-    if process is not None and process.poll() is not None:
-        endpoint.set_bad_state_and_fail_all(RuntimeError(f"The interchange of {endpoint.label} has ended."))
-
-
-def _do_not_wait_for_ever(endpoint: ParslExecutor) -> None:
-    """What is sent to an interchange that has ended would keep Parsl's only thread for sending, and the poller."""
-    if isinstance(endpoint, HighThroughputExecutor):
-        for pipe in (endpoint.outgoing_q, endpoint.command_client):
-            pipe.zmq_socket.setsockopt(zmq.SNDTIMEO, _ANSWER)
-        endpoint.command_client.zmq_socket.setsockopt(zmq.RCVTIMEO, _ANSWER)
-
-
-class _Poller(JobStatusPoller):  # type: ignore[misc]  # parsl comes without types
-    """Looks after the blocks of endpoints that come and go; trouble with one is none for the others."""
-
-    _executors: list[BlockProviderExecutor]
-
-    def remove(self, endpoint: ParslExecutor) -> None:
-        """Do not look after this one any more."""
-        self._executors = [each for each in self._executors if each is not endpoint]
-
-    def poll(self) -> None:
-        """As Parsl does, but for each endpoint by itself."""
-        for endpoint in self._executors:
-            if endpoint.bad_state_is_set:
-                continue
-            try:
-                _check_interchange(endpoint)
-                # Parsl goes by the clock on the wall; if that is set back, it would not look until it has caught up.
-                endpoint._last_poll_time = min(endpoint._last_poll_time, time.time())
-                endpoint.poll_facade()
-                endpoint.handle_errors(endpoint.status_facade)
-                self._strategy.strategize([endpoint])
-            except Exception:
-                logger.info("The blocks of %s cannot be looked after", endpoint.label, exc_info=True)
 
 
 class _Outcome(Future[Any]):
@@ -86,7 +53,7 @@ class _Outcome(Future[Any]):
     sent: Future[Any] | None = None
 
 
-class FederatedExecutor(ParslExecutor):  # type: ignore[misc]  # parsl comes without types
+class FederatedExecutor(Facade):
     """Several Parsl executors behind one label, for any Parsl program.
 
     A task goes to one of the endpoints that it names (``parsl_resource_specification={"endpoints": [...]}``,
@@ -121,7 +88,7 @@ class FederatedExecutor(ParslExecutor):  # type: ignore[misc]  # parsl comes wit
     def __init__(
         self,
         label: str = "sites",
-        endpoints: Sequence[ParslExecutor | str] = (),
+        endpoints: Sequence[ParslExecutor | str | UUID] = (),
         policy: str | RoutingPolicy = "balanced",
         *,
         weights: Mapping[str, float] | None = None,
@@ -135,13 +102,13 @@ class FederatedExecutor(ParslExecutor):  # type: ignore[misc]  # parsl comes wit
         super().__init__()
         self.label = label
         self.policy = find_policy(policy)
-        self.weights = dict(weights or {})
+        self.weights = {label_of(name): weight for name, weight in (weights or {}).items()}
         self.drained: set[str] = set()
         self.endpoints: dict[str, ParslExecutor] = {}
         self.broken: dict[str, Exception] = {}
-        self.storage_access = None
+        self._health = Health()
         self._strategy = {"strategy": strategy, "strategy_period": strategy_period, "max_idletime": max_idletime}
-        self._poller: _Poller | None = None
+        self._poller: Poller | None = None
         self._submitted = 0
         self._outstanding: dict[str, int] = {}
         self._lock = threading.Lock()
@@ -150,9 +117,9 @@ class FederatedExecutor(ParslExecutor):  # type: ignore[misc]  # parsl comes wit
             known = None if fileset is None else load(fileset)
             self.references = References(load_sites(sites), known, self._call, self._trusts)
         self.telemetry = Telemetry()
-        executors = [_by_id(each) if isinstance(each, str) else each for each in endpoints]
+        executors = [endpoint if isinstance(endpoint, ParslExecutor) else by_id(endpoint) for endpoint in endpoints]
         self._enter(executors)
-        self.remote_monitoring_radio = remote_monitoring_radio or _common_radio(executors)
+        self.remote_monitoring_radio = remote_monitoring_radio or common_radio(executors)
 
     def _enter(self, endpoints: Sequence[ParslExecutor]) -> None:
         labels = [*(self.endpoints.keys() - self.failed), *(endpoint.label for endpoint in endpoints)]
@@ -161,6 +128,7 @@ class FederatedExecutor(ParslExecutor):  # type: ignore[misc]  # parsl comes wit
                 raise ConfigError(f"Two endpoints of {self.label} have the label {label!r}; give each its own.")
         for endpoint in endpoints:
             self.broken.pop(endpoint.label, None)
+            self._health.note_answered(endpoint.label)
             self.endpoints[endpoint.label] = endpoint
             self._outstanding.setdefault(endpoint.label, 0)
 
@@ -178,7 +146,8 @@ class FederatedExecutor(ParslExecutor):  # type: ignore[misc]  # parsl comes wit
             SiteError: if there are endpoints and none started.
         """
         super().start()
-        self._poller = _Poller(**self._strategy)
+        self._take_folder()
+        self._poller = Poller(**self._strategy)
         try:
             self._start_all(list(self.endpoints.values()))
             if self.endpoints and len(self.broken) == len(self.endpoints):
@@ -188,10 +157,11 @@ class FederatedExecutor(ParslExecutor):  # type: ignore[misc]  # parsl comes wit
             self.shutdown()  # Parsl does not shut down what has not started
             raise
 
-    def add(self, endpoints: Sequence[ParslExecutor]) -> None:
+    def add(self, endpoints: Sequence[ParslExecutor], patience: Mapping[str, float] | None = None) -> None:
         """Add endpoints to a running executor and start them; a failure shows when a task is sent there.
 
-        One of the `failed` may be added anew, under the same label.
+        One of the `failed` may be added anew, under the same label. ``patience`` are the seconds within which endpoints
+        must have started, by label.
 
         Raises:
             LoginError: if there is no valid login for an endpoint.
@@ -202,7 +172,7 @@ class FederatedExecutor(ParslExecutor):  # type: ignore[misc]  # parsl comes wit
             if self._poller is not None:
                 self._poller.remove(endpoint)
             threading.Thread(target=_attempt, args=[endpoint.shutdown], name=f"shuts {endpoint.label} down").start()
-        self._start_all(endpoints)
+        self._start_all(endpoints, patience)
 
     def retire(self, name: str) -> None:
         """Shut an endpoint down, so that another one can be added under its name; what it has not done is lost."""
@@ -212,12 +182,12 @@ class FederatedExecutor(ParslExecutor):  # type: ignore[misc]  # parsl comes wit
             self._poller.remove(endpoint)
         _attempt(endpoint.shutdown)
 
-    def _start_all(self, endpoints: Sequence[ParslExecutor]) -> None:
+    def _start_all(self, endpoints: Sequence[ParslExecutor], patience: Mapping[str, float] | None = None) -> None:
         """Start endpoints side by side: each waits seconds for a process of its own."""
         if not endpoints:
             return
         with ThreadPoolExecutor(max_workers=min(16, len(endpoints))) as pool:
-            list(pool.map(self._start, endpoints))
+            list(pool.map(partial(self._start, patience or {}), endpoints))
         scaling = [e for e in endpoints if isinstance(e, BlockProviderExecutor) and e.label not in self.broken]
         if self._poller is not None:
             self._poller.add_executors(scaling)
@@ -226,19 +196,19 @@ class FederatedExecutor(ParslExecutor):  # type: ignore[misc]  # parsl comes wit
             if isinstance(error, LoginError):
                 raise error  # going on without would hide what the user can mend at once
 
-    def _start(self, endpoint: ParslExecutor) -> None:
+    def _start(self, patience: Mapping[str, float], endpoint: ParslExecutor) -> None:
         """What Parsl's DataFlowKernel does for an executor, for one behind us."""
         endpoint.run_id = self.run_id
-        endpoint.run_dir = self.run_dir
+        folder = endpoint.run_dir = getattr(endpoint, "shared_folder", None) or self._folder
         endpoint.log_config = self.log_config
         endpoint.monitoring_messages = self.monitoring_messages
         provider: Any = getattr(endpoint, "provider", None)
         if hasattr(provider, "script_dir"):
-            provider.script_dir = os.path.join(self.run_dir, "submit_scripts")
+            provider.script_dir = os.path.join(folder, "submit_scripts")
             os.makedirs(provider.script_dir, exist_ok=True)
         try:
-            endpoint.start()
-            _do_not_wait_for_ever(endpoint)
+            start_within(endpoint, patience.get(endpoint.label, _STARTING))
+            limit_waiting(endpoint)
         except Exception as error:
             logger.exception("Endpoint %s cannot be started", endpoint.label)
             self.broken[endpoint.label] = error
@@ -320,17 +290,37 @@ class FederatedExecutor(ParslExecutor):  # type: ignore[misc]  # parsl comes wit
                 raise self._given_up(name, self.endpoints[name].executor_exception)
             given_up = partial(self._given_up, name)
             future = send(self.endpoints[name], func, specification, args, kwargs, measure, given_up)
-        except BaseException:
+        except BaseException as error:
             self._came_back(name)
-            raise
+            if name in self.failed and not isinstance(error, SiteError):  # Parsl has given it up just now
+                error = self._given_up(name, error)
+            if isinstance(error, _LOSSES):
+                self._judge(name, error)
+            raise error
         watch(future)
+        future.add_done_callback(lambda done: self._judge(name, None if done.cancelled() else done.exception()))
         future.add_done_callback(lambda _: self._came_back(name))
         return future
 
-    def _given_up(self, name: str, error: Exception) -> SiteError:
-        """Parsl has given up an endpoint: one that has worked before is worth another try."""
+    def _judge(self, name: str, error: BaseException | None) -> None:
+        """Remember whether an endpoint has lost a task or answered; Parsl hears of the task afterwards."""
+        with self._lock:
+            if isinstance(error, _LOSSES):
+                self._health.note_lost(name)
+            else:
+                self._health.note_answered(name)
+
+    def _given_up(self, name: str, error: BaseException) -> SiteError:
+        """Return the error of tasks whose endpoint Parsl has given up: one that has worked is worth another try."""
         kind = SiteAway if self.telemetry.finished(name) else SiteError
-        return kind(f"The endpoint {name} has failed: {error}")
+        endpoint = self.endpoints[name]
+        jobs = list(endpoint.status_facade.values()) if isinstance(endpoint, BlockProviderExecutor) else []
+        said = [job.stderr_summary or job.stdout_summary or job.message or "" for job in jobs]
+        own = f"{getattr(error, 'reason', error)}"
+        why = (of_jobs(said) if jobs and "interchange" not in own.lower() else "") or summary(own)
+        failure = also(kind(f"The endpoint {name} has failed: {why}", text=own[-5000:]), BadStateException)
+        vars(failure).update(executor=None, reason=why)  # as Parsl's own has them; an executor cannot be pickled
+        return failure
 
     def drain(self, name: str, *, undo: bool = False) -> None:
         """Send no more tasks to an endpoint, or do so again.
@@ -338,6 +328,7 @@ class FederatedExecutor(ParslExecutor):  # type: ignore[misc]  # parsl comes wit
         Raises:
             UnknownEndpoint: if there is no endpoint of this name.
         """
+        name = label_of(name)
         self._check(name)
         with self._lock:
             (self.drained.discard if undo else self.drained.add)(name)
@@ -357,9 +348,21 @@ class FederatedExecutor(ParslExecutor):  # type: ignore[misc]  # parsl comes wit
         if not able:
             reasons = "; ".join(f"{name}: {against[name]}" for name in named or self.endpoints)
             raise SiteError(f"No endpoint that could take the task was started. {reasons or 'There is none.'}")
-        if len(able) == 1:
-            return able[0]
-        return checked_choice(self.policy, Task(self._submitted), [self._load(name) for name in able])
+        best = self._best(able)
+        chosen = best[0]
+        if len(best) > 1:
+            chosen = checked_choice(self.policy, Task(self._submitted), [self._load(name) for name in best])
+        self._health.note_sent(chosen)
+        return chosen
+
+    def _best(self, able: Sequence[str]) -> Sequence[str]:
+        """Return the endpoints that are there and have lost nothing; if there are none, those that are there; else all.
+
+        A dead endpoint has the shortest queue, and would get all tasks. If it must be taken, it tells why it fails.
+        """
+        alive = [name for name in able if name not in self.failed]
+        there = [name for name in alive if not getattr(self.endpoints[name], "away", False)]
+        return self._health.trusted(there) or there or alive or able
 
     def _load(self, name: str) -> SiteLoad:
         workers, rate = workers_of(self.endpoints[name]), self.telemetry.rate(name)
@@ -369,9 +372,10 @@ class FederatedExecutor(ParslExecutor):  # type: ignore[misc]  # parsl comes wit
         with self._lock:
             self._outstanding[name] -= 1
 
-    def outstanding(self, endpoint: str) -> int:
-        """Number of tasks that were sent to an endpoint and have not come back."""
-        return self._outstanding[endpoint]
+    def outstanding(self, endpoint: str | None = None) -> int:
+        """Return the number of tasks that were sent to an endpoint, or to all, and have not come back."""
+        with self._lock:
+            return sum(self._outstanding.values()) if endpoint is None else self._outstanding[endpoint]
 
     def get_endpoint_status(self, name: str) -> EndpointStatus:
         """What is known of an endpoint now.
@@ -379,6 +383,7 @@ class FederatedExecutor(ParslExecutor):  # type: ignore[misc]  # parsl comes wit
         Raises:
             UnknownEndpoint: if there is no endpoint of this name.
         """
+        name = label_of(name)
         self._check(name)
         endpoint = self.endpoints[name]
         told = look_at(endpoint, started=self._poller is not None, broken=self.broken.get(name))
@@ -402,8 +407,14 @@ class FederatedExecutor(ParslExecutor):  # type: ignore[misc]  # parsl comes wit
             _attempt(lambda: self._poller and self._poller.close(_CLOSING))
         if self.endpoints:
             with ThreadPoolExecutor(max_workers=min(16, len(self.endpoints))) as pool:
-                list(pool.map(_attempt, [endpoint.shutdown for endpoint in self.endpoints.values()]))
+                list(pool.map(_attempt, [endpoint.shutdown for endpoint in self._started()]))
+        self._leave_folder()
         super().shutdown()
+
+    def _started(self) -> list[ParslExecutor]:
+        """The endpoints that must be shut down; where one is still starting, the thread that waits for it does that."""
+        abandoned = {name for name, error in self.broken.items() if getattr(error, "details", {}).get("abandoned")}
+        return [endpoint for name, endpoint in self.endpoints.items() if name not in abandoned]
 
 
 def _pass_on(done: Future[Any], outcome: Future[Any], read: Callable[[Any], Any]) -> None:
@@ -426,21 +437,5 @@ def _attempt(close: Callable[[], Any]) -> None:
         logger.exception("%s was not shut down properly", close)
 
 
-def _names(given: str | Sequence[str] | None) -> Sequence[str]:
-    return [given] if isinstance(given, str) else given or ()
-
-
-def _common_radio(endpoints: Sequence[ParslExecutor]) -> RadioConfig | None:
-    radios = [endpoint.remote_monitoring_radio for endpoint in endpoints]
-    return radios[0] if radios and len({type(radio) for radio in radios}) == 1 else None
-
-
-def _by_id(endpoint: str) -> ParslExecutor:
-    from cafetal.federation.globus import GlobusComputeEndpoint  # the SDK takes a second to import
-
-    try:
-        return GlobusComputeEndpoint(endpoint, UUID(endpoint))
-    except ValueError:
-        raise ConfigError(
-            f"{endpoint!r} is neither a Parsl executor nor the UUID of a Globus Compute endpoint."
-        ) from None
+def _names(value: str | UUID | Sequence[str | UUID] | None) -> Sequence[str]:
+    return [label_of(value)] if isinstance(value, (str, UUID)) else [label_of(name) for name in value or ()]

@@ -10,6 +10,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,15 @@ from cafetal.federation.equipment import Equipment
 from cafetal.federation.executor import FederatedExecutor
 from cafetal.planning.routing import RoutingPolicy
 from cafetal.worker import trampoline
+from cafetal.worker.files import write_bytes
 
 _LABEL = "sites"
 _PART = 4_000_000
 """Bytes of a file that go to a site in one task: in text 5.3 MB, where a service carries 10 MB."""
 
 
+_MOST_WORDS = 1_000_000
+"""Bytes of a log that are kept, its last ones."""
 _AT_ONCE = 500_000
 """Bytes of a file that is sent without asking whether the site has it from an earlier run."""
 
@@ -80,8 +84,9 @@ class Federation:
             for name, function in by_value(trampoline).items()
             if name in ("install", "store", "join", "unpack", "call")
         }
-        self._starting = threading.Lock()
-        self._finalizer = weakref.finalize(self, _close, self._kernel, handler, self.logs if self._own_logs else None)
+        self._starting = {name: threading.Lock() for name in table.sites}
+        self._folders = [str(self.logs)]
+        self._finalizer = weakref.finalize(self, _close, self._kernel, handler, self._folders, keep=not self._own_logs)
 
     def start(self, sites: Iterable[str]) -> None:
         """Start those of the sites that do not run, or not any more.
@@ -91,11 +96,14 @@ class Federation:
             LoginError: if there is no valid login for a site.
         """
         wanted = {name: self.site(name) for name in sites}
-        with self._starting:
+        with ExitStack() as locks:
+            for name in sorted(wanted):  # in one order, lest two threads wait for each other
+                locks.enter_context(self._starting[name])
             running = self.executor.endpoints.keys() - self.executor.failed
             missing = {name: site for name, site in wanted.items() if name not in running}
             made = [make_endpoint(name, site, self.equipment.of(name), apart=True) for name, site in missing.items()]
-            self.executor.add(made)
+            self._folders += [folder for endpoint in made if (folder := getattr(endpoint, "shared_folder", None))]
+            self.executor.add(made, {name: site.start_timeout for name, site in missing.items()})
 
     def site(self, name: str) -> Site:
         """A site of the table.
@@ -182,6 +190,23 @@ class Federation:
         )
         return future
 
+    def keep_words(self, site: str, folder: Path) -> bool:
+        """Copy what the jobs of a site have written, the scripts they ran and its logs to a folder; no certificates.
+
+        Returns whether there was anything.
+        """
+        kept = False
+        folders = [Path(root) for root in self._folders]
+        for path, name in ((path, path.relative_to(root)) for root in folders for path in root.rglob("*")):
+            of_job = path.parent.name == "submit_scripts" and path.name.startswith(f"parsl.{site}.block-")
+            if (of_job or (site in name.parts and path.suffix in (".log", ".err"))) and path.is_file():
+                with suppress(OSError):
+                    content = path.read_bytes()[-_MOST_WORDS:]
+                    if content:
+                        write_bytes(folder / "-".join(name.parts), content)
+                        kept = True
+        return kept
+
     def close(self) -> None:
         """Stop all sites; their workers are gone when this returns."""
         self._finalizer()
@@ -249,11 +274,11 @@ class _Quiet:
 _quiet = _Quiet()
 
 
-def _close(kernel: DataFlowKernel, handler: logging.Handler, logs: Path | None) -> None:
+def _close(kernel: DataFlowKernel, handler: logging.Handler, folders: list[str], *, keep: bool) -> None:
     if not kernel.cleanup_called:
         kernel.cleanup()
     logging.getLogger("parsl").removeHandler(handler)
     handler.close()
     _quiet.end()
-    if logs is not None:
-        shutil.rmtree(logs, ignore_errors=True)
+    for folder in folders if not keep else ():
+        shutil.rmtree(folder, ignore_errors=True)

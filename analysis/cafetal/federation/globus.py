@@ -6,6 +6,7 @@ import base64
 import inspect
 import json
 import logging
+import platform
 import threading
 import time
 from collections import deque
@@ -17,31 +18,26 @@ from uuid import UUID
 import cloudpickle
 import globus_sdk
 from globus_compute_sdk import Client
-from globus_compute_sdk.errors import TaskExecutionFailed
 from parsl.executors.base import ParslExecutor
 
 from cafetal.errors import (
     CafetalError,
     ConfigError,
-    RemoteCause,
     SiteAway,
     SiteError,
     TaskTooLarge,
-    WorkerLost,
-    rebuild,
 )
 from cafetal.federation.apps import BY_VALUE, by_value
 from cafetal.federation.courier import BATCH_BYTES, Courier, Parcel
 from cafetal.federation.login import connect, refusal
 from cafetal.federation.pace import SERVICE
+from cafetal.federation.replies import RESULT_LIMIT, read_reply
 from cafetal.federation.userendpoints import recall, remember
 from cafetal.federation.watchdog import Sighting, lost
 from cafetal.worker import trampoline
 
 logger = logging.getLogger(__name__)
 
-RESULT_LIMIT = 5_000_000
-"""Characters of an answer. The agents refuse more than 10 MiB."""
 _PATIENCE = 45.0
 """Seconds for which tasks wait for an endpoint that has gone offline, before they are given back: a broker that is
 started anew should not cost a site; who waits for what lies there should not wait for long."""
@@ -181,6 +177,7 @@ class GlobusComputeEndpoint(ParslExecutor):  # type: ignore[misc]  # parsl comes
         if func.__module__ == BY_VALUE and not kwargs:
             asked |= {"function": func.__name__, "args": trampoline.encode(list(args))}
         else:
+            asked["python"] = platform.python_version()
             asked["pickle"] = base64.b64encode(cloudpickle.dumps((func, args, dict(kwargs)))).decode()
         return json.dumps(asked)
 
@@ -246,46 +243,9 @@ class GlobusComputeEndpoint(ParslExecutor):  # type: ignore[misc]  # parsl comes
             return
         future, watch = taken
         try:
-            future.set_result(self._read(done, watch))
+            future.set_result(read_reply(self.label, done, watch, trusted=self.trust == "pickle"))
         except Exception as error:
             future.set_exception(error)
-
-    def _read(self, done: Future[str], watch: Callable[[Mapping[str, Any]], None]) -> Any:
-        """The result in an answer; raises what the task raised, or what is wrong with the answer."""
-        if done.cancelled():
-            raise SiteAway(f"The answer of {self.label} was given up.")
-        error = done.exception()
-        if isinstance(error, TaskExecutionFailed):
-            text = str(error.remote_data).strip()
-            raise WorkerLost(f"A task was lost at {self.label}: {text.splitlines()[-1][:500]}", text=text[-5000:])
-        if error is not None:
-            raise SiteAway(f"The answer of {self.label} cannot be had ({type(error).__name__}: {str(error)[:200]}).")
-        try:
-            text = done.result()
-            answer = json.loads(text)
-            told = dict(answer.get("error") or {})
-            watch({"bytes_out": len(text), **_measures(answer.get("measures"))})
-        except (ValueError, TypeError, AttributeError) as garbled:
-            raise SiteError(f"{self.label} has sent an answer that is none of ours ({garbled}).") from None
-        if told:
-            cause = RemoteCause(f"\n{told.get('traceback')}")
-            raise rebuild(str(told.get("type")), str(told.get("message"))) from cause
-        if "too_large" in answer:
-            raise TaskTooLarge(
-                f"The result of a task at {self.label} has {answer['too_large'] / 1e6:.1f} MB, and Globus Compute "
-                f"carries {RESULT_LIMIT / 1e6:.0f} MB: leave it at the site, or return it in parts."
-            )
-        if "not_plain" in answer:
-            raise SiteError(
-                f"A task at {self.label} returned a {answer['not_plain']}, which only a pickle can carry, and a pickle "
-                "can run any code here. Return plain data, or say `trust: pickle` for this endpoint."
-            )
-        if "pickle" in answer and self.trust == "pickle":
-            return cloudpickle.loads(base64.b64decode(answer["pickle"]))
-        try:
-            return trampoline.decode(answer["result"])
-        except (ValueError, TypeError, KeyError) as garbled:
-            raise SiteError(f"{self.label} has sent a result that is none of ours ({garbled!r}).") from None
 
     # --- watchdog --------------------------------------------------------------------------------------------
 
@@ -386,12 +346,6 @@ class GlobusComputeEndpoint(ParslExecutor):  # type: ignore[misc]  # parsl comes
 
     def _offline(self) -> SiteAway:
         return SiteAway(f"{self.label} has been offline for {self._offline_for(time.monotonic()):.0f} s.")
-
-
-def _measures(told: Any) -> dict[str, float]:
-    """Those measures that are numbers; what else a site may send is nothing to us."""
-    names = ("started", "finished", "cpu_seconds", "peak_memory", "job_ends")
-    return {name: told[name] for name in names if type((told or {}).get(name)) in (int, float)}
 
 
 _functions: dict[str, str] = {}

@@ -42,7 +42,7 @@ class Health:
         self._doubts.pop(name, None)
 
     def note_sent(self, name: str) -> None:
-        """Note that a task is sent. At an endpoint in doubt it is the trial: until it comes back, no others go there."""
+        """Note that a task is sent; at an endpoint in doubt it is a trial, and no others go there meanwhile."""
         doubt = self._doubts.get(name)
         if doubt is not None:
             doubt.until = max(doubt.until, self._clock() + doubt.pause)

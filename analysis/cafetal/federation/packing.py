@@ -19,11 +19,12 @@ def pack(value: Any) -> bytes:
     Parsl uses dill, which is written in Python and takes three times as long; functions and classes need it. Those of
     functions that it has packed it keeps.
     """
-    from parsl.serialize import serialize
+    from parsl.serialize import facade, serialize
 
     content = io.BytesIO()
+    others = any(type(method).__name__ != "DillSerializer" for method in facade.methods_for_data.values())
     try:
-        if callable(value):
+        if callable(value) or others:  # who has registered a serializer wants it to be asked
             raise pickle.PicklingError
         Plain(content, pickle.HIGHEST_PROTOCOL).dump(value)
     except pickle.PicklingError:

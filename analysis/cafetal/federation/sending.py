@@ -14,6 +14,7 @@ from parsl.executors.errors import BadStateException
 from parsl.executors.status_handling import BlockProviderExecutor
 from parsl.jobs.states import JobState
 from parsl.serialize.concretes import DillSerializer
+from parsl.serialize.errors import SerializationError
 from parsl.serialize.facade import pack_buffers, serialize
 
 from cafetal.federation import packing
@@ -22,7 +23,7 @@ from cafetal.federation.telemetry import EndpointStatus
 from cafetal.federation.watchdog import Sighting
 from cafetal.worker import trampoline
 
-_NOTHING: bytes = serialize({})
+_NOTHING: bytes = DillSerializer.identifier + b"\n" + pickle.dumps({}, pickle.HIGHEST_PROTOCOL)
 Measure = Callable[[Mapping[str, Any]], None]
 
 
@@ -46,7 +47,10 @@ def send(
         sent = endpoint.submit(trampoline.measured, specification, func, args, kwargs)
         return _unpacked(sent, measure, lambda result: result, given_up)
     run, measured = _by_value()
-    packed = pack_buffers([packing.pack(part) for part in (measured, func, args, kwargs)])
+    try:
+        packed = pack_buffers([packing.pack(part) for part in (measured, func, args, kwargs)])
+    except TypeError as error:
+        raise SerializationError(getattr(func, "__name__", repr(func))) from error
     measure({"bytes_in": len(packed)})
     return _unpacked(_submit(endpoint, run, specification, packed), measure, packing.unpack, given_up)
 
@@ -76,6 +80,8 @@ def _unpacked(
 ) -> Future[Any]:
     """The future of the function's own result, for one of ``(result, measures)``."""
     future: Future[Any] = Future()
+    if hasattr(sent, "parsl_executor_task_id"):
+        future.parsl_executor_task_id = sent.parsl_executor_task_id  # type: ignore[attr-defined]
 
     def finish(done: Future[Any]) -> None:
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import Future, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass, field
 from typing import Any
@@ -55,12 +55,16 @@ def ask_sites(federation: Federation, names: Sequence[str], timeout: float = 90)
     Raises:
         UnknownEndpoint: if the table has no such site.
     """
-    asked: dict[str, Future[Any] | Exception] = {}
     for name in names:
-        try:
-            federation.start([name])
-        except CafetalError as error:
-            asked[name] = error
+        federation.site(name)
+    asked: dict[str, Future[Any] | Exception] = {}
+    with ThreadPoolExecutor(max_workers=max(1, len(names))) as pool:
+        for name, started in [(name, pool.submit(federation.start, [name])) for name in names]:
+            error = started.exception()
+            if isinstance(error, CafetalError):
+                asked[name] = error
+            elif error is not None:
+                raise error
     asked |= {name: federation.install(name, {}) for name in names if name not in asked}
     wait([answer for answer in asked.values() if isinstance(answer, Future)], timeout=timeout)
     return [_status(federation, name, asked[name], timeout) for name in names]

@@ -46,11 +46,11 @@ from cafetal.runs.peeking import Peeks
 from cafetal.runs.plan import Plan, uuids
 from cafetal.runs.proof import account
 from cafetal.runs.reasons import Reasons
-from cafetal.runs.record import RunRecord, brief
+from cafetal.runs.record import RunRecord, brief, reason
 from cafetal.runs.salvaging import Salvage
-from cafetal.runs.settling import Lost, lost_task, start_each
+from cafetal.runs.settling import Lost, lost_task
 from cafetal.runs.shipping import Shipment, install
-from cafetal.runs.tasklogs import TaskLogs
+from cafetal.runs.tasklogs import SITE_LOGS, TaskLogs
 from cafetal.runs.trees import Merge, Trees
 from cafetal.runs.whereabouts import Whereabouts
 from cafetal.transfers.orders import Delivery
@@ -254,6 +254,7 @@ class Execution:
             return
         left = self.record.files_uncounted = self._inspection.left
         metas = self._entries.take(answers)
+        self._take_tried(self._entries)
         if not left:
             metas += self._entries.settle()
             self.record.skipped += self._entries.left_out
@@ -270,6 +271,14 @@ class Execution:
                 self.scheduler.bad.setdefault(lfn, set()).update(bad)
         self.journal.plan(chunks, uuids(items), more=bool(left))  # before any of it can come back
         self._tell(events.WorkAdded(self._now(), tuple(chunks), more=bool(left)))
+
+    def _take_tried(self, entries: EntryCounts) -> None:
+        """Record what was found of replicas while the entries of their files were counted."""
+        self.record.failures += entries.tried
+        self.record.opened += entries.opened
+        self.record.unopened += entries.unopened
+        for counts in (entries.tried, entries.opened, entries.unopened):
+            counts.clear()
 
     def _add(self, ids: ChunkSet) -> None:
         """Have chunks processed."""
@@ -333,6 +342,13 @@ class Execution:
             kind, key, result = self._events.get(timeout=_TICK)
         except queue.Empty:
             return
+        try:
+            self._act(kind, key, result)
+        finally:  # also of what ends the run
+            self._journal_failures()
+        self.watch(self.record)
+
+    def _act(self, kind: str, key: Any, result: Any) -> None:
         if kind == "ready":
             self._site_ready(key, result)
         elif kind == "report":
@@ -359,10 +375,11 @@ class Execution:
             self._interrupt()
         elif kind == "stop":
             raise result
+
+    def _journal_failures(self) -> None:
         for failure in self.record.failures[self._journaled :]:
-            self.journal.note_failure(self._now(), brief(failure))
+            self.journal.note_failure(self._now(), brief(failure), failure["chunks"])
         self._journaled = len(self.record.failures)
-        self.watch(self.record)
 
     def _interrupt(self) -> None:
         """The first Ctrl-C ends each task with the chunk that it is in; the second one waits for nothing."""
@@ -401,14 +418,8 @@ class Execution:
 
     def _ask(self, sites: Sequence[str]) -> None:
         """Start sites, side by side, and have them answer."""
-        sites = [site for site in sites if site not in self._asking]
-        failed = start_each(self.federation, sites)
-        self._asking.update(sites)
-        for site in sites:
-            if site in failed:
-                self._asked[site] = self._now()
-                self._events.put(("ready", site, failed[site]))
-                continue
+        for site in [site for site in sites if site not in self._asking]:
+            self._asking.add(site)
             self._asked[site] = self._now()
             install(self.federation, site, self.shipment).add_done_callback(partial(self._answered, site))
 
@@ -457,7 +468,10 @@ class Execution:
 
     def _site_lost(self, site: str, failure: Failure) -> None:
         self._reasons.enter_site(site, failure)
-        self._tell(events.SiteLost(self._now(), site, messages.reason(failure)))
+        why = reason(failure)
+        if self.folder is not None and self.federation.keep_words(site, self.folder / SITE_LOGS / site):
+            why += f" (its logs are in {SITE_LOGS}/{site})"
+        self._tell(events.SiteLost(self._now(), site, why))
         self._forget_partials(site)
         self._add(self._salvage.give_up(site))
         self._count(self._inspection.site_lost(site, failure))

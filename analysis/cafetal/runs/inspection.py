@@ -12,12 +12,13 @@ from functools import partial
 from typing import Any
 
 from cafetal.config import SiteTable
+from cafetal.errors import LoginError
 from cafetal.federation.federation import Federation
 from cafetal.fileset import DataFile
 from cafetal.planning.routing import RoutingPolicy, SiteLoad, Task, checked_choice
 from cafetal.runs import answers
 from cafetal.runs.filecache import FileCache
-from cafetal.runs.settling import lost_task, settle, start_each
+from cafetal.runs.settling import lost_task, settle
 from cafetal.runs.shipping import Shipment, install
 from cafetal.worker.failures import Failure
 from cafetal.worker.names import site_names
@@ -54,6 +55,19 @@ class Question:
         """What it is about."""
         return self.lfn, self.treename
 
+    def plain(self, site: str, known: Mapping[tuple[str, str, str], Any] | None = None) -> dict[str, Any]:
+        """Return it as a site is asked; ``known`` are records of earlier runs by site, PFN and tree."""
+        record = (known or {}).get((site, self.replicas[site], self.treename))
+        if record is not None and record.get("adler32") != getattr(self.declared, "adler32", None):
+            record = None  # the fileset has been told of another content since
+        return {
+            "lfn": self.lfn,
+            "treename": self.treename,
+            "format": self.format,
+            "options": dict(self.options or {}),
+            "known": record,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -63,6 +77,8 @@ class Answer:
     """``{num_entries, uuid, size, mtime_ns}`` and, if asked for, ``clusters``."""
     failures: tuple[Failure, ...] = ()
     """One for each replica that was tried in vain."""
+    site: str = ""
+    """That found it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +175,7 @@ class Inspection:
             failure = record.get("failure") or contradiction(question, site, record)
             tried = self._failures.get(question.key, ())
             if failure is None:
-                told[question.key] = Answer(record, tried)
+                told[question.key] = Answer(record, tried, site)
                 continue
             tried = self._failures[question.key] = (*tried, {**failure, "lfn": question.lfn})
             again = _after_failure(question, site, tried)
@@ -184,13 +200,14 @@ class Inspection:
         for number, question in enumerate(self._todo.values()):
             if not left:
                 break
-            able = [site for site in question.replicas if site in left]
+            cost = {site: sizes[site] if question.alone else 1 for site in left}  # of a batch, or of all of one
+            able = [site for site in question.replicas if site in left and left[site] >= cost[site]]
             if not able:
                 continue
             site = checked_choice(self._policy, Task(number), [loads[each] for each in able])
             loads[site] = replace(loads[site], outstanding=loads[site].outstanding + 1)
             chosen.setdefault(site, []).append(question)
-            left[site] -= sizes[site] if question.alone else 1
+            left[site] -= cost[site]
             if left[site] <= 0:
                 del left[site]
         for site, questions in chosen.items():
@@ -214,7 +231,7 @@ class Inspection:
         known = self._cache.get((site, q.replicas[site], q.treename) for q in batch.questions)
         arguments = {
             "site": site,
-            "files": [_plain(question, site, known) for question in batch.questions],
+            "files": [question.plain(site, known) for question in batch.questions],
             "names": site_names(entry.pfn, {q.lfn: q.replicas[site] for q in batch.questions}),
             "reading": self._table.reading.model_dump(),
         }
@@ -234,14 +251,14 @@ def inspect(
     Args:
         make: the inspection, from what it asks, calls and tells.
         function: name of the file with Runner's own function, if that one is to be asked.
+
+    Raises:
+        LoginError: if there is no valid login for a site: the user can mend that.
     """
     events: queue.SimpleQueue[tuple[str | Batch, Any]] = queue.SimpleQueue()
 
     def ask(sites: Sequence[str]) -> None:
-        failed = start_each(federation, sites)
-        for site, error in failed.items():
-            events.put((site, error))
-        for site in [site for site in sites if site not in failed]:
+        for site in sites:
             install(federation, site, shipment).add_done_callback(partial(answered, site))
 
     def answered(site: str, done: Future[Any]) -> None:
@@ -259,6 +276,8 @@ def inspect(
         key, result = events.get()
         if isinstance(key, Batch):
             told |= inspection.take(key, result)
+        elif isinstance(result, LoginError):
+            raise result
         elif isinstance(result, Exception):
             told |= inspection.site_lost(key, lost_task(result, key))
         else:
@@ -269,19 +288,6 @@ def inspect(
 def all_lost(site: str, count: int, error: Exception) -> list[dict[str, Any]]:
     """What stands for the records of so many files if the task was lost."""
     return [{"failure": lost_task(error, site)}] * count
-
-
-def _plain(question: Question, site: str, known: Mapping[tuple[str, str, str], Any]) -> dict[str, Any]:
-    record = known.get((site, question.replicas[site], question.treename))
-    if record is not None and record.get("adler32") != getattr(question.declared, "adler32", None):
-        record = None  # the fileset has been told of another content since
-    return {
-        "lfn": question.lfn,
-        "treename": question.treename,
-        "format": question.format,
-        "options": dict(question.options or {}),
-        "known": record,
-    }
 
 
 def _after_failure(question: Question, site: str, tried: Sequence[Failure]) -> dict[str, str]:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Any
 
-from cafetal.errors import LoginError, SiteAway, SiteError, TaskTooLarge, WorkerLost
-from cafetal.federation.federation import Federation
+from cafetal.errors import ConfigError, LoginError, SiteAway, SiteError, TaskTooLarge, WorkerLost
 from cafetal.worker.failures import Failure, Kind, describe, text
 
 
@@ -66,21 +65,7 @@ def settle(
     return settled
 
 
-def start_each(federation: Federation, sites: Sequence[str]) -> dict[str, Exception]:
-    """Start sites side by side; return why some cannot be started, which is no reason to do without the others.
-
-    Raises:
-        LoginError: if there is no valid login for one: the user can mend that.
-    """
-    try:
-        federation.start(sites)
-    except LoginError:
-        raise
-    except Exception as error:
-        if len(sites) == 1:
-            return {sites[0]: error}
-        return {site: why for each in sites for site, why in start_each(federation, [each]).items()}
-    return {}
+_OF_SITE = (Lost, SiteError, LoginError, TaskTooLarge, ConfigError)
 
 
 def lost_task(error: Exception, site: str, chunks: str = "") -> Failure:
@@ -90,6 +75,8 @@ def lost_task(error: Exception, site: str, chunks: str = "") -> Failure:
         kind = "away"
     elif isinstance(error, Overdue):
         kind = "timeout"
-    elif isinstance(error, (Lost, SiteError, LoginError, TaskTooLarge)) and not isinstance(error, WorkerLost):
+    elif isinstance(error, (Lost, SiteError, LoginError, TaskTooLarge, ConfigError)) and not isinstance(
+        error, WorkerLost
+    ):
         kind = "site"
     return {**describe(error, site=site, chunks=chunks), "kind": kind}

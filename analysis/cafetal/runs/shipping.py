@@ -99,7 +99,8 @@ def install(federation: Federation, site: str, shipment: Shipment) -> Future[Any
         else:
             outcome.set_result(told)
 
-    attempt(TRIES)
+    # Starting may take long, and be in vain; others should not have to wait for it.
+    threading.Thread(target=attempt, args=(TRIES,), daemon=True, name=f"starts {site}").start()
     return ending
 
 

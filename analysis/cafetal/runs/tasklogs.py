@@ -11,6 +11,8 @@ from cafetal.runs.record import RunRecord
 from cafetal.worker.files import write_bytes
 
 TASK_LOGS = "task-logs"
+SITE_LOGS = "site-logs"
+"""Folder, in that of a run, of what the jobs of sites have written that could not be used."""
 _MOST = 50_000_000
 """Bytes of all logs of an attempt of a run."""
 

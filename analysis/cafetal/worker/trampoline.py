@@ -336,13 +336,33 @@ def decode(value: Any) -> Any:
     return kinds[tag](decode(item) for item in content)
 
 
+def attributes(error: Any) -> dict[str, Any]:
+    """Return what an exception holds besides its message, as far as it is plain data, in terms of JSON."""
+    import json
+
+    held = {"args": list(error.args), **getattr(error, "__dict__", {})}
+    for name in ("errno", "strerror", "filename", "filename2", "name", "path"):
+        if getattr(error, name, None) is not None:
+            held[name] = getattr(error, name)
+    plain = {}
+    for name, value in held.items():
+        try:
+            encoded = encode(value)
+            if len(json.dumps(encoded)) <= 10_000:
+                plain[name] = encoded
+        except (TypeError, ValueError, RecursionError):
+            continue
+    return plain
+
+
 def serve(request: str) -> str:
     """Do what a request says, and answer in plain text.
 
     A request is JSON: ``{"function": name, "args", "limit"}`` for a function of this module, or ``{"pickle", ...}``
-    for any other with its arguments. An answer has the ``result``, or the ``error`` (``type``, ``message``,
-    ``traceback``), or the size of a result that is ``too_large`` (more than ``limit`` characters), or that it is
-    ``not_plain`` (its type). With ``trust``, such a result comes as a ``pickle``. ``measures`` are as `measured`'s.
+    for any other with its arguments, from a ``python`` of the same version: else the answer is ``other_python``. An
+    answer has the ``result``, or the ``error`` (``type``, ``message``, ``traceback``, ``attributes``), or the size of a
+    result that is ``too_large`` (more than ``limit`` characters), or that it is ``not_plain`` (its type). With
+    ``trust``, such a result comes as a ``pickle``. ``measures`` are as `measured`'s.
     """
     import base64
     import json
@@ -356,8 +376,13 @@ def serve(request: str) -> str:
         if "function" in asked:
             function, args, kwargs = globals()[asked["function"]], decode(asked["args"]), {}
         else:
+            import platform
+
             import cloudpickle
 
+            here = platform.python_version()
+            if asked.get("python", here).split(".")[:2] != here.split(".")[:2]:
+                return json.dumps({"other_python": here})
             function, args, kwargs = cloudpickle.loads(base64.b64decode(asked["pickle"]))
         result, answer["measures"] = measured(function, args, kwargs)
         if type(result).__module__ == "parsl.app.errors":
@@ -371,12 +396,17 @@ def serve(request: str) -> str:
                 answer["pickle"] = base64.b64encode(cloudpickle.dumps(result)).decode()
             else:
                 answer["not_plain"] = str(error)
-    except (Exception, SystemExit) as error:
+    except (Exception, SystemExit, KeyboardInterrupt, GeneratorExit) as error:
         kind = type(error)
+        try:
+            message = str(error)
+        except Exception:
+            message = "(its message cannot be shown)"
         answer["error"] = {
             "type": f"{kind.__module__}.{kind.__qualname__}",
-            "message": str(error),
+            "message": message,
             "traceback": traceback.format_exc(),
+            "attributes": attributes(error),
         }
         times = {"started": started, "finished": time.time(), "cpu_seconds": time.process_time() - cpu}
         answer.setdefault("measures", times)

@@ -1,0 +1,102 @@
+"""What comes back from a Globus Compute endpoint: a reply of ours in plain text, or what the service says instead."""
+
+from __future__ import annotations
+
+import base64
+import json
+import platform
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from contextlib import suppress
+from typing import Any
+
+import cloudpickle
+from globus_compute_sdk.errors import TaskExecutionFailed
+
+from cafetal.errors import CafetalError, ConfigError, RemoteCause, SiteAway, SiteError, TaskTooLarge, WorkerLost
+from cafetal.federation.words import summary
+from cafetal.rebuilding import rebuild
+from cafetal.worker import trampoline
+
+RESULT_LIMIT = 5_000_000
+"""Characters of a reply. The agents refuse more than 10 MiB."""
+_REFUSALS = ("InvalidResourceSpecification", "SerializationError", "DeserializationError", "ModuleNotFoundError")
+"""What an agent raises that no other try would mend."""
+
+
+def read_reply(label: str, done: Future[str], watch: Callable[[Mapping[str, Any]], None], *, trusted: bool) -> Any:
+    """Return the result in a reply, and tell ``watch`` what was measured.
+
+    Args:
+        label: of the endpoint.
+        done: the reply, as `worker.trampoline.serve` has written it.
+        trusted: whether a pickle from there may be loaded.
+
+    Raises:
+        SiteAway, WorkerLost, ConfigError: if there is none.
+        TaskTooLarge, SiteError: if it cannot be used.
+        Exception: what the task raised.
+    """
+    if done.cancelled():
+        raise SiteAway(f"The answer of {label} was given up.")
+    error = done.exception()
+    if isinstance(error, TaskExecutionFailed):
+        raise _task_failed(label, str(error.remote_data).strip())
+    if error is not None:
+        raise SiteAway(f"The answer of {label} cannot be had ({type(error).__name__}: {str(error)[:200]}).")
+    try:
+        text = done.result()
+        answer = json.loads(text)
+        told = dict(answer.get("error") or {})
+        watch({"bytes_out": len(text), **_measures(answer.get("measures"))})
+    except (ValueError, TypeError, AttributeError) as garbled:
+        raise SiteError(f"{label} has sent an answer that is none of ours ({garbled}).") from None
+    if "other_python" in answer:
+        there, here = str(answer["other_python"])[:20], platform.python_version()
+        raise SiteError(
+            f"{label} has Python {there}, and this machine has {here}. Functions cannot be sent to another "
+            "version of Python: use the same at both."
+        )
+    if told:
+        cause = RemoteCause(f"\n{told.get('traceback')}")
+        raise rebuild(str(told.get("type")), str(told.get("message")), _attributes(told)) from cause
+    if "too_large" in answer:
+        raise TaskTooLarge(
+            f"The result of a task at {label} has {answer['too_large'] / 1e6:.1f} MB, and Globus Compute "
+            f"carries {RESULT_LIMIT / 1e6:.0f} MB: leave it at the site, or return it in parts."
+        )
+    if "not_plain" in answer:
+        raise SiteError(
+            f"A task at {label} returned a {answer['not_plain']}, which only a pickle can carry, and a pickle "
+            "can run any code here. Return plain data, or say `trust: pickle` for this endpoint."
+        )
+    if "pickle" in answer and trusted:
+        return cloudpickle.loads(base64.b64decode(answer["pickle"]))
+    try:
+        return trampoline.decode(answer["result"])
+    except (ValueError, TypeError, KeyError) as garbled:
+        raise SiteError(f"{label} has sent a result that is none of ours ({garbled!r}).") from None
+
+
+def _attributes(told: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the attributes of an exception, as far as they are plain data."""
+    attributes = {}
+    sent = told.get("attributes")
+    for name, value in sent.items() if isinstance(sent, dict) else ():
+        with suppress(ValueError, TypeError, KeyError):
+            attributes[str(name)] = trampoline.decode(value)
+    return attributes
+
+
+def _task_failed(label: str, text: str) -> CafetalError:
+    """Return the error of a task of which the agent says that it has failed, with its telling line."""
+    words, details = summary(text) or "it gave no reason", {"text": text[-5000:]}
+    if any(name in words for name in _REFUSALS) or "resource_specification is not supported" in words:
+        return ConfigError(f"{label} refuses a task: {words}", **details)
+    return WorkerLost(f"A task was lost at {label}: {words}", **details)
+
+
+def _measures(told: Any) -> dict[str, float]:
+    """Those measures that are numbers; what else a site may send is nothing to us."""
+    names = ("started", "finished", "cpu_seconds", "peak_memory", "job_ends")
+    return {name: told[name] for name in names if type((told or {}).get(name)) in (int, float)}
