@@ -13,6 +13,8 @@ from rich.console import Console
 from cafetal.errors import OutputError
 
 _out = Console(soft_wrap=False)
+_FILES = 5
+"""Files of a fileset that each site is to open in a check."""
 _sites = click.option("--sites", "sites_path", default="config/sites.yaml", show_default=True, help="The site table.")
 
 
@@ -23,22 +25,40 @@ def sites(context: click.Context, sites_path: str) -> None:
     """Who is there; `cafetal sites` alone is `cafetal sites check`."""
     context.default_map = {name: {"sites_path": sites_path} for name in ("check", "status", "drain", "login")}
     if context.invoked_subcommand is None:
-        context.invoke(check, sites_path=sites_path, timeout=90.0, names=())
+        context.invoke(check, sites_path=sites_path)
 
 
 @sites.command()
 @_sites
 @click.option("--timeout", default=90.0, show_default=True, help="Seconds to wait for an answer.")
+@click.option("--files", type=click.Path(path_type=Path), help="A fileset: have each site open some of its files.")
+@click.option("--treename", default="Events", show_default=True, help="With --files, for files that name none.")
+@click.option("--all", "everything", is_flag=True, help="With --files: open all files.")
 @click.argument("names", nargs=-1)
-def check(sites_path: str, timeout: float, names: tuple[str, ...]) -> None:
+def check(
+    sites_path: str, timeout: float, files: Path | None, treename: str, everything: bool, names: tuple[str, ...]
+) -> None:
     """Have all sites (or those NAMES) answer a task, and show what they are and whether a run can go there."""
     from cafetal.federation.status import ask_sites
+    from cafetal.fileset import load
+    from cafetal.runs.filecheck import check_files
     from cafetal.views.tables import print_sites
 
+    fileset = None if files is None else load(files)
     with open_federation(sites_path) as federation:
         statuses = ask_sites(federation, names or tuple(federation.table.sites), timeout)
+        usable = [status.name for status in statuses if status.usable]
+        checks = (
+            []
+            if fileset is None
+            else check_files(federation, fileset, usable, treename, most=None if everything else 5)
+        )
     print_sites(statuses, _out)
-    if not all(status.usable for status in statuses):
+    for found in checks:
+        click.echo(found.sentence)
+        for line in found.failures:
+            click.echo(f"  {line}")
+    if not all(status.usable for status in statuses) or any(found.failures for found in checks):
         raise click.exceptions.Exit(1)
 
 

@@ -2,11 +2,15 @@
 
 import os
 import signal
+import stat
+import sys
 
 import psutil
 import pytest
 from coffea import processor
 from coffea.nanoevents import BaseSchema
+from parsl.executors import HighThroughputExecutor
+from parsl.providers import LocalProvider
 
 from cafetal.config import load_sites
 from cafetal.errors import SiteError, UnreadableFile
@@ -66,6 +70,46 @@ def test_a_site_that_does_not_start_and_holds_the_only_replicas(tmp_path):
     assert "Missing, as you accept: /store/cafetal/single/single_0001.root" in str(told[-1].message)
     assert not enough.record.complete
     assert enough.record.accepted
+
+
+def test_the_words_of_a_site_are_kept(tmp_path):
+    """The line that tells, once; all it has written lies in the folder of the run, readable for the user alone."""
+    table = make_table(tmp_path, cern={"worker_init": "echo loading; module load python || exit 1"})
+    single = make_files(Recipe("single", files=2, events=200), table, copies=1)
+    executor = MultiSiteExecutor(table, fileset=single, status=False, accept=0.5, folder=tmp_path / "run")
+    with pytest.warns(UserWarning, match="single_0001"):
+        assert run(executor, single, count) == {"n": 200}
+    (failure, *_) = [failure for failure in executor.record.failures if failure["site"] == "cern"]
+    assert failure["messages"][-1].count("module: command not found") == 1
+    assert "Error 1" not in failure["messages"][-1]
+    logs = tmp_path / "run" / "site-logs" / "cern"
+    assert stat.S_IMODE(logs.stat().st_mode) == 0o700
+    assert any("module load python" in path.read_text(errors="replace") for path in logs.iterdir())
+    assert any("module: command not found" in path.read_text(errors="replace") for path in logs.iterdir())
+    assert "its logs are in site-logs/cern" in (tmp_path / "run" / "journal.jsonl").read_text()
+
+
+def hanging(label, workers):
+    """A site whose interchange never says anything."""
+    return HighThroughputExecutor(
+        label=label,
+        address="127.0.0.1",
+        interchange_launch_cmd=[sys.executable, "-c", "import time; time.sleep(600)"],
+        provider=LocalProvider(init_blocks=0, min_blocks=0, max_blocks=0),
+    )
+
+
+def test_a_site_that_hangs_while_it_is_started(tmp_path):
+    """It keeps nobody, and is given up when its time is over."""
+    sites = {name: site.model_dump(exclude_unset=True) for name, site in make_table(tmp_path).sites.items()}
+    sites["cern"] |= {"endpoint": {"kind": "parsl", "factory": f"{__name__}:hanging"}, "start_timeout": 3}
+    table = load_sites({"sites": sites})
+    single = make_files(Recipe("single", files=2, events=200), table, copies=1)
+    executor = MultiSiteExecutor(table, fileset=single, status=False, accept=0.5)
+    with pytest.warns(UserWarning, match="single_0001"):
+        assert run(executor, single, count) == {"n": 200}
+    reasons = {failure["messages"][-1] for failure in executor.record.failures if failure["site"] == "cern"}
+    assert any("within 3 s" in reason for reason in reasons)
 
 
 def pool_of(site, logs):

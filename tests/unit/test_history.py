@@ -82,4 +82,4 @@ def test_modules_that_this_machine_lacks():
 
 
 def test_what_the_manifest_keeps_of_a_failure():
-    assert brief(lost_task(OSError("gone"), "cern", "3"))["reason"] == "gone"
+    assert brief(lost_task(OSError("gone"), "cern", "3"))["reason"] == "OSError: gone"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,8 +16,12 @@ from cafetal.fileset import FileIdentities, Fileset, plain_name
 from cafetal.runs import messages
 from cafetal.runs.inspection import Answer, Key, Question
 from cafetal.runs.plan import allow
+from cafetal.runs.record import reason
 from cafetal.runs.runnercall import RunnerCall
 from cafetal.worker.failures import Failure, describe
+
+_TRIED_OF_A_SITE = 100
+"""Failures of a site that are recorded while entries are counted; a wrong `pfn` may make very many."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +110,13 @@ class EntryCounts:
         """``(dataset, failure)`` of files that are left out, as the user allows."""
         self.missing: list[tuple[str, Failure]] = []
         """``(dataset, failure)`` of files whose entries nobody knows, and that nobody has allowed to leave out."""
+        self.tried: list[Failure] = []
+        """Replicas that could not be opened, whether another one could or not; some of each site."""
+        self._noted: Counter[str] = Counter()
+        self.opened: Counter[str] = Counter()
+        """Files that each site has opened."""
+        self.unopened: Counter[str] = Counter()
+        """Files that each site could not open."""
 
     @property
     def left_out(self) -> list[Failure]:
@@ -122,6 +134,7 @@ class EntryCounts:
                 self.sizes[lfn] = answer.record["size"]
             bad = frozenset(f["site"] for f in answer.failures if f["kind"] in ("data", "stale"))
             self.bad_replicas[lfn] = self.bad_replicas.get(lfn, frozenset()) | bad
+            self._note(answer)
             if answer.record is not None and self.request.format == "root":
                 for meta in self._metas[lfn, tree]:
                     self._identities.enter(meta.dataset, tree, answer.record["uuid"], lfn)
@@ -132,6 +145,16 @@ class EntryCounts:
             if answer.record is not None
             for meta in self._metas[key]
         ]
+
+    def _note(self, answer: Answer) -> None:
+        if answer.record is not None and answer.site:
+            self.opened[answer.site] += 1
+        for failure in answer.failures:
+            if failure["kind"] in ("data", "corrupt", "stale", "timeout"):
+                self.unopened[failure["site"]] += 1
+                self._noted[failure["site"]] += 1
+                if self._noted[failure["site"]] <= _TRIED_OF_A_SITE:
+                    self.tried.append({**failure, "traceback": ""})
 
     def settle(self) -> list[FileMeta]:
         """When all files were asked for: the metadata of those that can be planned with though none could open them.
@@ -149,9 +172,9 @@ class EntryCounts:
         none = len(self._bad) == len(self._metas)  # it is not the files that are bad
         if none:
             declared = {}
-        why = {key: answer.failures[-1] for key, answer in self._bad.items()}
+        why = {key: messages.with_others(answer.failures) for key, answer in self._bad.items()}
         needed = {key: failure for key, failure in why.items() if not self.request.may_skip(failure)}
-        refused = [failure for key, failure in needed.items() if key not in declared]
+        refused = [failure for key in needed if key not in declared for failure in self._bad[key].failures]
         if refused and none:
             raise messages.unreadable(refused, "opened")
         found = []
@@ -163,7 +186,7 @@ class EntryCounts:
                 self.missing += [(meta.dataset, failure) for meta in self._metas[key]]
             else:
                 found += [_populated(meta, declared[key]) for meta in self._metas[key]]
-                messages.warn(f"No replica can be opened of {messages.place(failure)} ({messages.reason(failure)}).")
+                messages.warn(f"No replica can be opened of {messages.place(failure)} ({reason(failure)}).")
         return found
 
     def cut(self, metas: Iterable[FileMeta]) -> Iterator[WorkItem]:

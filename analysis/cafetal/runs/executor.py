@@ -41,7 +41,7 @@ from cafetal.runs.output import refuse_to_replace, save_merged
 from cafetal.runs.past import Past, differences, listed, numbered, read_past
 from cafetal.runs.plan import Plan, make_plan
 from cafetal.runs.progress import show_progress
-from cafetal.runs.record import RunRecord
+from cafetal.runs.record import RunRecord, reason
 from cafetal.runs.runnercall import RunnerCall
 from cafetal.runs.scheduling import make_dispatcher, make_scheduler
 from cafetal.runs.session import Session, is_missing
@@ -231,6 +231,9 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
             meta.dataset, meta.filename, meta.treename = original.dataset, original.filename, original.treename
         self.session.sizes |= entries.sizes
         self.session.bad_replicas |= entries.bad_replicas
+        self.session.tried += entries.tried
+        self.session.opened += entries.opened
+        self.session.unopened += entries.unopened
         asked = {meta.dataset for meta in metas}
         self.session.unreadable = [pair for pair in self.session.unreadable if pair[0] not in asked]
         self.session.unreadable += entries.unreadable
@@ -256,9 +259,10 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         record.skipped.extend(failure for dataset, failure in self.session.unreadable if dataset in datasets)
         plan = self._plan(files)
         record.bad_replicas = {lfn: sorted(self.session.bad_replicas.get(lfn, ())) for lfn in plan.replicas}
+        self.session.hand_over(record)
         shipment = self.ship(request.inner, {**self.sites.aux, **(self.aux or {})})
-        for path, reason in sorted(shipment.left_out.items()):
-            messages.warn(f"{path} does not travel to the sites ({reason}). See `code` in the site table.")
+        for path, why in sorted(shipment.left_out.items()):
+            messages.warn(f"{path} does not travel to the sites ({why}). See `code` in the site table.")
         code = self.session.code_hash = shipment.code_hash
         past = self._past(code, items, plan)
         for first, each in [(0, items)] if past is None else numbered(past, items):
@@ -313,6 +317,7 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
                 experience = load_experience()  # other runs may have written meanwhile
                 experience.learn(code, scheduler.state.rates, execution.waits)
                 keep(experience)
+        record.note_unopened()
         error = self._outcome(request, record)
         if self.folder is not None and merged is not None:
             save_merged(self.folder, merged)
@@ -461,7 +466,7 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         if refused and self._is_enough(record):
             record.accepted = True
             for failure in refused:
-                messages.warn(f"Missing, as you accept: {messages.place(failure)} ({messages.reason(failure)})")
+                messages.warn(f"Missing, as you accept: {messages.place(failure)} ({reason(failure)})")
             return None
         opened = len(refused) == len(record.missing)
         return messages.unreadable(refused, "opened" if opened else "processed") if refused else None

@@ -42,6 +42,7 @@ class _History:
     given_up: list[Line] = field(default_factory=list)
     salvaged: dict[int, Line] = field(default_factory=dict)
     """By chunk: the partial that an earlier attempt left at a site, and that a later one took over."""
+    failures: list[Line] = field(default_factory=list)
     parts: dict[int, list[tuple[int, int, int]]] = field(default_factory=dict)
     """``{cut chunk: [(id, start, stop)]}``"""
 
@@ -71,9 +72,20 @@ class _History:
                 found.sites.setdefault(line["site"], []).append(line)
             elif kind == "Split":
                 found.parts[line["chunk"]] = [tuple(part) for part in line["parts"]]
-            elif "site" in line and kind != "Partial":  # each of these belongs to a task
+            elif kind in ("Failure", "Missing"):
+                found.failures.append(line)
+                if line["site"]:
+                    found.sites.setdefault(line["site"], []).append(line)
+            elif "site" in line and kind not in ("Partial", "Read"):  # each of these belongs to a task
                 found.sites.setdefault(line["site"], []).append(line)
         return found
+
+    def why(self, task: _Task, chunk: int) -> str:
+        """Return what a task said when it failed on a chunk."""
+        for line in self.failures:
+            if line["site"] == task.line["site"] and chunk in set(ChunkSet.parse(line.get("chunks", ""))):
+                return f": {_cause(line)}"
+        return ""
 
     def place(self, chunk: int) -> tuple[Line, int, int] | None:
         """The file and the entries of a chunk of the plan."""
@@ -104,14 +116,13 @@ def explain(lines: Iterable[Line], subject: str) -> Iterator[str]:
         if history.place(int(subject)) is None:
             raise UnknownSubject(f"The run had no chunk {subject}.")
         return _chunk(history, int(subject))
-    files = [line for line in history.files if subject == line["lfn"]] or [
-        line for line in history.files if subject in line["lfn"]
-    ]
-    if len({line["lfn"] for line in files}) != 1:
-        known = [*history.sites, *dict.fromkeys(line["lfn"] for line in history.files)]
-        why = f"{len(files)} files have it in their names" if files else f"there is none; {nearest(subject, known)}"
+    known = dict.fromkeys([*(line["lfn"] for line in history.files), *(line["file"] for line in history.failures)])
+    lfns = [subject] if subject in known else [lfn for lfn in known if subject in lfn]
+    if len(lfns) != 1:
+        hint = nearest(subject, [*history.sites, *known])
+        why = f"{len(lfns)} files have it in their names" if lfns else f"there is none; {hint}"
         raise UnknownSubject(f"{subject!r} is no chunk, file or site of the run: {why}.")
-    return _file(history, files)
+    return _file(history, lfns[0])
 
 
 def _chunk(history: _History, chunk: int) -> Iterator[str]:
@@ -126,7 +137,7 @@ def _chunk(history: _History, chunk: int) -> Iterator[str]:
 def _steps(history: _History, chunk: int) -> Iterator[str]:
     for number, task in history.tasks.items():
         if chunk in set(task.chunks):
-            yield from _task(number, task, chunk, history.salvaged.get(chunk))
+            yield from _task(number, task, chunk, history.salvaged.get(chunk), history.why(task, chunk))
     for line in history.given_up:
         if chunk in set(ChunkSet.parse(line["chunks"])):
             yield f"{_at(line)}: given up, after a failure of the kind {line['kind']!r} at {line['site']}."
@@ -135,7 +146,7 @@ def _steps(history: _History, chunk: int) -> Iterator[str]:
         yield from _steps(history, part)
 
 
-def _task(number: int, task: _Task, chunk: int, salvaged: Line | None) -> Iterator[str]:
+def _task(number: int, task: _Task, chunk: int, salvaged: Line | None, why: str) -> Iterator[str]:
     line = task.line
     reason = _RULES[line["reason"]].format(twin=line.get("twin"), source=line.get("source"))
     many = f" with {len(task.chunks) - 1} others" if len(task.chunks) > 1 else ""
@@ -148,13 +159,21 @@ def _task(number: int, task: _Task, chunk: int, salvaged: Line | None) -> Iterat
         yield "    It does not count, as the other was there first."
     elif task.ended is not None:
         failed = [kind for kind, ids in task.ended["failures"] if chunk in set(ChunkSet.parse(ids))]
-        end = f"failed ({failed[0]})" if failed else "done, and counted" if task.commit else "done, and not counted"
+        end = (
+            f"failed ({failed[0]}{why})" if failed else "done, and counted" if task.commit else "done, and not counted"
+        )
         yield f"{_at(task.ended)}: {end}, after {task.ended['seconds']:.1f} s at the worker."
     elif salvaged is not None and salvaged["site"] == line["site"]:
         yield f"{_at(salvaged)}: done, and counted: {line['site']} still had its partial when the run was resumed."
 
 
-def _file(history: _History, files: list[Line]) -> Iterator[str]:
+def _file(history: _History, lfn: str) -> Iterator[str]:
+    files = [line for line in history.files if line["lfn"] == lfn]
+    if not files:
+        yield f"{lfn}: its entries were never counted."
+    for line in history.failures:
+        if line["file"] == lfn:
+            yield f"{_at(line)}: {line['site'] or 'no site'}: {_told(line)}"
     for file in files:
         last = file["first"] + len(file["edges"])
         ids = history.with_parts(range(file["first"], last))
@@ -197,8 +216,21 @@ def _site(history: _History, site: str) -> Iterator[str]:
         yield f"{_at(line)}: {_told(line)}"
 
 
+def _cause(line: Line) -> str:
+    pfn = f" ({line['pfn']})" if line.get("pfn") else ""
+    return f"{line['reason']}{pfn}"
+
+
 def _told(line: Line) -> str:
     kind = line["is"]
+    if kind in ("Failure", "Missing"):
+        file = f"{line['file']} " if line["file"] else ""
+        return f"{file}failed ({line['kind']}): {_cause(line)}"
+    if kind == "Software":
+        versions = ", ".join(f"{name} {version}" for name, version in line["software"].items())
+        return f"has {versions}."
+    if kind == "TransferEnded" or kind == "Transfer":
+        return f"{kind}: {len(line.get('lfns', line.get('arrived', ())))} files."
     if kind == "Ask":
         return "asked whether it is there."
     if kind == "SiteReport":

@@ -66,7 +66,7 @@ class _Story:
         self._record.bytes_in["partials"] += line.get("travelled", line["size"])
 
     def _failure(self, line: Mapping[str, Any]) -> None:
-        failure = {key: value for key, value in line.items() if key not in ("at", "is")}
+        failure = {key: value for key, value in line.items() if key not in ("at", "is", "chunks")}
         self._record.earlier_failures.append(failure)
 
     def _software(self, line: Mapping[str, Any]) -> None:

@@ -115,9 +115,9 @@ class Journal:
         line = {"task": task, "site": site, "source": source, "seconds": round(result.get("seconds", 0.0), 3)}
         self._write({"at": round(now, 3), "is": "Read", **line, "read": result.get("read", {})})
 
-    def note_failure(self, now: float, failure: Mapping[str, Any]) -> None:
-        """Something has failed, as the manifest tells it."""
-        self._write({"at": round(now, 3), "is": "Failure", **failure})
+    def note_failure(self, now: float, failure: Mapping[str, Any], chunks: str) -> None:
+        """Write that something has failed, as the manifest tells it, and which chunks are concerned."""
+        self._write({"at": round(now, 3), "is": "Failure", **failure, "chunks": chunks})
 
     def note_missing(self, now: float, dataset: str, failure: Mapping[str, Any]) -> None:
         """A file is left out whose entries nobody knows."""

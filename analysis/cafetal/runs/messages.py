@@ -6,8 +6,13 @@ import warnings
 from collections.abc import Mapping, Sequence
 
 from cafetal.environments.sources import is_importable
-from cafetal.errors import CafetalError, ProcessorError, SiteError, UnreadableFile, rebuild
+from cafetal.errors import CafetalError, ProcessorError, SiteError, UnreadableFile
+from cafetal.rebuilding import also, lookup, rebuild
+from cafetal.runs.record import reason
 from cafetal.worker.failures import Failure
+
+_MOST_LINES = 20
+"""Of an error that names files."""
 
 
 def processor_error(failure: Failure) -> ProcessorError:
@@ -51,7 +56,9 @@ def merge_error(failure: Failure) -> ProcessorError:
 
 def unreadable(failures: Sequence[Failure], doing: str) -> CafetalError:
     """Files, or parts of them, that no replica could give."""
-    lines = [f"  {place(failure)}, at {failure['site']}: {reason(failure)}" for failure in failures]
+    lines = [f"  {place(failure)}, at {_at(failure)}: {reason(failure)}" for failure in failures[:_MOST_LINES]]
+    if len(failures) > _MOST_LINES:
+        lines.append(f"  ... and {len(failures) - _MOST_LINES} more")
     files = len({failure["lfn"] for failure in failures})
     lost = [failure for failure in failures if failure["kind"] in ("worker", "away", "site", "partial")]
     kind = SiteError if len(lost) == len(failures) else UnreadableFile
@@ -60,7 +67,9 @@ def unreadable(failures: Sequence[Failure], doing: str) -> CafetalError:
         f"{what} could not be {doing} at any site that holds the data:\n" + "\n".join(lines), **_where(failures[-1])
     )
     error.__cause__ = cause(failures[-1])
-    return error
+    known = [lookup(name) for name in failures[-1]["types"]]
+    theirs = next((found for found in known if found is not None and not issubclass(found, CafetalError)), None)
+    return also(error, theirs) if kind is UnreadableFile and theirs is not None else error
 
 
 def warn_left_out(failure: Failure) -> None:
@@ -73,13 +82,19 @@ def warn(sentence: str) -> None:
     warnings.warn(sentence, stacklevel=2)
 
 
-def reason(failure: Failure) -> str:
-    """The first line of what the innermost exception says, with its class."""
-    if not failure["types"]:
-        return "no reason was given"
-    name = failure["types"][-1].rpartition(".")[2]
-    text = next((line for line in failure["messages"][-1].splitlines() if line.strip()), "")
-    return f"{name}: {text.strip()}" if text else name
+def with_others(failures: Sequence[Failure]) -> Failure:
+    """Return the last of the failures of a file, which says what happened at the other sites too."""
+    last = failures[-1]
+    others = {failure["site"]: reason(failure) for failure in failures if failure["site"] != last["site"]}
+    if not others:
+        return last
+    said = "; ".join(f"{site}: {why}" for site, why in others.items())
+    return {**last, "messages": [*last["messages"][:-1], f"{last['messages'][-1]}; {said}"]}
+
+
+def _at(failure: Failure) -> str:
+    pfn = failure["pfn"].partition("?")[0]
+    return f"{failure['site']} ({pfn})" if pfn else failure["site"]
 
 
 def cause(failure: Failure) -> Exception | None:

@@ -8,6 +8,7 @@ from cafetal.errors import CafetalError, NoReplica
 from cafetal.planning.bundles import Chunk
 from cafetal.planning.events import GiveUp
 from cafetal.runs import messages
+from cafetal.runs.record import reason
 from cafetal.worker.chunksets import ChunkSet
 from cafetal.worker.failures import Failure, Kind, describe
 from cafetal.worker.partials import PartialLost
@@ -62,8 +63,8 @@ class Reasons:
     def enter_partial(self, site: str, chunks: ChunkSet) -> None:
         """A partial with these chunks is gone."""
         failure = self._sites.get(site)
-        reason = messages.reason(failure) if failure else "it was damaged or removed"
-        error = PartialLost(f"A partial of the site {site} is gone: {reason}.")
+        said = reason(failure) if failure else "it was damaged or removed"
+        error = PartialLost(f"A partial of the site {site} is gone: {said}.")
         why: Failure = {**describe(error, site=site, chunks=str(chunks)), "kind": "partial"}
         self._chunks.update(dict.fromkeys(chunks, why))
 
@@ -77,7 +78,7 @@ class Reasons:
         for failure, numbers in reasons.values():
             if failure["lfn"]:
                 others = {site: self._sites[site] for i in numbers for site in chunks[i].sites if site in self._sites}
-                said = [f"{site}, which holds it too, was lost: {messages.reason(why)}" for site, why in others.items()]
+                said = [f"{site}, which holds it too, was lost: {reason(why)}" for site, why in others.items()]
                 words = [*failure["messages"][:-1], "; ".join([*failure["messages"][-1:], *said])]
                 yield {**failure, "messages": words, "chunks": str(ChunkSet.of(numbers))}
                 continue

@@ -45,6 +45,10 @@ class RunRecord:
     """``{lfn: {site: bytes}}``: which replica of each file was read at its site, and how much (``None``: unknown)."""
     read_remotely: dict[str, dict[str, dict[str, int | None]]] = field(default_factory=dict)
     """``{lfn: {site: {source: bytes}}}``: what was read at a site over the WAN, and of whose replica."""
+    opened: Counter[str] = field(default_factory=Counter)
+    """Files of which each site has counted the entries."""
+    unopened: Counter[str] = field(default_factory=Counter)
+    """Files that each site could not open then."""
     bad_replicas: dict[str, list[str]] = field(default_factory=dict)
     """``{lfn: sites whose replica could not be read}``"""
     software: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -130,6 +134,26 @@ class RunRecord:
         local = sum(sizes.get(site) or 0 for sizes in self.read.values())
         return local + sum(size or 0 for sites in self.read_remotely.values() for size in sites.get(site, {}).values())
 
+    def note_unopened(self) -> None:
+        """Remark on sites that could not open files; one of which nothing was read may have a wrong `pfn`."""
+        failed: dict[str, list[Failure]] = {}
+        for failure in self.failures:
+            if failure["kind"] in ("data", "corrupt", "stale", "timeout") and failure["lfn"]:
+                failed.setdefault(failure["site"], []).append(failure)
+        used = {site for sites in self.read.values() for site in sites} | {site for site, n in self.opened.items() if n}
+        for site, failures in failed.items():
+            files = max(len({failure["lfn"] for failure in failures}), self.unopened[site])
+            example = failures[0]["pfn"].partition("?")[0] or failures[0]["lfn"]
+            if site in used:
+                remark = f"{site} could not read {files:,} of the files that were tried there, such as {example}."
+            else:
+                remark = (
+                    f"{site} could open none of the {files:,} files that were tried there, such as {example} "
+                    f"({reason(failures[0])}). Is its `pfn` in the site table right? `cafetal sites check {site} "
+                    "--files FILESET` tries it."
+                )
+            self.remarks.append(remark)
+
     def __repr__(self) -> str:
         state = "complete" if self.complete else "interrupted" if self.interrupted else "incomplete"
         told = f"{self.events_counted:,} of {self.events_planned:,} events, {state}, {self.seconds:.1f} s"
@@ -203,14 +227,33 @@ class RunRecord:
         }
 
 
+_MOST_TEXT = 5000
+"""Characters of an exception's text that are kept."""
+
+
 def brief(failure: Failure) -> dict[str, Any]:
     """Tell of a failure what the manifest keeps."""
-    reason = failure["messages"][-1] if failure["messages"] else ""
-    entries = [failure["start"], failure["stop"]]
-    return {
+    told = {
         "kind": failure["kind"],
         "site": failure["site"],
         "file": failure["lfn"],
-        "entries": entries,
-        "reason": reason,
+        "pfn": failure["pfn"].partition("?")[0],  # a query may hold a token
+        "entries": [failure["start"], failure["stop"]],
+        "reason": reason(failure),
     }
+    text = failure["messages"][-1] if failure["messages"] else ""
+    return {**told, "text": text[:_MOST_TEXT]} if "\n" in text.strip() else told
+
+
+_KEYS = ("Available keys", "Did you mean")
+"""How uproot begins the line that tells what there is in place of what was asked for."""
+
+
+def reason(failure: Failure) -> str:
+    """Return the first line of what the innermost exception says, with its class; and the keys that there are."""
+    if not failure["types"]:
+        return "no reason was given"
+    name = failure["types"][-1].rpartition(".")[2]
+    lines = [line.strip() for line in failure["messages"][-1].splitlines() if line.strip()]
+    keys = next((line for line in lines[1:] if line.startswith(_KEYS)), "")
+    return (f"{name}: {lines[0]}" if lines else name) + (f" ({keys})" if keys else "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
@@ -45,6 +46,12 @@ class Session:
         """``{lfn: bytes}`` of files whose entries were counted."""
         self.bad_replicas: dict[str, frozenset[str]] = {}
         """``{lfn: sites whose replica could not be opened}`` when its entries were counted."""
+        self.tried: list[Failure] = []
+        """What was found of replicas that could not be opened then."""
+        self.opened: Counter[str] = Counter()
+        """Files that each site has opened then."""
+        self.unopened: Counter[str] = Counter()
+        """Files that each site could not open."""
         self._missing: dict[tuple[str, str], Failure] = {}
         self._stand_ins: list[FileMeta] = []
         self._federation: Federation | None = None
@@ -68,6 +75,12 @@ class Session:
         ]
         self._stand_ins += made
         return made
+
+    def hand_over(self, record: RunRecord) -> None:
+        """Give a record what was found of replicas while the entries of files were counted, and forget it."""
+        record.failures += self.tried
+        record.opened, record.unopened = self.opened, self.unopened
+        self.tried, self.opened, self.unopened = [], Counter(), Counter()
 
     def take_missing(self, items: Iterable[WorkItem]) -> list[tuple[str, Failure]]:
         """Return ``(dataset, failure)`` of the files that could not be opened, of those that are to be processed.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import sys
 import traceback
 from collections.abc import Iterable
@@ -16,6 +17,10 @@ Kind = Literal[
 that does not answer; the user's code; the user's code for the first time, which may have been the site; the process
 that ran the task; the site, for the moment; the site; keeping a partial until it was merged; nothing, as the user had
 stopped the run."""
+
+
+_OURS = re.compile(r'[^"\n]*/[0-9a-f]{64}\.zip/cafetal_worker_[0-9a-f]+/')
+"""Where the worker code lies at a site."""
 
 
 class Failure(TypedDict):
@@ -148,6 +153,7 @@ def describe(error: BaseException, **where: Any) -> Failure:
     lfn, pfn = where.get("lfn", ""), where.get("pfn", "")
 
     def logical(words: str) -> str:
+        words = _OURS.sub("cafetal/worker/", words)
         return words.replace(pfn, lfn) if pfn else words
 
     links = chain(error)

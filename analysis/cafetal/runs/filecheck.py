@@ -1,0 +1,94 @@
+"""Whether sites can open files of a fileset: a check before a run, of the `pfn` in the site table above all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from cafetal.catalog import FilesetCatalog
+from cafetal.federation.federation import Federation
+from cafetal.fileset import Fileset
+from cafetal.runs import answers
+from cafetal.runs.inspection import Question, all_lost, contradiction
+from cafetal.runs.record import reason
+from cafetal.runs.settling import settle
+from cafetal.runs.shipping import install, pack_worker
+from cafetal.worker.names import site_names
+
+
+@dataclass(frozen=True, slots=True)
+class FileCheck:
+    """What a site could open."""
+
+    site: str
+    opened: int
+    failures: tuple[str, ...]
+    """PFN and reason of each file that it could not open."""
+
+    @property
+    def sentence(self) -> str:
+        """In words."""
+        tried = self.opened + len(self.failures)
+        if not tried:
+            return f"{self.site} holds no file of the fileset."
+        return f"{self.site} can open {self.opened} of {tried} files{':' if self.failures else '.'}"
+
+
+def check_files(
+    federation: Federation, fileset: Fileset, sites: Sequence[str], treename: str, most: int | None
+) -> list[FileCheck]:
+    """Have sites open files that they hold, ``most`` each, spread over the fileset; ``None``: all.
+
+    Raises:
+        FilesetError: if a file has no place.
+    """
+    catalog = FilesetCatalog(federation.table, fileset)
+    shipment = pack_worker()
+    held: dict[str, list[Question]] = {site: [] for site in sites}
+    for file in fileset.files():
+        for site, pfn in catalog.replicas(file.lfn).items():
+            if site in held:
+                tree = file.object_path or treename
+                held[site].append(Question(file.lfn, tree, {site: pfn}, file))
+    chosen = {site: list(_spread(questions, most)) for site, questions in held.items()}
+    ready = {site: install(federation, site, shipment) for site, questions in chosen.items() if questions}
+    asked: dict[str, Future[Any]] = {}
+    for site, installed in ready.items():
+        told = installed.result()
+        if isinstance(told, Exception):
+            raise told
+        arguments = {
+            "site": site,
+            "files": [question.plain(site) for question in chosen[site]],
+            "names": site_names(
+                federation.table.sites[site].pfn, {question.lfn: question.replicas[site] for question in chosen[site]}
+            ),
+            "reading": federation.table.reading.model_dump(),
+            "function": None,
+            "archive": None,
+        }
+        sent = federation.call(site, shipment.code, "inspect", arguments)
+        count = len(chosen[site])
+        asked[site] = settle(sent, partial(all_lost, site, count), check=answers.of_inspect(site, count))
+    return [_check(site, chosen[site], asked[site].result() if site in asked else []) for site in sites]
+
+
+def _spread(questions: Sequence[Question], most: int | None) -> Iterator[Question]:
+    """So many of them, the first and the last among them."""
+    if most is None or len(questions) <= most:
+        yield from questions
+        return
+    for number in range(most):
+        yield questions[number * (len(questions) - 1) // (most - 1)]
+
+
+def _check(site: str, questions: Sequence[Question], records: Sequence[Any]) -> FileCheck:
+    failures = []
+    for question, record in zip(questions, records, strict=True):
+        failure = record.get("failure") or contradiction(question, site, record)
+        if failure is not None:
+            failures.append(f"{question.replicas[site]}: {reason(failure)}")
+    return FileCheck(site, len(questions) - len(failures), tuple(failures))
