@@ -1,6 +1,7 @@
 """Outputs merged in any order and any tree are the same to the last bit, on the wire and off it."""
 
 import contextlib
+import copy
 import json
 import math
 from collections import Counter, OrderedDict, defaultdict
@@ -45,7 +46,16 @@ def test_sums_are_those_of_fsum_in_any_order(values, chance):
         result = sums.rounded(total(order))
         assert result.shape == (3, 2)
         assert result.ravel().tolist() == expected
-        assert not np.signbit(result[result == 0]).any()  # there is one zero
+        negative = [all(np.signbit(value.flat[i]) and value.flat[i] == 0 for value in values) for i in range(6)]
+        assert np.signbit(result).ravel().tolist() == [
+            number < 0 or zero for number, zero in zip(expected, negative, strict=True)
+        ]
+    middle = len(values) // 2
+    if middle:  # sums of sums
+        merged = total(values[:middle])
+        sums.merge(merged, total(values[middle:]))
+        assert np.array_equal(sums.rounded(merged), sums.rounded(total(values)))
+        assert np.array_equal(np.signbit(sums.rounded(merged)), np.signbit(sums.rounded(total(values))))
 
 
 def test_infinities_stay_and_large_arrays_are_done_in_blocks():
@@ -369,3 +379,68 @@ def test_no_memory_is_taken_for_what_is_only_claimed():
         text = json.dumps(tree_).encode()
         with pytest.raises(Garbled):
             coding.decode(b"%d\n%b%b" % (len(text), text, bytes(24)), trusted=False)
+
+
+ATTRIBUTES = [None, "abc", {"u": 1}, (1, 2), {1: 2}, ["a", "b"]]
+
+
+@pytest.mark.parametrize("kind", [hist.Hist, hist.NamedHist, bh.Histogram])
+@pytest.mark.parametrize("metadata", ATTRIBUTES, ids=repr)
+@pytest.mark.parametrize("turned", [False, True])
+def test_attributes_are_those_of_the_chunk_that_comes_first(kind, metadata, turned):
+    """As with coffea, whatever the others have."""
+
+    def made(value):
+        axis = hist.axis.Regular(3, 0, 1, name="x")
+        histogram = kind(axis)
+        histogram.metadata = value
+        histogram.extra = "more"
+        return histogram
+
+    values = [metadata, "another", None]
+    expected = accumulate([made(value) for value in values]).__dict__
+    nodes = [travelled(lifting.lift(made(value), (place,))) for place, value in enumerate(values)]
+    if turned:
+        nodes.reverse()
+    total = nodes[0]
+    for node in nodes[1:]:
+        total = lifting.merge(total, node)
+    attributes = lifting.lower(travelled(total)).__dict__
+    for name in ("metadata", "extra"):
+        assert attributes[name] == expected[name]
+
+
+def numbers(*values, dtype):
+    return np.array(values, dtype=dtype)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [-0.0],
+        [-0.0, -0.0],
+        [-0.0, 0.0],
+        [0, -0.0],
+        [-1.0, 1.0, -0.0],
+        [np.float32(-0.0)] * 2,
+        [numbers(-0.0, 1, dtype="<f8")] * 2,
+        [numbers(-0.0, 0, dtype="<f8"), numbers(-0.0, -0.0, dtype="<f8")],
+        [numbers(1, 2, dtype=">f8")],
+        [numbers(1, 2, dtype=">f8")] * 2,
+        [numbers(1, 2, dtype=">f4"), numbers(1, 2, dtype=">f8")],
+        [numbers(1, 2, dtype=">i4")],
+        [numbers(1, 2, dtype=">i4")] * 3,
+        [numbers(1, 2, dtype=">u2")] * 2,
+        [numbers(1, 2, dtype=">c16")] * 2,
+    ],
+    ids=repr,
+)
+def test_zeros_keep_their_sign_and_arrays_their_byte_order_as_with_coffea(values):
+    expected = np.asarray(accumulate([copy.deepcopy(value) for value in values]))
+    nodes = [travelled(lifting.lift(value, (place,))) for place, value in enumerate(values)]
+    total = nodes[0]
+    for node in nodes[1:]:
+        total = lifting.merge(total, node)
+    result = np.asarray(lifting.lower(travelled(total)))
+    assert (result.dtype.str, result.tolist()) == (expected.dtype.str, expected.tolist())
+    assert np.array_equal(np.signbit(result.real), np.signbit(expected.real))

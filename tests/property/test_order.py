@@ -136,7 +136,7 @@ def merged_by_tree(nodes, chance):
     while len(nodes) > 1:
         one, two = (nodes.pop(chance.randrange(len(nodes))) for _ in range(2))
         nodes.append(lifting.merge(travelled(one), travelled(two)))
-    return lifting.lower(nodes[0])
+    return lifting.lower(travelled(nodes[0]))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,6 +1,8 @@
 """What a run leaves: histograms in ROOT and UHI, plots, manifest."""
 
 import json
+import tempfile
+from pathlib import Path
 
 import boost_histogram as bh
 import coffea.util
@@ -212,3 +214,64 @@ def test_folders_that_cannot_be(tmp_path):
 def test_an_empty_run_is_complete():
     assert RunRecord().to_json()["fraction"] == 1
     assert RunRecord(events_planned=4, chunks_planned=1).to_json()["fraction"] == 0
+
+
+AXES = {
+    "both": hist.axis.Regular(3, 0, 3),
+    "no underflow": hist.axis.Regular(3, 0, 3, underflow=False),
+    "no overflow": hist.axis.Variable([0, 1, 2.5, 3], overflow=False),
+    "none": hist.axis.Integer(0, 3, flow=False),
+    "circular": hist.axis.Regular(3, 0, 3, circular=True),
+    "circular edges": hist.axis.Variable([0, 1, 2.5, 3], circular=True),
+    "categories": hist.axis.IntCategory([0, 1, 2]),
+    "growing": hist.axis.IntCategory([0, 1, 2], growth=True),
+    "booleans": hist.axis.Boolean(),
+}
+STORAGES = [bh.storage.Double, bh.storage.Int64, bh.storage.Weight, bh.storage.Mean, bh.storage.WeightedMean]
+
+
+@pytest.mark.parametrize("storage", STORAGES, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("second", [False, True])
+@pytest.mark.parametrize("name", AXES)
+def test_what_cannot_be_held_exactly_is_listed(tmp_path, name, second, storage):
+    """Read back, it is what was written, with all that lies outside its axes; or it says that it could not be."""
+    axes = [AXES[name], *([hist.axis.Regular(2, 0, 2, flow=False)] if second else [])]
+    histogram = hist.Hist(*axes, storage=storage())
+    chance = np.random.default_rng(1)
+    x = chance.integers(0, 2, 60).astype(bool) if name == "booleans" else chance.integers(-1, 5, 60)
+    weight = {} if storage in (bh.storage.Int64, bh.storage.Mean) else {"weight": chance.normal(1, 0.5, 60)}
+    sample = {"sample": chance.normal(5, 2, 60)} if "Mean" in storage.__name__ else {}
+    histogram.fill(x, *([chance.uniform(0, 2, 60)] if second else []), **weight, **sample)
+    if not histograms.write_root(tmp_path / "h.root", {"h": histogram}):
+        with uproot.open(tmp_path / "h.root") as file:
+            back = file["h"]
+            assert np.allclose(back.values(), histogram.values(), rtol=1e-12)
+            if "Mean" not in storage.__name__:
+                assert back.values(flow=True).sum() == pytest.approx(
+                    histogram.sum(flow=True)["value"] if storage is bh.storage.Weight else histogram.sum(flow=True)
+                )
+                if histogram.variances() is not None:
+                    assert np.allclose(back.variances(), histogram.variances(), rtol=1e-12)
+    if not histograms.write_uhi(tmp_path / "h.json", {"h": histogram}):
+        text = (tmp_path / "h.json").read_text()
+        back = bh.Histogram(json.loads(text, object_hook=uhi.io.json.object_hook)["h"])
+        assert back.axes == histogram.axes
+        views = [each.view(flow=True) for each in (back, histogram)]
+        for field in views[0].dtype.names or ():
+            assert np.allclose(views[0][field], views[1][field], rtol=1e-12, atol=0)
+        if views[0].dtype.names is None:
+            assert np.array_equal(*views)
+
+
+def test_what_is_not_held():
+    """Those of which it is known."""
+    single = hist.Hist(hist.axis.Regular(2, 0, 1), storage=bh.storage.Mean()).fill([0.1], sample=[3.0])
+    means = hist.Hist(hist.axis.Regular(2, 0, 1), storage=bh.storage.WeightedMean()).fill([0.1], sample=[3.0])
+    flow = hist.Hist(hist.axis.IntCategory([1, 2])).fill([1, 9])
+    for write, histogram, why in (
+        (histograms.write_uhi, single, "not come back"),
+        (histograms.write_root, means, "variances of weighted means"),
+        (histograms.write_root, flow, "overflow bin"),
+    ):
+        with tempfile.TemporaryDirectory() as folder:
+            assert why in write(Path(folder, "h"), {"h": histogram})["h"]

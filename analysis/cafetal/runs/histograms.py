@@ -12,6 +12,7 @@ from typing import Any
 
 import boost_histogram as bh
 import hist
+import numpy as np
 import uhi.io.json
 import uproot
 
@@ -113,7 +114,7 @@ def write_root(path: Path, output: Any) -> dict[str, str]:
                     above = {target[:place] for place, letter in enumerate(target) if letter == "/"}
                     if target in written | folders or above & written:
                         raise ValueError("another histogram, or a folder of others, has this name")
-                    file[target] = _with_float_counts(part)
+                    file[target] = _for_root(part)
                     written.add(target)
                     folders |= above
                 except Exception as error:  # of whatever uproot makes of it; the others can be written
@@ -125,11 +126,67 @@ def _categories(histogram: Histogram) -> int:
     return sum(isinstance(axis, bh.axis.StrCategory) for axis in histogram.axes)
 
 
-def _with_float_counts(histogram: Histogram) -> Histogram:
-    """Uproot writes no 64-bit integers; doubles hold counts up to 2**53 exactly."""
-    if histogram.storage_type not in (bh.storage.Int64, bh.storage.AtomicInt64):
+def _for_root(histogram: Histogram) -> Histogram:
+    """Return a histogram that uproot writes as it is.
+
+    Uproot writes no 64-bit integers; doubles hold counts up to 2**53 exactly. Where one axis has no flow bin on one
+    side, it leaves out all flow bins of all axes: so axes are given both.
+
+    Raises:
+        ValueError: if ROOT cannot hold it exactly.
+    """
+    complete = all(axis.traits.underflow and axis.traits.overflow for axis in histogram.axes)
+    if histogram.storage_type is bh.storage.WeightedMean:
+        raise ValueError("ROOT's profiles have other variances of weighted means")
+    if histogram.storage_type is bh.storage.Mean:
+        if histogram.ndim > 1 or not complete or any(axis.traits.circular for axis in histogram.axes):
+            raise ValueError("ROOT's profiles have one axis, with both flow bins")
         return histogram
-    return hist.Hist(*histogram.axes, storage=hist.storage.Double(), data=histogram.values(flow=True))
+    weighted = histogram.storage_type is bh.storage.Weight
+    if complete or not _has_flow(histogram):
+        if histogram.storage_type not in (bh.storage.Int64, bh.storage.AtomicInt64):
+            return histogram
+        return hist.Hist(*histogram.axes, storage=hist.storage.Double(), data=histogram.values(flow=True))
+    axes = [_with_both_flow_bins(axis) for axis in histogram.axes]
+    whole = hist.Hist(*axes, storage=hist.storage.Weight() if weighted else hist.storage.Double())
+    for name in ("name", "label"):
+        setattr(whole, name, getattr(histogram, name, None))
+    places = tuple(slice(1 - axis.traits.underflow, 1 - axis.traits.underflow + axis.extent) for axis in histogram.axes)
+    whole.view(flow=True)[places] = histogram.view(flow=True)
+    return whole
+
+
+def _has_flow(histogram: Histogram) -> bool:
+    """Tell whether anything lies outside the axes."""
+    content = histogram.view(flow=True)
+    inner = tuple(slice(int(axis.traits.underflow), int(axis.traits.underflow) + len(axis)) for axis in histogram.axes)
+    names = content.dtype.names or (None,)
+    parts = [content if name is None else content[name] for name in names]
+    return any(np.count_nonzero(part) > np.count_nonzero(part[inner]) for part in parts)
+
+
+def _with_both_flow_bins(axis: Any) -> Any:
+    """Return an axis with the same edges and both flow bins; of categories, whose numbers are their edges.
+
+    Raises:
+        ValueError: if its labels would be lost.
+    """
+    if isinstance(axis, bh.axis.StrCategory | bh.axis.IntCategory):
+        raise ValueError("ROOT would lose its overflow bin, or that of another axis")
+    about = {name: value for name in ("name", "label") if (value := getattr(axis, name, None))}
+    return hist.axis.Variable(axis.edges, **about)
+
+
+def _is_same(one: Histogram, two: Histogram) -> bool:
+    """Tell whether two histograms have the same axes and content, but for the last digit of means."""
+    if one.axes != two.axes or one.storage_type is not two.storage_type:
+        return False
+    contents = [histogram.view(flow=True) for histogram in (one, two)]
+    names = contents[0].dtype.names
+    if names is None:
+        return np.array_equal(*contents)
+    first, second = contents
+    return all(np.allclose(first[name], second[name], rtol=1e-12, atol=0) for name in names)
 
 
 def write_uhi(path: Path, output: Any) -> dict[str, str]:
@@ -141,7 +198,10 @@ def write_uhi(path: Path, output: Any) -> dict[str, str]:
     left_out: dict[str, str] = {}
     for name, histogram in find(output):
         try:
-            texts[name] = json.dumps(histogram, default=uhi.io.json.default)
+            text = json.dumps(histogram, default=uhi.io.json.default)
+            if not _is_same(histogram, bh.Histogram(json.loads(text, object_hook=uhi.io.json.object_hook))):
+                raise ValueError("it would not come back as it is")
+            texts[name] = text
         except Exception as error:  # of whatever the serialisation makes of it; the others can be written
             left_out[name] = f"{type(error).__name__}: {error}".splitlines()[0]
     path.write_text("{" + ", ".join(f"{json.dumps(name)}: {text}" for name, text in texts.items()) + "}")

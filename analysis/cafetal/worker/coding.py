@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import boost_histogram as bh
+import hist
 import numpy as np
 import numpy.typing as npt
 from boost_histogram.serialization import from_uhi
@@ -27,7 +28,7 @@ from coffea.processor.accumulator import (
 )
 
 from . import pickles
-from .exact_histograms import CELLS, FAMILIES, HistSum, cells_of, family_of, plain_structure
+from .exact_histograms import CELLS, FAMILIES, NO_ATTRIBUTES, HistSum, cells_of, family_of, plain_structure
 from .lifting import SEQUENCES, Apart, Branch, Held, Pieces, Sum, lift
 
 _COLLECTIONS: dict[str, Callable[[Any], Any]] = {
@@ -170,7 +171,8 @@ class _Writer:
             orders = [[axis, [[seed, list(order)] for seed, order in sorted(known)]] for axis, known in told.items()]
             arrays = [self._array(each) for each in value.components]
             structure = self._structure(value.structure)
-            return {"$histsum": [value.family, structure, arrays, ranks, orders, value.variance_known]}
+            first = [self.plain(dict(sorted(value.attributes.items())), path), list(value.since)]
+            return {"$histsum": [value.family, structure, arrays, ranks, orders, value.variance_known, *first]}
         if isinstance(value, Pieces):
             return {"$pieces": [value.kind, [[list(r), self.plain(v, path)] for r, v in value.pieces.items()]]}
         if isinstance(value, Apart):
@@ -179,8 +181,8 @@ class _Writer:
             return {"$held": [self._like(value.like, path), self.plain(value.value, path)]}
         if isinstance(value, Branch):
             items = [
-                [self.plain(key, path), list(value.ranks[key]), self.plain(item, (*path, key))]
-                for key, item in value.values.items()
+                [self.plain(key, path), list(rank), self.plain(value.values[key], (*path, key))]
+                for key, rank in value.ranks.items()
             ]
             return {"$branch": [self._like(value.like, path), items]}
         return None
@@ -292,13 +294,15 @@ class _Reader:
         return Sum(arrays, str(dtype))
 
     def _histsum(self, told: Any) -> HistSum:
-        family, axes, components, ranks, orders, known = told
+        family, axes, components, ranks, orders, known, *first = told
         if isinstance(axes, dict):
             self._structures.append(axes)
             axes = len(self._structures) - 1
         if type(axes) is not int or not 0 <= axes < len(self._structures):
             raise Garbled("A partial has a histogram whose axes are not in it.")
         structure = self._structures[axes]
+        if not first:  # earlier versions had the attributes among the axes
+            structure, first = {**structure, "metadata": {}}, [structure["metadata"], []]
         arrays = [self._array(each) for each in components]
         grown = {int(axis): {key: _rank(rank) for key, rank in each} for axis, each in ranks}
         if any(structure["axes"][axis]["type"] not in ("category_str", "category_int") for axis in grown):
@@ -317,12 +321,21 @@ class _Reader:
             raise Garbled("A partial has a histogram with a storage that is none of ours.")
         if any(array.dtype != (np.int64 if storage == "int" else np.float64) for array in arrays):
             raise Garbled("A partial has a histogram with a content of another type than its storage.")
-        made = HistSum(family, structure, arrays, grown, seen, bool(known))
+        made = HistSum(family, structure, arrays, grown, seen, bool(known), *self._attributes(*first))
         kind = axes, tuple((axis, tuple(known)) for axis, known in grown.items())
         if kind not in self._checked:
             made.empty()  # what boost-histogram makes nothing of is found here, where it is said whose it is
             self._checked.add(kind)
         return made
+
+    def _attributes(self, told: Any, since: Any) -> tuple[dict[str, Any], tuple[int, ...]]:
+        """Return the attributes of a histogram, none of which hides one of its class, and their rank."""
+        attributes = self.value(told)
+        if type(attributes) is not dict or not all(type(name) is str for name in attributes):
+            raise Garbled("A partial has a histogram with attributes that are none.")
+        if any(name in NO_ATTRIBUTES or callable(getattr(hist.Hist, name, None)) for name in attributes):
+            raise Garbled("A partial has a histogram with attributes that are boost-histogram's own.")
+        return attributes, _rank(since)
 
     def _histogram(self, told: Any) -> Any:
         family, structure, place, known = told
@@ -356,6 +369,7 @@ class _Reader:
         like, items = told
         read = [(self.value(key), _rank(rank), self.value(value)) for key, rank, value in items]  # as it was written
         values, ranks = {key: value for key, _, value in read}, {key: rank for key, rank, _ in read}
+        ranks = dict(sorted(ranks.items(), key=lambda item: item[1]))  # earlier versions wrote them as they were merged
         return Branch(self._owner(like), values, ranks)
 
     def _owner(self, like: Any) -> Any:

@@ -7,6 +7,7 @@ import itertools
 import pickle
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from types import NoneType
 from typing import Any
 
 import boost_histogram as bh
@@ -48,13 +49,19 @@ class HistSum:
     orders: dict[int, frozenset[Order]] = field(default_factory=dict)
     """For each axis that can grow by strings, the distinct orders in which chunks have had its categories."""
     variance_known: bool = True
+    attributes: dict[str, Any] = field(default_factory=dict)
+    """Such as ``name``, ``label`` and ``metadata``: those of the chunk that comes first, as with coffea."""
+    since: Rank = ()
+    """Where that is."""
 
     def __add__(self, other: Any) -> HistSum:
         return copy.deepcopy(self).__iadd__(other)
 
     def __iadd__(self, other: Any) -> HistSum:
         if not isinstance(other, HistSum) or (self.family, self.structure) != (other.family, other.structure):
-            raise ValueError("Histograms with different axes, storages or names cannot be added.")
+            raise ValueError("Histograms with different axes or storages cannot be added.")
+        if other.since < self.since:
+            self.attributes, self.since = other.attributes, other.since
         ranks = {axis: earliest(known, other.ranks[axis]) for axis, known in self.ranks.items()}
         self.components = [_spread(each, self.ranks, ranks) for each in self.components]
         addends = [_spread(each, other.ranks, ranks) for each in other.components]
@@ -64,11 +71,10 @@ class HistSum:
         if self.structure["storage"]["type"] in ("mean", "weighted_mean"):
             self._add_means(addends[0])
             return self
-        for addend in addends:
-            if addend.dtype == np.int64:
-                self.components[0] += addend
-            else:
-                sums.add(self.components, addend)
+        if addends[0].dtype == np.int64:
+            self.components[0] += addends[0]
+        else:
+            sums.merge(self.components, addends)
         return self
 
     def _add_means(self, content: npt.NDArray[Any]) -> None:
@@ -113,6 +119,7 @@ class HistSum:
         rounds = self.structure["storage"]["type"] in ("double", "weighted")
         content = sums.rounded(self.components) if rounds else self.components[0]
         made = FAMILIES[self.family](self._filled(content))
+        made.__dict__.update(copy.deepcopy(self.attributes))
         made._variance_known = self.variance_known
         return made
 
@@ -128,7 +135,13 @@ def sum_of(histogram: Any, rank: Rank) -> HistSum | None:
     }
     orders = {number: frozenset([(_seed(), tuple(ranks[number]))]) for number in kind.by_strings}
     known = bool(getattr(histogram, "_variance_known", True))
-    return HistSum(kind.family, kind.structure, [cells_of(histogram)], ranks, orders, known)
+    attributes = {name: value for name, value in histogram.__dict__.items() if name not in NO_ATTRIBUTES}
+    if not all(type(value) in (str, NoneType) for value in attributes.values()):
+        attributes = copy.deepcopy(attributes)
+    return HistSum(kind.family, kind.structure, [cells_of(histogram)], ranks, orders, known, attributes, rank)
+
+
+NO_ATTRIBUTES = frozenset({"_hist", "axes", "_variance_known"})
 
 
 def _seed() -> int:
@@ -156,11 +169,10 @@ _MOST_KINDS = 10_000
 
 def _kind_of(histogram: Any) -> _Kind | None:
     """Return what a histogram shares with others, as it was found for the first of them."""
-    attributes = {name: value for name, value in histogram.__dict__.items() if name not in ("_hist", "axes")}
     try:
         # The class behind a histogram stands for its storage, which takes longer to ask for than all the rest.
         behind = type(histogram._hist)
-        key = pickle.dumps((type(histogram), behind.__name__, tuple(histogram.axes), attributes), protocol=5)
+        key = pickle.dumps((type(histogram), behind.__name__, tuple(histogram.axes)), protocol=5)
     except Exception:  # an axis holds what cannot be pickled
         return _make_kind(histogram)
     if key not in _KINDS:
@@ -210,16 +222,22 @@ def _structure(histogram: Any) -> dict[str, Any] | None:
     if any(_grows_otherwise(axis) for axis in histogram.axes):
         return None
     try:
-        structure = plain_structure(histogram)
+        structure = plain_structure(histogram, attributes=False)
         same = from_uhi(copy.deepcopy(structure)).axes == histogram.axes
     except (TypeError, ValueError):
         return None
     return structure if same else None
 
 
-def plain_structure(histogram: Any) -> dict[str, Any]:
-    """A histogram without its content, as UHI describes it, in terms of JSON. Raises ``TypeError`` if that fails."""
+def plain_structure(histogram: Any, *, attributes: bool = True) -> dict[str, Any]:
+    """Return a histogram without its content, and its attributes if asked for, as UHI describes it, in terms of JSON.
+
+    Raises:
+        TypeError: if that fails.
+    """
     told: dict[str, Any] = to_uhi(histogram, keep_storage=False)
+    if not attributes:
+        told["metadata"] = {}
     told["metadata"].pop("_variance_known", None)
     exactly = told.pop("writer_info", {}).get("boost-histogram", {}).get("storage_type")
     if exactly is not None:  # one that UHI has no name for

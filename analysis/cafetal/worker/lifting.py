@@ -56,8 +56,7 @@ class Sum:
         shape = np.broadcast_shapes(self.components[0].shape, others[0].shape)  # raises ValueError, as adding does
         if shape != self.components[0].shape:
             self.components = [np.array(np.broadcast_to(each, shape)) for each in self.components]
-        for component in others:
-            sums.add(self.components, np.broadcast_to(component, shape))
+        sums.merge(self.components, [np.broadcast_to(component, shape) for component in others])
         self.dtype = _common_dtype(self.dtype, _dtype_of(other))
         return self
 
@@ -76,7 +75,7 @@ def _dtype_of(value: Any) -> str:
 
 def _common_dtype(one: str, two: str) -> str:
     """Return the dtype of a sum of two, whichever came first."""
-    if one == two:
+    if one == two == "float":
         return one
     adapting = [0.0 if each == "float" else np.dtype(each) for each in (one, two)]
     return str(np.result_type(*adapting).str)
@@ -160,6 +159,8 @@ class Held:
 
     def __iadd__(self, other: Any) -> Held:
         self.value = merge(self.value, other.value if isinstance(other, Held) else other)
+        if isinstance(self.value, Sum):
+            self.value += 0.0  # coffea begins with what its factory makes
         return self
 
     def lower(self) -> Any:
@@ -282,6 +283,8 @@ def merge(total: Any, other: Any) -> Any:
         return total  # as boost-histogram does
     if isinstance(total, Apart) != isinstance(other, Apart):
         total, other = _apart(total), _apart(other)
+    if isinstance(total, np.ndarray) and not total.dtype.isnative:
+        return add(total, other)  # which is native, as numpy has it; in place it would not be
     return iadd(total, other)
 
 

@@ -33,6 +33,8 @@ def add(components: list[Doubles], values: Doubles) -> None:
         part = slice(start, start + _BLOCK)
         rest = addend[part]
         level = 0
+        if not rest.any():
+            flat[0][part] += rest  # a sum of nothing but negative zeros is one, as in ordinary additions
         while rest.any():
             if level == len(flat):
                 components.append(np.zeros(components[0].shape))
@@ -56,10 +58,15 @@ def _two_sum(total: Doubles, addend: Doubles) -> Doubles:
     return lost
 
 
+def merge(components: list[Doubles], others: Sequence[Doubles]) -> None:
+    """Add another sum in place, without error. A zero in its further components says nothing of a sign."""
+    for level, values in enumerate(others):
+        add(components, np.where(values == 0, -0.0, values) if level else values)
+
+
 def rounded(components: Sequence[Doubles]) -> Doubles:
     """The nearest doubles to a sum; a function of its exact value alone."""
     result = np.array(components[0], order="C")
-    result += 0.0  # there is one zero, whatever was added to it
     if len(components) == 1:
         return result
     flat = result.reshape(-1)
