@@ -1,6 +1,7 @@
 """What every routing policy must do, those of users included."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -8,7 +9,10 @@ from hypothesis import strategies as st
 
 from cafetal.errors import ConfigError
 from cafetal.extensions import find_policy
-from cafetal.planning.routing import POLICIES, RoutingPolicy, SiteLoad, Task, checked_choice
+from cafetal.planning.balanced import BalancedDispatch
+from cafetal.planning.routing import POLICIES, Balanced, LocalOnly, RoutingPolicy, SiteLoad, Task, checked_choice
+from cafetal.runs.scheduling import make_dispatcher
+from tests.conftest import three_sites
 
 
 class Nearest:
@@ -93,3 +97,44 @@ class Stubborn:
 def test_a_choice_that_was_not_offered():
     with pytest.raises(ConfigError, match="Stubborn chose 'elsewhere', and was offered a, b"):
         checked_choice(Stubborn(), Task(0), [SiteLoad("a", 1), SiteLoad("b", 1)])
+
+
+class Mine(Balanced):
+    """A subclass that changes nothing."""
+
+
+class Near(LocalOnly):
+    """Likewise."""
+
+
+class Asked(Balanced):
+    """One with a rule of its own."""
+
+    def choose(self, task, sites):
+        return sites[-1].name
+
+
+class Early(Balanced):
+    """One that wants to be asked at the beginning."""
+
+    early = True
+
+
+@pytest.mark.parametrize(("policy", "decides"), [(Mine(), True), (Near(), True), (Asked(), False), (Early(), False)])
+def test_a_subclass_of_ours_keeps_what_it_does_not_change(tmp_path, policy, decides):
+    """Late binding, stealing and duplicates are lost only by a rule of its own, which is asked."""
+    table = three_sites(tmp_path)
+    table = table.model_copy(update={"routing": table.routing.model_copy(update={"wan_budget": 1000})})
+    made = make_dispatcher(SimpleNamespace(table=table, sites=list(table.sites)), policy)
+    assert isinstance(made, BalancedDispatch) is decides
+    if decides:
+        assert made.limits.wan_bytes == (0 if isinstance(policy, LocalOnly) else 1000)
+    else:
+        assert made.policy is policy
+
+
+def test_a_rule_that_is_set_on_an_object_is_asked(tmp_path):
+    table, policy = three_sites(tmp_path), Balanced()
+    policy.choose = lambda task, sites: sites[0].name
+    made = make_dispatcher(SimpleNamespace(table=table, sites=list(table.sites)), policy)
+    assert made.policy is policy

@@ -3,8 +3,11 @@
 import base64
 import datetime
 import json
+import queue
+import threading
 import time
 from concurrent.futures import Future
+from types import SimpleNamespace
 
 import pytest
 from cryptography import x509
@@ -12,6 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from cafetal.config import load_sites
+from cafetal.runs.calls import Calls
 from cafetal.runs.logins import Logins, judge
 from cafetal.runs.record import RunRecord
 from cafetal.worker import storage
@@ -75,7 +79,7 @@ def test_sites_with_servers_are_asked_now_and_then_and_each_thing_is_said_once()
         {"sites": {"far": {"pfn": "root://h/", "scratch": "/s"}, "near": {"pfn": "/d", "scratch": "/s"}}}
     )
     record = RunRecord(seconds_left=3600)
-    logins = Logins(Calls(), record, table)
+    logins = Logins(Calls(), record, table, lambda *told: logins.take(*told))
     for site in ("far", "near", "far"):
         logins.look(site)
     assert asked == ["far"]
@@ -88,3 +92,45 @@ def test_sites_with_servers_are_asked_now_and_then_and_each_thing_is_said_once()
     logins._asked.clear()
     logins.look("far")
     assert len(record.remarks) == 1
+
+
+def test_answers_are_judged_in_the_loop_alone():
+    """They come in Parsl's threads, while the loop reads and writes the record."""
+    answer = Future()
+
+    class Calls:
+        def logins(self, site):
+            return answer
+
+    table = load_sites({"sites": {"far": {"pfn": "root://h/", "scratch": "/s"}}})
+    record, told = RunRecord(seconds_left=3600), []
+    logins = Logins(Calls(), record, table, lambda *each: told.append(each))
+    logins.look("far")
+    login = {"what": "bearer token", "where": "/t", "ends": time.time() + 60}
+    thread = threading.Thread(target=answer.set_result, args=([login],))
+    thread.start()
+    thread.join()
+    assert record.remarks == []
+    logins.take(*told.pop())
+    assert len(record.remarks) == 1
+
+
+def test_a_sign_of_life_is_not_lost_between_threads():
+    """It comes while what was heard before is being looked at."""
+    calls = Calls.__new__(Calls)
+    calls._heard, given_up, when = queue.SimpleQueue(), Future(), []
+    known = SimpleNamespace(site="desy", since=0.0, inputs=(), patience=10.0, given_up=given_up)
+
+    class Open(dict):
+        def values(self):
+            if not when:  # another task of the site comes back just now
+                when.append(True)
+                thread = threading.Thread(target=calls._came_back, args=("desy", Future()))
+                thread.start()
+                thread.join()
+            return [known]
+
+    calls._open = Open()
+    calls.give_up_overdue(5.0, ())
+    calls.give_up_overdue(20.0, ())
+    assert not given_up.done()

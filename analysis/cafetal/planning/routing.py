@@ -131,6 +131,15 @@ POLICIES: dict[str, type[RoutingPolicy]] = {
 }
 
 
+def is_balanced(policy: RoutingPolicy) -> bool:
+    """Return whether a run may decide by itself what goes where: by `Balanced`'s own rule, and at no fixed time.
+
+    A subclass that has a ``choose`` of its own is asked, as any other policy.
+    """
+    own = "choose" in getattr(policy, "__dict__", {}) or type(policy).choose is not Balanced.choose
+    return isinstance(policy, Balanced) and not own and not getattr(policy, "early", False)
+
+
 def checked_choice(policy: RoutingPolicy, task: Task, sites: Sequence[SiteLoad]) -> str:
     """What the policy chooses, if that is one of the sites it was offered.
 

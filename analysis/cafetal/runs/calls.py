@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import queue
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import suppress
@@ -73,7 +74,7 @@ class Calls:
         self.run, self.life, self.keep_going, self._stop = run, life, keep_going, stop
         self._reading = plan.table.reading.model_dump()
         self._open: dict[Future[Any], _Open] = {}
-        self._heard: set[str] = set()
+        self._heard: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._patient: set[int] = set()
         self.trusted = frozenset(name for name, site in federation.table.sites.items() if site.trusted)
 
@@ -107,7 +108,7 @@ class Calls:
     def _came_back(self, site: str, settled: Future[Any]) -> None:
         known = self._open.pop(settled, None)
         if known is None or not known.given_up.done():
-            self._heard.add(site)
+            self._heard.put(site)  # in any thread
 
     def give_up_overdue(self, now: float, queueing: Container[str]) -> None:
         """End what nothing was heard of for so long that it must be lost; call it now and then.
@@ -116,7 +117,10 @@ class Calls:
             now: in seconds of any clock that runs evenly.
             queueing: sites whose workers are not there yet: what was sent there waits for them, and is not late.
         """
-        heard, self._heard = self._heard, set()
+        heard = set()
+        with suppress(queue.Empty):
+            while True:
+                heard.add(self._heard.get_nowait())
         for known in list(self._open.values()):
             if known.site in heard:
                 known.since = None  # it works; what was sent there may wait for its turn

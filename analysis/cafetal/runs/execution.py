@@ -60,7 +60,18 @@ from cafetal.worker.failures import Failure
 
 Event = tuple[
     Literal[
-        "ready", "report", "counted", "picked up", "survey", "map", "reduce", "part", "staged", "interrupt", "stop"
+        "ready",
+        "report",
+        "counted",
+        "picked up",
+        "survey",
+        "map",
+        "reduce",
+        "part",
+        "staged",
+        "logins",
+        "interrupt",
+        "stop",
     ],
     Any,
     Any,
@@ -142,7 +153,7 @@ class Execution:
         self._surveys: Counter[str] = Counter()
         self._salvage = Salvage(None, None, ChunkSet(), ())
         self._reasons = Reasons(may_skip)
-        self._logins = Logins(self.calls, record, plan.table)
+        self._logins = Logins(self.calls, record, plan.table, lambda *told: self._events.put(("logins", *told)))
         self._drained: frozenset[str] = frozenset()
         self._ticked = 0.0
         self._transfers = Transfers(
@@ -371,6 +382,8 @@ class Execution:
             self._surveyed(key, result)
         elif kind == "staged":
             self._staged(key, *result)
+        elif kind == "logins":
+            self._logins.take(key, result)
         elif kind == "interrupt":
             self._interrupt()
         elif kind == "stop":

@@ -6,11 +6,13 @@ import fcntl
 import os
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from cafetal.errors import OutputError
+from cafetal.runs import ownerfile
 from cafetal.worker.files import private_folder
 
 LOCK = "lock"
@@ -37,8 +39,9 @@ def locked(folder: Path | None) -> Iterator[None]:
         handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
         raise OutputError(f"The folder {folder} cannot be written: {error}.") from error
+    has_locks = True
     try:
-        _take(handle, folder)
+        has_locks = _take(handle, folder)
         os.ftruncate(handle, 0)
         os.write(handle, str(os.getpid()).encode())
         _held[place] = threading.get_ident()
@@ -46,11 +49,14 @@ def locked(folder: Path | None) -> Iterator[None]:
             yield
         finally:
             del _held[place]
+            if not has_locks:
+                ownerfile.release(folder)
     finally:
         os.close(handle)
 
 
-def _take(handle: int, folder: Path) -> None:
+def _take(handle: int, folder: Path) -> bool:
+    """Take a lock; where there are none, a file that stands for one. Return whether there are."""
     end = time.monotonic() + _LOOKS
     while True:
         try:
@@ -61,11 +67,22 @@ def _take(handle: int, folder: Path) -> None:
                 continue
             process = os.read(handle, 32).decode(errors="replace") or "unknown"
             raise OutputError(f"Another run, of the process {process}, uses {folder}; give another `-o`.") from None
-        return
+        except OSError as error:
+            if error.errno not in ownerfile.NO_LOCKS:
+                raise OutputError(f"The folder {folder} cannot be locked: {error}.") from error
+            ownerfile.take(folder)
+            words = f"The file system of {folder} has no locks ({error.strerror}): {ownerfile.OWNER} stands for one."
+            warnings.warn(words, stacklevel=4)
+            return False
+        return True
 
 
 def owner(folder: Path) -> int | None:
-    """The process that runs in a folder; ``None`` if there is none."""
+    """Return the process that runs in a folder; ``None`` if there is none.
+
+    Raises:
+        OutputError: if it runs on another machine, as far as can be told.
+    """
     try:
         handle = os.open(folder / LOCK, os.O_RDWR)
     except OSError:
@@ -74,6 +91,10 @@ def owner(folder: Path) -> int | None:
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return int(os.read(handle, 32).decode() or 0)
+    except OSError as error:
+        if error.errno not in ownerfile.NO_LOCKS:
+            raise OutputError(f"Who uses {folder} cannot be told: {error}.") from error
+        return ownerfile.process(folder)
     finally:
         os.close(handle)
     return None

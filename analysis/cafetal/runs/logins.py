@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,10 +22,14 @@ _PERIOD = 300.0
 
 
 class Logins:
-    """Asks the sites now and then, and puts what must be said among the remarks of the record."""
+    """Asks the sites now and then, and puts what must be said among the remarks of the record.
 
-    def __init__(self, calls: Calls, record: RunRecord, table: SiteTable) -> None:
-        self._calls, self._record = calls, record
+    Args:
+        tell: called in any thread with a site and its answer, which `take` must be given.
+    """
+
+    def __init__(self, calls: Calls, record: RunRecord, table: SiteTable, tell: Callable[[str, Any], None]) -> None:
+        self._calls, self._record, self._tell = calls, record, tell
         self._sites = [
             name for name, site in table.sites.items() if any(map(scheme, prefixes(site.pfn)))
         ]  # others open their files as what they run as
@@ -37,9 +41,10 @@ class Logins:
         now = time.monotonic()
         if site in self._sites and now - self._asked.get(site, -_PERIOD) >= _PERIOD:
             self._asked[site] = now
-            self._calls.logins(site).add_done_callback(lambda done: self._told(site, done.result()))
+            self._calls.logins(site).add_done_callback(lambda done: self._tell(site, done.result()))
 
-    def _told(self, site: str, told: Any) -> None:
+    def take(self, site: str, told: Any) -> None:
+        """Judge the answer of a site."""
         if isinstance(told, Exception):
             return
         now = time.time()

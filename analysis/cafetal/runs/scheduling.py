@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from cafetal.config import GlobusEndpoint
 from cafetal.planning.backlogs import PolicyDispatch
 from cafetal.planning.balanced import BalancedDispatch, Limits
-from cafetal.planning.routing import Balanced, LocalOnly, RoutingPolicy
+from cafetal.planning.routing import LocalOnly, RoutingPolicy, is_balanced
 from cafetal.planning.scheduler import Scheduler
 from cafetal.planning.staging import StagingLimits
 from cafetal.planning.state import Dispatcher, SiteState
@@ -28,9 +28,9 @@ def make_dispatcher(
     staging: StagingLimits = StagingLimits(),  # noqa: B008  # it is frozen
 ) -> Dispatcher:
     """What decides where a plan's work goes, within the limits that the site table sets, and those of ``staging``."""
-    if type(policy) not in (Balanced, LocalOnly):
+    if not is_balanced(policy):
         return PolicyDispatch(policy, bundle_events)
-    routing = plan.table.routing
+    routing, local = plan.table.routing, isinstance(policy, LocalOnly)
     doors = frozenset(name for name in plan.sites if plan.table.sites[name].door is not None)
     service = any(isinstance(plan.table.sites[name].endpoint, GlobusEndpoint) for name in plan.sites)
     limits = Limits(
@@ -39,8 +39,8 @@ def make_dispatcher(
         bundle_events=bundle_events,
         duplicates=routing.duplicates,
         split=routing.split,
-        wan_bytes=0.0 if type(policy) is LocalOnly else float(routing.wan_budget),
-        staging=StagingLimits() if type(policy) is LocalOnly else staging,
+        wan_bytes=0.0 if local else float(routing.wan_budget),
+        staging=StagingLimits() if local else staging,
         reachable={name: doors - {name} for name in plan.sites},
     )
     return BalancedDispatch(limits)

@@ -86,11 +86,14 @@ def unpack(scratch: str, store: str, name: str, digest: str) -> dict[str, Any]:
 
     Returns ``{"path"}``; ``{"missing": True}`` if it was not sent; or ``{"error": sentence}``.
     """
+    import contextlib
+    import errno
     import fcntl
     import hashlib
     import os
     import shutil
     import tarfile
+    import tempfile
 
     root = os.path.expanduser(os.path.expandvars(scratch))
     folder, sent = os.path.join(root, "environments"), os.path.join(root, "code", name)
@@ -99,7 +102,12 @@ def unpack(scratch: str, store: str, name: str, digest: str) -> dict[str, Any]:
         os.makedirs(root, mode=0o700, exist_ok=True)
         os.makedirs(folder, mode=0o700, exist_ok=True)  # a mask would be that of all threads of the process
         with open(path + ".lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            except OSError as error:
+                if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+                    raise
+                # The file system has no locks: of two that unpack at a time, the first one's is kept.
             if os.path.exists(os.path.join(path, "whole")):
                 os.utime(path)  # what is used is not cleaned away
                 return {"path": path}
@@ -114,22 +122,29 @@ def unpack(scratch: str, store: str, name: str, digest: str) -> dict[str, Any]:
             if found.hexdigest() != name.split(".")[0]:
                 os.unlink(sent)
                 return {"error": f"The environment {digest} arrived damaged on {root}; it was removed."}
-            shutil.rmtree(path, ignore_errors=True)
+            part = tempfile.mkdtemp(dir=folder, prefix="part-")
             try:
                 with tarfile.open(sent) as archive:
                     if hasattr(tarfile, "data_filter"):
-                        archive.extractall(path, filter="data")
+                        archive.extractall(part, filter="data")
                     else:
-                        archive.extractall(path)  # of our own making, by its checksum
-                with open(os.path.join(path, "activate"), "r+") as script:  # who is sourced does not know where it lies
+                        archive.extractall(part)  # of our own making, by its checksum
+                with open(os.path.join(part, "activate"), "r+") as script:  # who is sourced does not know where it lies
                     text = script.read().replace("@HERE@", "'" + path.replace("'", "'\\''") + "'")
                     script.seek(0)
                     script.write(text)
-                open(os.path.join(path, "whole"), "w").close()
-            except BaseException:
-                shutil.rmtree(path, ignore_errors=True)
-                raise
-            os.unlink(sent)
+                open(os.path.join(part, "whole"), "w").close()
+                if not os.path.exists(os.path.join(path, "whole")):
+                    shutil.rmtree(path, ignore_errors=True)
+                    try:
+                        os.rename(part, path)
+                    except OSError:
+                        if not os.path.exists(os.path.join(path, "whole")):  # nobody else has put it there
+                            raise
+            finally:
+                shutil.rmtree(part, ignore_errors=True)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(sent)
     except OSError as error:
         return {"error": f"The environment {digest} cannot be unpacked on {root}: {error}."}
     return {"path": path}
