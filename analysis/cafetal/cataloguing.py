@@ -94,6 +94,35 @@ def refresh(fileset_path: Path, sites_path: str, dry_run: bool) -> None:
         _write(new, fileset_path)
 
 
+@datasets.command()
+@click.argument("fileset_path", metavar="FILESET", type=click.Path(exists=True, path_type=Path))
+@_sites
+@click.option("--to", "site", required=True, help="The site of the table to which the files are to come.")
+@click.option("--days", default=14.0, show_default=True, help="How long the copies are to stay.")
+def stage(fileset_path: Path, sites_path: str, site: str, days: float) -> None:
+    """Ask Rucio, by rules, for copies of a fileset's datasets on disk at a site, e.g. of what is on tape."""
+    from cafetal.config import load_sites
+    from cafetal.discovery import building
+    from cafetal.discovery.rucio import Rucio
+    from cafetal.errors import ConfigError, UnknownEndpoint, nearest
+    from cafetal.fileset import load
+
+    table = load_sites(sites_path)
+    if site not in table.sites:
+        raise UnknownEndpoint(f"There is no site {site!r}; {nearest(site, table.sites)}.", site=site)
+    if not table.sites[site].rses:
+        raise ConfigError(f"The site {site} names no RSE: give its `rses` in the site table.")
+    rucio = Rucio()
+    for name, dataset in load(fileset_path).items():
+        dids = building.sources_in_rucio(dataset, lambda: rucio)
+        rules = rucio.stage(dids, table.sites[site].rses, days)
+        for rule in rules:
+            _out.print(f"{name}: rule {rule} (`rucio rule show {rule}` tells how far it is)")
+        if not rules:
+            _out.print(f"{name}: {'it was asked for before' if dids else 'its source is not in Rucio'}.")
+    _out.print(f"When the rules are done, `cafetal datasets refresh {fileset_path}` finds the new replicas.")
+
+
 def _write(fileset: Fileset, path: Path) -> None:
     text = json.dumps(fileset.to_json(), indent=1).encode()
     try:

@@ -179,8 +179,10 @@ def _prepare(given: dict[str, Any], **options: Any) -> tuple[Any, Any, Any, Any]
     from cafetal.fileset import load
     from cafetal.loading import load_processor, load_schema
     from cafetal.runs.executor import MultiSiteExecutor
+    from cafetal.runs.pickling import check_picklable
 
     instance = load_processor(given["processor"], _parse_arguments(given["arguments"]))
+    check_picklable(instance)
     duplicates = given.get("allow_duplicates", False)
     fileset = load(given["fileset"], allow_duplicates=duplicates)
     aux = _parse_pairs("--aux", given.get("aux", ()))

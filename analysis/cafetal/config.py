@@ -15,6 +15,7 @@ from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError, fi
 
 from cafetal.errors import ConfigError, nearest
 from cafetal.strict import load_yaml
+from cafetal.validation import sentence
 from cafetal.worker.names import Rules, prefixes, to_pfn
 
 
@@ -383,39 +384,18 @@ def _with(site: Site, **changes: Any) -> Site:
     return site.model_copy(update={"endpoint": site.endpoint.model_copy(update=changes)})
 
 
-_MODELS: dict[str, type[BaseModel]] = {
-    "local": LocalEndpoint,
-    "slurm": SlurmEndpoint,
-    "parsl": ParslEndpoint,
-    "globus_compute": GlobusEndpoint,
-}
-
-
-_BLOCKS: dict[str, type[BaseModel]] = {
-    "routing": Routing,
-    "reading": Reading,
-    "environment": Environment,
-    "code": Code,
-}
+_KINDS = ("local", "slurm", "parsl", "globus_compute")
 
 
 def _sentences(error: ValidationError, content: dict[str, Any]) -> list[str]:
-    """Pydantic's findings in words, with the nearest known key for an unknown one."""
+    """Return pydantic's findings in words, with the nearest known kind of endpoint for an unknown one."""
     lines = []
     for finding in error.errors():
-        place = [str(step) for step in finding["loc"]]
-        kind = place.pop(3) if len(place) > 3 and place[2] == "endpoint" else ""
-        where = ".".join(place)
-        if finding["type"] == "extra_forbidden":
-            other = _BLOCKS.get(place[0], Site)
-            model = _MODELS[kind] if kind else SiteTable if len(place) == 1 else other
-            lines.append(f"  {where}: no such key; {nearest(place[-1], model.model_fields)}.")
-        elif finding["type"] == "missing":
-            lines.append(f"  {where}: is missing.")
-        elif finding["type"].startswith("union_tag"):
-            value = content["sites"][place[1]]["endpoint"]
-            given = value.get("kind") if isinstance(value, dict) else value
-            lines.append(f"  {where}: no endpoint kind {str(given)!r}; {nearest(str(given), _MODELS)}.")
+        if finding["type"].startswith("union_tag"):
+            value = content["sites"][finding["loc"][1]]["endpoint"]
+            kind = str(value.get("kind") if isinstance(value, dict) else value)
+            place = ".".join(map(str, finding["loc"]))
+            lines.append(f"  {place}: no endpoint kind {kind!r}; {nearest(kind, _KINDS)}.")
         else:
-            lines.append(f"  {where}: {finding['msg']} (given: {finding['input']!r}).")
+            lines.append(f"  {sentence(finding, SiteTable)}")
     return lines

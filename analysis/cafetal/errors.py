@@ -17,6 +17,7 @@
     ├── TransferFailed       (RuntimeError)       files cannot be brought from one site to another
     ├── EnvironmentFailed    (RuntimeError)       an environment cannot be locked, packed or unpacked
     ├── UnreadableFile       (OSError)            a file cannot be read at any of its replicas
+    ├── MissingTree          (KeyError)           a file has no tree of the name that was given
     ├── ProcessorError       (RuntimeError)       the user's processor raised, or returned nothing to merge
     ├── EventsLost           (RuntimeError)       the merged chunks are not the planned ones
     ├── ResumeRefused        (RuntimeError)       a run cannot be gone on with
@@ -113,6 +114,10 @@ class EnvironmentFailed(CafetalError, RuntimeError):
 
 class UnreadableFile(CafetalError, OSError):
     """A file cannot be read at any of its replicas."""
+
+
+class MissingTree(CafetalError, KeyError):
+    """A file has no tree of the name that was given: the file is good, and so it is not skipped as a bad one."""
 
 
 class ProcessorError(CafetalError, RuntimeError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
-import itertools
+import os
 import re
 import weakref
 from collections import Counter
@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from cafetal.errors import FilesetError, UnreadableFile
+from cafetal.fileset_keys import DATASET_KEYS, FILE_KEYS, check_metadata, check_steps, refuse_typos, whole_number
 from cafetal.strict import load_json, load_yaml
 
 Replicas = Mapping[str, str | None]
@@ -220,6 +221,9 @@ def load(source: str | Path | Mapping[str, Any] | Fileset, *, allow_duplicates: 
     if not isinstance(content, Mapping) or not content:
         raise FilesetError(f"{name} is not a mapping from dataset names to files.")
     _refuse_equal(f"{name}: the dataset", content)
+    if len({type(key) for key in content}) > 1 and not all(isinstance(key, str) for key in content):
+        strange = next(key for key in content if not isinstance(key, str))
+        raise FilesetError(f"{name}: {strange!r} is not the name of a dataset, which must be text (in YAML, quote it).")
     datasets = [_dataset(f"{name}: {key}", str(key), value, allow_duplicates) for key, value in content.items()]
     return Fileset(datasets)
 
@@ -252,6 +256,7 @@ def _dataset(where: str, name: str, content: Any, allow_duplicates: bool) -> Dat
         content = {"files": content}
     if not isinstance(content, Mapping) or "files" not in content:
         raise FilesetError(f"{where} is neither a list of files nor a mapping with `files`.")
+    refuse_typos(where, content, DATASET_KEYS)
     files = content["files"]
     if isinstance(files, str | Path):
         files = [files]
@@ -261,9 +266,13 @@ def _dataset(where: str, name: str, content: Any, allow_duplicates: bool) -> Dat
         listed = list(files.items())
     else:
         raise FilesetError(f"{where}: `files` is neither a list nor a mapping.")
+    if not listed:
+        raise FilesetError(f"{where}: it has no files. Add some, or take the dataset out.")
     tree = content.get("treename")
     parsed: dict[str, DataFile] = {}
     for key, value in listed:
+        if not isinstance(key, str | os.PathLike):
+            raise FilesetError(f"{where}: {key!r} is not the name of a file, which must be text (in YAML, quote it).")
         lfn, named = split_tree(str(key))
         if lfn in parsed and not allow_duplicates:
             raise FilesetError(
@@ -276,8 +285,8 @@ def _dataset(where: str, name: str, content: Any, allow_duplicates: bool) -> Dat
     for file in parsed.values():
         if file.uuid is not None:
             identities.enter(name, file.object_path or "", file.uuid, file.lfn)
-    metadata, preload = dict(content.get("metadata") or {}), tuple(content.get("preload") or ())
-    return Dataset(name, tuple(parsed.values()), metadata, preload)
+    metadata = check_metadata(where, name, content.get("metadata") or {})
+    return Dataset(name, tuple(parsed.values()), metadata, tuple(content.get("preload") or ()))
 
 
 class FileIdentities:
@@ -321,20 +330,21 @@ def _file(where: str, lfn: str, content: Any, tree: str | None, named: str | Non
         content = {"object_path": content}
     if not isinstance(content, Mapping):
         raise FilesetError(f"{where}: expected a tree name or a mapping.")
+    refuse_typos(where, content, FILE_KEYS)
     path = content.get("object_path") or content.get("treename")
     if path and named and path != named:
         raise FilesetError(f"{where}: its tree is {named!r} by its name, and {path!r} by its entry.", lfn=lfn)
-    entries, size = content.get("num_entries"), content.get("size")
-    _check_steps(where, content.get("steps"), entries)
+    entries, size = (whole_number(where, key, content.get(key)) for key in ("num_entries", "size"))
+    check_steps(where, content.get("steps"), entries)
     uuid = content.get("uuid")
     return DataFile(
         lfn=lfn,
         object_path=path or named or tree,
         replicas=_replicas(where, "replicas", content),
         elsewhere=_replicas(where, "elsewhere", content),
-        num_entries=None if entries is None else int(entries),
+        num_entries=entries,
         uuid=None if uuid is None else str(uuid).replace("-", "").lower(),
-        size=None if size is None else int(size),
+        size=size,
         adler32=content.get("adler32"),
     )
 
@@ -346,16 +356,3 @@ def _replicas(where: str, key: str, content: Mapping[str, Any]) -> dict[str, str
     if not isinstance(replicas, Mapping):
         raise FilesetError(f"{where}: `{key}` is neither a list of sites nor a mapping of site to PFN.")
     return dict(replicas)
-
-
-def _check_steps(where: str, steps: Any, entries: int | None) -> None:
-    """Runner cuts files into chunks itself; steps that leave something out would be overruled silently."""
-    if steps is None or not len(steps):
-        return
-    edges = [tuple(step) for step in steps]
-    whole = edges[0][0] == 0 and all(a[1] == b[0] for a, b in itertools.pairwise(edges))
-    if not whole or (entries is not None and edges[-1][1] != entries):
-        raise FilesetError(
-            f"{where}: the steps do not cover the whole file, and Runner makes its own chunks; take the steps "
-            "out and limit the run with `--maxchunks`."
-        )

@@ -2,7 +2,10 @@
 
 import contextlib
 import os
+import re
 import shutil
+import sys
+import threading
 from pathlib import Path
 
 import awkward as ak
@@ -11,8 +14,9 @@ import pytest
 import uproot
 from coffea import processor
 from coffea.nanoevents import BaseSchema, NanoAODSchema
+from coffea.processor.executor import UprootMissTreeError
 
-from cafetal.errors import ConfigError, ProcessorError, SiteError, UnreadableFile
+from cafetal.errors import ConfigError, MissingTree, ProcessorError, SiteError, UnreadableFile
 from cafetal.fileset import DataFile, Dataset, Fileset
 from cafetal.rehearsal.data import Recipe, describe, make_files
 from cafetal.runs.executor import MultiSiteExecutor
@@ -80,14 +84,14 @@ def test_bad_files_are_named(make_executor, table, toys, kind):
 
 def test_missing_file(make_executor, toys):
     fileset = with_file(toys, "/store/bad/missing.root", cern=None)
-    with pytest.raises(UnreadableFile, match=r"missing\.root, at cern: FileNotFoundError") as caught:
+    with pytest.raises(UnreadableFile, match=r"missing\.root, at cern \(.*\): FileNotFoundError") as caught:
         run(make_executor(fileset), fileset)
     assert isinstance(caught.value.__cause__, OSError)
 
 
 def test_no_such_tree(make_executor, toys):
     fileset = Fileset([Dataset("bad", tuple(DataFile(f.lfn, "Evnts", f.replicas) for f in toys["bad"].files))])
-    with pytest.raises(UnreadableFile, match="2 files could not be opened") as caught:
+    with pytest.raises(MissingTree, match="2 files could not be opened") as caught:
         run(make_executor(fileset), fileset)
     assert "Evnts" in str(caught.value)
 
@@ -98,7 +102,7 @@ def test_not_a_tree(make_executor, table, toys):
     path.parent.mkdir(parents=True, exist_ok=True)
     with uproot.recreate(path) as file:
         file["Events"] = np.histogram([1.0, 2.0])
-    with pytest.raises(UnreadableFile, match="neither a TTree nor an RNTuple"):
+    with pytest.raises(MissingTree, match="neither a TTree nor an RNTuple"):
         run(make_executor(with_file(toys, lfn, desy=None)), with_file(toys, lfn, desy=None))
 
 
@@ -255,6 +259,7 @@ def test_processor_that_raises(make_executor, toys):
     start, stop = caught.value.details["entries"]
     assert f"entries {start} to {stop}: KeyError: 'no_such_key'" in message
     assert "in faulty" in message  # the user's own line
+    assert not re.search("[0-9a-f]{64}", message)
     assert any(isinstance(link, KeyError) for link in chain(caught.value))
     assert executor.record.retries <= 3  # it may have been the site; the same again anywhere tells that it was not
 
@@ -297,6 +302,58 @@ def test_the_wrong_schema_is_not_a_bad_file(make_executor, toys, table, data):
 def test_processor_that_returns_none(make_executor, toys):
     with pytest.raises(ProcessorError, match="should not be None"):
         run(make_executor(toys), toys, lambda events: None)
+
+
+def interrupting(events):
+    raise KeyboardInterrupt
+
+
+def leaving(events):
+    sys.exit(3)
+
+
+@pytest.mark.parametrize(("process", "words"), [(interrupting, "it raised KeyboardInterrupt"), (leaving, "sys.exit")])
+def test_a_processor_that_would_end_its_worker(make_executor, toys, process, words):
+    """It fails as any mistake; no worker is lost again and again."""
+    executor = make_executor(toys)
+    with pytest.raises(ProcessorError, match=words):
+        run(executor, toys, process)
+    assert executor.record.retries <= 3
+    assert {failure["kind"] for failure in executor.record.failures} == {"processor"}
+
+
+@pytest.mark.parametrize("make", [lambda: (i for i in "ab"), threading.Lock], ids=["generator", "lock"])
+def test_an_output_that_cannot_travel_is_named_by_its_key(make_executor, toys, make):
+    with pytest.raises(ProcessorError, match=r"The output \['inner'\]\['deep'\] is a .* which cannot travel"):
+        run(make_executor(toys), toys, lambda events: {"inner": {"deep": make()}})
+
+
+def test_what_coffea_would_raise_is_caught_by_its_class(make_executor, toys):
+    missing = with_file(toys, "/store/bad/missing.root", cern=None)
+    with pytest.raises(FileNotFoundError):
+        run(make_executor(missing), missing)
+    other = Fileset([Dataset("bad", tuple(DataFile(f.lfn, "Evnts", f.replicas) for f in toys["bad"].files))])
+    with pytest.raises(UprootMissTreeError, match="Available keys: 'Events;1'") as caught:
+        run(make_executor(other), other)
+    assert isinstance(caught.value, MissingTree)
+    for file in other["bad"].files:
+        for site in file.replicas:
+            assert f"{file.lfn}, at {site} (" in str(caught.value)
+
+
+def test_a_missing_tree_is_not_skipped(make_executor, toys, table):
+    """Runner skips bad files, and this is none: coffea raises, and so do we."""
+    file = toys["bad"].files[0]
+    lfn = "/store/bad/other_tree.root"
+    for site in file.replicas:
+        path = Path(table.pfn(site, lfn))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with uproot.recreate(path) as written:
+            written.mktree("Other", {"x": "f8"})
+    fileset = with_file(toys, lfn, **dict.fromkeys(file.replicas))
+    with pytest.raises(MissingTree, match="other_tree") as caught:
+        run(make_executor(fileset), fileset, skipbadfiles=True)
+    assert caught.value.partial_output["n"] == 800
 
 
 def test_processor_whose_outputs_do_not_add(make_executor, toys):

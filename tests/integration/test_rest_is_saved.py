@@ -10,6 +10,7 @@ from pathlib import Path
 
 import coffea.util
 import pytest
+import yaml
 from coffea import processor
 from coffea.nanoevents import NanoAODSchema
 
@@ -299,3 +300,34 @@ def test_a_signal_that_is_ignored_stays_so(project, tmp_path):
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=dict(os.environ)
     )
     assert told.stdout.split() == ["noted"]
+
+
+def test_a_site_with_a_wrong_pfn_is_named(project):
+    """It answers first, so that others are asked only when it has failed; nothing is missing, and all of it is said."""
+    path = project / "config" / "sites.yaml"
+    table = yaml.safe_load(path.read_text())
+    table["sites"]["desy"]["pfn"] += "x"
+    for name, site in table["sites"].items():
+        if name != "desy":
+            site["endpoint"] = {"kind": "local", "worker_init": "sleep 4"}
+    path.write_text(yaml.safe_dump(table))
+    done = cafetal(*RUN, "-o", "results/wrong", "--quiet", cwd=project, check=0)
+    said = " ".join((done.stdout + done.stderr).split())
+    assert "desy could open none of the" in said
+    assert "datax/store" in said
+    assert "cafetal sites check desy --files FILESET" in said
+    manifest = manifest_of(project, "results/wrong")
+    assert manifest["complete"]
+    tried = [failure for failure in manifest["failures"] if failure["site"] == "desy"]
+    assert tried
+    assert all("datax/store" in failure["pfn"] and "FileNotFoundError" in failure["reason"] for failure in tried)
+    report = (project / "results" / "wrong" / "report.html").read_text()
+    assert "<p>Nothing.</p>" not in report
+    assert "desy could open none" in report
+    for subject in ("desy", tried[0]["file"]):
+        why = cafetal("why", subject, "results/wrong", cwd=project, check=0).stdout
+        assert "datax/store" in why
+        assert "FileNotFoundError" in why
+    checked = cafetal("sites", "check", "desy", "cern", "--files", "datasets/dimuon.json", cwd=project, check=1).stdout
+    assert re.search(r"desy can open 0 of \d files:", checked)
+    assert re.search(r"cern can open (\d) of \1 files\.", checked)

@@ -239,7 +239,7 @@ def test_a_changed_analysis_is_refused(project, undisturbed, start, slow):
     lfn = next(iter(content["dimuon"]["files"]))
     del content["dimuon"]["files"][lfn]
     for path, other, sentence in (
-        (project / "processors" / "cuts.py", "minimum = 6\n", "a module that goes with them has changed"),
+        (project / "processors" / "cuts.py", "minimum = 6\n", "the file cuts.py has changed"),
         (fileset, json.dumps(content), f"{lfn} of dimuon is not there any more"),
     ):
         shutil.copyfile(path, project / "before")

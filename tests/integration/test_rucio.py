@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 
 import pytest
 
@@ -81,11 +82,12 @@ def test_find_build_refresh(place):
         "00000001",
     )
     assert first.replicas == {"desy": None, "cern": "root://se1.example.org:1094//cms//store/toys_0.root"}
-    assert first.elsewhere == {"T1_XX_TAPE": "root://se2.example.org:1094//cms//store/toys_0.root"}
+    # What is on tape, or at storage that cannot be read at the moment, is no replica to plan with.
+    assert first.elsewhere == {"T1_XX_DISK": "root://se2.example.org:1094//cms//store/toys_0.root"}
     assert second.replicas == third.replicas == {"desy": None}
     more = fileset["more"].files
     assert [file.object_path for file in more] == ["Other", "Other"]
-    assert more[0].replicas == {"nebraska": "davs://se3.example.org:1094//cms//store/more_0.root"}  # by its attribute
+    assert more[0].replicas == {"nebraska": "davs://se5.example.org:1094//cms//store/more_0.root"}  # by its attribute
 
     change()
     told = datasets(place, "refresh", "x.json").stdout.splitlines()
@@ -95,6 +97,22 @@ def test_find_build_refresh(place):
     assert again["toys"].metadata == fileset["toys"].metadata
     assert again["more"] == fileset["more"]
     assert "Nothing has changed." in datasets(place, "refresh", "x.json").stdout
+
+
+def test_what_is_on_tape_is_asked_for(place):
+    """By a rule, and once."""
+    built = datasets(place, "build", "archive=rucio:cms:/Archive/one", "-o", "archive.json")
+    said = " ".join((built.stdout + built.stderr).split())
+    assert "2 files of archive are on tape alone (T1_XX_TAPE): `cafetal datasets stage" in said
+    assert not any(file.replicas or file.elsewhere for file in load(place[0] / "archive.json")["archive"].files)
+    told = " ".join(datasets(place, "stage", "archive.json", "--to", "desy", "--days", "3").stdout.split())
+    assert re.search(r"archive: rule [0-9a-f]{32} \(`rucio rule show", told)
+    again = datasets(place, "stage", "archive.json", "--to", "desy", "--days", "3").stdout
+    assert "archive: it was asked for before." in again
+    failed = datasets(place, "stage", "archive.json", "--to", "nebraska", check=1)
+    assert "names no RSE" in failed.stderr
+    failed = datasets(place, "stage", "archive.json", "--to", "dessy", check=1)
+    assert "did you mean 'desy'" in " ".join(failed.stderr.split())
 
 
 def test_what_rucio_does_not_know(place):
@@ -110,4 +128,4 @@ def test_no_server(tmp_path):
     (tmp_path / "sites.json").write_text(json.dumps({"sites": SITES}))
     rucio.write_client(tmp_path / "home", f"http://127.0.0.1:{free_ports(1)[0]}")
     failed = datasets((tmp_path, None), "find", "cms:/Toys/*", "--rucio", check=1)
-    assert "Rucio has not answered" in " ".join(failed.stderr.split())
+    assert "Rucio has refused, or not answered" in " ".join(failed.stderr.split())

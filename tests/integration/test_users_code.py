@@ -1,5 +1,6 @@
 """The user's own code at the sites: packages with their data, odd names, what it prints, and what it opens."""
 
+import importlib
 import json
 import os
 import subprocess
@@ -8,7 +9,11 @@ from pathlib import Path
 
 import coffea.util
 import pytest
+from coffea import processor
+from coffea.nanoevents import NanoAODSchema
 
+import cafetal as package
+from cafetal.fileset import Dataset, Fileset
 from tests.integration.test_command_line import cafetal
 
 pytestmark = [pytest.mark.sites, pytest.mark.timeout(900)]
@@ -218,3 +223,53 @@ def test_names_of_all_the_world(project):
         "assert out == {'Zé→µµ': 2}, out\n"
     )
     subprocess.run([sys.executable, "-c", script], cwd=project, check=True)
+
+
+STATE = """
+import settings_of_mine
+from coffea.nanoevents import NanoAODSchema
+
+def cut(events):
+    import awkward as ak
+    return {"n": int(ak.sum(events.Muon.pt > settings_of_mine.CUT)), "kind": {type(events.Muon).__name__}}
+"""
+
+
+def test_what_a_script_has_set_holds_at_the_sites(project, monkeypatch):
+    """In a module of its own, and on coffea's schema; the truth is coffea's IterativeExecutor in the same process."""
+    (project / "settings_of_mine.py").write_text("CUT = 10.0\n")
+    (project / "with_state.py").write_text(STATE)
+    monkeypatch.syspath_prepend(project)
+    monkeypatch.chdir(project)
+    settings, cut = importlib.import_module("settings_of_mine"), importlib.import_module("with_state").cut
+    fileset = package.load("datasets/dimuon.json")
+    name, file = next((name, file) for name, dataset in fileset.items() for file in dataset.files)
+    few = Fileset([Dataset(name, (file,))])
+    path = f"sites/{next(iter(file.replicas))}/data{file.lfn}"
+    monkeypatch.setattr(settings, "CUT", 50.0)
+    monkeypatch.setitem(NanoAODSchema.mixins, "Muon", "Electron")
+    options = {"schema": NanoAODSchema, "metadata_cache": {}}
+    truth = processor.Runner(executor=processor.IterativeExecutor(status=False), **options)(
+        {name: {"files": {path: "Events"}}}, cut
+    )
+    executor = package.MultiSiteExecutor("config/sites.yaml", fileset=few, status=False)
+    assert processor.Runner(executor=executor, **options)(few.for_runner(), cut) == truth
+    (remark,) = [remark for remark in executor.record.remarks if "has set travels too" in remark]
+    assert "settings_of_mine.CUT" in remark
+    assert "NanoAODSchema.mixins" in remark
+    settings.scale = lambda value: value
+    with pytest.warns(UserWarning, match=r"settings_of_mine\.scale was set after its module was imported"):
+        processor.Runner(executor=executor, **options)(few.for_runner(), cut)
+
+
+def test_a_data_file_that_did_not_travel_is_named(project):
+    (project / "beside").mkdir()
+    (project / "beside" / "alone.py").write_text(
+        "import os\n\ndef read(events):\n    folder = os.path.dirname(__loader__.path)\n"
+        "    return {'n': len(open(os.path.join(folder, 'factors.txt')).read())}\n"
+    )
+    (project / "beside" / "factors.txt").write_text("1")
+    failed = cafetal(
+        "run", "beside/alone.py:read", "datasets/dimuon.json", "-o", "results/beside", "--quiet", cwd=project, check=1
+    )
+    assert "factors.txt is in no package that travelled" in " ".join(failed.stderr.split())

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from cafetal.catalog import FilesetCatalog
 from cafetal.config import load_sites
 from cafetal.errors import EventsLost, OutputError
-from cafetal.fileset import load
+from cafetal.fileset import Fileset, load
 from cafetal.planning import events as ev
 from cafetal.planning.bundles import Chunk
 from cafetal.planning.recovery import TRIES
@@ -61,7 +61,8 @@ def make(edges, sites=("desy", "cern"), uuid=bytes(16)):
     table = load_sites({"sites": {name: {"pfn": f"/{name}", "scratch": "/s"} for name in sites}})
     files = {lfn: {"object_path": "Events", "replicas": list(sites)} for lfn in edges}
     items = [WorkItem("d", lfn, "Events", a, b, uuid, {}) for lfn, each in edges.items() for a, b in each]
-    plan = make_plan([("d", lfn) for lfn in edges], FilesetCatalog(table, load({"d": {"files": files}})), table)
+    fileset = load({"d": {"files": files}}) if files else Fileset([])
+    plan = make_plan([("d", lfn) for lfn in edges], FilesetCatalog(table, fileset), table)
     plan.add(items)
     return plan
 
@@ -152,6 +153,22 @@ def test_a_run_that_was_not_counted_to_its_end(data):
     assert all(i >= number + parts for place, i in mine.items() if place not in true)
     past.planned = True
     assert len(differences(past, "c0de", items_of(plan), positions)) == len(names) - len(known)
+
+
+def test_what_has_changed_is_named():
+    past = Past(
+        "r", 1, "c0de", {}, parts={"the file helper.py": "a", "the option `schema`": "b", "the file old.py": "c"}
+    )
+    now = {"the file helper.py": "x", "the option `schema`": "b", "the file new.py": "d"}
+    assert differences(past, "other", [], {}, now) == [
+        "the file helper.py has changed",
+        "the file new.py is new",
+        "the file old.py is not there any more",
+    ]
+    past.parts = {}  # of an earlier version
+    assert differences(past, "other", [], {}, now)[0].startswith(
+        "the processor, its arguments, the schema, or a module"
+    )
 
 
 def test_what_sites_may_hold_is_held_back(folder):

@@ -96,14 +96,21 @@ def real(folder: Path, python: str, port: int) -> Iterator[str]:
 
 # --- what it holds ---------------------------------------------------------------------------------------------------
 
-RSES = {"T2_DE_DESY": "root", "T2_CH_CERN": "root", "T1_XX_TAPE": "root", "XX_NEAR": "davs"}
+RSES = {
+    "T2_DE_DESY": "root",
+    "T2_CH_CERN": "root",
+    "T1_XX_DISK": "root",
+    "T1_XX_TAPE": "root",
+    "T2_XX_DOWN": "root",
+    "XX_NEAR": "davs",
+}
 
 
 def fill(client: Any) -> None:
     """Two datasets: one whole at DESY and partly at CERN, one at a storage that is known by its attribute alone."""
     client.add_scope("root", "cms")
     for number, (rse, scheme) in enumerate(RSES.items()):
-        client.add_rse(rse, deterministic=True, rse_type="DISK")
+        client.add_rse(rse, deterministic=True, rse_type="TAPE" if rse.endswith("_TAPE") else "DISK")
         rights = {"read": 1, "write": 1, "delete": 1}
         wan = {**rights, "third_party_copy_read": 1, "third_party_copy_write": 1}
         client.add_protocol(
@@ -121,12 +128,18 @@ def fill(client: Any) -> None:
     client.add_rse_attribute("XX_NEAR", "site", "nebraska")
     first = [_file("toys", number) for number in range(3)]
     second = [_file("more", number) for number in range(2)]
+    tape = [_file("tape", number) for number in range(2)]
     client.add_replicas("T2_DE_DESY", first)
     client.add_replicas("T2_CH_CERN", first[:2])
+    client.add_replicas("T1_XX_DISK", first[:1])
     client.add_replicas("T1_XX_TAPE", first[:1])
+    client.add_replicas("T2_XX_DOWN", first[:1])
+    client.add_replicas("T1_XX_TAPE", tape)
+    client.update_rse("T2_XX_DOWN", {"availability_read": False})
+    client.set_local_account_limit("root", "T2_DE_DESY", 10**12)
     client.add_replicas("XX_NEAR", second)
     client.update_replicas_states("T2_CH_CERN", [{**_did(first[1]), "state": "U"}])
-    for name, files in (("/Toys/one", first), ("/Toys/two", second)):
+    for name, files in (("/Toys/one", first), ("/Toys/two", second), ("/Archive/one", tape)):
         client.add_dataset("cms", name)
         client.attach_dids("cms", name, [_did(file) for file in files])
 

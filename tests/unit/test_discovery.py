@@ -159,7 +159,7 @@ def test_rucio_fails_with_a_sentence():
         def list_dids(self, *_, **__):
             raise ConnectionError("no route")
 
-    with pytest.raises(CatalogError, match=r"Rucio has not answered \(ConnectionError: no route\)"):
+    with pytest.raises(CatalogError, match=r"Rucio has refused, or not answered \(ConnectionError: no route\)"):
         Rucio(Client()).find(Did.parse("cms:/x*"))
 
 

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import yaml
 from coffea.dataset_tools import DataGroupSpec
-from coffea.processor.executor import FileMeta
+from coffea.processor.executor import _PROTECTED_NAMES, FileMeta
 
 from cafetal.errors import FilesetError, UnreadableFile
 from cafetal.fileset import DataFile, Dataset, Fileset, load, plain_name
+from cafetal.fileset_keys import RESERVED
 
 UUID = "a9490124-3648-11ea-89e9-f5b55c90beef"
 OWN = {
@@ -105,6 +106,24 @@ def test_files(tmp_path, name):
         ({"d": {"files": {"/a": {"steps": [[0, 5], [7, 9]]}}}}, "do not cover the whole file"),
         ({"d": {"files": {"/a": {"steps": [[0, 5]], "num_entries": 9}}}}, "do not cover the whole file"),
         ({"d": {"files": {"/a": {"replicas": ["x"]}}}, "e": {"files": ["/a"]}}, "two datasets with different replicas"),
+        ({"d": {"files": {"/a": {"replica": ["x"]}}}}, "no key 'replica'; did you mean 'replicas'"),
+        ({"d": {"files": {"/a": {"object_pth": "Events"}}}}, "no key 'object_pth'; did you mean 'object_path'"),
+        ({"d": {"files": ["/a"], "metdata": {}}}, "no key 'metdata'; did you mean 'metadata'"),
+        ({"d": {"files": ["/a"], "metadata": ["ab"]}}, "`metadata` is a list, and must be a mapping"),
+        *(
+            ({"d": {"files": ["/a"], "metadata": {word: "mine"}}}, f"has '{word}', a name that")
+            for word in sorted(RESERVED)
+        ),
+        ({"d": {"files": ["/a"], "metadata": {5: "x"}}}, "5 in `metadata` is not a name"),
+        ({"d": {"files": ["/a"]}, "e": {"files": []}}, "e: it has no files"),
+        ({"d": {"files": {}}}, "d: it has no files"),
+        ({"d": []}, "d: it has no files"),
+        ({"d": {"files": {5: "Events"}}}, "5 is not the name of a file"),
+        ({"d": {"files": {"/a": "Events", ("b", 1): "Events"}}}, r"\('b', 1\) is not the name of a file"),
+        ({"d": ["/a", None]}, "None is not the name of a file"),
+        ({"d": ["/a"], 2016: ["/b"]}, "2016 is not the name of a dataset"),
+        ({"d": {"files": {"/a": {"num_entries": "many"}}}}, "`num_entries` is 'many', and must be a whole number"),
+        ({"d": {"files": {"/a": {"size": 1.5}}}}, "`size` is 1.5, and must be a whole number"),
     ],
 )
 def test_what_is_not_understood(content, sentence):
@@ -253,3 +272,10 @@ def test_names_that_runner_can_hash():
     assert (dataset, lfn) == ("Zé→µµ", "/é.root")
     assert [type(pickle.loads(pickle.dumps(name))) for name in (dataset, lfn)] == [str, str]
     assert pickle.loads(pickle.dumps(lfn)) == plain_name(lfn) == "/é.root"
+
+
+def test_names_that_coffea_sets_itself():
+    assert set(_PROTECTED_NAMES) <= RESERVED
+    assert load({"d": {"files": ["/a"], "metadata": {"dataset": "d", "year": 2016}}})["d"].metadata["year"] == 2016
+    assert load({2016: ["/a"], 2017: ["/b"]})["2016"].files[0].lfn == "/a"
+    assert load({"d": {"files": {"/a": {"nevts": 5}}, "das_names": ["x"]}})["d"].files[0].lfn == "/a"

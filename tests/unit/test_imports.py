@@ -13,8 +13,9 @@ ENGINE = ROOT / "analysis" / "cafetal"
 # Each layer may import itself and those before it.
 LAYERS = [
     {"errors", "strict"},
-    {"rebuilding"},
+    {"rebuilding", "validation"},
     {"config"},
+    {"fileset_keys"},
     {"fileset"},
     {"planning"},
     {"simulation"},

@@ -121,7 +121,10 @@ def test_a_disk_that_is_full(tmp_path, look, monkeypatch):
 
 
 def test_no_run_and_a_run_that_ends(tmp_path):
-    with pytest.raises(OutputError, match="Nothing runs in"):
+    with pytest.raises(OutputError, match="holds no finished run"):
+        peek(tmp_path)
+    (tmp_path / "manifest.json").touch()
+    with pytest.raises(OutputError, match=r"Nothing runs in .*: its output is in"):
         peek(tmp_path)
     with locked(tmp_path), pytest.raises(OutputError, match="has not answered within 0 s"):
         peek(tmp_path, patience=0)

@@ -5,6 +5,7 @@ import io
 import os
 import subprocess
 import sys
+import threading
 import zipfile
 from functools import partial
 
@@ -14,7 +15,9 @@ import pytest
 
 from cafetal.environments.sources import local_sources
 from cafetal.errors import ConfigError
+from cafetal.runs.executor import MultiSiteExecutor
 from cafetal.runs.fingerprint import digest
+from cafetal.runs.pickling import check_picklable
 from cafetal.runs.shipping import pack_function, pack_worker
 
 
@@ -109,8 +112,43 @@ def test_auxiliary_files(tmp_path):
     assert packed.code_hash != plain.code_hash
     (tmp_path / "pu.json.gz").write_bytes(b"other weights")
     assert pack_function(len, {"pu": tmp_path / "pu.json.gz"}).code_hash != packed.code_hash
-    with pytest.raises(ConfigError, match=r"auxiliary file 'sf'.*cannot be read: No such file"):
-        pack_function(len, {"sf": tmp_path / "none"})
+    for act in (
+        lambda: pack_function(len, {"sf": tmp_path / "none"}),
+        lambda: MultiSiteExecutor(
+            {"sites": {"d": {"pfn": "/d", "scratch": "/s"}}, "aux": {"sf": str(tmp_path / "no")}}
+        ),
+    ):
+        with pytest.raises(ConfigError, match=r"auxiliary file 'sf'.*cannot be read: No such file"):
+            act()
+
+
+class Holding:
+    """As a processor may hold what cannot be pickled."""
+
+    def __init__(self, **attributes):
+        self.__dict__.update(attributes)
+
+    def process(self, events):
+        return {}
+
+
+LOCK = threading.Lock()
+
+
+@pytest.mark.parametrize(
+    ("processor", "where"),
+    [
+        (Holding(lock=LOCK), r"the processor\.lock \(a _thread\.lock\)"),
+        (Holding(cuts={"a": [1, LOCK]}), r"the processor\.cuts\['a'\]\[1\] \(a _thread\.lock\)"),
+        (partial(len, lock=LOCK), r"the processor, its argument 'lock' \(a _thread\.lock\)"),
+        (Holding(inner=Holding(rows=(i for i in "ab"))), r"the processor\.inner\.rows \(a builtins\.generator\)"),
+    ],
+    ids=["attribute", "nested", "argument", "inner"],
+)
+def test_what_of_a_processor_cannot_travel(processor, where):
+    with pytest.raises(ConfigError, match=f"The processor cannot travel: {where} cannot be pickled"):
+        check_picklable(processor)
+    check_picklable(Holding(cuts={"a": [1, 2]}))
 
 
 SCRIPT = r"""

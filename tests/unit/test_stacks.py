@@ -8,8 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cafetal.cli import cli
-from cafetal.errors import ConfigError, OutputError
+from cafetal.errors import ConfigError, OutputError, SiteError, UnknownEndpoint
 from cafetal.runs.histograms import yields_of
+from cafetal.runs.journal import JOURNAL, Journal
+from cafetal.runs.locking import locked
+from cafetal.runs.record import brief
+from cafetal.runs.settling import lost_task
 from cafetal.views.stacks import Stack, draw_all, draw_stack, layers, read_plots
 
 
@@ -129,8 +133,16 @@ def test_a_file_says_what_is_drawn(tmp_path):
         draw_all({"other": histogram()}, plots, tmp_path)
     for text in ("plots: {}", "plots: {a: {datta: x}}", "plots: ["):
         (tmp_path / "bad.yaml").write_text(text)
-        with pytest.raises(ConfigError, match="does not say"):
+        with pytest.raises(ConfigError, match=r"does not say|is not YAML") as caught:
             read_plots(tmp_path / "bad.yaml")
+        for word in ("pydantic", "validation error", "Extra inputs"):
+            assert word not in str(caught.value)
+    (tmp_path / "bad.yaml").write_text("plots: {mass: {stak: {ww: [ww]}}}")
+    with pytest.raises(ConfigError, match=r"plots\.mass\.stak: no such key; did you mean 'stack'"):
+        read_plots(tmp_path / "bad.yaml")
+    (tmp_path / "bad.yaml").write_text("- mass")
+    with pytest.raises(ConfigError, match=r"it must be a mapping with .*plots"):
+        read_plots(tmp_path / "bad.yaml")
     with pytest.raises(ConfigError, match="cannot be read"):
         read_plots(tmp_path / "none.yaml")
 
@@ -153,6 +165,41 @@ def test_yields():
 def test_commands_say_what_is_missing(tmp_path):
     told = CliRunner().invoke(cli, ["yields", str(tmp_path)])
     assert "holds no finished run" in str(told.exception)
+
+
+@pytest.mark.parametrize(
+    ("ended", "words"),
+    [
+        ("ProcessorError", ["has failed (ProcessorError)", "The last failure: KeyError: 'x', at desy", "resume"]),
+        (None, ["was broken off", "resume"]),
+        ("complete", ["has ended (complete)", "is not there", "resume"]),
+        ("running", ["goes on, as process", "peek"]),
+    ],
+)
+@pytest.mark.parametrize("command", ["report", "verify", "yields", "peek"])
+def test_commands_say_why_a_run_has_no_results(tmp_path, command, ended, words):
+    journal = Journal(tmp_path / JOURNAL)
+    journal.begin("r", "Balanced")
+    failure = lost_task(SiteError("x"), "desy")
+    journal.note_failure(1.0, brief({**failure, "types": ["builtins.KeyError"], "messages": ["'x'"]}), "")
+    if ended not in (None, "running"):
+        journal.end(2.0, ended)
+    journal.close()
+    if ended == "running":
+        command = "report" if command == "peek" else command  # which asks the run
+        with locked(tmp_path):
+            told = str(CliRunner().invoke(cli, [command, str(tmp_path)]).exception)
+    else:
+        told = str(CliRunner().invoke(cli, [command, str(tmp_path)]).exception)
+    assert all(word in told for word in words), told
+
+
+def test_a_wrong_site_is_named(tmp_path):
+    table = tmp_path / "sites.yaml"
+    table.write_text(f"sites: {{desy: {{pfn: /d, scratch: {tmp_path}}}}}")
+    told = CliRunner().invoke(cli, ["sites", "check", "--sites", str(table), "desyy"])
+    assert isinstance(told.exception, UnknownEndpoint)
+    assert "did you mean 'desy'" in str(told.exception)
 
 
 def test_a_sample_that_was_never_filled_is_warned_of():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cafetal.config import SiteTable
-from cafetal.discovery.findings import SOURCE, Found, make_dataset, refreshed
+from cafetal.discovery.findings import SOURCE, Found, make_dataset, on_tape_alone, refreshed
 from cafetal.discovery.listings import list_directory, places, read_list
 from cafetal.discovery.rucio import Did, Rucio
 from cafetal.errors import FilesetError, nearest
@@ -98,6 +99,14 @@ def _build_one(name: str, wanted: Wanted, table: SiteTable, ask: Callable[[], Ru
             found += read_list(source.removeprefix(_LIST), table)
         else:
             found += list_directory(source, table)
+    tape = on_tape_alone(found)
+    if tape:
+        rses = ", ".join(sorted({rse for places in tape.values() for rse in places}))
+        warnings.warn(
+            f"{len(tape):,} files of {name} are on tape alone ({rses}): `cafetal datasets stage FILESET --to SITE` "
+            "asks for copies on disk.",
+            stacklevel=2,
+        )
     kept = wanted.model_dump(mode="json", exclude_defaults=True, exclude={"metadata", "tree"})
     return make_dataset(
         name,
@@ -109,6 +118,17 @@ def _build_one(name: str, wanted: Wanted, table: SiteTable, ask: Callable[[], Ru
         deny=wanted.deny,
         helped=helped,
     )
+
+
+def sources_in_rucio(dataset: Dataset, ask: Callable[[], Rucio]) -> list[Did]:
+    """Return the collections of Rucio that a dataset was made from."""
+    source = dataset.metadata.get(SOURCE)
+    try:
+        wanted = Wanted.model_validate(source if isinstance(source, Mapping) else {"source": source})
+    except ValidationError:
+        return []
+    dids = [Did.parse(name.removeprefix(_RUCIO)) for name in wanted.sources if name.startswith(_RUCIO)]
+    return [found for did in dids for found in (ask().find(did) if "*" in did.name else [did])]
 
 
 def refresh(fileset: Fileset, table: SiteTable, ask: Callable[[], Rucio]) -> Fileset:

@@ -26,6 +26,8 @@ class Found:
     """``{RSE or site: its PFNs}``, of replicas that can be read, the best first."""
     unavailable: tuple[str, ...] = ()
     """RSEs whose replica cannot be read at the moment: on its way there, lost, or being deleted."""
+    tape: tuple[str, ...] = ()
+    """RSEs that have it on tape: it must be brought to a disk before it can be read."""
     size: int | None = None
     """Bytes."""
     adler32: str | None = None
@@ -86,6 +88,7 @@ def together(found: Iterable[Found]) -> list[Found]:
             known,
             pfns={**each.pfns, **known.pfns},
             unavailable=tuple(sorted({*known.unavailable, *each.unavailable})),
+            tape=tuple(sorted({*known.tape, *each.tape})),
             size=known.size if known.size is not None else each.size,
             adler32=known.adler32 or each.adler32,
         )
@@ -153,6 +156,11 @@ def shares(dataset: Dataset) -> dict[str, Share]:
         for place in ("", *file.replicas, *file.elsewhere):
             told[place] = told.get(place, Share()) + one
     return told
+
+
+def on_tape_alone(found: Iterable[Found]) -> dict[str, tuple[str, ...]]:
+    """Return the files that no disk has: ``{LFN: RSEs that have it on tape}``."""
+    return {file.name: file.tape for file in together(found) if file.tape and not file.pfns}
 
 
 def unheld(dataset: Dataset) -> list[str]:

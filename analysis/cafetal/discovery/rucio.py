@@ -71,8 +71,32 @@ class Rucio:
         """All files of some collections, with all their replicas."""
         asked = [{"scope": did.scope, "name": did.name} for did in dids]
         with _asking():
-            told = self._client.list_replicas(asked, schemes=list(SCHEMES), all_states=True)
+            # The server leaves out replicas at storage that cannot be read at the moment.
+            told = self._client.list_replicas(asked, schemes=list(SCHEMES), all_states=True, ignore_availability=False)
             return [read_replicas(each) for each in told]
+
+    def stage(self, dids: Iterable[Did], rses: Iterable[str], days: float) -> list[str]:
+        """Ask for copies on disk at one of some RSEs, for so many days; return the ids of the rules that were made.
+
+        What was asked for before is not asked for again.
+        """
+        from rucio.common.exception import DuplicateRule
+
+        where, rules = f"({'|'.join(rses)})&rse_type=DISK", []
+        for did in dids:
+            with _asking():
+                try:
+                    rules += self._client.add_replication_rule(
+                        [{"scope": did.scope, "name": did.name}],
+                        1,
+                        where,
+                        lifetime=round(days * 86400),
+                        grouping="DATASET",
+                        comment="asked for by cafetal",
+                    )
+                except DuplicateRule:
+                    continue
+        return rules
 
     def helped(self, rses: Iterable[str], table: SiteTable) -> dict[str, str]:
         """``{RSE: site}`` of RSEs that the table does not name, by their attributes in Rucio."""
@@ -100,15 +124,18 @@ def read_replicas(told: Mapping[str, Any]) -> Found:
     ('T1',)
     """
     states = told.get("states") or {}
+    pfns_by_name: Mapping[str, Mapping[str, Any]] = told.get("pfns") or {}
+    tape = {str(place["rse"]) for place in pfns_by_name.values() if place.get("type") == "TAPE"}
     readable = {
         rse: tuple(sorted((pfn for pfn in pfns if _rank(pfn) < len(SCHEMES)), key=_rank))
         for rse, pfns in (told.get("rses") or {}).items()
-        if states.get(rse, "AVAILABLE") == "AVAILABLE"
+        if states.get(rse, "AVAILABLE") == "AVAILABLE" and rse not in tape
     }
     return Found(
         name=str(told["name"]),
         pfns={rse: pfns for rse, pfns in sorted(readable.items()) if pfns},
         unavailable=tuple(sorted(rse for rse, state in states.items() if state != "AVAILABLE")),
+        tape=tuple(sorted(tape)),
         size=told.get("bytes"),
         adler32=told.get("adler32"),
     )
@@ -128,5 +155,5 @@ def _asking() -> Iterator[None]:
     except Exception as error:  # Rucio's own, requests' and urllib3's
         text = " ".join(str(error).split()) or "no reason was given"
         raise CatalogError(
-            f"Rucio has not answered ({type(error).__name__}: {text}). Is the login good (`rucio whoami`)?"
+            f"Rucio has refused, or not answered ({type(error).__name__}: {text}). Is the login good (`rucio whoami`)?"
         ) from error

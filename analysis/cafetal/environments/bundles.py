@@ -152,7 +152,7 @@ def install(lock: Lock, folder: Path) -> None:
     wanted = folder.with_name(folder.name + ".txt")
     wanted.write_text(lock.text)
     uv = shutil.which("uv")
-    tool = [uv, "pip", "install", "--python", sys.executable] if uv else [sys.executable, "-m", "pip", "install"]
+    tool = [uv, "pip", "install", "--python", sys.executable] if uv else [sys.executable, "-P", "-m", "pip", "install"]
     hashes = ["--require-hashes"] if lock.packages.keys() <= lock.hashes.keys() else []
     command = [*tool, "--quiet", "--no-deps", *hashes, "--target", str(folder), "-r", str(wanted)]
     told = subprocess.run(command, capture_output=True, text=True, check=False)

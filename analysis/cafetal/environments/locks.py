@@ -101,7 +101,17 @@ def add_hashes(lock: Lock) -> Lock:
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as wanted:
         wanted.write(replace(lock, hashes={}).text)
         wanted.flush()
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed", "--no-deps"]
+        command = [
+            sys.executable,
+            "-P",
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--dry-run",
+            "--ignore-installed",
+            "--no-deps",
+        ]
         told = subprocess.run(
             [*command, "--report", "-", "-r", wanted.name], capture_output=True, text=True, check=False
         )

@@ -71,7 +71,7 @@ def restart_core(folder: Path, settings: Mapping[str, Any], tag: str) -> Process
 
 
 def _start_core(folder: Path, environment: Mapping[str, str], tag: str) -> Process:
-    command = [sys.executable, "-m", "cafetal.rehearsal.agent", "start", folder.name]
+    command = [sys.executable, "-P", "-m", "cafetal.rehearsal.agent", "start", folder.name]
     return spawn(command, log=folder / "agent.log", tag=tag, env=environment, cwd=folder)
 
 

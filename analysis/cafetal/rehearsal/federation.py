@@ -109,7 +109,7 @@ class Rehearsal:
         """Start the web service, with what it knew before."""
         ready, log = self.cloud / "ready", self.cloud / "log"
         ready.unlink(missing_ok=True)
-        command = [sys.executable, "-m", "cafetal.rehearsal.cloud", str(self.cloud)]
+        command = [sys.executable, "-P", "-m", "cafetal.rehearsal.cloud", str(self.cloud)]
         process = spawn(command, log=log, tag=self.tag, env={"PATH": "/usr/bin:/bin"}, cwd=self.cloud)
         broker.wait_until(ready.exists, 30, f"The web service did not start; its log is {log}.", process)
         self._keep("cloud", process)

@@ -40,7 +40,7 @@ def start(
     """
     nothing = subprocess.DEVNULL
     process = subprocess.Popen([*inside, *command], stdin=nothing, stdout=nothing, stderr=nothing)
-    probe = [*inside, sys.executable, "-c", f"import socket; socket.create_connection(('{address}', {port}), 1)"]
+    probe = [*inside, sys.executable, "-P", "-c", f"import socket; socket.create_connection(('{address}', {port}), 1)"]
     end = time.monotonic() + 20
     while subprocess.run(probe, capture_output=True, check=False).returncode:
         if process.poll() is not None or time.monotonic() > end:

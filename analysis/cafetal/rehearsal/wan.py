@@ -95,7 +95,7 @@ class Wan:
 
     def __enter__(self) -> Wan:
         spec = json.dumps({"nodes": self.nodes, "line": asdict(self.line)})
-        command = [sys.executable, "-m", "cafetal.rehearsal.wan", self.name, spec]
+        command = [sys.executable, "-P", "-m", "cafetal.rehearsal.wan", self.name, spec]
         self._switch = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self._switch.stdout is not None
         if self._switch.stdout.readline().strip() != "ready":

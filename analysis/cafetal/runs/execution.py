@@ -152,7 +152,7 @@ class Execution:
         self._parked: dict[str, list[Merge]] = {}
         self._surveys: Counter[str] = Counter()
         self._salvage = Salvage(None, None, ChunkSet(), ())
-        self._reasons = Reasons(may_skip)
+        self._reasons = Reasons(may_skip, shipment.left_out)
         self._logins = Logins(self.calls, record, plan.table, lambda *told: self._events.put(("logins", *told)))
         self._drained: frozenset[str] = frozenset()
         self._ticked = 0.0

@@ -46,7 +46,7 @@ from cafetal.runs.runnercall import RunnerCall
 from cafetal.runs.scheduling import make_dispatcher, make_scheduler
 from cafetal.runs.session import Session, is_missing
 from cafetal.runs.shippedcode import keep_modules
-from cafetal.runs.shipping import Shipment, limits, pack_function, pack_worker
+from cafetal.runs.shipping import Shipment, check_aux, limits, pack_function, pack_worker
 
 _LINGER = 120.0
 """Seconds for which sites are kept after files were counted: the work on them usually follows at once."""
@@ -142,6 +142,7 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         if not 0 <= accept <= 1:
             raise ConfigError(f"accept is {accept}; it is a share of the events, between 0 and 1.")
         self.accept, self.aux = accept, aux
+        check_aux({**self.sites.aux, **(aux or {})})
         self.environment = read_lock(Path(environment)) if isinstance(environment, (str, Path)) else environment
         self.modules = tuple(modules)
         self.logs = logs
@@ -263,8 +264,15 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         shipment = self.ship(request.inner, {**self.sites.aux, **(self.aux or {})})
         for path, why in sorted(shipment.left_out.items()):
             messages.warn(f"{path} does not travel to the sites ({why}). See `code` in the site table.")
+        if shipment.state:
+            record.remarks.append(f"What your script has set travels too: {', '.join(shipment.state)}.")
+        for name in shipment.state_left:
+            messages.warn(
+                f"{name} was set after its module was imported, and is no plain data: it does not travel, and sites "
+                "use what the module's source says. Give it to the processor's constructor instead."
+            )
         code = self.session.code_hash = shipment.code_hash
-        past = self._past(code, items, plan)
+        past = self._past(shipment, items, plan)
         for first, each in [(0, items)] if past is None else numbered(past, items):
             plan.add(each, first)
         opening = replace(request, format=uncounted.format, options=uncounted.options)
@@ -279,7 +287,7 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         dispatcher = make_dispatcher(plan, self.policy, self.bundle_events, staging_limits(plan))
         scheduler = make_scheduler(plan, dispatcher, experience, code, past, self.session.bad_replicas)
         replaced = self._replaced() if past is None else None
-        journal = self._begin(run, code, plan, past)
+        journal = self._begin(run, shipment, plan, past)
         if self.folder is not None and shipment.modules is not None:
             keep_modules(self.folder, shipment.files[shipment.modules])
         with show_progress(self.desc, enabled=self.status) as watch:
@@ -328,6 +336,8 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
             raise error
         if isinstance(merged, dict):
             merged["processed"] = {plan.items[i] for i in execution.ledger.whole()}
+        if error is not None and request.would_hide(error):
+            error = messages.shown(error)
         self.session.error = error
         return accumulate([merged, accumulator]), error or 0
 
@@ -384,7 +394,7 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         positions = {file: number for number, file in enumerate(dict.fromkeys([*listed, *files]))}
         return make_plan(files, self._catalog(), self.sites, checksums, sizes, positions)
 
-    def _past(self, code: str, items: Sequence[WorkItem], plan: Plan) -> Past | None:
+    def _past(self, shipment: Shipment, items: Sequence[WorkItem], plan: Plan) -> Past | None:
         """The lives of the run that is to be resumed, if one is.
 
         Raises:
@@ -393,7 +403,7 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         if not self.resume or self.folder is None:
             return None
         past = read_past(self.folder)
-        changes = differences(past, code, items, plan.positions)
+        changes = differences(past, shipment.code_hash, items, plan.positions, shipment.parts)
         if changes:
             raise ResumeRefused(
                 f"Cannot resume {self.folder}: the result would mix two versions of the analysis:\n"
@@ -418,7 +428,7 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         except OutputError:  # there is none
             return None
 
-    def _begin(self, run: str, code: str, plan: Plan, past: Past | None) -> Journal:
+    def _begin(self, run: str, shipment: Shipment, plan: Plan, past: Past | None) -> Journal:
         """The journal of a life of the run."""
         if self.folder is None:
             return Journal()
@@ -427,9 +437,10 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         policy = type(self.policy).__name__
         if past is None:
             forget_kept(self.folder)
-            journal.begin(run, policy, code=code, about=self.about)
+            journal.begin(run, policy, code=shipment.code_hash, about=self.about, parts=shipment.parts)
         else:
-            journal.begin(run, policy, life=past.lives + 1, code=code, about=past.about)
+            attempt = past.lives + 1
+            journal.begin(run, policy, life=attempt, code=past.code, about=past.about, parts=past.parts)
         known = 0 if past is None else past.next_chunk
         fresh = [chunk for chunk in plan.chunks if chunk.id >= known]
         if fresh or (past is not None and not past.planned):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 
 from cafetal.environments.sources import is_importable
-from cafetal.errors import CafetalError, ProcessorError, SiteError, UnreadableFile
+from cafetal.errors import CafetalError, MissingTree, ProcessorError, SiteError, UnreadableFile
 from cafetal.rebuilding import also, lookup, rebuild
 from cafetal.runs.record import reason
 from cafetal.worker.failures import Failure
@@ -15,15 +16,35 @@ _MOST_LINES = 20
 """Of an error that names files."""
 
 
-def processor_error(failure: Failure) -> ProcessorError:
-    """The user's code failed: where, on which events, and its own traceback."""
+def processor_error(failure: Failure, left_out: Mapping[str, str] | None = None) -> ProcessorError:
+    """The user's code failed: where, on which events, and its own traceback.
+
+    ``left_out`` are data files of the user's packages that did not travel, with the reasons.
+    """
     error = ProcessorError(
-        f"The processor failed at the site {failure['site']} on {place(failure)}: {reason(failure)}\n\n"
+        f"The processor failed at the site {failure['site']} on {place(failure)}: {reason(failure)}"
+        f"{_did_not_travel(failure, left_out or {})}\n\n"
         f"{failure['traceback'].rstrip()}",
         **_where(failure),
     )
     error.__cause__ = cause(failure)
     return error
+
+
+def _did_not_travel(failure: Failure, left_out: Mapping[str, str]) -> str:
+    """Return what to say of a file that the processor did not find where its own modules lie."""
+    if not failure["types"] or failure["types"][-1] != "builtins.FileNotFoundError":
+        return ""
+    match = re.search(r"/modules/[0-9a-f]{16,64}/([^'\"]+)", failure["messages"][-1])
+    if match is None:
+        return ""
+    for path, why in left_out.items():
+        if path.endswith(f"/{match[1]}"):
+            return f"\n{path} did not travel to the sites ({why}). See `code` in the site table."
+    return (
+        f"\n{match[1]} is in no package that travelled: files beside a single module stay here. Put them into a "
+        "package with the module, or name them under `aux` in the site table."
+    )
 
 
 def check_modules(site: str, modules: Mapping[str, str]) -> None:
@@ -61,15 +82,29 @@ def unreadable(failures: Sequence[Failure], doing: str) -> CafetalError:
         lines.append(f"  ... and {len(failures) - _MOST_LINES} more")
     files = len({failure["lfn"] for failure in failures})
     lost = [failure for failure in failures if failure["kind"] in ("worker", "away", "site", "partial")]
-    kind = SiteError if len(lost) == len(failures) else UnreadableFile
-    what = f"{files} file{'s' * (files > 1)}" if kind is UnreadableFile else "Some of the work"
+    kind: type[CafetalError] = SiteError if len(lost) == len(failures) else UnreadableFile
+    if all(map(lacks_tree, failures)):
+        kind = MissingTree
+    what = "Some of the work" if kind is SiteError else f"{files} file{'s' * (files > 1)}"
     error = kind(
         f"{what} could not be {doing} at any site that holds the data:\n" + "\n".join(lines), **_where(failures[-1])
     )
     error.__cause__ = cause(failures[-1])
     known = [lookup(name) for name in failures[-1]["types"]]
     theirs = next((found for found in known if found is not None and not issubclass(found, CafetalError)), None)
-    return also(error, theirs) if kind is UnreadableFile and theirs is not None else error
+    return also(error, theirs) if kind is not SiteError and theirs is not None else error
+
+
+def lacks_tree(failure: Failure) -> bool:
+    """Tell whether a file has no tree of the name that was given; coffea does not skip it as a bad one."""
+    return any(name.rpartition(".")[2] in ("UprootMissTreeError", "KeyInFileError") for name in failure["types"])
+
+
+def shown(error: CafetalError) -> CafetalError:
+    """Return an error of which Runner, which skips bad files, does not think that it may be skipped."""
+    told = SiteError(error.message, **error.details)
+    told.__traceback__ = error.__traceback__
+    return told
 
 
 def warn_left_out(failure: Failure) -> None:

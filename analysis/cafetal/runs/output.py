@@ -18,10 +18,12 @@ import coffea.util
 from cafetal.errors import OutputError
 from cafetal.runs import histograms
 from cafetal.runs.journal import JOURNAL
+from cafetal.runs.locking import owner
 from cafetal.runs.past import read_past
 from cafetal.runs.proof import sealed
 from cafetal.runs.record import RunRecord
 from cafetal.runs.shippedcode import shipped_modules
+from cafetal.runs.standing import look_at
 from cafetal.worker.files import private_folder, write_bytes
 
 OUTPUT, ROOT, UHI, MANIFEST, PLOTS = "output.coffea", "histograms.root", "histograms.json", "manifest.json", "plots"
@@ -246,7 +248,26 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 def _read(folder: Path, name: str, reader: Any) -> Any:
     path = folder / name
     if not path.is_file():
-        raise OutputError(
-            f"{folder} holds no finished run: {name} is not there. `cafetal run ... -o {folder}` makes one."
-        )
+        raise OutputError(why_unfinished(folder, name))
     return reader(path)
+
+
+def why_unfinished(folder: Path, name: str = MANIFEST) -> str:
+    """Return why a folder has no results: there is no run, or it goes on, was broken off, or has failed."""
+    if not (folder / JOURNAL).exists():
+        if owner(folder) is not None:
+            return f"The run in {folder} has just begun. `cafetal status {folder}` tells how far it is."
+        return f"{folder} holds no finished run: {name} is not there. `cafetal run ... -o {folder}` makes one."
+    standing = look_at(folder)
+    on = f"`cafetal resume {folder}` continues it"
+    if standing.process is not None:
+        return (
+            f"The run in {folder} goes on, as process {standing.process}: `cafetal status {folder}` tells how far it "
+            f"is, `cafetal peek {folder}` shows its output so far."
+        )
+    if standing.ended is None:
+        return f"The run in {folder} was broken off; {on}."
+    if standing.ended in ("complete", "incomplete", "interrupted"):
+        return f"The run in {folder} has ended ({standing.ended}), and {name} is not there; {on}."
+    last = f" The last failure: {standing.last_failure}." if standing.last_failure else ""
+    return f"The run in {folder} has failed ({standing.ended}).{last} When that is mended, {on}."

@@ -27,6 +27,8 @@ class Past:
     """SHA-256 of what it processes with."""
     about: Mapping[str, Any]
     """How it was asked for."""
+    parts: Mapping[str, str] = field(default_factory=dict)
+    """Digests of the parts of that code; journals of earlier versions have none."""
     files: list[FileLine] = field(default_factory=list)
     missing: set[tuple[str, str]] = field(default_factory=set)
     """``(dataset, lfn)`` of files that could not be opened: they may be there now."""
@@ -72,7 +74,7 @@ def read_past(folder: Path) -> Past:
         kind = line["is"]
         if kind == "run":
             if past is None:
-                past = Past(line["run"], 0, line["code"], line["about"])
+                past = Past(line["run"], 0, line["code"], line["about"], line.get("parts", {}))
             past.lives, past.ended = line["life"], None
             continue
         if past is None:
@@ -122,15 +124,21 @@ def _forget(past: Past, chunks: Iterable[str], site: str) -> None:
 
 
 def differences(
-    past: Past, code: str, items: Sequence[WorkItem], positions: Mapping[tuple[str, str], int]
+    past: Past,
+    code: str,
+    items: Sequence[WorkItem],
+    positions: Mapping[tuple[str, str], int],
+    parts: Mapping[str, str] | None = None,
 ) -> list[str]:
     """Return one sentence for each change since the run began; a run without changes can be resumed.
 
-    ``positions`` are those of the files in the fileset, by dataset and LFN.
+    ``positions`` are those of the files in the fileset, by dataset and LFN; ``parts`` are digests of those of the code.
     """
     changes = []
     if code != past.code:
-        changes.append("the processor, its arguments, the schema, or a module that goes with them has changed")
+        changes += _changed_parts(past.parts, parts or {}) or [
+            "the processor, its arguments, the schema, or a module that goes with them has changed"
+        ]
     before = {(line["dataset"], line["lfn"]): line for line in past.files}
     now = _by_file(items)
     if past.planned:
@@ -145,6 +153,14 @@ def differences(
     if not changes and any(line.get("position", here) != here for line, here in _positioned(past, positions)):
         changes.append("the files come in another order, which is also that of what the output holds")
     return changes
+
+
+def _changed_parts(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    if not before or not now:
+        return []
+    changes = [f"{name} has changed" for name in sorted(before.keys() & now.keys()) if before[name] != now[name]]
+    changes += [f"{name} is new" for name in sorted(now.keys() - before.keys())]
+    return changes + [f"{name} is not there any more" for name in sorted(before.keys() - now.keys())]
 
 
 def _positioned(past: Past, positions: Mapping[tuple[str, str], int]) -> Iterator[tuple[FileLine, int]]:

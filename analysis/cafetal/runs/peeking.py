@@ -26,7 +26,7 @@ from cafetal.runs.fetching import fetch
 from cafetal.runs.kept import Home
 from cafetal.runs.locking import owner
 from cafetal.runs.merging import add
-from cafetal.runs.output import of_the_user
+from cafetal.runs.output import MANIFEST, of_the_user, why_unfinished
 from cafetal.runs.record import RunRecord
 from cafetal.runs.shippedcode import shipped_modules
 from cafetal.worker import lifting
@@ -174,14 +174,18 @@ def peek(folder: Path, *, patience: float = 300.0) -> tuple[Peek, Any]:
         OutputError: if nothing runs in the folder, or nothing is finished yet, or no answer comes in so many seconds.
     """
     if owner(folder) is None:
-        raise OutputError(f"Nothing runs in {folder}: what there is of its output is in {folder} itself.")
+        if (folder / MANIFEST).exists():
+            raise OutputError(f"Nothing runs in {folder}: its output is in {folder} itself.")
+        raise OutputError(why_unfinished(folder))
     name = secrets.token_hex(8)
     place = private_folder(folder / PEEK)
     write_bytes(place / _ASKED, name.encode())
     end = time.monotonic() + patience
     while (found := _read(place)) is None or found.asked != name:
         if owner(folder) is None:
-            raise OutputError(f"The run in {folder} has ended meanwhile: its output is there.")
+            if (folder / MANIFEST).exists():
+                raise OutputError(f"The run in {folder} has ended meanwhile: its output is there.")
+            raise OutputError(why_unfinished(folder))
         if time.monotonic() > end:
             raise OutputError(f"The run in {folder} has not answered within {patience:.0f} s.")
         time.sleep(0.2)

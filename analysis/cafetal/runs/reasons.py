@@ -19,10 +19,11 @@ class Reasons:
 
     Args:
         may_skip: whether a failure of the data or of the user's code may leave its chunks out.
+        left_out: data files of the user's packages that did not travel, with the reasons.
     """
 
-    def __init__(self, may_skip: Callable[[Failure], bool]) -> None:
-        self._may_skip = may_skip
+    def __init__(self, may_skip: Callable[[Failure], bool], left_out: Mapping[str, str] | None = None) -> None:
+        self._may_skip, self._left_out = may_skip, left_out
         self._chunks: dict[int, Failure] = {}
         self._sites: dict[str, Failure] = {}
         self._mistakes: set[str] = set()
@@ -41,7 +42,7 @@ class Reasons:
             self._chunks.update(dict.fromkeys(ids, failure))
             if kind == "processor" and counts and not self._may_skip(failure):
                 if failure["signature"] in self._mistakes:
-                    raise messages.processor_error(failure)
+                    raise messages.processor_error(failure, self._left_out)
                 self._mistakes.add(failure["signature"])
                 kind = "once"
             told.append((kind, ids))

@@ -245,6 +245,12 @@ def brief(failure: Failure) -> dict[str, Any]:
     return {**told, "text": text[:_MOST_TEXT]} if "\n" in text.strip() else told
 
 
+_ENDS = {
+    "builtins.SystemExit": "it called sys.exit, which would end the worker; raise an exception instead",
+    "builtins.KeyboardInterrupt": "it raised KeyboardInterrupt, which is the user's; raise another exception instead",
+    "builtins.GeneratorExit": "it raised GeneratorExit, which is Python's; raise another exception instead",
+}
+"""What to say of exceptions that mean something else."""
 _KEYS = ("Available keys", "Did you mean")
 """How uproot begins the line that tells what there is in place of what was asked for."""
 
@@ -254,6 +260,8 @@ def reason(failure: Failure) -> str:
     if not failure["types"]:
         return "no reason was given"
     name = failure["types"][-1].rpartition(".")[2]
+    if failure["types"][-1] in _ENDS:
+        return f"{name}: {_ENDS[failure['types'][-1]]}"
     lines = [line.strip() for line in failure["messages"][-1].splitlines() if line.strip()]
     keys = next((line for line in lines[1:] if line.startswith(_KEYS)), "")
     return (f"{name}: {lines[0]}" if lines else name) + (f" ({keys})" if keys else "")

@@ -10,7 +10,7 @@ from typing import Any
 from coffea.processor.executor import Runner
 
 from cafetal.runs import messages
-from cafetal.worker.failures import Failure
+from cafetal.worker.failures import Failure, chain
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,10 @@ class RunnerCall:
             return cls(inner, allowed, options={"timeout": timeout, **options}, ask_function=align_clusters)
         return cls(inner, allowed)
 
+    def would_hide(self, error: BaseException) -> bool:
+        """Return whether Runner would take an error for one that may be skipped, and say nothing of it."""
+        return bool(self.skip) and any(isinstance(link, self.skip) for link in chain(error))
+
     def may_skip(self, failure: Failure) -> bool:
         """Tell whether Runner would leave out what failed so; a lost worker or a full disk is no bad file.
 
@@ -52,8 +56,8 @@ class RunnerCall:
         """
         if failure["kind"] in ("worker", "away", "site", "partial"):
             return False
-        no_tree = any(name.rpartition(".")[2] in ("UprootMissTreeError", "KeyInFileError") for name in failure["types"])
-        if failure["kind"] in ("data", "corrupt") and not no_tree and any(issubclass(OSError, it) for it in self.skip):
+        bad_file = failure["kind"] in ("data", "corrupt") and not messages.lacks_tree(failure)
+        if bad_file and any(issubclass(OSError, it) for it in self.skip):
             return True
         link: BaseException | None = messages.cause(failure)
         while link is not None:

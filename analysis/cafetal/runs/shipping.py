@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import pickletools
 import sys
 import threading
@@ -23,6 +24,7 @@ import lz4.frame
 
 import cafetal.worker
 from cafetal.config import LocalEndpoint, SiteTable
+from cafetal.environments import live_state
 from cafetal.environments.sources import is_local
 from cafetal.environments.user_code import Limits, collect
 from cafetal.errors import ConfigError
@@ -30,8 +32,10 @@ from cafetal.federation.federation import Federation
 from cafetal.planning.recovery import TRIES
 from cafetal.runs import answers
 from cafetal.runs.fingerprint import digest
+from cafetal.runs.pickling import pickle_function
 from cafetal.runs.settling import lost_task, settle
 from cafetal.worker.names import prefixes
+from cafetal.worker.state import STATE
 
 _BETWEEN_TRIES = 5.0
 """Seconds until a site that is away is asked again."""
@@ -57,6 +61,12 @@ class Shipment:
     """``{path: bytes}`` of the user's modules and data files in the zip."""
     left_out: Mapping[str, str] = field(default_factory=dict)
     """``{path here: reason}`` of data files beside the modules that do not travel."""
+    state: tuple[str, ...] = ()
+    """What the user's script has set in modules and classes, and travels with them."""
+    state_left: tuple[str, ...] = ()
+    """What it has set and does not travel."""
+    parts: Mapping[str, str] = field(default_factory=dict)
+    """``{what it is: digest}`` of all that is in the hash of the code, so that it can be said what has changed."""
     aux: Mapping[str, str] = field(default_factory=dict)
     """``{name that the processor knows: name of the auxiliary file at the site}``"""
     files: dict[str, bytes] = field(default_factory=dict)
@@ -136,18 +146,18 @@ def pack_function(
         ConfigError: if an auxiliary file cannot be read.
     """
     worker = pack_worker()
-    pickled = cloudpickle.dumps(function)
+    pickled = pickle_function(function)
     named = _modules_in(pickled, function)
     code = collect([*named, *modules], limits)
+    live = live_state.find(_sources(code.files), _option(function, "schema"))
+    if live.values:
+        code.files[STATE] = json.dumps(live.values, sort_keys=True).encode()
     archive = _zip(code.files)
     names = _hashed(pickled, ".pkl"), _hashed(archive, ".zip")
     files = {**worker.files, names[0]: pickled, names[1]: archive}
     there: dict[str, str] = {}
     for name, path in sorted((aux or {}).items()):
-        try:
-            content = Path(path).read_bytes()
-        except OSError as error:
-            raise ConfigError(f"The auxiliary file {name!r}, {path}, cannot be read: {error.strerror}.") from None
+        content = _read_aux(name, path)
         # Its own name stays at the end, as libraries tell the kind of a file by that.
         there[name] = _hashed(content, "." + Path(path).name)
         files[there[name]] = content
@@ -159,11 +169,66 @@ def pack_function(
         modules=names[1],
         code_hash=hashlib.sha256("/".join(parts).encode()).hexdigest(),
         names=frozenset(named),
+        parts=_parts(function, code.files, there),
         contents={name: len(content) for name, content in code.files.items()},
         left_out=code.left_out,
+        state=tuple(live.names),
+        state_left=tuple(live.left),
         aux=there,
         files=files,
     )
+
+
+def _read_aux(name: str, path: str | Path, most: int = -1) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read(most)
+    except OSError as error:
+        raise ConfigError(f"The auxiliary file {name!r}, {path}, cannot be read: {error.strerror}.") from None
+
+
+def check_aux(files: Mapping[str, str | Path]) -> None:
+    """Check that auxiliary files can be read.
+
+    Raises:
+        ConfigError: if one cannot.
+    """
+    for name, path in files.items():
+        _read_aux(name, path, 1)
+
+
+def _sources(files: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Return the modules among files that travel: ``{name: source}``."""
+    sources = {name.removesuffix(".py"): content for name, content in files.items() if name.endswith(".py")}
+    return {name.removesuffix("/__init__").replace("/", "."): content for name, content in sources.items()}
+
+
+def _option(function: Any, name: str) -> Any:
+    """Return an argument that Runner has put into its function, however often that is wrapped; else ``None``."""
+    step = function
+    while step is not None:
+        if name in getattr(step, "keywords", {}):
+            return step.keywords[name]
+        step = next((argument for argument in getattr(step, "args", ()) if hasattr(argument, "keywords")), None)
+    return None
+
+
+def _parts(function: Any, files: Mapping[str, bytes], aux: Mapping[str, str]) -> dict[str, str]:
+    """Return a digest of each part of the code: modules and data files, the processor's attributes, options, `aux`."""
+    parts = {f"the file {name}": hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    parts |= {f"the auxiliary file {name!r}": hashed for name, hashed in aux.items()}
+    step = function
+    while step is not None:
+        for name, value in getattr(step, "keywords", {}).items():
+            if name != "processor_instance":
+                parts[f"the option `{name}`"] = digest(value)
+                continue
+            processor = cloudpickle.loads(lz4.frame.decompress(value)) if isinstance(value, bytes) else value
+            parts["the class of the processor"] = digest(type(processor))
+            attributes = getattr(processor, "__dict__", {})
+            parts |= {f"the processor's `{key}`": digest(attribute) for key, attribute in attributes.items()}
+        step = next((argument for argument in getattr(step, "args", ()) if hasattr(argument, "keywords")), None)
+    return {name: content[:16] for name, content in parts.items()}
 
 
 def limits(table: SiteTable) -> Limits:

@@ -39,6 +39,8 @@ class Standing:
     """Events processed at each site, whether they counted or not."""
     failures: Counter[str] = field(default_factory=Counter)
     """By kind."""
+    last_failure: str = ""
+    """Its reason, and where it happened."""
 
     @property
     def state(self) -> str:
@@ -92,6 +94,8 @@ def stand(lines: Iterable[Mapping[str, Any]], process: int | None) -> Standing:
             found.given_up += _events(line, sizes)
         elif kind == "Partial":
             found.sites[line["site"]] += _events(line, sizes)
+        elif kind == "Failure":
+            found.last_failure = f"{line['reason']}, at {line['site'] or 'no site'}"
         elif kind == "Missing":
             found.missing.append(line["file"])
         elif kind == "end":

@@ -9,6 +9,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from cafetal.errors import ConfigError
+from cafetal.strict import load_yaml
+from cafetal.validation import sentence
 
 Request = TypeVar("Request", bound=BaseModel)
 
@@ -20,8 +22,13 @@ def read_request(path: Path, model: type[Request], what: str) -> Request:
         ConfigError: if it cannot be used.
     """
     try:
-        return model.model_validate(yaml.safe_load(path.read_text()))
+        return model.model_validate(load_yaml(path.read_text()))
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}.") from error
-    except (yaml.YAMLError, ValidationError) as error:
-        raise ConfigError(f"{path} does not say {what}: {error}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path} is not a text file.") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {error}") from None
+    except ValidationError as error:
+        lines = "\n".join(f"  {sentence(finding, model)}" for finding in error.errors())
+        raise ConfigError(f"{path} does not say {what}:\n{lines}") from None

@@ -29,7 +29,7 @@ from coffea.processor.accumulator import (
 
 from . import pickles
 from .exact_histograms import CELLS, FAMILIES, NO_ATTRIBUTES, HistSum, cells_of, family_of, plain_structure
-from .lifting import SEQUENCES, Apart, Branch, Held, Pieces, Sum, lift
+from .lifting import SEQUENCES, Apart, Branch, Held, Pieces, Sum, lift, place_in
 
 _COLLECTIONS: dict[str, Callable[[Any], Any]] = {
     "tuple": tuple,
@@ -135,7 +135,7 @@ class _Writer:
         kind = type(value)
         if self.name_others:
             return {"$other": f"{kind.__module__}.{kind.__qualname__}"}
-        where = "".join(f"[{key!r}]" for key in path) or "itself"
+        where = place_in(path)
         if not self.trusted:
             raise NotPlain(
                 f"The output {where} is a {kind.__module__}.{kind.__qualname__}, which only a pickle can carry, and a "

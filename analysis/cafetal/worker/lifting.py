@@ -206,6 +206,37 @@ def _common_mapping(one: Any, two: Any) -> Any:
 Node = Sum | HistSum | Pieces | Apart | Held | Branch
 
 
+def place_in(path: tuple[Any, ...]) -> str:
+    """Return the place of something in what a processor has returned, which Runner has put under ``"out"``."""
+    own = path[1:] if path[:1] == ("out",) and len(path) > 1 else path
+    return "".join(f"[{key!r}]" for key in own) or "itself"
+
+
+class CannotTravel(TypeError):
+    """Something in an output cannot be copied, and so cannot be sent.
+
+    Args:
+        path: keys that lead to it.
+        what: what it is, and why it cannot.
+    """
+
+    def __init__(self, path: tuple[Any, ...], what: str) -> None:
+        super().__init__(path, what)
+        self.path, self.what = path, what
+
+    def __str__(self) -> str:
+        return f"The output {place_in(self.path)} is {self.what}. Return histograms, numbers, arrays, sets and mappings of these."
+
+
+def _own(output: Any) -> Any:
+    """Return a copy that shares nothing with the output."""
+    try:
+        return copy.deepcopy(output)
+    except Exception as error:
+        kind = f"a {type(output).__module__}.{type(output).__qualname__}"
+        raise CannotTravel((), f"{kind}, which cannot travel ({type(error).__name__}: {error})") from None
+
+
 def lift(output: Any, rank: Rank) -> Any:
     """Return the output of one chunk as nodes that share nothing with it. ``rank`` orders the chunks."""
     kind = type(output)
@@ -220,13 +251,18 @@ def lift(output: Any, rank: Rank) -> Any:
     if kind is value_accumulator:
         return Held(value_accumulator(output.default_factory, 0), lift(output.value, rank))
     if kind.__name__ in SEQUENCES and kind is SEQUENCES[kind.__name__]:
-        return Pieces(kind.__name__, {rank: list(copy.deepcopy(output))})
+        return Pieces(kind.__name__, {rank: list(_own(output))})
     if is_branch(output):
         like = copy.copy(output)
         like.clear()
-        values = {key: lift(value, rank) for key, value in output.items()}
+        values = {}
+        for key, value in output.items():
+            try:
+                values[key] = lift(value, rank)
+            except CannotTravel as error:
+                raise CannotTravel((key, *error.path), error.what) from None
         return Branch(like, values, {key: (*rank, place) for place, key in enumerate(output)})
-    return copy.deepcopy(output) if _commutes(output) else Apart({rank: copy.deepcopy(output)})
+    return _own(output) if _commutes(output) else Apart({rank: _own(output)})
 
 
 def is_branch(output: Any) -> bool:

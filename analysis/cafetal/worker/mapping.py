@@ -91,7 +91,12 @@ def map_bundle(
                 out, size = _process(work, files, item, pfn)
                 check.check_unchanged(pfn, stamp)
                 bundle.add(chunk, item, size, lifting.lift(out, rank), trusted)
-            except (Exception, SystemExit) as error:
+            except (
+                Exception,
+                SystemExit,
+                KeyboardInterrupt,
+                GeneratorExit,
+            ) as error:  # no user's Ctrl-C comes here
                 failure = bundle.fail(chunk, item, pfn, error)
                 silent.note(pfn, failure)
                 if failure["kind"] == "data" and checksums != "never":

@@ -54,6 +54,11 @@ def activate(archive: Path, root: Path) -> bool:
         return True
 
 
+def active() -> Path | None:
+    """Return the folder of the modules that are importable now."""
+    return None if _active is None else Path(_active)
+
+
 def _files(archive: Path) -> dict[str, bytes]:
     """Return the files in an archive whose name bears the SHA-256 of its content.
 

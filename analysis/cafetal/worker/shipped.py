@@ -10,7 +10,7 @@ from typing import Any
 
 import cloudpickle
 
-from . import modules
+from . import modules, state
 from .columns import Columns
 from .places import MODULES, Place
 from .reading import CATALOGUE
@@ -22,6 +22,9 @@ def _load(path: Path) -> Any:
     if hashlib.sha256(content).hexdigest() != path.stem:
         raise modules.Damaged(f"{path} is not what was sent: its checksum differs.")
     loaded = cloudpickle.loads(content)
+    folder = modules.active()
+    if folder is not None:  # when all is imported, as it was set after that
+        state.apply(folder)
     CATALOGUE.schemas.forget()
     # What was imported stays: without this the collector walks through it again with each chunk.
     gc.collect()
@@ -59,4 +62,5 @@ def columns_of(work: Any) -> Columns:
 def activate(place: Place, archive: str) -> None:
     """Make the user's modules in an archive importable; see `modules.activate`."""
     if modules.activate(place.code(archive), place.root / MODULES):
+        state.take_back()
         _load.cache_clear()

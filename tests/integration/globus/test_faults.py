@@ -5,16 +5,19 @@ import signal
 import threading
 import time
 
+import parsl
 import psutil
 import pytest
 from coffea import processor
 from coffea.nanoevents import BaseSchema
 from tests.conftest import SITES, in_background, wait_until
 
+from cafetal import FederatedExecutor
 from cafetal.config import load_sites
 from cafetal.errors import CafetalError, LoginError, SiteError
 from cafetal.federation.federation import Federation
 from cafetal.federation.globus import GlobusComputeEndpoint
+from cafetal.federation.login import REHEARSAL
 from cafetal.rehearsal.data import Recipe, make_files
 from cafetal.runs.executor import MultiSiteExecutor
 
@@ -135,6 +138,31 @@ def test_core_endpoint_ends(globus_executor, federated, fileset, tmp_path, how):
     join()
     assert_complete(out, executor)
     assert "cern" in {failure["site"] for failure in executor.record.failures}
+
+
+def test_a_dead_endpoint_takes_no_tasks_of_a_parsl_program(federated, monkeypatch, tmp_path):
+    """What is sent there while it dies is repeated elsewhere; what comes later goes elsewhere at once."""
+    monkeypatch.setenv(REHEARSAL, str(federated.folder))
+    names = ("cern", "desy")
+    executor = FederatedExecutor("sites", [federated.endpoints[name] for name in names], policy="round-robin")
+    config = parsl.Config(
+        executors=[executor], run_dir=str(tmp_path), retries=2, initialize_logging=False, usage_tracking=0
+    )
+
+    def wait(seconds):
+        import time
+
+        time.sleep(seconds)
+        return seconds
+
+    with parsl.load(config):
+        app = parsl.python_app(wait, executors=["sites"])
+        assert [future.result(timeout=200) for future in [app(0) for _ in names]] == [0, 0]
+        first = [app(2) for _ in range(6)]
+        federated.process("cern").find().kill()
+        assert [future.result(timeout=300) for future in first] == [2] * 6
+        assert [future.result(timeout=60) for future in [app(0) for _ in range(6)]] == [0] * 6
+    parsl.clear()
 
 
 @pytest.mark.parametrize(("part", "seconds"), [("broker", 10), ("cloud", 20)])

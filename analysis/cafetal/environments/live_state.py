@@ -1,0 +1,187 @@
+"""What a script has set in modules and schema classes after they were imported, which their sources do not say.
+
+Sites import modules anew, so ``config.CUT = 50`` and ``NanoAODSchema.mixins[...] = ...`` would hold here alone.
+The user's modules are not run again to find it: their top-level literals are compared with what the modules hold.
+Schema classes of packages are compared with those of a second copy of their module.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import importlib.util
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from types import FunctionType, ModuleType
+from typing import Any
+
+from cafetal.environments.sources import parse
+from cafetal.worker.trampoline import NotPlain, encode
+
+_MISSING = object()
+_PLAIN = (str, int, float, bool, bytes, type(None), list, tuple, dict, set, frozenset)
+_CHANGING = frozenset(
+    "append add extend insert update setdefault pop popitem remove discard clear sort reverse".split()  # noqa: SIM905
+)
+"""Methods that change a container."""
+_MANY_NAMES = frozenset({"globals", "vars", "setattr", "exec"})
+"""Functions by which a module may bind names that its source does not show."""
+
+
+@dataclass(slots=True)
+class LiveState:
+    """What is other than the sources say."""
+
+    values: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """``{"module" or "module:Class": {name: value, as `trampoline.encode` has it}}``"""
+    left: list[str] = field(default_factory=list)
+    """Names of what is no plain data, and so does not travel."""
+
+    @property
+    def names(self) -> list[str]:
+        """What travels, as a user would write it."""
+        owners = [(owner.replace(":", "."), name) for owner, values in self.values.items() for name in values]
+        return sorted(f"{owner}.{name}" for owner, name in owners)
+
+    def add(self, owner: str, name: str, value: Any) -> None:
+        """Enter a value that was set."""
+        try:
+            encoded = encode(value)
+        except (NotPlain, RecursionError):
+            self.left.append(f"{owner.replace(':', '.')}.{name}")
+        else:
+            self.values.setdefault(owner, {})[name] = encoded
+
+
+def find(sources: Mapping[str, bytes], schema: Any) -> LiveState:
+    """Return what was set in modules that travel, and in the classes of a schema that do not.
+
+    Args:
+        sources: ``{module: its source}``
+        schema: the schema class of a run, or ``None``.
+    """
+    state = LiveState()
+    for name, source in sources.items():
+        module = sys.modules.get(name)
+        if module is not None:
+            for attribute, value in _changed_in_module(module, source):
+                state.add(name, attribute, value)
+    for kind in getattr(schema, "__mro__", ()):
+        if kind is not object and kind.__module__ not in sources:
+            for attribute, value in _changed_in_class(kind):
+                state.add(f"{kind.__module__}:{kind.__qualname__}", attribute, value)
+    return state
+
+
+# --- modules of the user -------------------------------------------------------------------------------------------
+
+
+def _changed_in_module(module: ModuleType, source: bytes) -> Iterator[tuple[str, Any]]:
+    tree = parse(source)
+    if not isinstance(tree, ast.Module):
+        return
+    literals, bound = _literals(tree), _bound(tree)
+    shows_all = "*" not in bound and not any(isinstance(n, ast.Name) and n.id in _MANY_NAMES for n in ast.walk(tree))
+    for name, value in list(vars(module).items()):
+        if name.startswith("__") or isinstance(value, ModuleType):
+            continue
+        literal = literals.get(name, _MISSING)
+        is_set = literal is not _MISSING and (type(value) is not type(literal) or value != literal)
+        is_new = name not in bound and shows_all and not name.startswith("_")
+        if is_set or is_new or _is_replaced(tree, module, name, value):
+            yield name, value
+
+
+def _is_replaced(tree: ast.Module, module: ModuleType, name: str, value: Any) -> bool:
+    """Tell whether something stands in place of a function that a module defines."""
+    defined = any(isinstance(node, ast.FunctionDef) and node.name == name for node in tree.body)
+    return defined and isinstance(value, FunctionType) and value.__module__ != module.__name__
+
+
+def _literals(tree: ast.Module) -> dict[str, Any]:
+    """Return what a module binds to literals at its top level, once, and changes nowhere."""
+    found: dict[str, Any] = {}
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and len(node.targets) == 1:
+            target, value = node.targets[0], node.value
+        elif isinstance(node, ast.AnnAssign) and node.value is not None:
+            target, value = node.target, node.value
+        else:
+            continue
+        if isinstance(target, ast.Name):
+            with suppress(ValueError, TypeError, SyntaxError, RecursionError):
+                found[target.id] = ast.literal_eval(value)
+    own = set(_changed_by_itself(tree))
+    return {name: value for name, value in found.items() if name not in own}
+
+
+def _changed_by_itself(tree: ast.Module) -> Iterator[str]:
+    """Yield names that a module binds several times, or whose containers it changes."""
+    bindings: Counter[str] = Counter()
+    for node in ast.walk(tree):
+        owner: Any = None
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store | ast.Del):
+            bindings[node.id] += 1
+        elif isinstance(node, ast.Global):
+            yield from node.names
+        elif isinstance(node, ast.Subscript | ast.Attribute) and isinstance(node.ctx, ast.Store | ast.Del):
+            owner = node.value
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _CHANGING:
+            owner = node.func.value
+        if isinstance(owner, ast.Name):
+            yield owner.id
+    yield from (name for name, count in bindings.items() if count > 1)
+
+
+def _bound(tree: ast.Module) -> set[str]:
+    """Return the names that a module binds anywhere; ``*`` among them if it imports all of another one."""
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store | ast.Del):
+            names.add(node.id)
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names.update(alias.asname or alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ExceptHandler) and node.name:
+            names.add(node.name)
+    return names
+
+
+# --- schema classes of packages ------------------------------------------------------------------------------------
+
+
+def _changed_in_class(kind: type) -> Iterator[tuple[str, Any]]:
+    fresh = _fresh_class(kind.__module__, kind.__qualname__)
+    if fresh is None:
+        return
+    before, now = vars(fresh), vars(kind)
+    for name in [name for name in now if not name.startswith(("__", "_abc"))]:
+        old, new = before.get(name, _MISSING), now[name]
+        if isinstance(old, _PLAIN) or isinstance(new, _PLAIN):
+            if type(old) is not type(new) or old != new:
+                yield name, new
+        elif _code(old) is not _code(new) and _code(old) != _code(new):
+            yield name, new
+
+
+def _code(value: Any) -> Any:
+    return getattr(getattr(value, "__func__", value), "__code__", None)
+
+
+@functools.cache
+def _fresh_class(module: str, name: str) -> Any:
+    """Return a class of a second copy of its module; ``None`` if there can be none."""
+    with suppress(Exception):  # of whatever a module does when it is run
+        spec = importlib.util.find_spec(module)
+        if spec is not None and spec.loader is not None:
+            copy = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(copy)
+            found: Any = copy
+            for part in name.split("."):
+                found = getattr(found, part)
+            return found
+    return None

@@ -1,0 +1,134 @@
+"""What a script has set in modules and schema classes: found, sent, set at the site, and taken back."""
+
+import importlib
+import json
+import sys
+from functools import partial
+
+import coffea.nanoevents
+import pytest
+from coffea.nanoevents import NanoAODSchema
+
+from cafetal.environments import live_state
+from cafetal.runs.shipping import pack_function
+from cafetal.worker import state, trampoline
+
+SOURCE = b"""
+import json
+CUT: float = 10.0
+NAMES = ["a"]
+OPTIONS = {"x": 1}
+COMPUTED = float("3")
+TWICE = 1
+TWICE = 2
+_cache = {}
+filled = []
+
+def remember(key):
+    _cache[key] = 1
+    filled.append(key)
+
+def scale(value):
+    return value
+"""
+SCHEMAS = [getattr(coffea.nanoevents, name) for name in dir(coffea.nanoevents) if name.endswith("Schema")]
+
+
+@pytest.fixture
+def settings(tmp_path, monkeypatch):
+    (tmp_path / "settings_live.py").write_bytes(SOURCE)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield importlib.import_module("settings_live")
+    del sys.modules["settings_live"]
+
+
+def found(schema=None):
+    return live_state.find({"settings_live": SOURCE}, schema)
+
+
+def test_nothing_was_set(settings):
+    settings.remember("key")  # what a module does itself is its own
+    assert found() == live_state.LiveState()
+
+
+def test_what_was_set(settings):
+    settings.CUT = 50.0
+    settings.NAMES.append("b")
+    settings.OPTIONS["y"] = (1, {2})
+    settings.NEW = 7
+    settings.scale = partial
+    settings.odd = object()
+    told = found()
+    assert told.names == [f"settings_live.{name}" for name in ("CUT", "NAMES", "NEW", "OPTIONS")]
+    values = {name: trampoline.decode(value) for name, value in told.values["settings_live"].items()}
+    assert values == {"CUT": 50.0, "NAMES": ["a", "b"], "OPTIONS": {"x": 1, "y": (1, {2})}, "NEW": 7}
+    assert "settings_live.odd" in told.left
+
+
+def test_a_function_in_place_of_another_does_not_travel(settings):
+    settings.scale = found
+    assert found().left == ["settings_live.scale"]
+
+
+@pytest.mark.parametrize("schema", SCHEMAS, ids=lambda schema: schema.__name__)
+def test_schemas_are_as_they_were_imported(schema):
+    assert found(schema) == live_state.LiveState()
+
+
+def test_attributes_of_a_schema(monkeypatch):
+    monkeypatch.setitem(NanoAODSchema.mixins, "MyMu", "PtEtaPhiMCollection")
+    monkeypatch.setattr(NanoAODSchema, "error_missing_event_ids", False)
+
+    class Own(NanoAODSchema):
+        """A user's: what it inherits counts too."""
+
+    Own.__module__ = "of_the_user"
+    for schema in (NanoAODSchema, Own):
+        told = live_state.find({}, schema)
+        assert told.names == [
+            f"coffea.nanoevents.schemas.nanoaod.NanoAODSchema.{n}" for n in ("error_missing_event_ids", "mixins")
+        ]
+
+
+def test_a_method_that_was_replaced_is_named(monkeypatch):
+    monkeypatch.setattr(NanoAODSchema, "behavior", classmethod(lambda cls: {}))
+    assert found(NanoAODSchema).left == ["coffea.nanoevents.schemas.nanoaod.NanoAODSchema.behavior"]
+
+
+def process(events, schema=None):
+    import settings_live
+
+    return settings_live.CUT
+
+
+def test_it_is_part_of_the_code(settings):
+    function = partial(process, schema=NanoAODSchema)
+    before = pack_function(function, modules=["settings_live"])
+    settings.CUT = 50.0
+    after = pack_function(function, modules=["settings_live"])
+    assert (before.state, after.state) == ((), ("settings_live.CUT",))
+    assert before.code_hash != after.code_hash
+    assert state.STATE in after.contents
+    assert state.STATE not in before.contents
+
+
+def test_it_is_set_and_taken_back(tmp_path, settings):
+    """A worker outlives a run; classes of packages stay in it."""
+    mixins = NanoAODSchema.mixins
+    before = dict(mixins)
+    owner = "coffea.nanoevents.schemas.nanoaod:NanoAODSchema"
+    told = {
+        "settings_live": {"CUT": 50.0, "NEW": trampoline.encode((1, 2))},
+        owner: {"mixins": trampoline.encode({**before, "MyMu": "PtEtaPhiMCollection"})},
+    }
+    state.apply(tmp_path)  # there is no file
+    (tmp_path / state.STATE).write_text(json.dumps(told))
+    state.apply(tmp_path)
+    state.apply(tmp_path)  # again, for another function
+    assert (settings.CUT, settings.NEW) == (50.0, (1, 2))
+    assert NanoAODSchema.mixins is mixins
+    assert mixins["MyMu"] == "PtEtaPhiMCollection"
+    state.take_back()
+    assert settings.CUT == 10.0
+    assert not hasattr(settings, "NEW")
+    assert mixins == before
