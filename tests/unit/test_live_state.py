@@ -132,3 +132,10 @@ def test_it_is_set_and_taken_back(tmp_path, settings):
     assert settings.CUT == 10.0
     assert not hasattr(settings, "NEW")
     assert mixins == before
+
+
+def test_the_schema_that_runner_hands_over(monkeypatch):
+    """Among other arguments, inside of other functions."""
+    monkeypatch.setitem(NanoAODSchema.mixins, "MyMu", "PtEtaPhiMCollection")
+    wrapped = partial(process, 3, partial(process, "root", NanoAODSchema, False), x=1)
+    assert pack_function(wrapped).state == ("coffea.nanoevents.schemas.nanoaod.NanoAODSchema.mixins",)

@@ -113,7 +113,7 @@ def add_hashes(lock: Lock) -> Lock:
             "--no-deps",
         ]
         told = subprocess.run(
-            [*command, "--report", "-", "-r", wanted.name], capture_output=True, text=True, check=False
+            [*command, "--no-deps", "--report", "-", "-r", wanted.name], capture_output=True, text=True, check=False
         )
     if told.returncode:
         raise EnvironmentFailed(f"The package index does not tell the checksums: {_last_line(told.stderr)}")

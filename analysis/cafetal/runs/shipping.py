@@ -12,7 +12,7 @@ import pickletools
 import sys
 import threading
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import cache
@@ -149,7 +149,7 @@ def pack_function(
     pickled = pickle_function(function)
     named = _modules_in(pickled, function)
     code = collect([*named, *modules], limits)
-    live = live_state.find(_sources(code.files), _option(function, "schema"))
+    live = live_state.find(_sources(code.files), _schema_of(function))
     if live.values:
         code.files[STATE] = json.dumps(live.values, sort_keys=True).encode()
     archive = _zip(code.files)
@@ -203,13 +203,20 @@ def _sources(files: Mapping[str, bytes]) -> dict[str, bytes]:
     return {name.removesuffix("/__init__").replace("/", "."): content for name, content in sources.items()}
 
 
-def _option(function: Any, name: str) -> Any:
-    """Return an argument that Runner has put into its function, however often that is wrapped; else ``None``."""
+def _wrapped(function: Any) -> Iterator[Any]:
+    """Yield a function that Runner made, and the functions inside it."""
     step = function
     while step is not None:
-        if name in getattr(step, "keywords", {}):
-            return step.keywords[name]
+        yield step
         step = next((argument for argument in getattr(step, "args", ()) if hasattr(argument, "keywords")), None)
+
+
+def _schema_of(function: Any) -> type | None:
+    """Return the schema class that Runner has put into its function, if there is one."""
+    for step in _wrapped(function):
+        for argument in (*getattr(step, "args", ()), *getattr(step, "keywords", {}).values()):
+            if isinstance(argument, type) and any(kind.__name__ == "BaseSchema" for kind in argument.__mro__):
+                return argument
     return None
 
 
@@ -217,8 +224,9 @@ def _parts(function: Any, files: Mapping[str, bytes], aux: Mapping[str, str]) ->
     """Return a digest of each part of the code: modules and data files, the processor's attributes, options, `aux`."""
     parts = {f"the file {name}": hashlib.sha256(content).hexdigest() for name, content in files.items()}
     parts |= {f"the auxiliary file {name!r}": hashed for name, hashed in aux.items()}
-    step = function
-    while step is not None:
+    for step in _wrapped(function):
+        plain = [argument for argument in getattr(step, "args", ()) if not hasattr(argument, "keywords")]
+        parts["the schema, or an option of Runner"] = digest([parts.get("the schema, or an option of Runner"), plain])
         for name, value in getattr(step, "keywords", {}).items():
             if name != "processor_instance":
                 parts[f"the option `{name}`"] = digest(value)
@@ -227,7 +235,6 @@ def _parts(function: Any, files: Mapping[str, bytes], aux: Mapping[str, str]) ->
             parts["the class of the processor"] = digest(type(processor))
             attributes = getattr(processor, "__dict__", {})
             parts |= {f"the processor's `{key}`": digest(attribute) for key, attribute in attributes.items()}
-        step = next((argument for argument in getattr(step, "args", ()) if hasattr(argument, "keywords")), None)
     return {name: content[:16] for name, content in parts.items()}
 
 
@@ -261,12 +268,10 @@ def _modules_in(pickled: bytes, function: Any) -> set[str]:
     """
     names: set[str] = set()
     pickles = [pickled]
-    step = function
-    while step is not None:
+    for step in _wrapped(function):
         packed = getattr(step, "keywords", {}).get("processor_instance")
         if isinstance(packed, bytes):
             pickles.append(lz4.frame.decompress(packed))
-        step = next((arg for arg in getattr(step, "args", ()) if hasattr(arg, "keywords")), None)
     for content in pickles:
         for _, argument, _ in pickletools.genops(content):
             if isinstance(argument, str):

@@ -225,7 +225,8 @@ class CannotTravel(TypeError):
         self.path, self.what = path, what
 
     def __str__(self) -> str:
-        return f"The output {place_in(self.path)} is {self.what}. Return histograms, numbers, arrays, sets and mappings of these."
+        place = place_in(self.path)
+        return f"The output {place} is {self.what}. Return histograms, numbers, arrays, sets and mappings of these."
 
 
 def _own(output: Any) -> Any:
