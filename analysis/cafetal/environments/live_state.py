@@ -103,7 +103,7 @@ def _is_replaced(tree: ast.Module, module: ModuleType, name: str, value: Any) ->
 
 def _literals(tree: ast.Module) -> dict[str, Any]:
     """Return what a module binds to literals at its top level, once, and changes nowhere."""
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for node in tree.body:
         if isinstance(node, ast.Assign) and len(node.targets) == 1:
             target, value = node.targets[0], node.value
@@ -113,9 +113,9 @@ def _literals(tree: ast.Module) -> dict[str, Any]:
             continue
         if isinstance(target, ast.Name):
             with suppress(ValueError, TypeError, SyntaxError, RecursionError):
-                found[target.id] = ast.literal_eval(value)
+                values[target.id] = ast.literal_eval(value)
     own = set(_changed_by_itself(tree))
-    return {name: value for name, value in found.items() if name not in own}
+    return {name: value for name, value in values.items() if name not in own}
 
 
 def _changed_by_itself(tree: ast.Module) -> Iterator[str]:
@@ -180,8 +180,8 @@ def _fresh_class(module: str, name: str) -> Any:
         if spec is not None and spec.loader is not None:
             copy = importlib.util.module_from_spec(spec)
             spec.loader.exec_module(copy)
-            found: Any = copy
+            fresh: Any = copy
             for part in name.split("."):
-                found = getattr(found, part)
-            return found
+                fresh = getattr(fresh, part)
+            return fresh
     return None

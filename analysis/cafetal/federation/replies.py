@@ -47,7 +47,7 @@ def read_reply(label: str, done: Future[str], watch: Callable[[Mapping[str, Any]
     try:
         text = done.result()
         answer = json.loads(text)
-        told = dict(answer.get("error") or {})
+        error_sent = dict(answer.get("error") or {})
         watch({"bytes_out": len(text), **_measures(answer.get("measures"))})
     except (ValueError, TypeError, AttributeError) as garbled:
         raise SiteError(f"{label} has sent an answer that is none of ours ({garbled}).") from None
@@ -57,9 +57,9 @@ def read_reply(label: str, done: Future[str], watch: Callable[[Mapping[str, Any]
             f"{label} has Python {there}, and this machine has {here}. Functions cannot be sent to another "
             "version of Python: use the same at both."
         )
-    if told:
-        cause = RemoteCause(f"\n{told.get('traceback')}")
-        raise rebuild(str(told.get("type")), str(told.get("message")), _attributes(told)) from cause
+    if error_sent:
+        cause = RemoteCause(f"\n{error_sent.get('traceback')}")
+        raise rebuild(str(error_sent.get("type")), str(error_sent.get("message")), _attributes(error_sent)) from cause
     if "too_large" in answer:
         raise TaskTooLarge(
             f"The result of a task at {label} has {answer['too_large'] / 1e6:.1f} MB, and Globus Compute "
@@ -78,10 +78,10 @@ def read_reply(label: str, done: Future[str], watch: Callable[[Mapping[str, Any]
         raise SiteError(f"{label} has sent a result that is none of ours ({garbled!r}).") from None
 
 
-def _attributes(told: Mapping[str, Any]) -> dict[str, Any]:
+def _attributes(error_sent: Mapping[str, Any]) -> dict[str, Any]:
     """Return the attributes of an exception, as far as they are plain data."""
     attributes = {}
-    sent = told.get("attributes")
+    sent = error_sent.get("attributes")
     for name, value in sent.items() if isinstance(sent, dict) else ():
         with suppress(ValueError, TypeError, KeyError):
             attributes[str(name)] = trampoline.decode(value)
@@ -96,7 +96,7 @@ def _task_failed(label: str, text: str) -> CafetalError:
     return WorkerLost(f"A task was lost at {label}: {words}", **details)
 
 
-def _measures(told: Any) -> dict[str, float]:
+def _measures(measures: Any) -> dict[str, float]:
     """Those measures that are numbers; what else a site may send is nothing to us."""
     names = ("started", "finished", "cpu_seconds", "peak_memory", "job_ends")
-    return {name: told[name] for name in names if type((told or {}).get(name)) in (int, float)}
+    return {name: measures[name] for name in names if type((measures or {}).get(name)) in (int, float)}

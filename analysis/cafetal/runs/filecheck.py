@@ -57,9 +57,9 @@ def check_files(
     ready = {site: install(federation, site, shipment) for site, questions in chosen.items() if questions}
     asked: dict[str, Future[Any]] = {}
     for site, installed in ready.items():
-        told = installed.result()
-        if isinstance(told, Exception):
-            raise told
+        answer = installed.result()
+        if isinstance(answer, Exception):
+            raise answer
         arguments = {
             "site": site,
             "files": [question.plain(site) for question in chosen[site]],
