@@ -54,8 +54,6 @@ def check_metadata(where: str, name: str, content: Any) -> dict[str, Any]:
         kind = type(content).__name__
         raise FilesetError(f"{where}: `metadata` is a {kind}, and must be a mapping from names to values.")
     for key, value in content.items():
-        if not isinstance(key, str):
-            raise FilesetError(f"{where}: {key!r} in `metadata` is not a name, which must be text (in YAML, quote it).")
         if key in RESERVED and (key, value) != ("dataset", name):
             raise FilesetError(
                 f"{where}: `metadata` has {key!r}, a name that coffea or cafetal sets itself: your value would be "
@@ -69,7 +67,7 @@ def refuse_typos(where: str, content: Mapping[Any, Any], known: Sequence[str]) -
     for key in content:
         if key not in known:
             close = difflib.get_close_matches(str(key), known, 1, 0.8)
-            if close:
+            if close and close[0] not in content:
                 raise FilesetError(f"{where}: there is no key {key!r}; did you mean {close[0]!r}?")
 
 
@@ -78,7 +76,7 @@ def whole_number(where: str, key: str, value: Any) -> int | None:
     try:
         if value is None or int(value) == float(value) >= 0:
             return None if value is None else int(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         pass
     raise FilesetError(f"{where}: `{key}` is {value!r}, and must be a whole number.")
 

@@ -94,7 +94,7 @@ def _both(ours: type[CafetalError], other: type[Exception]) -> type[CafetalError
     members = {"__module__": ours.__module__, "__qualname__": ours.__qualname__, "__doc__": ours.__doc__}
     try:
         return type(ours.__name__, (ours, other), {**members, "__reduce__": reduce})
-    except TypeError:
+    except Exception:  # their layouts exclude one another, or theirs wants no children
         return ours
 
 
@@ -102,10 +102,12 @@ def _again(
     ours: type[CafetalError], other: type[Exception], message: str, details: dict[str, Any], more: Mapping[str, Any]
 ) -> CafetalError:
     kind = _classes.setdefault((ours, other), _both(ours, other))  # the same class each time
-    try:
-        error = kind.__new__(kind, message)
-    except Exception:  # a class may want to make its objects itself
-        error = ours.__new__(ours, message)
-    CafetalError.__init__(error, message, **details)
-    error.__dict__.update(more)
-    return error
+    for chosen in (kind, ours):
+        try:
+            error = chosen.__new__(chosen, message)
+            CafetalError.__init__(error, message, **details)
+            error.__dict__.update(more)
+        except Exception:  # a class may want to make its objects itself, or have a property in the way
+            continue
+        return error
+    return ours(message, **details)

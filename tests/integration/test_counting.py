@@ -100,7 +100,7 @@ def test_a_file_that_cannot_be_counted_ends_the_run_and_loses_nothing(tmp_path, 
     content = place.read_bytes()
     place.write_bytes(content[:1000])
     executor = MultiSiteExecutor(table, fileset=fileset, status=False, folder=folder)
-    with pytest.raises(UnreadableFile, match=rf"1 file could not be opened .*\n.*{bad.lfn}, at cern: OSError"):
+    with pytest.raises(UnreadableFile, match=rf"1 file could not be opened .*\n.*{bad.lfn}, at cern \(.*\): OSError"):
         run(executor, fileset, Opening(f"{tmp_path}/open"))
     assert not look_at(folder).counted
     assert lines(folder, "Commit")

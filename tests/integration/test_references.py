@@ -14,7 +14,7 @@ from cafetal.errors import ConfigError, NoReplica, SiteError
 from cafetal.federation.endpoints import make_endpoint
 from cafetal.federation.references import kept_at
 from cafetal.rehearsal.data import Recipe, make_files
-from tests.conftest import three_sites
+from tests.conftest import ROOT, three_sites
 
 pytestmark = pytest.mark.sites
 
@@ -36,9 +36,11 @@ def executor(place, tmp_path_factory):
     config = Config(
         executors=[made], run_dir=str(tmp_path_factory.mktemp("runinfo")), initialize_logging=False, strategy="none"
     )
-    kernel = parsl.load(config)
-    yield made
-    kernel.cleanup()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT))  # workers find the functions of the tests, whatever else is installed
+        kernel = parsl.load(config)
+        yield made
+        kernel.cleanup()
     parsl.clear()
     left = [path for site in table.sites.values() for path in Path(site.scratch).rglob("*") if path.is_file()]
     assert not left, "what was kept is removed in the end"

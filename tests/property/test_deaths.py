@@ -1,5 +1,6 @@
 """Endpoints that die and come back at random: tasks and their retries go where somebody answers."""
 
+import itertools
 from concurrent.futures import Future
 
 from hypothesis import given, settings
@@ -85,3 +86,21 @@ def test_deaths(steps, policy):
         before = sum(each.got for each in dead)
         assert all(attempt(executor, len(NAMES) - 1) == 1 for _ in range(100))
         assert sum(each.got for each in dead) - before <= len(dead)
+
+
+def test_an_endpoint_that_refuses_at_once_is_tried_less_and_less():
+    now = [0.0]
+    health, trials = Health(lambda: now[0]), []
+    health.note_lost("a")
+    while now[0] < 3600:
+        now[0] += 1
+        if health.trusted(["a"]):
+            health.note_sent("a")
+            trials.append(now[0])
+            now[0] += 1
+            health.note_lost("a")
+    pauses = [later - earlier for earlier, later in itertools.pairwise(trials)]
+    assert len(trials) < 12
+    assert pauses == sorted(pauses)
+    health.note_answered("a")
+    assert health.trusted(["a"]) == ["a"]

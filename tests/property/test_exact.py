@@ -287,7 +287,7 @@ class Own:
 
 def test_only_trusted_sites_may_send_pickles():
     node = lifting.lift({"out": {"mine": Own(2)}}, (0, 0))
-    with pytest.raises(NotPlain, match=r"output \['out'\]\['mine'\] is a .*Own, which only a pickle.*trust: pickle"):
+    with pytest.raises(NotPlain, match=r"output \['mine'\] is a .*Own, which only a pickle.*trust: pickle"):
         coding.encode(node, trusted=False)
     content = coding.encode(node, trusted=True)
     with pytest.raises(Garbled, match="not trusted"):

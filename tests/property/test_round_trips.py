@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from cafetal.config import load_sites
 from cafetal.fileset import DataFile, Dataset, Fileset, load
+from cafetal.fileset_keys import RESERVED
 from cafetal.worker import workitems
 from cafetal.worker.names import prefixes, to_pfn
 
@@ -69,7 +70,10 @@ files = st.builds(
 )
 
 
-@given(st.lists(files, unique_by=lambda file: file.lfn), st.dictionaries(names, st.integers()))
+free = names.filter(lambda name: name not in RESERVED)
+
+
+@given(st.lists(files, min_size=1, unique_by=lambda file: file.lfn), st.dictionaries(free, st.integers()))
 def test_fileset(some, metadata):
     fileset = Fileset([Dataset("d", tuple(some), metadata)])
     assert load(fileset.to_json())["d"] == fileset["d"]

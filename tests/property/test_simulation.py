@@ -2,6 +2,7 @@
 
 import math
 import random
+import statistics
 from dataclasses import replace
 
 import pytest
@@ -49,11 +50,18 @@ def test_no_policy_beats_the_bound_and_ours_comes_near(seed):
     assert scenario == draw_scenario(seed)
     bound = lower_bound(scenario)
     ours = makespan(scenario, BalancedDispatch())
-    assert bound <= ours <= 1.5 * bound  # runs of minutes: the last tasks and the queues count for more than usual
+    assert bound <= ours <= 2 * bound  # runs of minutes: the last tasks and the queues count for more than usual
     for dispatcher in (PolicyDispatch(Random(), 1), PolicyDispatch(Capacity()), Delta(), Dha()):
         assert makespan(scenario, dispatcher) >= bound
     assert makespan(scenario, ParslRandom()) > ours
     assert makespan(scenario, BalancedDispatch()) == ours  # the same run again
+
+
+def test_ours_comes_near_the_bound_on_the_whole():
+    scenarios = [draw_scenario(seed) for seed in range(1000, 1008)]
+    ratios = [makespan(scenario, BalancedDispatch()) / lower_bound(scenario) for scenario in scenarios]
+    assert statistics.median(ratios) < 1.1
+    assert statistics.mean(ratios) < 1.2
 
 
 def test_the_ranges_hold_what_they_promise():
@@ -376,3 +384,18 @@ def test_workers_that_leave_together_are_trusted_again_soon():
     site = SimulatedSite("a", (Block(100, 0.0, 300.0), Block(100, 310.0)), cold_start=0.0, overhead=0.0, notice=5.0)
     scenario = simple((site,), 10_000)
     assert makespan(scenario, BalancedDispatch()) < 1.6 * lower_bound(scenario)
+
+
+def test_guesses_follow_what_is_learned():
+    """A dataset that has just become known, and a chunk that costs more than its events, count at once everywhere."""
+    rates = Rates()
+    for number in range(60):
+        rates.observe("a", f"d{number}", 1000, 1.0)
+        rates.observe("b", f"d{number}", 1000, 1.0)
+    assert rates.rate("b", "slow") == pytest.approx(1000)
+    rates.observe("a", "slow", 1000, 100.0)
+    assert rates.rate("b", "slow") == pytest.approx(10)
+    for events in (1000, 10_000, 100_000) * 20:
+        rates.observe("a", "slow", events, 50 + events / 1000)
+    assert rates.fixed("slow") == pytest.approx(50_000, rel=0.1)
+    assert rates.rate("b", "slow") == pytest.approx(rates.rate("a", "slow"), rel=0.05)

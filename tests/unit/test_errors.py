@@ -106,3 +106,22 @@ def test_what_is_rebuilt_survives_pickling(name):
     assert "it was so" in str(error)
     assert error.code == 7
     assert type(error).__name__ in (name.rpartition(".")[2], "RemoteCause")
+
+
+class InTheWay(Exception):
+    """One with a property where an error of ours has its message, and that wants no children."""
+
+    @property
+    def message(self):
+        return "its own"
+
+
+class Childless(Exception):
+    def __init_subclass__(cls):
+        raise RuntimeError("no children")
+
+
+@pytest.mark.parametrize("other", [InTheWay, Childless])
+def test_a_class_that_cannot_be_joined_is_left_out(other):
+    made = also(UnreadableFile("x", site="desy"), other)
+    assert (type(made), str(made), made.details) == (UnreadableFile, "x", {"site": "desy"})

@@ -114,7 +114,6 @@ def test_files(tmp_path, name):
             ({"d": {"files": ["/a"], "metadata": {word: "mine"}}}, f"has '{word}', a name that")
             for word in sorted(RESERVED)
         ),
-        ({"d": {"files": ["/a"], "metadata": {5: "x"}}}, "5 in `metadata` is not a name"),
         ({"d": {"files": ["/a"]}, "e": {"files": []}}, "e: it has no files"),
         ({"d": {"files": {}}}, "d: it has no files"),
         ({"d": []}, "d: it has no files"),
@@ -278,4 +277,5 @@ def test_names_that_coffea_sets_itself():
     assert set(_PROTECTED_NAMES) <= RESERVED
     assert load({"d": {"files": ["/a"], "metadata": {"dataset": "d", "year": 2016}}})["d"].metadata["year"] == 2016
     assert load({2016: ["/a"], 2017: ["/b"]})["2016"].files[0].lfn == "/a"
-    assert load({"d": {"files": {"/a": {"nevts": 5}}, "das_names": ["x"]}})["d"].files[0].lfn == "/a"
+    assert load({"d": {"files": {"/a": {"nevts": 5}}, "das_names": ["x"], "nfiles": 1}})["d"].files[0].lfn == "/a"
+    assert load({"d": {"files": ["/a"], "metadata": {1: "x"}}})["d"].metadata == {1: "x"}

@@ -280,6 +280,23 @@ def test_an_exception_that_cannot_say_anything():
     assert "cannot be shown" in reply["error"]["message"]
 
 
+def test_a_property_of_an_exception_may_fail():
+    class Odd(Exception):
+        @property
+        def name(self):
+            raise KeyError("x")
+
+    reply = json.loads(trampoline.serve(endpoint_without_cloud()._request(fail, (Odd, "said"), {})))
+    assert reply["error"]["message"] == "said"
+
+
+def test_an_endpoint_that_is_offline_is_away():
+    endpoint = endpoint_without_cloud()
+    assert endpoint.away is False
+    endpoint._offline_since = 1.0
+    assert endpoint.away is True
+
+
 def test_another_python_is_named_with_both_versions():
     request = json.loads(endpoint_without_cloud()._request(fail, (ValueError,), {}))
     reply = trampoline.serve(json.dumps({**request, "python": "3.8.1"}))

@@ -3,9 +3,12 @@
 import importlib
 import json
 import sys
+import threading
 from functools import partial
 
+import cloudpickle
 import coffea.nanoevents
+import lz4.frame
 import pytest
 from coffea.nanoevents import NanoAODSchema
 
@@ -139,3 +142,66 @@ def test_the_schema_that_runner_hands_over(monkeypatch):
     monkeypatch.setitem(NanoAODSchema.mixins, "MyMu", "PtEtaPhiMCollection")
     wrapped = partial(process, 3, partial(process, "root", NanoAODSchema, False), x=1)
     assert pack_function(wrapped).state == ("coffea.nanoevents.schemas.nanoaod.NanoAODSchema.mixins",)
+
+
+def test_what_is_never_taken_for_set(tmp_path, monkeypatch):
+    """Decorated functions, registries and counters that other modules change, what differs in a function alone."""
+    sources = {
+        "wrapping_live": b"def wrap(f):\n    def g(*a):\n        return f(*a)\n    return g\n",
+        "registry_live": b"REGISTRY = {}\nCALLS = 0\nLIST = []\nPT = 30\ndef local():\n    PT = 3\n    return PT\n",
+        "user_live": b"import registry_live\nfrom registry_live import LIST\nfrom wrapping_live import wrap\n"
+        b"@wrap\ndef f():\n    return 1\nregistry_live.REGISTRY['a'] = 1\nregistry_live.CALLS += 1\nLIST.append(1)\n"
+        b"class Cfg:\n    CUT = 10\n    NAMES: list = ['a']\n",
+    }
+    for name, source in sources.items():
+        (tmp_path / f"{name}.py").write_bytes(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    modules = {name: importlib.import_module(name) for name in sources}
+    try:
+        assert live_state.find(sources, None) == live_state.LiveState()
+        modules["registry_live"].PT = 50
+        modules["user_live"].Cfg.CUT = 20
+        told = live_state.find(sources, None)
+        assert told.values == {"registry_live": {"PT": 50}, "user_live:Cfg": {"CUT": 20}}
+    finally:
+        for name in sources:
+            del sys.modules[name]
+
+
+def test_sets_and_the_order_of_mappings(settings):
+    """A set has another order in each process; a mapping has the user's."""
+    settings.NAMES = [{"z", "a", "m"}]
+    settings.OPTIONS = {"z": 1, "a": 2}
+    told = found().values["settings_live"]
+    assert told["NAMES"] == [{"$set": ["a", "m", "z"]}]
+    assert list(told["OPTIONS"]) == ["z", "a"]
+    settings.OPTIONS = {"x": 1}
+    settings.NAMES = ["a", importlib]  # which cannot be sent, nor compared by all types
+    assert found().left == ["settings_live.NAMES"]
+
+
+def test_a_module_that_a_site_lacks_is_passed_over(tmp_path):
+    (tmp_path / state.STATE).write_text(json.dumps({"no_such_module_live": {"X": 1}}))
+    state.apply(tmp_path)
+
+
+class Remade:
+    """What cannot be pickled of it is left out, and made again."""
+
+    def __init__(self):
+        self.lock, self.cut = threading.Lock(), 3
+
+    def __getstate__(self):
+        return {"cut": self.cut}
+
+    def __setstate__(self, content):
+        self.__init__()
+
+    def process(self, events):
+        return {}
+
+
+def test_a_processor_that_makes_parts_of_itself_again():
+    packed = lz4.frame.compress(cloudpickle.dumps(Remade()))
+    parts = pack_function(partial(process, processor_instance=packed)).parts
+    assert "the processor's `cut`" in parts

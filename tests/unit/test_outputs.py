@@ -255,21 +255,21 @@ def test_what_cannot_be_held_exactly_is_listed(tmp_path, name, second, storage):
     if not histograms.write_uhi(tmp_path / "h.json", {"h": histogram}):
         text = (tmp_path / "h.json").read_text()
         back = bh.Histogram(json.loads(text, object_hook=uhi.io.json.object_hook)["h"])
-        assert back.axes == histogram.axes
-        views = [each.view(flow=True) for each in (back, histogram)]
-        for field in views[0].dtype.names or ():
-            assert np.allclose(views[0][field], views[1][field], rtol=1e-12, atol=0)
-        if views[0].dtype.names is None:
-            assert np.array_equal(*views)
+        assert [axis.traits for axis in back.axes] == [axis.traits for axis in histogram.axes]
+        if "Mean" in storage.__name__:  # of an empty bin there is no variance
+            with np.errstate(invalid="ignore", divide="ignore"):
+                for get in ("values", "counts", "variances"):
+                    one, two = (getattr(each, get)(flow=True) for each in (back, histogram))
+                    assert np.allclose(one, two, rtol=1e-12, atol=0, equal_nan=True)
+        else:
+            assert np.array_equal(back.view(flow=True), histogram.view(flow=True))
 
 
 def test_what_is_not_held():
     """Those of which it is known."""
-    single = hist.Hist(hist.axis.Regular(2, 0, 1), storage=bh.storage.Mean()).fill([0.1], sample=[3.0])
     means = hist.Hist(hist.axis.Regular(2, 0, 1), storage=bh.storage.WeightedMean()).fill([0.1], sample=[3.0])
-    flow = hist.Hist(hist.axis.IntCategory([1, 2])).fill([1, 9])
+    flow = hist.Hist(hist.axis.StrCategory(["a"])).fill(["a", "b"])
     for write, histogram, why in (
-        (histograms.write_uhi, single, "not come back"),
         (histograms.write_root, means, "variances of weighted means"),
         (histograms.write_root, flow, "overflow bin"),
     ):

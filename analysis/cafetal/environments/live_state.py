@@ -10,9 +10,10 @@ from __future__ import annotations
 import ast
 import functools
 import importlib.util
+import json
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import FunctionType, ModuleType
@@ -49,11 +50,23 @@ class LiveState:
     def add(self, owner: str, name: str, value: Any) -> None:
         """Enter a value that was set."""
         try:
-            encoded = encode(value)
+            encoded = _steady(encode(value))
         except (NotPlain, RecursionError):
             self.left.append(f"{owner.replace(':', '.')}.{name}")
         else:
             self.values.setdefault(owner, {})[name] = encoded
+
+
+def _steady(encoded: Any) -> Any:
+    """Sort the items of sets, which come in another order in each process."""
+    if isinstance(encoded, list):
+        return [_steady(item) for item in encoded]
+    if not isinstance(encoded, dict):
+        return encoded
+    return {
+        key: sorted(map(_steady, item), key=json.dumps) if key in ("$set", "$frozenset") else _steady(item)
+        for key, item in encoded.items()
+    }
 
 
 def find(sources: Mapping[str, bytes], schema: Any) -> LiveState:
@@ -64,11 +77,14 @@ def find(sources: Mapping[str, bytes], schema: Any) -> LiveState:
         schema: the schema class of a run, or ``None``.
     """
     state = LiveState()
-    for name, source in sources.items():
+    trees = {name: tree for name, source in sources.items() if isinstance(tree := parse(source), ast.Module)}
+    counters = {name for tree in trees.values() for name in _changed_from_outside(tree)}
+    for name, tree in trees.items():
         module = sys.modules.get(name)
         if module is not None:
-            for attribute, value in _changed_in_module(module, source):
-                state.add(name, attribute, value)
+            for owner, attribute, value in _changed_in_module(module, tree):
+                if attribute not in counters:
+                    state.add(owner, attribute, value)
     for kind in getattr(schema, "__mro__", ()):
         if kind is not object and kind.__module__ not in sources:
             for attribute, value in _changed_in_class(kind):
@@ -76,64 +92,107 @@ def find(sources: Mapping[str, bytes], schema: Any) -> LiveState:
     return state
 
 
+def _differs(value: Any, other: Any) -> bool:
+    """Tell whether two values are not the same, or come in another order; what cannot be compared differs."""
+    try:
+        same = type(value) is type(other) and bool(value == other)
+        return not same or (isinstance(value, dict) and list(value) != list(other))
+    except Exception:
+        return True
+
+
 # --- modules of the user -------------------------------------------------------------------------------------------
 
 
-def _changed_in_module(module: ModuleType, source: bytes) -> Iterator[tuple[str, Any]]:
-    tree = parse(source)
-    if not isinstance(tree, ast.Module):
-        return
-    literals, bound = _literals(tree), _bound(tree)
+def _changed_in_module(module: ModuleType, tree: ast.Module) -> Iterator[tuple[str, str, Any]]:
+    """Yield owner, name and value of what is other in a module, and in its classes, than its source says."""
+    bound, own = _bound(tree), set(_changed_by_itself(tree))
     shows_all = "*" not in bound and not any(isinstance(n, ast.Name) and n.id in _MANY_NAMES for n in ast.walk(tree))
+    literals = {name: value for name, value in _literals(tree.body).items() if name not in own}
     for name, value in list(vars(module).items()):
         if name.startswith("__") or isinstance(value, ModuleType):
             continue
-        literal = literals.get(name, _MISSING)
-        is_set = literal is not _MISSING and (type(value) is not type(literal) or value != literal)
+        is_set = name in literals and _differs(value, literals[name])
         is_new = name not in bound and shows_all and not name.startswith("_")
         if is_set or is_new or _is_replaced(tree, module, name, value):
-            yield name, value
+            yield module.__name__, name, value
+    for node in tree.body:
+        kind = vars(module).get(node.name) if isinstance(node, ast.ClassDef) else None
+        if isinstance(kind, type) and isinstance(node, ast.ClassDef):
+            for name, literal in _literals(node.body).items():
+                if name in vars(kind) and name not in own and _differs(vars(kind)[name], literal):
+                    yield f"{module.__name__}:{node.name}", name, vars(kind)[name]
 
 
 def _is_replaced(tree: ast.Module, module: ModuleType, name: str, value: Any) -> bool:
     """Tell whether something stands in place of a function that a module defines."""
-    defined = any(isinstance(node, ast.FunctionDef) and node.name == name for node in tree.body)
+    bindings = Counter(_bindings(tree.body))
+    defined = any(
+        isinstance(node, ast.FunctionDef) and node.name == name and not node.decorator_list for node in tree.body
+    )
+    defined = defined and bindings[name] == 1
     return defined and isinstance(value, FunctionType) and value.__module__ != module.__name__
 
 
-def _literals(tree: ast.Module) -> dict[str, Any]:
-    """Return what a module binds to literals at its top level, once, and changes nowhere."""
+def _literals(body: Sequence[ast.stmt]) -> dict[str, Any]:
+    """Return what statements bind to literals, once."""
     values: dict[str, Any] = {}
-    for node in tree.body:
+    bindings = Counter(_bindings(body))
+    for node in body:
         if isinstance(node, ast.Assign) and len(node.targets) == 1:
             target, value = node.targets[0], node.value
         elif isinstance(node, ast.AnnAssign) and node.value is not None:
             target, value = node.target, node.value
         else:
             continue
-        if isinstance(target, ast.Name):
+        if isinstance(target, ast.Name) and bindings[target.id] == 1:
             with suppress(ValueError, TypeError, SyntaxError, RecursionError):
                 values[target.id] = ast.literal_eval(value)
-    own = set(_changed_by_itself(tree))
-    return {name: value for name, value in values.items() if name not in own}
+    return values
+
+
+def _bindings(nodes: Iterable[ast.AST]) -> Iterator[str]:
+    """Yield the names that statements bind, as often as they do; not those that functions and classes bind inside."""
+    for node in nodes:
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store | ast.Del):
+            yield node.id
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield node.name
+        elif not isinstance(node, ast.Lambda):
+            yield from _bindings(ast.iter_child_nodes(node))
 
 
 def _changed_by_itself(tree: ast.Module) -> Iterator[str]:
-    """Yield names that a module binds several times, or whose containers it changes."""
-    bindings: Counter[str] = Counter()
+    """Yield names that functions of a module bind for it, or whose containers it changes."""
     for node in ast.walk(tree):
-        owner: Any = None
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store | ast.Del):
-            bindings[node.id] += 1
-        elif isinstance(node, ast.Global):
+        if isinstance(node, ast.Global):
             yield from node.names
-        elif isinstance(node, ast.Subscript | ast.Attribute) and isinstance(node.ctx, ast.Store | ast.Del):
-            owner = node.value
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _CHANGING:
-            owner = node.func.value
+        owner = _changed_container(node)
         if isinstance(owner, ast.Name):
             yield owner.id
-    yield from (name for name, count in bindings.items() if count > 1)
+        elif isinstance(owner, ast.Attribute):  # of a class
+            yield owner.attr
+
+
+def _changed_from_outside(tree: ast.Module) -> Iterator[str]:
+    """Yield names of registries and counters that a module changes in another one."""
+    for node in ast.walk(tree):
+        owner = _changed_container(node)
+        if isinstance(owner, ast.Attribute):
+            yield owner.attr
+        elif isinstance(owner, ast.Name):
+            yield owner.id
+        elif isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Attribute):
+            yield node.target.attr
+
+
+def _changed_container(node: ast.AST) -> Any:
+    """Return the container that an assignment to an item, or a call of a method, changes; else ``None``."""
+    if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store | ast.Del):
+        return node.value
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _CHANGING:
+        return node.func.value
+    return None
 
 
 def _bound(tree: ast.Module) -> set[str]:
@@ -155,14 +214,14 @@ def _bound(tree: ast.Module) -> set[str]:
 
 
 def _changed_in_class(kind: type) -> Iterator[tuple[str, Any]]:
-    fresh = _fresh_class(kind.__module__, kind.__qualname__)
+    fresh = _fresh_class(kind.__module__, kind.__qualname__) if kind.__module__ != "__main__" else None
     if fresh is None:
         return
     before, now = vars(fresh), vars(kind)
     for name in [name for name in now if not name.startswith(("__", "_abc"))]:
         old, new = before.get(name, _MISSING), now[name]
         if isinstance(old, _PLAIN) or isinstance(new, _PLAIN):
-            if type(old) is not type(new) or old != new:
+            if _differs(new, old):
                 yield name, new
         elif _code(old) is not _code(new) and _code(old) != _code(new):
             yield name, new

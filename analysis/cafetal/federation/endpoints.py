@@ -47,7 +47,7 @@ os.setpgrp()
 asked = sys.stdin.buffer.read()
 folder = pickle.loads(asked)["logdir"]
 os.makedirs(folder, exist_ok=True)
-os.dup2(os.open(os.path.join(folder, "{INTERCHANGE_LOG}"), os.O_WRONLY | os.O_CREAT, 0o600), 2)
+os.dup2(os.open(os.path.join(folder, "{INTERCHANGE_LOG}"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), 2)
 sys.stdin = io.TextIOWrapper(io.BytesIO(asked))
 parent = os.getppid()
 def follow():

@@ -112,6 +112,8 @@ class FederatedExecutor(Facade):
         self._submitted = 0
         self._outstanding: dict[str, int] = {}
         self._lock = threading.Lock()
+        self._closing = threading.Event()
+        self._starting: set[str] = set()
         self.references: References | None = None
         if sites is not None:
             known = None if fileset is None else load(fileset)
@@ -126,17 +128,19 @@ class FederatedExecutor(Facade):
         for label in labels:
             if labels.count(label) > 1:
                 raise ConfigError(f"Two endpoints of {self.label} have the label {label!r}; give each its own.")
-        for endpoint in endpoints:
-            self.broken.pop(endpoint.label, None)
-            self._health.note_answered(endpoint.label)
-            self.endpoints[endpoint.label] = endpoint
-            self._outstanding.setdefault(endpoint.label, 0)
+        with self._lock:
+            for endpoint in endpoints:
+                self.broken.pop(endpoint.label, None)
+                self._health.note_answered(endpoint.label)
+                self.endpoints[endpoint.label] = endpoint
+                self._outstanding.setdefault(endpoint.label, 0)
 
     @property
     def failed(self) -> frozenset[str]:
         """Endpoints that could not be started, and those that Parsl has given up since: they take no tasks."""
-        given_up = {name for name, each in self.endpoints.items() if getattr(each, "bad_state_is_set", False)}
-        return frozenset(self.broken.keys() | given_up)
+        endpoints, broken = dict(self.endpoints), set(self.broken)  # other threads may add some
+        given_up = {name for name, endpoint in endpoints.items() if getattr(endpoint, "bad_state_is_set", False)}
+        return frozenset(broken | given_up)
 
     def start(self) -> None:
         """Start every endpoint. One that cannot start is left out; if none can, that is an error.
@@ -146,9 +150,10 @@ class FederatedExecutor(Facade):
             SiteError: if there are endpoints and none started.
         """
         super().start()
-        self._take_folder()
+        self._closing.clear()
         self._poller = Poller(**self._strategy)
         try:
+            self._take_folder()
             self._start_all(list(self.endpoints.values()))
             if self.endpoints and len(self.broken) == len(self.endpoints):
                 reasons = "; ".join(f"{name}: {error}" for name, error in self.broken.items())
@@ -206,12 +211,17 @@ class FederatedExecutor(Facade):
         if hasattr(provider, "script_dir"):
             provider.script_dir = os.path.join(folder, "submit_scripts")
             os.makedirs(provider.script_dir, exist_ok=True)
+        with self._lock:
+            self._starting.add(endpoint.label)
         try:
-            start_within(endpoint, patience.get(endpoint.label, _STARTING))
+            start_within(endpoint, patience.get(endpoint.label, _STARTING), self._closing)
             limit_waiting(endpoint)
         except Exception as error:
             logger.exception("Endpoint %s cannot be started", endpoint.label)
             self.broken[endpoint.label] = error
+        finally:
+            with self._lock:
+                self._starting.discard(endpoint.label)
 
     def submit(
         self, func: Callable[..., Any], resource_specification: dict[str, Any], *args: Any, **kwargs: Any
@@ -298,7 +308,7 @@ class FederatedExecutor(Facade):
                 self._judge(name, error)
             raise error
         watch(future)
-        future.add_done_callback(lambda done: self._judge(name, None if done.cancelled() else done.exception()))
+        future.add_done_callback(lambda done: None if done.cancelled() else self._judge(name, done.exception()))
         future.add_done_callback(lambda _: self._came_back(name))
         return future
 
@@ -342,7 +352,7 @@ class FederatedExecutor(Facade):
     def _choose(self, named: Sequence[str], avoided: Sequence[str]) -> str:
         for name in (*named, *avoided):
             self._check(name)
-        against = {name: str(error) for name, error in self.broken.items()}
+        against = {name: str(error) for name, error in list(self.broken.items())}
         against |= {**dict.fromkeys(self.drained, "it is drained"), **dict.fromkeys(avoided, "the task avoids it")}
         able = [name for name in named or self.endpoints if name not in against]
         if not able:
@@ -401,6 +411,7 @@ class FederatedExecutor(Facade):
 
     def shutdown(self) -> None:
         """Stop polling, release the blocks, and shut every endpoint down; one that fails does not spare the rest."""
+        self._closing.set()  # endpoints that are just being started are given up
         if self.references is not None:
             _attempt(self.references.close)
         if self._poller is not None:
@@ -413,8 +424,9 @@ class FederatedExecutor(Facade):
 
     def _started(self) -> list[ParslExecutor]:
         """The endpoints that must be shut down; where one is still starting, the thread that waits for it does that."""
-        abandoned = {name for name, error in self.broken.items() if getattr(error, "details", {}).get("abandoned")}
-        return [endpoint for name, endpoint in self.endpoints.items() if name not in abandoned]
+        left = {name for name, error in self.broken.items() if getattr(error, "details", {}).get("abandoned")}
+        left |= self._starting
+        return [endpoint for name, endpoint in self.endpoints.items() if name not in left]
 
 
 def _pass_on(done: Future[Any], outcome: Future[Any], read: Callable[[Any], Any]) -> None:

@@ -101,8 +101,10 @@ class Federation:
                 locks.enter_context(self._starting[name])
             running = self.executor.endpoints.keys() - self.executor.failed
             missing = {name: site for name, site in wanted.items() if name not in running}
-            made = [make_endpoint(name, site, self.equipment.of(name), apart=True) for name, site in missing.items()]
-            self._folders += [folder for endpoint in made if (folder := getattr(endpoint, "shared_folder", None))]
+            made = []
+            for name, site in missing.items():
+                made.append(make_endpoint(name, site, self.equipment.of(name), apart=True))
+                self._folders += filter(None, [getattr(made[-1], "shared_folder", None)])
             self.executor.add(made, {name: site.start_timeout for name, site in missing.items()})
 
     def site(self, name: str) -> Site:
@@ -196,8 +198,15 @@ class Federation:
         Returns whether there was anything.
         """
         kept = False
-        folders = [Path(root) for root in self._folders]
-        for path, name in ((path, path.relative_to(root)) for root in folders for path in root.rglob("*")):
+        for root in map(Path, self._folders):
+            with suppress(OSError):  # the site may be lost since its disk is
+                kept = self._keep_words_of(root, site, folder) or kept
+        return kept
+
+    @staticmethod
+    def _keep_words_of(root: Path, site: str, folder: Path) -> bool:
+        kept = False
+        for path, name in ((path, path.relative_to(root)) for path in root.rglob("*")):
             of_job = path.parent.name == "submit_scripts" and path.name.startswith(f"parsl.{site}.block-")
             if (of_job or (site in name.parts and path.suffix in (".log", ".err"))) and path.is_file():
                 with suppress(OSError):
@@ -280,5 +289,6 @@ def _close(kernel: DataFlowKernel, handler: logging.Handler, folders: list[str],
     logging.getLogger("parsl").removeHandler(handler)
     handler.close()
     _quiet.end()
-    for folder in folders if not keep else ():
+    # Those of batch systems hold keys, and what their jobs have written is kept otherwise.
+    for folder in folders[1:] if keep else folders:
         shutil.rmtree(folder, ignore_errors=True)

@@ -181,6 +181,11 @@ class GlobusComputeEndpoint(ParslExecutor):  # type: ignore[misc]  # parsl comes
             asked["pickle"] = base64.b64encode(cloudpickle.dumps((func, args, dict(kwargs)))).decode()
         return json.dumps(asked)
 
+    @property
+    def away(self) -> bool:
+        """Whether it was offline when it was looked at last."""
+        return self._offline_since is not None
+
     def shutdown(self) -> None:
         """Stop; tasks without an answer fail here, and may run on there."""
         with self._lock:

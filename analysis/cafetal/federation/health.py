@@ -15,6 +15,8 @@ _LONGEST_PAUSE = 600.0
 class _Doubt:
     until: float
     pause: float
+    tried: bool = False
+    """Whether a trial is under way."""
 
 
 class Health:
@@ -33,8 +35,8 @@ class Health:
         doubt, now = self._doubts.get(name), self._clock()
         if doubt is None:
             self._doubts[name] = _Doubt(now + _FIRST_PAUSE, _FIRST_PAUSE)
-        elif now >= doubt.until - doubt.pause / 2:  # not one of those that were sent before the doubt
-            doubt.pause = min(_LONGEST_PAUSE, 2 * doubt.pause)
+        elif doubt.tried:  # and not one of those that were sent before the doubt
+            doubt.pause, doubt.tried = min(_LONGEST_PAUSE, 2 * doubt.pause), False
             doubt.until = now + doubt.pause
 
     def note_answered(self, name: str) -> None:
@@ -44,8 +46,8 @@ class Health:
     def note_sent(self, name: str) -> None:
         """Note that a task is sent; at an endpoint in doubt it is a trial, and no others go there meanwhile."""
         doubt = self._doubts.get(name)
-        if doubt is not None:
-            doubt.until = max(doubt.until, self._clock() + doubt.pause)
+        if doubt is not None and self._clock() >= doubt.until:
+            doubt.until, doubt.tried = self._clock() + doubt.pause, True
 
     def trusted(self, names: Iterable[str]) -> list[str]:
         """Return the endpoints without doubt, and those that are due for a trial."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
+from contextlib import suppress
+from typing import Any
 
 import zmq
 from parsl.executors import HighThroughputExecutor
@@ -36,14 +38,20 @@ class Poller(JobStatusPoller):  # type: ignore[misc]  # parsl comes without type
 
     _executors: list[BlockProviderExecutor]
 
+    def __init__(self, **options: Any) -> None:
+        self._failures: Counter[str] = Counter()
+        """How often in a row the jobs of each endpoint could not be looked after."""
+        super().__init__(**options)  # which begins to poll
+
     def remove(self, endpoint: ParslExecutor) -> None:
         """Do not look after this one any more."""
-        self._executors = [executor for executor in self._executors if executor is not endpoint]
+        with suppress(ValueError):  # in place, as others may be added just now
+            self._executors.remove(endpoint)
+        self._failures.pop(endpoint.label, None)
 
     def poll(self) -> None:
         """As Parsl does, but for each endpoint by itself."""
-        failures: Counter[str] = self.__dict__.setdefault("failures_in_a_row", Counter())
-        for endpoint in self._executors:
+        for endpoint in list(self._executors):
             if endpoint.bad_state_is_set:
                 continue
             try:
@@ -53,11 +61,11 @@ class Poller(JobStatusPoller):  # type: ignore[misc]  # parsl comes without type
                 endpoint.poll_facade()
                 endpoint.handle_errors(endpoint.status_facade)
                 self._strategy.strategize([endpoint])
-                failures[endpoint.label] = 0
+                self._failures[endpoint.label] = 0
             except Exception as error:
                 logger.info("The blocks of %s cannot be looked after", endpoint.label, exc_info=True)
-                failures[endpoint.label] += 1
-                if failures[endpoint.label] >= _TRIES and isinstance(endpoint.provider, LocalProvider):
+                self._failures[endpoint.label] += 1
+                if self._failures[endpoint.label] >= _TRIES and isinstance(endpoint.provider, LocalProvider):
                     trouble = f"The jobs of {endpoint.label} cannot be looked after: {type(error).__name__}: {error}"
                     endpoint.set_bad_state_and_fail_all(SiteError(trouble))
 

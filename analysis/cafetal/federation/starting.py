@@ -24,13 +24,20 @@ INTERCHANGE_LOG = "interchange.err"
 """In the endpoint's folder: what the interchange has written to stderr."""
 
 
-def start_within(endpoint: ParslExecutor, seconds: float) -> None:
+def start_within(endpoint: ParslExecutor, seconds: float, closing: threading.Event) -> None:
     """Start an endpoint.
 
+    Args:
+        endpoint: that is to be started.
+        seconds: for which it is waited for.
+        closing: set when all ends, and it is not wanted any more.
+
     Raises:
-        SiteError: if its interchange ends, or it has not started in time. A thread may still wait for it then, and
-            shuts it down when it has started: only that thread may use its sockets.
+        SiteError: if its interchange ends, it has not started in time, or it is not wanted any more. A thread may still
+            wait for it then, and shuts it down when it has started: only that thread may use its sockets.
     """
+    if closing.is_set():
+        raise SiteError(f"{endpoint.label} is not started, as all ends.", abandoned=True)
     started: Future[None] = Future()
     deciding, abandoned = threading.Lock(), threading.Event()
 
@@ -52,7 +59,7 @@ def start_within(endpoint: ParslExecutor, seconds: float) -> None:
     while not wait([started], 0.1).done:
         process = getattr(endpoint, "interchange_proc", None)
         code = None if process is None else process.poll()
-        if code is None and monotonic() < end:
+        if code is None and monotonic() < end and not closing.is_set():
             continue
         with deciding:
             if started.done():
@@ -65,6 +72,10 @@ def start_within(endpoint: ParslExecutor, seconds: float) -> None:
             process.terminate()
         raise SiteError(f"{endpoint.label} has not started within {seconds:.0f} s.", abandoned=True)
     started.result()
+    if closing.is_set():
+        with suppress(Exception):
+            endpoint.shutdown()
+        raise SiteError(f"{endpoint.label} is shut down, as all ends.", abandoned=True)
 
 
 def _words(endpoint: ParslExecutor) -> str:

@@ -314,7 +314,7 @@ class BalancedDispatch:
     def _take(self, state: State, site: str, group: Group, *, planned: bool) -> Choice | None:
         """A bundle of a group, unless it would be done later than where it would go otherwise."""
         rate = state.rates.rate(site, group.dataset)
-        if rate is None or not state.rates.tried_anywhere(group.dataset):
+        if rate is None:
             return self._bundle(state, site, group, 1, None, planned=planned)
         seconds = self._seconds(state, site, planned=planned)
         if not state.rates.tried(site, group.dataset):
@@ -331,10 +331,20 @@ class BalancedDispatch:
             or state.now + takes > self._elsewhere(state, site, group, takes * rate)
         ):
             return None
+        if not state.rates.tried_anywhere(group.dataset):  # the rate is that of other datasets, or of other code
+            return self._bundle(state, site, group, 1, rate, planned=planned, may_cut=False)
         return self._bundle(state, site, group, max(1.0, seconds * rate), rate, planned=planned)
 
     def _bundle(
-        self, state: State, site: str, group: Group, work: float, rate: float | None, *, planned: bool
+        self,
+        state: State,
+        site: str,
+        group: Group,
+        work: float,
+        rate: float | None,
+        *,
+        planned: bool,
+        may_cut: bool = True,
     ) -> Choice:
         rule: Rule = "planned" if planned else "stolen"
         split = None
@@ -342,7 +352,7 @@ class BalancedDispatch:
             rule = "retry"
         elif not state.rates.tried(site, group.dataset):
             rule = "probe"
-        if rate is not None and self.limits.split and not group.returned and not state.more:
+        if rate is not None and may_cut and self.limits.split and not group.returned and not state.more:
             split = self._cut(state, group, work)
         most = self.limits.bundle_events
         item = group.take(work, state.rates.fixed(group.dataset)) if most is None else group.take(most)

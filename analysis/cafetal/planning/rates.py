@@ -16,6 +16,8 @@ _MEMORY = 0.97
 """Weight of what was known when a task comes back: about the last thirty tasks count."""
 _GROWTH = 1.05
 """Guesses are made anew when so many times as many pairs were tried as at the last time."""
+_CHANGE = 0.1
+"""Guesses are made anew when the work of a chunk has changed by such a share."""
 _LEAST_TASKS = 4.0
 """Tasks of a dataset, before anything is said of the fixed cost of its chunks."""
 _SIGNIFICANT = 2.0
@@ -35,10 +37,10 @@ class _Sums:
 
 @dataclass(slots=True)
 class _Fit:
-    """Least squares for ``seconds = fixed * chunks + slope * events``, with weights of 1 / seconds.
+    """Sums for least squares, ``seconds = fixed * chunks + slope * events``, with weights of 1 / seconds.
 
-    Seconds are multiplied by the rate of the site, so that those of all sites can be compared; the unit of ``fixed`` is
-    then events.
+    Those of several sites can be added once their seconds are multiplied by the rates of the sites; the unit of
+    ``fixed`` is then events.
     """
 
     tasks: float = 0.0
@@ -58,6 +60,16 @@ class _Fit:
         self.chunks_chunks = self.chunks_chunks * _MEMORY + chunks * chunks / seconds
         self.chunks_events = self.chunks_events * _MEMORY + chunks * events / seconds
         self.events_events = self.events_events * _MEMORY + events * events / seconds
+
+    def add_scaled(self, other: _Fit, rate: float) -> None:
+        """Add the tasks of a site with this rate, in events/s."""
+        self.tasks += other.tasks
+        self.events += other.events
+        self.chunks += other.chunks
+        self.seconds += other.seconds * rate
+        self.chunks_chunks += other.chunks_chunks / rate
+        self.chunks_events += other.chunks_events / rate
+        self.events_events += other.events_events / rate
 
     def fixed(self) -> float | None:
         """Return the fixed cost of a chunk, in events; ``None`` if the sizes of the tasks do not tell."""
@@ -101,7 +113,8 @@ class Rates:
         self._earlier = dict(speeds or {})
         self._fixed = dict(fixed or {})
         self._prior = {pair: rate for pair, rate in (prior or {}).items() if pair[2] is None}
-        self._fits: defaultdict[str, _Fit] = defaultdict(_Fit)
+        self._fits: defaultdict[str, defaultdict[str, _Fit]] = defaultdict(lambda: defaultdict(_Fit))
+        """``{dataset: {site: what its tasks tell of the fixed cost}}``"""
         self._guesses: dict[Pair, float | None] = {}
         self._trend: _Trend | None = None
         self._refresh = 0.0
@@ -112,7 +125,7 @@ class Rates:
         """Learn from a task that kept a worker busy for so many seconds."""
         if events <= 0 or seconds <= 0:
             return
-        first = (site, dataset, source) not in self._sums
+        first, new = (site, dataset, source) not in self._sums, dataset not in self._datasets
         self._datasets.add(dataset)
         sums = self._sums[site, dataset, source]
         sums.events = sums.events * _MEMORY + events
@@ -120,15 +133,26 @@ class Rates:
         sums.seconds = sums.seconds * _MEMORY + seconds
         self.fastest = max(self.fastest, sums.events / sums.seconds)
         if source is None:
-            fit = self._fits[dataset]
-            fit.add(events, chunks, seconds * sums.events / sums.seconds)
-            fixed = fit.fixed()
-            if fixed is not None:
-                self._fixed[dataset] = fixed
-        if first and len(self._sums) >= self._refresh:
+            self._fits[dataset][site].add(events, chunks, seconds)
+            self._learn_fixed(dataset, events / chunks)
+        if first and (new or len(self._sums) >= self._refresh):
             self._refresh = _GROWTH * len(self._sums)
-            self._guesses.clear()
-            self._trend = None
+            self._forget_guesses()
+
+    def _learn_fixed(self, dataset: str, usual: float) -> None:
+        """Find the fixed cost of a chunk from the tasks of all sites; ``usual`` are the events of one."""
+        together = _Fit()
+        for fit in self._fits[dataset].values():
+            together.add_scaled(fit, fit.events / fit.seconds)
+        fixed = together.fixed()
+        if fixed is not None:
+            before, self._fixed[dataset] = self._fixed.get(dataset, 0.0), fixed
+            if abs(fixed - before) > _CHANGE * (before + usual):
+                self._forget_guesses()  # they were in another unit
+
+    def _forget_guesses(self) -> None:
+        self._guesses.clear()
+        self._trend = None
 
     @property
     def pairs(self) -> int:

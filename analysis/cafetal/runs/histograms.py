@@ -166,27 +166,50 @@ def _has_flow(histogram: Histogram) -> bool:
 
 
 def _with_both_flow_bins(axis: Any) -> Any:
-    """Return an axis with the same edges and both flow bins; of categories, whose numbers are their edges.
+    """Return an axis with the same bins and both flow bins. Categories become numbers, and stand in the label.
 
     Raises:
-        ValueError: if its labels would be lost.
+        ValueError: if it has names for its bins.
     """
-    if isinstance(axis, bh.axis.StrCategory | bh.axis.IntCategory):
+    if isinstance(axis, bh.axis.StrCategory):
         raise ValueError("ROOT would lose its overflow bin, or that of another axis")
     about = {name: value for name in ("name", "label") if (value := getattr(axis, name, None))}
+    if isinstance(axis, bh.axis.IntCategory):
+        about["label"] = f"{about.get('label', about.get('name', 'category'))}: {', '.join(map(str, axis))}"
     return hist.axis.Variable(axis.edges, **about)
 
 
 def _is_same(one: Histogram, two: Histogram) -> bool:
     """Tell whether two histograms have the same axes and content, but for the last digit of means."""
-    if one.axes != two.axes or one.storage_type is not two.storage_type:
+    if one.storage_type is not two.storage_type or not all(map(_are_alike, one.axes, two.axes)):
         return False
-    contents = [histogram.view(flow=True) for histogram in (one, two)]
-    names = contents[0].dtype.names
-    if names is None:
-        return np.array_equal(*contents)
-    first, second = contents
-    return all(np.allclose(first[name], second[name], rtol=1e-12, atol=0) for name in names)
+    first, second = (histogram.view(flow=True) for histogram in (one, two))
+    if first.dtype.names is None:
+        return np.array_equal(first, second, equal_nan=True)
+    parts = [(first[name], second[name]) for name in first.dtype.names]
+    if one.storage_type in (bh.storage.Mean, bh.storage.WeightedMean):  # of one entry there is no variance
+        parts = [(get(one), get(two)) for get in (_counts, _values, _variances)]
+    return all(np.allclose(*pair, rtol=1e-12, atol=0, equal_nan=True) for pair in parts)
+
+
+def _are_alike(one: Any, two: Any) -> bool:
+    """Tell whether two axes have the same bins, whatever else is said of them."""
+    if len(one) != len(two) or one.traits != two.traits:
+        return False
+    return list(one) == list(two) if one.traits.discrete else bool(np.allclose(one.edges, two.edges, rtol=1e-12))
+
+
+def _counts(histogram: Histogram) -> Any:
+    return histogram.counts(flow=True)
+
+
+def _values(histogram: Histogram) -> Any:
+    return histogram.values(flow=True)
+
+
+def _variances(histogram: Histogram) -> Any:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return histogram.variances(flow=True)
 
 
 def write_uhi(path: Path, output: Any) -> dict[str, str]:

@@ -78,7 +78,8 @@ def _refuse_or_remove(folder: Path) -> None:
     with suppress(FileNotFoundError):
         os.rename(folder / OWNER, stale)
         if _read(stale) != owner:
-            os.link(stale, folder / OWNER)
+            with suppress(FileExistsError):
+                os.link(stale, folder / OWNER)
         os.unlink(stale)
 
 

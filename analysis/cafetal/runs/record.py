@@ -141,10 +141,12 @@ class RunRecord:
             if failure["kind"] in ("data", "corrupt", "stale", "timeout") and failure["lfn"]:
                 failed.setdefault(failure["site"], []).append(failure)
         used = {site for sites in self.read.values() for site in sites} | {site for site, n in self.opened.items() if n}
+        used |= {site for sites in self.read_remotely.values() for site in sites}
         for site, failures in failed.items():
             files = max(len({failure["lfn"] for failure in failures}), self.unopened[site])
             example = failures[0]["pfn"].partition("?")[0] or failures[0]["lfn"]
-            if site in used:
+            missing = any(failure["kind"] in ("data", "stale") for failure in failures)
+            if site in used or not missing:
                 remark = f"{site} could not read {files:,} of the files that were tried there, such as {example}."
             else:
                 remark = (

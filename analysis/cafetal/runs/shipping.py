@@ -14,6 +14,7 @@ import threading
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -151,7 +152,8 @@ def pack_function(
     code = collect([*named, *modules], limits)
     live = live_state.find(_sources(code.files), _schema_of(function))
     if live.values:
-        code.files[STATE] = json.dumps(live.values, sort_keys=True).encode()
+        steady = {owner: dict(sorted(values.items())) for owner, values in sorted(live.values.items())}
+        code.files[STATE] = json.dumps(steady).encode()
     archive = _zip(code.files)
     names = _hashed(pickled, ".pkl"), _hashed(archive, ".zip")
     files = {**worker.files, names[0]: pickled, names[1]: archive}
@@ -231,10 +233,12 @@ def _parts(function: Any, files: Mapping[str, bytes], aux: Mapping[str, str]) ->
             if name != "processor_instance":
                 parts[f"the option `{name}`"] = digest(value)
                 continue
-            processor = cloudpickle.loads(lz4.frame.decompress(value)) if isinstance(value, bytes) else value
-            parts["the class of the processor"] = digest(type(processor))
-            attributes = getattr(processor, "__dict__", {})
-            parts |= {f"the processor's `{key}`": digest(attribute) for key, attribute in attributes.items()}
+            with suppress(Exception):  # of a class of the user's; without it less can be said of what has changed
+                processor = cloudpickle.loads(lz4.frame.decompress(value)) if isinstance(value, bytes) else value
+                parts["the class of the processor"] = digest(type(processor))
+                content = processor.__reduce_ex__(2)[2]  # what is pickled of it
+                for key, attribute in content.items() if isinstance(content, dict) else ():
+                    parts[f"the processor's `{key}`"] = digest(attribute)
     return {name: content[:16] for name, content in parts.items()}
 
 

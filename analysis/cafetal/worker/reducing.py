@@ -144,7 +144,10 @@ def clean(place: Place, *, run: str, life: int | None, keep_days: float, staging
             path.unlink(missing_ok=True)
     brought = carrying.staging_folder(place, staging)
     carrying.clear(brought, run, life)
-    rooms = [place.root / name for name in (CODE, MODULES, "runs", "environments", STOPS)] + [place.layouts, brought]
+    rooms = [place.root / name for name in (CODE, MODULES, "runs", "environments", "parsl", STOPS)] + [
+        place.layouts,
+        brought,
+    ]
     for path in [path for room in rooms for path in room.glob("*")]:
         try:
             if time.time() - path.stat().st_mtime <= keep_days * 86400:

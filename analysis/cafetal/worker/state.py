@@ -24,9 +24,12 @@ def apply(folder: Path) -> None:
         return
     for owner, values in content.items():
         module, _, name = owner.partition(":")
-        target: Any = importlib.import_module(module)
-        for part in name.split(".") if name else ():
-            target = getattr(target, part)
+        try:
+            target: Any = importlib.import_module(module)
+            for part in name.split(".") if name else ():
+                target = getattr(target, part)
+        except Exception:  # it cannot be imported here, and so nothing here needs it
+            continue
         for attribute, encoded in values.items():
             _set(target, attribute, trampoline.decode(encoded))
 
@@ -39,7 +42,7 @@ def take_back() -> None:
 
 def _set(target: Any, name: str, value: Any) -> None:
     old = vars(target).get(name, _MISSING)
-    if type(old) is type(value) and old == value:
+    if _is_same(old, value):
         return
     if type(old) is dict and type(value) is dict:  # others may hold it too, such as subclasses
         before = dict(old)
@@ -48,6 +51,14 @@ def _set(target: Any, name: str, value: Any) -> None:
         return
     _undo.append(lambda: delattr(target, name) if old is _MISSING else setattr(target, name, old))
     setattr(target, name, value)
+
+
+def _is_same(old: Any, value: Any) -> bool:
+    try:
+        same = type(old) is type(value) and bool(old == value)
+    except Exception:  # what cannot be compared is another value
+        return False
+    return same and not (isinstance(old, dict) and list(old) != list(value))
 
 
 def _refill(target: dict[Any, Any], content: dict[Any, Any]) -> None:

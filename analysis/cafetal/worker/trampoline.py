@@ -353,14 +353,18 @@ def decode(value: Any) -> Any:
 
 def attributes(error: Any) -> dict[str, Any]:
     """Return what an exception holds besides its message, as far as it is plain data, in terms of JSON."""
+    import contextlib
     import json
 
     held = {"args": list(error.args), **getattr(error, "__dict__", {})}
     for name in ("errno", "strerror", "filename", "filename2", "name", "path"):
-        if getattr(error, name, None) is not None:
-            held[name] = getattr(error, name)
+        with contextlib.suppress(Exception):  # of a property of the user's
+            if getattr(error, name, None) is not None:
+                held[name] = getattr(error, name)
     plain = {}
     for name, value in held.items():
+        if type(name) is not str:
+            continue
         try:
             encoded = encode(value)
             if len(json.dumps(encoded)) <= 10_000:
