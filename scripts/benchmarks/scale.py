@@ -14,8 +14,9 @@ import random
 import resource
 import time
 
-from cafetal.planning.balanced import BalancedDispatch, Limits
+from cafetal.planning.balanced import BalancedDispatch
 from cafetal.planning.bundles import Chunk
+from cafetal.planning.limits import Limits
 from cafetal.planning.rates import Rates
 from cafetal.simulation.scenario import Block, Scenario, SimulatedSite
 from cafetal.simulation.simulator import Simulator

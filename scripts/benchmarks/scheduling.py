@@ -13,7 +13,8 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 
 from cafetal.planning.backlogs import PolicyDispatch
-from cafetal.planning.balanced import BalancedDispatch, Limits
+from cafetal.planning.balanced import BalancedDispatch
+from cafetal.planning.limits import Limits
 from cafetal.planning.rates import Rates
 from cafetal.planning.routing import Capacity, Fastest, Random, RoundRobin
 from cafetal.simulation.bound import lower_bound

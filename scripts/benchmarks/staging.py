@@ -21,8 +21,9 @@ from coffea import processor
 from coffea.nanoevents import BaseSchema
 
 from cafetal.config import load_sites
-from cafetal.planning.balanced import BalancedDispatch, Limits
+from cafetal.planning.balanced import BalancedDispatch
 from cafetal.planning.bundles import Chunk
+from cafetal.planning.limits import Limits
 from cafetal.planning.staging import StagingLimits
 from cafetal.rehearsal.data import Recipe, make_files
 from cafetal.rehearsal.transfers import TransferRehearsal

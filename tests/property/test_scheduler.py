@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from cafetal.planning import events as ev
 from cafetal.planning.backlogs import PolicyDispatch
-from cafetal.planning.balanced import BalancedDispatch, Limits
+from cafetal.planning.balanced import BalancedDispatch
 from cafetal.planning.bundles import Chunk
+from cafetal.planning.limits import Limits
 from cafetal.planning.routing import Balanced, Capacity, Random
 from cafetal.planning.scheduler import Scheduler
 from cafetal.planning.staging import StagingLimits

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from cafetal.errors import EventsLost
 from cafetal.planning.backlogs import PolicyDispatch
-from cafetal.planning.balanced import BalancedDispatch, Limits
+from cafetal.planning.balanced import BalancedDispatch
 from cafetal.planning.bundles import Chunk
 from cafetal.planning.events import Assign
 from cafetal.planning.fluid import Pool, pour
+from cafetal.planning.limits import Limits
 from cafetal.planning.rates import Rates
 from cafetal.planning.routing import Capacity, Random
 from cafetal.planning.staging import StagingLimits

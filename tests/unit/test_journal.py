@@ -7,8 +7,9 @@ import pytest
 
 from cafetal.errors import OutputError, UnknownSubject
 from cafetal.planning import events as ev
-from cafetal.planning.balanced import BalancedDispatch, Limits
+from cafetal.planning.balanced import BalancedDispatch
 from cafetal.planning.bundles import Chunk
+from cafetal.planning.limits import Limits
 from cafetal.planning.rates import Rates
 from cafetal.runs.experience import Experience, keep, load_experience
 from cafetal.runs.explanation import explain

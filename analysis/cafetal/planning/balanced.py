@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from functools import partial
 
 from cafetal.planning.bundles import Bundle, Chunk
+from cafetal.planning.duplicates import duplicate
 from cafetal.planning.events import Reason, Rule, Split, Transfer, TransferEnded
 from cafetal.planning.fluid import Pool, pour
 from cafetal.planning.foresight import FEW, foresee
+from cafetal.planning.limits import Limits
 from cafetal.planning.pool import Group, Key, WorkPool
-from cafetal.planning.staging import Staging, StagingLimits
-from cafetal.planning.state import Choice, Running, SiteState, State
+from cafetal.planning.staging import Staging
+from cafetal.planning.state import Choice, SiteState, State
+from cafetal.planning.wan import WanReads, candidates
 
 _UNKNOWN_RATE = 1000.0
 """Events/s of a worker before anything is known; only its being the same everywhere matters."""
@@ -34,40 +36,10 @@ _SLACK = 1.01
 """By how much longer bundles are, where each worker gets but one, so that nothing is left over."""
 _LEAST = 1.0
 """As above, where sending tasks takes the longest."""
-_MARGIN = 1.2
-"""By how much a duplicate, or a read over the WAN, must be predicted to be faster."""
-_UNTRIED = 5.0
-"""The same, where nothing has been read over that link."""
-_LATE = 1.5
-"""A task that takes so many times what it should is a straggler."""
 _CRUMB = 0.05
 """No part of a chunk is smaller than this share of a bundle."""
 _WORTH_CUTTING = 3.0
 """The events of each part must take so many times as long as a chunk takes besides."""
-_TAIL_BEGINS = 0.75
-"""Share of the events that must be done before tasks are duplicated."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a user may set."""
-
-    bundle_seconds: float = 60.0
-    """How long a task should take."""
-    duplicates: float = 0.05
-    """Events that may be processed twice, as a share of all."""
-    wan_bytes: float = 0.0
-    """That may be read from other sites."""
-    split: bool = False
-    """Whether chunks may be cut where that ends the run sooner."""
-    submit_rate: float = math.inf
-    """Tasks a second that can be sent to all sites together."""
-    bundle_events: int | None = None
-    """How many events a task should take; by default as many as the time of a bundle allows."""
-    reachable: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    """``{site: sites whose replicas it can read}``"""
-    staging: StagingLimits = field(default_factory=StagingLimits)
-    """What may be brought to other sites."""
 
 
 class BalancedDispatch:
@@ -82,6 +54,7 @@ class BalancedDispatch:
         self.limits = limits or Limits()
         self.pool = WorkPool()
         self.staging = Staging(self.limits.staging, self.pool)
+        self._wan = WanReads(self.limits, self.pool)
         self._shares: dict[Key, dict[str, float]] = {}
         self._orders: dict[str, list[Group]] = {}
         self._levels: dict[str, float] = {}
@@ -119,14 +92,15 @@ class BalancedDispatch:
 
     def take_back(self, state: State, site: str) -> list[Bundle]:
         """What only this site could take, of those that may be given tasks, and nobody could read or get otherwise."""
-        left = self._wan_left(state)
+        left = self._wan.left(state)
 
         def others(group: Group) -> bool:
             if any(state.sites[name].open for name in group.sites) or self.staging.coming(state, group):
                 return True
             alive = [name for name, other in state.sites.items() if other.open]
             return any(
-                self._sources(state, name, group, left) or self.staging.sources(state, name, group) for name in alive
+                self._wan.sources(state, name, group, left) or self.staging.sources(state, name, group)
+                for name in alive
             )
 
         return [item for group in list(self.pool.at(site)) if not others(group) for item in self.pool.drain(group)]
@@ -135,8 +109,10 @@ class BalancedDispatch:
         """Whether anything waits that the site holds, or could read or get from another one."""
         if any(True for _ in self.pool.at(site)):
             return True
-        left = self._wan_left(state)
-        return any(self._sources(state, site, group, left) for group in self.pool) or self.staging.possible(state, site)
+        left = self._wan.left(state)
+        return any(self._wan.sources(state, site, group, left) for group in self.pool) or self.staging.possible(
+            state, site
+        )
 
     def stage(self, state: State) -> Transfer | None:
         """Files for a site that would be done with them well before those that hold them."""
@@ -256,7 +232,11 @@ class BalancedDispatch:
         """From the site's shares; else what others would do later; else over the WAN; else a duplicate."""
         if self._nothing.get(site, -math.inf) > state.now:
             return None
-        choice = self._local(state, site) or self._remote(state, site) or self._duplicate(state, site)
+        choice = (
+            self._local(state, site)
+            or self._wan.next(state, site, self._levels)
+            or duplicate(state, site, self.limits.duplicates)
+        )
         if choice is None:
             self._nothing[site] = state.now + 1.0
         else:
@@ -360,11 +340,7 @@ class BalancedDispatch:
         if site in share:
             share[site] -= state.work(item)
         seconds = None if rate is None else state.work(item) / rate
-        return Choice(item, Reason(rule, seconds, self._candidates(state, group)), split=split)
-
-    def _candidates(self, state: State, group: Group) -> dict[str, float]:
-        """When each site that could take of a group should have done all that it should do."""
-        return {name: max(state.now, self._levels.get(name, 0.0)) for name in group.sites if state.sites[name].open}
+        return Choice(item, Reason(rule, seconds, candidates(state, group, self._levels)), split=split)
 
     def _cut(self, state: State, group: Group, work: float) -> Split | None:
         """Cut the chunk with which a bundle would become too large, if chunks are large for such bundles.
@@ -391,97 +367,6 @@ class BalancedDispatch:
         group.fresh[place] = parts[1]
         group.fresh.insert(place, parts[0])
         return Split(chunk.id, parts)
-
-    # --- at the end --------------------------------------------------------------------------------------------
-
-    def _remote(self, state: State, site: str) -> Choice | None:
-        """A bundle of other sites, if it would be done here well before they are done, and the budget has room.
-
-        Where no site that holds it can be given tasks any more, it is read in any case.
-        """
-        left = self._wan_left(state)
-        far = [(group, sources) for group in self.pool if (sources := self._sources(state, site, group, left))]
-        order = sorted(((self._held_up(state, group), number) for number, (group, _) in enumerate(far)), reverse=True)
-        for level, number in order:
-            group, (source, *_) = far[number]
-            rate = state.rates.rate(site, group.dataset, source)
-            size = state.event_bytes.get(group.dataset)
-            tried = state.rates.tried(site, group.dataset, source)
-            time = level - state.now
-            if not tried and any(task.source == source for task in state.sites[site].running.values()):
-                continue  # one is trying that link
-            if rate is None or size is None:
-                if math.isfinite(level):
-                    continue
-                item = group.take(1)
-                return Choice(item, Reason("remote", None, self._candidates(state, group)), source=source)
-            fixed = state.rates.fixed(group.dataset)
-            if (group.first + fixed) / rate * (_MARGIN if tried else _UNTRIED) > time:
-                continue
-            most = min(self.limits.bundle_seconds, time / _TAIL) * rate if tried else 1
-            item = group.take(min(most, left / size if size else most), fixed)
-            return Choice(
-                item, Reason("remote", state.work(item) / rate, self._candidates(state, group)), source=source
-            )
-        return None
-
-    def _wan_left(self, state: State) -> float:
-        """Bytes that may still be read over the WAN, if those that do so now read as much as others have."""
-        if not self.limits.wan_bytes:
-            return 0.0
-        sizes = (task.bundle.events * state.event_bytes.get(task.dataset, 0.0) for task in state.remote.values())
-        return self.limits.wan_bytes - state.wan_bytes - sum(sizes)
-
-    def _sources(self, state: State, site: str, group: Group, left: float) -> list[str]:
-        """Sites from which this one could read what waits in a group, with so many bytes left to be read.
-
-        What has failed anywhere is not sent over the WAN.
-        """
-        reachable = self.limits.reachable.get(site, frozenset())
-        if left <= 0 or not reachable or site in group.holders:
-            return []
-        if (group.readers is not None and site not in group.readers) or (group.returned and group.returned[0].again):
-            return []
-        if group.first * state.event_bytes.get(group.dataset, 0.0) > left:
-            return []
-        return [name for name in group.holders if name in reachable]
-
-    def _held_up(self, state: State, group: Group) -> float:
-        """When the first of the sites that hold a group should have done all that it should do, or be there at all."""
-        levels = [self._levels.get(name, state.now) for name in group.sites if state.sites[name].open]
-        return min(levels, default=math.inf)
-
-    def _duplicate(self, state: State, site: str) -> Choice | None:
-        """The task that should end last, if it is late or slow and would be done sooner here."""
-        here = state.sites[site]
-        at_the_end = state.events_committed >= _TAIL_BEGINS * state.events_added and not state.more
-        if not at_the_end or len(here.running) >= here.workers:
-            return None
-        slow = [task for task in state.tasks.values() if self._worth_doing_again(state, task, site)]
-        if not slow:
-            return None
-        task = max(slow, key=state.left)
-        seconds = state.seconds(site, task.bundle)
-        candidates = {task.site: state.now + state.left(task), site: state.now + (seconds or 0.0)}
-        return Choice(task.bundle, Reason("duplicate", seconds, candidates), twin=task.id)
-
-    def _worth_doing_again(self, state: State, task: Running, site: str) -> bool:
-        """Whether a site should do a task again that runs elsewhere, or on a slow worker of its own."""
-        item = task.bundle
-        budget = self.limits.duplicates * state.events_added - state.events_duplicated
-        if task.twin is not None or task.seconds is None or item.events > budget:
-            return False
-        if site not in item.sites or site in item.tried:
-            return False
-        if task.site == site and len(state.able(item.sites)) > 1:
-            return False  # another replica is better: what slows this one may slow its neighbours
-        here = state.seconds(site, item)
-        if here is None:
-            return False
-        here += state.sites[site].trip
-        late = state.age(task) > _LATE * (task.seconds + state.sites[task.site].trip)
-        left = state.left(task)
-        return here * _MARGIN < left and (late or (task.site != site and left > 2 * here))
 
 
 def _work(state: State, group: Group) -> float:

@@ -6,7 +6,8 @@ from collections.abc import Collection, Mapping
 
 from cafetal.config import GlobusEndpoint
 from cafetal.planning.backlogs import PolicyDispatch
-from cafetal.planning.balanced import BalancedDispatch, Limits
+from cafetal.planning.balanced import BalancedDispatch
+from cafetal.planning.limits import Limits
 from cafetal.planning.routing import LocalOnly, RoutingPolicy, is_balanced
 from cafetal.planning.scheduler import Scheduler
 from cafetal.planning.staging import StagingLimits
