@@ -141,6 +141,11 @@ def _for_root(histogram: Histogram) -> Histogram:
     if histogram.storage_type is bh.storage.Mean:
         if histogram.ndim > 1 or not complete or any(axis.traits.circular for axis in histogram.axes):
             raise ValueError("ROOT's profiles have one axis, with both flow bins")
+        filled = histogram.counts(flow=True) > 0
+        if not np.allclose(
+            uproot.to_writable(histogram).values(flow=True)[filled], histogram.values(flow=True)[filled]
+        ):
+            raise ValueError("this version of uproot writes other means")
         return histogram
     weighted = histogram.storage_type is bh.storage.Weight
     if complete or not _has_flow(histogram):
