@@ -1,4 +1,4 @@
-"""What may stand in a fileset: keys, metadata, numbers and steps."""
+"""Checks of a fileset: keys, metadata, numbers and steps."""
 
 from __future__ import annotations
 
@@ -25,8 +25,7 @@ RESERVED = frozenset(
         "lfn",
     }
 )
-"""What coffea, and this project, put into ``events.metadata`` themselves: `coffea.processor.executor._PROTECTED_NAMES`
-and ``lfn``."""
+"""Keys of ``events.metadata`` that coffea sets (`coffea.processor.executor._PROTECTED_NAMES`), and our ``lfn``."""
 FILE_KEYS = [
     "object_path",
     "treename",

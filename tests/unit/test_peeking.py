@@ -88,7 +88,7 @@ def test_what_sites_hold_and_what_is_here(tmp_path, look):
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        (SiteError("cern has sent an answer that is none of ours.", site="cern"), "none of ours"),
+        (SiteError("Malformed reply from cern.", site="cern"), "Malformed reply"),
         (None, "it is being merged"),
         ({"name": "gone", "size": 5, "digest": "0" * 16, "chunks": "2"}, "FileNotFoundError"),
     ],

@@ -72,13 +72,15 @@ class Rucio:
         asked = [{"scope": did.scope, "name": did.name} for did in dids]
         with _asking():
             # The server leaves out replicas at storage that cannot be read at the moment.
-            told = self._client.list_replicas(asked, schemes=list(SCHEMES), all_states=True, ignore_availability=False)
-            return [read_replicas(each) for each in told]
+            replicas = self._client.list_replicas(
+                asked, schemes=list(SCHEMES), all_states=True, ignore_availability=False
+            )
+            return [read_replicas(each) for each in replicas]
 
     def stage(self, dids: Iterable[Did], rses: Iterable[str], days: float) -> list[str]:
         """Ask for copies on disk at one of some RSEs, for so many days; return the ids of the rules that were made.
 
-        What was asked for before is not asked for again.
+        A rule that exists already is not made again.
         """
         from rucio.common.exception import DuplicateRule
 

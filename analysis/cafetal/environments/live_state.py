@@ -1,4 +1,4 @@
-"""What a script has set in modules and schema classes after they were imported, which their sources do not say.
+"""Values that a script set in modules and schema classes after it imported them.
 
 Sites import modules anew, so ``config.CUT = 50`` and ``NanoAODSchema.mixins[...] = ...`` would hold here alone.
 The user's modules are not run again to find it: their top-level literals are compared with what the modules hold.
@@ -34,16 +34,16 @@ _MANY_NAMES = frozenset({"globals", "vars", "setattr", "exec"})
 
 @dataclass(slots=True)
 class LiveState:
-    """What is other than the sources say."""
+    """Values that differ from the sources."""
 
     values: dict[str, dict[str, Any]] = field(default_factory=dict)
     """``{"module" or "module:Class": {name: value, as `trampoline.encode` has it}}``"""
     left: list[str] = field(default_factory=list)
-    """Names of what is no plain data, and so does not travel."""
+    """Names of values that are not plain data, and so do not travel."""
 
     @property
     def names(self) -> list[str]:
-        """What travels, as a user would write it."""
+        """Names of the values that travel, as a user would write them."""
         owners = [(owner.replace(":", "."), name) for owner, values in self.values.items() for name in values]
         return sorted(f"{owner}.{name}" for owner, name in owners)
 

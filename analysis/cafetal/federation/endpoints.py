@@ -44,11 +44,11 @@ _INTERCHANGE = f"""
 import io, os, pickle, threading, time
 {_LIGHT}
 os.setpgrp()
-asked = sys.stdin.buffer.read()
-folder = pickle.loads(asked)["logdir"]
+configuration = sys.stdin.buffer.read()
+folder = pickle.loads(configuration)["logdir"]
 os.makedirs(folder, exist_ok=True)
 os.dup2(os.open(os.path.join(folder, "{INTERCHANGE_LOG}"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), 2)
-sys.stdin = io.TextIOWrapper(io.BytesIO(asked))
+sys.stdin = io.TextIOWrapper(io.BytesIO(configuration))
 parent = os.getppid()
 def follow():
     while os.getppid() == parent:

@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 _STARTING = 120.0
 """Seconds within which an endpoint must have started, where nothing else is said."""
 _LOSSES = (SiteAway, WorkerLost, BadStateException, ManagerLost, PoolWorkerLost)
-"""What is raised for a task that was lost, through no fault of its own."""
+"""Errors of a task that its endpoint lost, through no fault of the task."""
 _CLOSING = 60.0
 """Seconds for which the poller may go on when all ends."""
 

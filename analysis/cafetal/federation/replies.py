@@ -1,4 +1,4 @@
-"""What comes back from a Globus Compute endpoint: a reply of ours in plain text, or what the service says instead."""
+"""Reading replies from a Globus Compute endpoint, and errors that the service sends in place of one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from cafetal.worker import trampoline
 RESULT_LIMIT = 5_000_000
 """Characters of a reply. The agents refuse more than 10 MiB."""
 _REFUSALS = ("InvalidResourceSpecification", "SerializationError", "DeserializationError", "ModuleNotFoundError")
-"""What an agent raises that no other try would mend."""
+"""Errors of an agent that a retry cannot mend."""
 
 
 def read_reply(label: str, done: Future[str], watch: Callable[[Mapping[str, Any]], None], *, trusted: bool) -> Any:
@@ -50,7 +50,7 @@ def read_reply(label: str, done: Future[str], watch: Callable[[Mapping[str, Any]
         error_sent = dict(answer.get("error") or {})
         watch({"bytes_out": len(text), **_measures(answer.get("measures"))})
     except (ValueError, TypeError, AttributeError) as garbled:
-        raise SiteError(f"{label} has sent an answer that is none of ours ({garbled}).") from None
+        raise SiteError(f"Malformed reply from {label} ({garbled}).") from None
     if "other_python" in answer:
         there, here = str(answer["other_python"])[:20], platform.python_version()
         raise SiteError(
@@ -75,7 +75,7 @@ def read_reply(label: str, done: Future[str], watch: Callable[[Mapping[str, Any]
     try:
         return trampoline.decode(answer["result"])
     except (ValueError, TypeError, KeyError) as garbled:
-        raise SiteError(f"{label} has sent a result that is none of ours ({garbled!r}).") from None
+        raise SiteError(f"Malformed result from {label} ({garbled!r}).") from None
 
 
 def _attributes(error_sent: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from cafetal.planning.wan import WanReads, candidates
 _UNKNOWN_RATE = 1000.0
 """Events/s of a worker before anything is known; only its being the same everywhere matters."""
 _GROUPS_A_SECOND = 60.0
-"""So many groups are divided anew in a second, at most, so that planning a large run costs little."""
+"""Groups that are divided anew in a second, at most: planning a large run must cost little."""
 _TAIL = 3
 """A bundle takes at most the remaining time over this, so that the last ones end close together."""
 _FLOW = 0.25

@@ -45,12 +45,13 @@ def _kind(state: State, group: Group, rate: float) -> tuple[int, dict[str, float
 
 
 def _rate(state: State, site: str, dataset: str, rate: float) -> float:
-    """Of a worker; that nothing has come back yet of a site tells that it is no faster than what it has been given."""
-    known = state.rates.rate(site, dataset) or rate
+    """Return the events/s of one worker; until a task is back, events sent over time passed is an upper bound."""
+    events_per_second = state.rates.rate(site, dataset) or rate
     if not state.rates.tried(site, dataset):
         tasks = [task for task in state.sites[site].running.values() if task.dataset == dataset and not task.queued]
-        known = min([known, *(max(1.0, state.work(task.bundle)) / max(state.age(task), 1e-3) for task in tasks)])
-    return known
+        bounds = [max(1.0, state.work(task.bundle)) / max(state.age(task), 1e-3) for task in tasks]
+        events_per_second = min([events_per_second, *bounds])
+    return events_per_second
 
 
 def end_of_chunks(free: Mapping[str, Sequence[float]], chunks: Iterable[tuple[int, Mapping[str, float]]]) -> float:

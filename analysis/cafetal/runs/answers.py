@@ -130,9 +130,9 @@ def _checked(site: str) -> Iterator[None]:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(step) for step in first["loc"]) or "all of it"
-        raise SiteError(f"{site} has sent an answer that is none of ours ({where}: {first['msg']}).") from None
+        raise SiteError(f"Malformed reply from {site} ({where}: {first['msg']}).") from None
     except (Overlap, RecursionError) as error:
-        raise SiteError(f"{site} has sent an answer that is none of ours ({error}).") from None
+        raise SiteError(f"Malformed reply from {site} ({error}).") from None
 
 
 def of_map(site: str, asked: ChunkSet) -> Check:
