@@ -35,6 +35,7 @@ from cafetal.runs.fetching import fetch
 from cafetal.runs.filecache import FileCache
 from cafetal.runs.history import restore
 from cafetal.runs.inspection import Answer, Inspection, Key
+from cafetal.runs.installing import install
 from cafetal.runs.interrupts import interrupts
 from cafetal.runs.journal import Journal, read
 from cafetal.runs.kept import Home, keep
@@ -49,7 +50,7 @@ from cafetal.runs.reasons import Reasons
 from cafetal.runs.record import RunRecord, brief, reason
 from cafetal.runs.salvaging import Salvage
 from cafetal.runs.settling import Lost, lost_task
-from cafetal.runs.shipping import Shipment, install
+from cafetal.runs.shipping import Shipment
 from cafetal.runs.tasklogs import SITE_LOGS, TaskLogs
 from cafetal.runs.trees import Merge, Trees
 from cafetal.runs.whereabouts import Whereabouts

@@ -13,9 +13,10 @@ from cafetal.federation.federation import Federation
 from cafetal.fileset import Fileset
 from cafetal.runs import answers
 from cafetal.runs.inspection import Question, all_lost, contradiction
+from cafetal.runs.installing import install
 from cafetal.runs.record import reason
 from cafetal.runs.settling import settle
-from cafetal.runs.shipping import install, pack_worker
+from cafetal.runs.shipping import pack_worker
 from cafetal.worker.names import site_names
 
 

@@ -18,8 +18,9 @@ from cafetal.fileset import DataFile
 from cafetal.planning.routing import RoutingPolicy, SiteLoad, Task, checked_choice
 from cafetal.runs import answers
 from cafetal.runs.filecache import FileCache
+from cafetal.runs.installing import install
 from cafetal.runs.settling import lost_task, settle
-from cafetal.runs.shipping import Shipment, install
+from cafetal.runs.shipping import Shipment
 from cafetal.worker.failures import Failure
 from cafetal.worker.names import site_names
 

@@ -9,8 +9,9 @@ from typing import Any
 
 from cafetal.federation.federation import Federation
 from cafetal.runs import answers
+from cafetal.runs.installing import install
 from cafetal.runs.settling import settle
-from cafetal.runs.shipping import install, pack_worker
+from cafetal.runs.shipping import pack_worker
 
 
 @dataclass(frozen=True, slots=True)
