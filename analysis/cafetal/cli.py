@@ -364,7 +364,7 @@ def export(folder: Path, config: Path, path: Path) -> None:
     """Write histograms of the run in FOLDER as a workspace that pyhf fits and cabinetry reads."""
     from cafetal.runs import output
     from cafetal.views.workspaces import read_statistics, workspace_of
-    from cafetal.worker.files import write_bytes
+    from cafetal.worker.atomic_files import write_bytes
 
     spec = workspace_of(output.read_output(folder), read_statistics(config))
     write_bytes(path, json.dumps(spec, indent=2).encode())

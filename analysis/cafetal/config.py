@@ -16,7 +16,7 @@ from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError, fi
 from cafetal.errors import ConfigError, nearest
 from cafetal.strict import load_yaml
 from cafetal.validation import sentence
-from cafetal.worker.names import Rules, prefixes, to_pfn
+from cafetal.worker.inputs.file_names import Rules, prefixes, to_pfn
 
 
 def cache_folder() -> Path:

@@ -17,7 +17,7 @@ from cafetal.environments.bundles import pack
 from cafetal.environments.detection import detect
 from cafetal.federation.federation import Federation
 from cafetal.federation.status import ask_sites
-from cafetal.worker import trampoline
+from cafetal.worker import bootstrap
 
 
 def timed(act):
@@ -48,7 +48,7 @@ def main():
         code = folder / "unpack" / "code"
         code.mkdir(parents=True)
         copied, _ = timed(lambda: shutil.copyfile(bundle.path, code / bundle.name))
-        unpacked, told = timed(lambda: trampoline.unpack(str(code.parent), "files", bundle.name, bundle.digest))
+        unpacked, told = timed(lambda: bootstrap.unpack(str(code.parent), "files", bundle.name, bundle.digest))
         size = sum(path.stat().st_size for path in Path(told["path"]).rglob("*") if path.is_file())
         usual = min(start(folder / "usual", bundle, "existing") for _ in range(2))
         first = start(folder / "bundle", bundle, "bundle")

@@ -19,7 +19,7 @@ from coffea.processor import accumulate
 
 from cafetal.config import load_sites
 from cafetal.rehearsal.data import Recipe, make_files
-from cafetal.worker import coding, lifting
+from cafetal.worker.accumulators import codec
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "processors"))
 
@@ -70,16 +70,16 @@ def main():
     def exactly():
         total = None
         for number, out in enumerate(outs):
-            node = lifting.lift(out, (number, 0))
-            total = node if total is None else lifting.merge(total, node)
+            node = exact.lift(out, (number, 0))
+            total = node if total is None else exact.merge(total, node)
         return total
 
     plain, plain_seconds = timed(lambda: accumulate(outs))
-    exact, exact_seconds = timed(exactly)
+    nodes, exact_seconds = timed(exactly)
     pickled, pickle_seconds = timed(lambda: pickle.dumps(plain, protocol=5))
-    encoded, encode_seconds = timed(lambda: coding.encode(exact, trusted=False))
-    _, decode_seconds = timed(lambda: coding.decode(encoded, trusted=False))
-    _, lower_seconds = timed(lambda: lifting.lower(exact))
+    encoded, encode_seconds = timed(lambda: codec.encode(nodes, trusted=False))
+    _, decode_seconds = timed(lambda: codec.decode(encoded, trusted=False))
+    _, lower_seconds = timed(lambda: exact.lower(nodes))
     rows = [
         ("processing", seconds, ""),
         ("adding, as coffea does", plain_seconds, ""),

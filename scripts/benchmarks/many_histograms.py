@@ -22,7 +22,7 @@ import lz4.frame
 import numpy as np
 from coffea.processor import accumulate
 
-from cafetal.worker import coding, lifting
+from cafetal.worker.accumulators import codec, exact
 
 CHUNKS = 4
 
@@ -54,12 +54,12 @@ def main(count: int) -> None:
     unpacked = timed("unpickle", lambda: [pickle.loads(lz4.frame.decompress(each)) for each in packed])
     timed("accumulate", lambda: accumulate(unpacked))
     coffeas = sum(spent.values())
-    nodes = timed("lift", lambda: [lifting.lift(each, (i,)) for i, each in enumerate(outputs)])
-    contents = timed("encode", lambda: [coding.encode(each, trusted=False) for each in nodes])
-    decoded = timed("decode", lambda: [coding.decode(each, trusted=False) for each in contents])
-    total = timed("merge", lambda: functools.reduce(lifting.merge, decoded))
+    nodes = timed("lift", lambda: [exact.lift(each, (i,)) for i, each in enumerate(outputs)])
+    contents = timed("encode", lambda: [codec.encode(each, trusted=False) for each in nodes])
+    decoded = timed("decode", lambda: [codec.decode(each, trusted=False) for each in contents])
+    total = timed("merge", lambda: functools.reduce(exact.merge, decoded))
     ours = sum(spent.values()) - coffeas
-    timed("lower", lambda: lifting.lower(total))
+    timed("lower", lambda: exact.lower(total))
     print(f"{datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, Python {platform.python_version()}, {count} histograms")
     print(", ".join(f"{name} {milliseconds:.3f} ms" for name, milliseconds in spent.items()))
     print(f"a chunk: {ours:.3f} ms a histogram, {ours / coffeas:.2f} of coffea's {coffeas:.3f} ms")

@@ -31,7 +31,7 @@ from cafetal.config import load_sites
 from cafetal.federation.endpoints import make_endpoint
 from cafetal.federation.federation import Federation
 from cafetal.runs.executor import MultiSiteExecutor
-from cafetal.worker import coding, lifting
+from cafetal.worker.accumulators import codec, exact
 
 SITES, CHUNKS_A_FILE, EVENTS = ("one", "two", "three"), 1000, 100
 
@@ -151,7 +151,7 @@ def main():
         assert out["h"].sum().value == given.chunks * EVENTS
     tell(given.chunks, executor.record, notes, began, there, cpu, before, listed)
     del out["processed"]  # made here, for Runner
-    final = len(lz4.frame.compress(coding.encode(lifting.lift(out, (0, 0)), trusted=False), compression_level=1))
+    final = len(lz4.frame.compress(codec.encode(exact.lift(out, (0, 0)), trusted=False), compression_level=1))
     if given.bundle_events:
         seconds = len(SITES) * (there - began) / sum(executor.record.tasks.values())
         print(f"| one small call, in a row, each after 5 ms | {one_call(0):.0f}, {one_call(0.005):.0f} microseconds |")

@@ -16,7 +16,7 @@ import lz4.frame
 import numpy as np
 
 from cafetal.planning.tree import TreeGrower
-from cafetal.worker import coding, lifting
+from cafetal.worker.accumulators import codec, exact
 
 BINS, FILLS, FAN_IN = (560, 560), 20_000, 16
 """Values and variances of 5 MB."""
@@ -43,11 +43,11 @@ def main():
 def partial_of(number):
     rng = np.random.default_rng(number)
     h = hist.Hist(hist.axis.Regular(BINS[0], -4, 4), hist.axis.Regular(BINS[1], -4, 4), storage=hist.storage.Weight())
-    return lifting.lift(h.fill(*rng.normal(size=(2, FILLS)), weight=rng.uniform(0.9, 1.1, FILLS)), (number, 0))
+    return exact.lift(h.fill(*rng.normal(size=(2, FILLS)), weight=rng.uniform(0.9, 1.1, FILLS)), (number, 0))
 
 
 def travels(node):
-    return len(lz4.frame.compress(coding.encode(node, trusted=False), compression_level=1))
+    return len(lz4.frame.compress(codec.encode(node, trusted=False), compression_level=1))
 
 
 def local_trees(chunks, sites):
@@ -58,7 +58,7 @@ def local_trees(chunks, sites):
         for number in range(site, chunks, sites):
             node = partial_of(number)
             flat += travels(node)
-            total = node if total is None else lifting.merge(total, node)
+            total = node if total is None else exact.merge(total, node)
         first += travels(total)
     return flat, first
 
@@ -75,7 +75,7 @@ def blind_tree(chunks, sites):
                 place, node = nodes.pop(each)
                 if place != where:
                     across.append(travels(node))
-                total = node if total is None else lifting.merge(total, node)
+                total = node if total is None else exact.merge(total, node)
             nodes[reduce.node] = where, total
 
     for number in range(chunks):

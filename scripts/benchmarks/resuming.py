@@ -26,7 +26,7 @@ from cafetal.config import load_sites
 from cafetal.fileset import load
 from cafetal.rehearsal.data import Recipe, make_files
 from cafetal.runs.executor import MultiSiteExecutor
-from cafetal.worker.chunksets import ChunkSet
+from cafetal.worker.chunkset import ChunkSet
 
 SITES, WORKERS, PACE, CHUNK, FILES = ("a", "b", "c"), 2, 2000, 200, 40
 SECONDS = 150

@@ -30,11 +30,11 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.far import cut, kill, lie, open_folder, pause, three_servers
 
 from cafetal.rehearsal.data import Recipe
-from cafetal.worker import counting
-from cafetal.worker.chunksets import ChunkSet
-from cafetal.worker.columns import Columns
-from cafetal.worker.names import site_names
-from cafetal.worker.reading import OpenFiles, share_files
+from cafetal.worker import inspect_task
+from cafetal.worker.chunkset import ChunkSet
+from cafetal.worker.inputs.file_names import site_names
+from cafetal.worker.inputs.open_files import OpenFiles, share_files
+from cafetal.worker.inputs.preload import Columns
 
 EVENTS, CHUNK = 20_000, 10_000
 
@@ -110,14 +110,16 @@ def read(pfns, preload):
 
 def count(pfns, at_once):
     """Seconds for counting the entries of files, so many at a time."""
-    counting._AT_ONCE = at_once
+    inspect_task._AT_ONCE = at_once
     files = [
         {"lfn": pfn, "treename": "Events", "format": "root", "options": {}, "known": None} for pfn in pfns.split(",")
     ]
     names = site_names("/none/", {pfn: pfn for pfn in pfns.split(",")})
     reading = {"timeout": 10, "preload": "remote"}
     began = time.perf_counter()
-    found = counting.inspect(None, site="desy", files=files, names=names, function=None, archive="", reading=reading)
+    found = inspect_task.inspect(
+        None, site="desy", files=files, names=names, function=None, archive="", reading=reading
+    )
     assert all(each["num_entries"] == EVENTS for each in found)
     return time.perf_counter() - began
 

@@ -17,8 +17,9 @@ from pathlib import Path
 from reducing import partial_of
 
 from cafetal.rehearsal import broker, storage
-from cafetal.worker import coding, lifting, partials
-from cafetal.worker.chunksets import ChunkSet
+from cafetal.worker import partials
+from cafetal.worker.accumulators import codec, exact
+from cafetal.worker.chunkset import ChunkSet
 from cafetal.worker.stores import open_store
 
 
@@ -46,7 +47,7 @@ def main():
 def measure(stores, times):
     """Seconds by store and step, in turn, so that what slows the machine slows all of them."""
     node = partial_of(0)
-    body, other = coding.encode(node, trusted=False), partial_of(1)
+    body, other = codec.encode(node, trusted=False), partial_of(1)
     print(f"A partial of {len(body) / 1e6:.1f} MB, {times} times, medians\n")
     taken = {(kind, what): [] for kind in stores for what in ("put", "get and add")}
     for number in range(times):
@@ -55,8 +56,8 @@ def measure(stores, times):
             reference = partials.write(store, f"{number}", body, ChunkSet.of([number]))
             taken[kind, "put"].append(time.perf_counter() - began)
             began = time.perf_counter()
-            found = coding.decode(partials.body(partials.read_bytes(store, reference)), trusted=False)
-            lifting.merge(other, found)
+            found = codec.decode(partials.body(partials.read_bytes(store, reference)), trusted=False)
+            exact.merge(other, found)
             taken[kind, "get and add"].append(time.perf_counter() - began)
             store.remove(reference["name"])
     return taken

@@ -2,9 +2,9 @@
 
 import pytest
 
-from cafetal.worker import partials, reducing, stores
-from cafetal.worker.chunksets import ChunkSet
-from cafetal.worker.places import Place
+from cafetal.worker import partials, reduce_tasks, stores
+from cafetal.worker.chunkset import ChunkSet
+from cafetal.worker.site_context import Place
 from cafetal.worker.stores import StoreAway, open_store
 
 KINDS = ("files", "memory", "redis")
@@ -55,17 +55,17 @@ def test_another_name_outlives_the_first(place):
 
 
 def test_what_a_run_has_left(place):
-    assert reducing.leftovers(place, staging="") == []
+    assert reduce_tasks.leftovers(place, staging="") == []
     place.partials("mine").put("desy.1.map-0", b"12345")
     place.partials("mine").put("desy.2.map-0", b"123")
     place.partials("other").put("x", b"")
-    found = {each["run"]: each for each in reducing.leftovers(place, staging="")}
+    found = {each["run"]: each for each in reduce_tasks.leftovers(place, staging="")}
     assert {run: (each["partials"], each["bytes"]) for run, each in found.items()} == {"mine": (2, 8), "other": (1, 0)}
     assert all(0 <= each["age"] < 60 for each in found.values())
-    reducing.clean(place, run="mine", life=1, keep_days=1, staging="")
+    reduce_tasks.clean(place, run="mine", life=1, keep_days=1, staging="")
     assert place.partials("mine").names() == ["desy.2.map-0"]
-    reducing.clean(place, run="mine", life=None, keep_days=1, staging="")
-    assert [each["run"] for each in reducing.leftovers(place, staging="")] == ["other"]
+    reduce_tasks.clean(place, run="mine", life=None, keep_days=1, staging="")
+    assert [each["run"] for each in reduce_tasks.leftovers(place, staging="")] == ["other"]
 
 
 def test_partials_are_checked_wherever_they_lie(place):

@@ -15,12 +15,12 @@ from cafetal.rehearsal.transfers import TransferRehearsal
 from cafetal.transfers.globus import GlobusTransfer, Patience, connect
 from cafetal.transfers.laptop import ThroughLaptop
 from cafetal.transfers.orders import Copy, Order, copy_name
-from cafetal.worker import carrying
-from cafetal.worker.checksums import adler32
-from cafetal.worker.places import Place
+from cafetal.worker import copy_tasks
+from cafetal.worker.inputs.checksums import adler32
+from cafetal.worker.site_context import Place
 
 SITES = ("here", "there")
-TASKS = {name: getattr(carrying, name) for name in ("weigh", "read", "write", "complete")}
+TASKS = {name: getattr(copy_tasks, name) for name in ("weigh", "read", "write", "complete")}
 
 
 class Sites:
@@ -108,7 +108,7 @@ def test_files_arrive_as_they_were_and_under_names_of_their_own(carrier, sites):
     assert len(set(delivery.arrived.values())) == 3, "two of them are called nano.root"
     for lfn, pfn in delivery.arrived.items():
         assert Path(pfn).read_bytes() == sites.files[lfn].read_bytes()
-        assert Path(pfn).is_relative_to(sites.root / "there" / "scratch" / carrying.STAGED / "run" / "1")
+        assert Path(pfn).is_relative_to(sites.root / "there" / "scratch" / copy_tasks.STAGED / "run" / "1")
     assert delivery.bytes == 14_000_001 >= told[-1] > 0
     assert not list((sites.root / "there").rglob("*.part"))
 
@@ -161,7 +161,7 @@ def test_names_that_would_leave_the_folder_are_refused(sites):
     place = Place(sites.root / "there")
     for name in ("../x", "a/../../x", "/etc/x", "a//b", ""):
         with pytest.raises(ValueError, match="no name"):
-            carrying.write(place, run="run", staging="", name=name, offset=0, content=b"")
+            copy_tasks.write(place, run="run", staging="", name=name, offset=0, content=b"")
 
 
 def test_globus_mends_what_it_can(sites, service, tmp_path):
@@ -244,14 +244,14 @@ def test_no_rehearsal_there(tmp_path):
 
 
 def test_what_was_brought_is_found_and_removed(sites):
-    place, folder = Place(sites.root / "there" / "scratch"), sites.root / "there" / "scratch" / carrying.STAGED
-    write = partial(carrying.write, place, run="run", staging="", offset=0, content=b"12345")
+    place, folder = Place(sites.root / "there" / "scratch"), sites.root / "there" / "scratch" / copy_tasks.STAGED
+    write = partial(copy_tasks.write, place, run="run", staging="", offset=0, content=b"12345")
     write(name=copy_name("run/1", "/a"))
     write(name=copy_name("run/2", "/a"))
     write(name=copy_name("other/1", "/a"))
-    assert {run: told["bytes"] for run, told in carrying.staged(folder).items()} == {"run": 10, "other": 5}
-    carrying.clear(folder, "run", 1)
-    assert {run: told["files"] for run, told in carrying.staged(folder).items()} == {"run": 1, "other": 1}
-    carrying.clear(folder, "run", None)
-    assert carrying.staged(folder).keys() == {"other"}
+    assert {run: told["bytes"] for run, told in copy_tasks.staged(folder).items()} == {"run": 10, "other": 5}
+    copy_tasks.clear(folder, "run", 1)
+    assert {run: told["files"] for run, told in copy_tasks.staged(folder).items()} == {"run": 1, "other": 1}
+    copy_tasks.clear(folder, "run", None)
+    assert copy_tasks.staged(folder).keys() == {"other"}
     assert not (folder / "run").exists()

@@ -24,7 +24,7 @@ from cafetal.federation.federation import Federation
 from cafetal.federation.status import ask_sites
 from cafetal.rehearsal.data import Recipe, make_files
 from cafetal.runs.executor import MultiSiteExecutor
-from cafetal.worker import trampoline
+from cafetal.worker import bootstrap
 from nano import Nano
 from tests.conftest import iterate, some, three_sites
 from tests.integration.test_same_numbers import assert_same, run
@@ -113,7 +113,7 @@ def test_who_comes_together_unpacks_once(bundle, tmp_path):
     code.mkdir()
     os.link(bundle.path, code / bundle.name)
     with ThreadPoolExecutor(4) as pool:
-        told = list(pool.map(lambda _: trampoline.unpack(str(tmp_path), "files", bundle.name, bundle.digest), range(4)))
+        told = list(pool.map(lambda _: bootstrap.unpack(str(tmp_path), "files", bundle.name, bundle.digest), range(4)))
     assert told == [{"path": str(tmp_path / "environments" / bundle.digest)}] * 4
     python = Path(told[0]["path"]) / "bin" / "python3"
     script = tmp_path / "where.sh"
@@ -133,9 +133,9 @@ def test_damage_on_the_way_is_refused(bundle, tmp_path):
     content = bytearray(bundle.path.read_bytes())
     content[len(content) // 2] ^= 1
     (code / bundle.name).write_bytes(content)
-    told = trampoline.unpack(str(tmp_path), "files", bundle.name, bundle.digest)
+    told = bootstrap.unpack(str(tmp_path), "files", bundle.name, bundle.digest)
     assert "arrived damaged" in told["error"]
-    assert trampoline.unpack(str(tmp_path), "files", bundle.name, bundle.digest) == {"missing": True}
+    assert bootstrap.unpack(str(tmp_path), "files", bundle.name, bundle.digest) == {"missing": True}
     assert not (tmp_path / "environments" / bundle.digest).exists()
 
 
@@ -248,7 +248,7 @@ def test_other_versions_than_here_are_installed_for_a_bundle(tmp_path):
     folder = tmp_path / "environments" / small.digest
     (tmp_path / "code").mkdir()
     os.link(small.path, tmp_path / "code" / small.name)
-    assert trampoline.unpack(str(tmp_path), "files", small.name, small.digest) == {"path": str(folder)}
+    assert bootstrap.unpack(str(tmp_path), "files", small.name, small.digest) == {"path": str(folder)}
     look = "python3 -c 'import click, importlib.metadata as m; print(m.version(\"click\"), click.__file__)'"
     printed = subprocess.run(["sh", "-c", f". {folder}/activate; {look}"], capture_output=True, text=True, check=True)
     assert printed.stdout.split() == ["8.1.8", f"{folder}/lib/{PYTHON}/site-packages/click/__init__.py"]

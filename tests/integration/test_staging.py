@@ -14,7 +14,7 @@ from cafetal.rehearsal.data import Recipe, make_files
 from cafetal.rehearsal.transfers import TransferRehearsal
 from cafetal.runs.executor import MultiSiteExecutor
 from cafetal.runs.journal import read
-from cafetal.worker.carrying import STAGED
+from cafetal.worker.copy_tasks import STAGED
 from tests.conftest import wait_until
 
 pytestmark = pytest.mark.sites

@@ -13,7 +13,7 @@ from cafetal.federation.courier import Parcel
 from cafetal.federation.globus import GlobusComputeEndpoint
 from cafetal.runs import answers
 from cafetal.runs.settling import lost_task, settle
-from cafetal.worker.chunksets import ChunkSet
+from cafetal.worker.chunkset import ChunkSet
 from cafetal.worker.failures import Failure
 from cafetal.worker.partials import Reference
 

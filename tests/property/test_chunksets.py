@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cafetal.worker.chunksets import ChunkSet, Overlap
+from cafetal.worker.chunkset import ChunkSet, Overlap
 
 ids = st.sets(st.integers(0, 200))
 

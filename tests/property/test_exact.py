@@ -25,16 +25,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from cafetal.worker import coding, lifting, sums
-from cafetal.worker.coding import Garbled, NotPlain
+from cafetal.worker.accumulators import codec, exact, exact_sums
+from cafetal.worker.accumulators.codec import Garbled, NotPlain
 
 wild = st.floats(-1e200, 1e200) | st.sampled_from([0.0, -0.0, 5e-324, 1e-300, 1.0, 2.0**53, -(2.0**53), 1e16])
 
 
 def total(values):
-    components = sums.as_components(values[0])
+    components = exact_sums.as_components(values[0])
     for value in values[1:]:
-        sums.add(components, value)
+        exact_sums.add(components, value)
     return components
 
 
@@ -43,7 +43,7 @@ def test_sums_are_those_of_fsum_in_any_order(values, chance):
     expected = [math.fsum(value.flat[i] for value in values) for i in range(6)]
     shuffled = chance.sample(values, len(values))
     for order in (values, shuffled):
-        result = sums.rounded(total(order))
+        result = exact_sums.rounded(total(order))
         assert result.shape == (3, 2)
         assert result.ravel().tolist() == expected
         negative = [all(np.signbit(value.flat[i]) and value.flat[i] == 0 for value in values) for i in range(6)]
@@ -53,9 +53,9 @@ def test_sums_are_those_of_fsum_in_any_order(values, chance):
     middle = len(values) // 2
     if middle:  # sums of sums
         merged = total(values[:middle])
-        sums.merge(merged, total(values[middle:]))
-        assert np.array_equal(sums.rounded(merged), sums.rounded(total(values)))
-        assert np.array_equal(np.signbit(sums.rounded(merged)), np.signbit(sums.rounded(total(values))))
+        exact_sums.merge(merged, total(values[middle:]))
+        assert np.array_equal(exact_sums.rounded(merged), exact_sums.rounded(total(values)))
+        assert np.array_equal(np.signbit(exact_sums.rounded(merged)), np.signbit(exact_sums.rounded(total(values))))
 
 
 def test_infinities_stay_and_large_arrays_are_done_in_blocks():
@@ -63,7 +63,7 @@ def test_infinities_stay_and_large_arrays_are_done_in_blocks():
     rng = np.random.default_rng(1)
     values = [rng.normal(size=size) * 10.0 ** rng.integers(-20, 20, size) for _ in range(9)]
     values[3][7], values[4][8], values[5][8] = np.inf, np.inf, -np.inf
-    result = sums.rounded(total(values))
+    result = exact_sums.rounded(total(values))
     assert result[7] == np.inf
     assert np.isnan(result[8])
     for i in (0, 8191, 8192, size - 1):
@@ -111,12 +111,12 @@ def one_output(seed):
 
 def tree(nodes, fan_in):
     while len(nodes) > 1:
-        nodes = [reduce(lifting.merge, nodes[i : i + fan_in]) for i in range(0, len(nodes), fan_in)]
-    return lifting.lower(nodes[0])
+        nodes = [reduce(exact.merge, nodes[i : i + fan_in]) for i in range(0, len(nodes), fan_in)]
+    return exact.lower(nodes[0])
 
 
 def travelled(node, trusted=False):
-    return coding.decode(coding.encode(node, trusted=trusted), trusted=trusted)
+    return codec.decode(codec.encode(node, trusted=trusted), trusted=trusted)
 
 
 def assert_identical(one, two):
@@ -140,12 +140,12 @@ def assert_identical(one, two):
 @given(st.lists(st.integers(0, 10_000), min_size=1, max_size=9, unique=True), st.integers(2, 4), st.randoms())
 def test_any_order_and_any_tree_give_the_same(seeds, fan_in, chance):
     def lifted(order):
-        return [lifting.lift(one_output(seeds[i]), (i, 0)) for i in order]
+        return [exact.lift(one_output(seeds[i]), (i, 0)) for i in order]
 
-    straight = reduce(lifting.merge, lifted(range(len(seeds))))
+    straight = reduce(exact.merge, lifted(range(len(seeds))))
     order = chance.sample(range(len(seeds)), len(seeds))
-    assert_identical(tree(lifted(order), fan_in), lifting.lower(straight))
-    assert_identical(tree([travelled(node) for node in lifted(order)], fan_in), lifting.lower(straight))
+    assert_identical(tree(lifted(order), fan_in), exact.lower(straight))
+    assert_identical(tree([travelled(node) for node in lifted(order)], fan_in), exact.lower(straight))
 
 
 def test_the_layout_is_that_of_one_after_another():
@@ -155,7 +155,7 @@ def test_the_layout_is_that_of_one_after_another():
     for output in plain:
         del output["more"]  # coffea's own addition of list_accumulators fails
     expected = accumulate(plain)
-    nodes = [lifting.lift(output, (i, 0)) for i, output in enumerate(outputs)]
+    nodes = [exact.lift(output, (i, 0)) for i, output in enumerate(outputs)]
     merged = tree(nodes[::-1], 2)
     assert [key for key in merged if key != "more"] == list(expected)
     assert [list(axis) for axis in (merged["h"].axes[0], merged["double"].axes[0])] == [
@@ -182,8 +182,8 @@ def test_the_layout_is_that_of_one_after_another():
 def test_whole_numbers_and_others_add_in_either_order(one, two):
     """As the sum of weights of a chunk without events, which is a plain 0."""
     for pair in ((one, two), (two, one)):
-        nodes = [lifting.lift({"a": value}, (i, 0)) for i, value in enumerate(pair)]
-        found = lifting.lower(lifting.merge(*nodes))["a"]
+        nodes = [exact.lift({"a": value}, (i, 0)) for i, value in enumerate(pair)]
+        found = exact.lower(exact.merge(*nodes))["a"]
         np.testing.assert_array_equal(found, one + two)
         assert np.asarray(found).dtype == np.float64
 
@@ -203,7 +203,7 @@ def test_what_does_not_add_is_said():
         ({"a": hist.Hist.new.Reg(3, 0, 1).Double()}, {"a": 1.0}),
     ):
         with pytest.raises((ValueError, TypeError)):
-            lifting.merge(lifting.lift(one, (0, 0)), lifting.lift(two, (1, 0)))
+            exact.merge(exact.lift(one, (0, 0)), exact.lift(two, (1, 0)))
 
 
 @pytest.mark.parametrize(
@@ -219,9 +219,9 @@ def test_what_does_not_add_is_said():
     ids=["growing", "mean", "weighted mean", "atomic", "unlimited", "named"],
 )
 def test_other_histograms_travel_and_add_as_they_do(histogram):
-    nodes = [travelled(lifting.lift({"h": histogram}, (i, 0))) for i in range(2)]
-    assert_identical(lifting.lower(nodes[0])["h"], histogram)
-    assert_identical(lifting.lower(lifting.merge(*nodes))["h"], histogram + histogram)
+    nodes = [travelled(exact.lift({"h": histogram}, (i, 0))) for i in range(2)]
+    assert_identical(exact.lower(nodes[0])["h"], histogram)
+    assert_identical(exact.lower(exact.merge(*nodes))["h"], histogram + histogram)
 
 
 @pytest.mark.parametrize(
@@ -246,8 +246,8 @@ def test_other_histograms_travel_and_add_as_they_do(histogram):
 @pytest.mark.parametrize("storage", [bh.storage.Weight, bh.storage.Double, bh.storage.Int64, bh.storage.Mean])
 def test_axes_with_and_without_labels_need_no_pickle(axis, kind, storage):
     histogram = kind(axis, storage=storage())
-    nodes = [travelled(lifting.lift(histogram, (i,)), trusted=False) for i in range(2)]
-    merged = lifting.lower(lifting.merge(*nodes))
+    nodes = [travelled(exact.lift(histogram, (i,)), trusted=False) for i in range(2)]
+    merged = exact.lower(exact.merge(*nodes))
     assert type(merged) is kind
     assert merged.axes == histogram.axes
     assert [each.__dict__ for each in merged.axes] == [each.__dict__ for each in histogram.axes]
@@ -256,23 +256,23 @@ def test_axes_with_and_without_labels_need_no_pickle(axis, kind, storage):
 def test_histograms_of_one_kind_are_described_once():
     out = {f"h{i}": hist.Hist.new.StrCat([], growth=True, name="c").Reg(30, 0, 1, name="x").Weight() for i in range(50)}
     out["other"] = hist.Hist.new.Reg(30, 0, 1, name="x", label="another").Weight()
-    content = coding.encode(lifting.lift(out, (0,)), trusted=False)
+    content = codec.encode(exact.lift(out, (0,)), trusted=False)
     assert content.count(b'"lower"') == 2
-    back = lifting.lower(coding.decode(content, trusted=False))
+    back = exact.lower(codec.decode(content, trusted=False))
     assert all(back[name] == h and back[name].axes[-1].label == h.axes[-1].label for name, h in out.items())
     for number in (b"2", b"-1", b"true", b'"0"'):  # there are 0 and 1
         with pytest.raises(Garbled):
-            coding.decode(content.replace(b'"Hist",0,', b'"Hist",' + number + b",", 1), trusted=False)
+            codec.decode(content.replace(b'"Hist",0,', b'"Hist",' + number + b",", 1), trusted=False)
 
 
 def test_an_axis_does_not_claim_more_bins_than_it_has():
     h = hist.Hist(hist.axis.Regular(3, 1, 9, transform=hist.axis.transform.log), storage=hist.storage.Double())
-    content = coding.encode(lifting.lift(h, (0,)), trusted=False)
+    content = codec.encode(exact.lift(h, (0,)), trusted=False)
     tree_ = content.partition(b"\n")[2][: int(content.partition(b"\n")[0])]
     claimed = tree_.replace(b'"transform":"log","bins":3', b'"transform":"log","bins":30000000')
     assert claimed != tree_
     with pytest.raises(Garbled, match="claims to have 30000000"):
-        coding.decode(b"%d\n%b%b" % (len(claimed), claimed, content.partition(b"\n")[2][len(tree_) :]), trusted=False)
+        codec.decode(b"%d\n%b%b" % (len(claimed), claimed, content.partition(b"\n")[2][len(tree_) :]), trusted=False)
 
 
 class Own:
@@ -286,33 +286,33 @@ class Own:
 
 
 def test_only_trusted_sites_may_send_pickles():
-    node = lifting.lift({"out": {"mine": Own(2)}}, (0, 0))
+    node = exact.lift({"out": {"mine": Own(2)}}, (0, 0))
     with pytest.raises(NotPlain, match=r"output \['mine'\] is a .*Own, which only a pickle.*trust: pickle"):
-        coding.encode(node, trusted=False)
-    content = coding.encode(node, trusted=True)
+        codec.encode(node, trusted=False)
+    content = codec.encode(node, trusted=True)
     with pytest.raises(Garbled, match="not trusted"):
-        coding.decode(content, trusted=False)
-    merged = lifting.merge(coding.decode(content, trusted=True), lifting.lift({"out": {"mine": Own(3)}}, (1, 0)))
-    assert lifting.lower(merged)["out"]["mine"].value == 5
+        codec.decode(content, trusted=False)
+    merged = exact.merge(codec.decode(content, trusted=True), exact.lift({"out": {"mine": Own(3)}}, (1, 0)))
+    assert exact.lower(merged)["out"]["mine"].value == 5
     odd = hist.Hist(hist.axis.Regular(50, 1.0, 77.7, transform=hist.axis.transform.Pow(3)))
     for output in (odd, defaultdict(lambda: 1), processor.value_accumulator(Own), np.array([Own()])):
         with pytest.raises(NotPlain, match=r"is a (hist|collections|coffea|numpy)\."):
-            coding.encode(lifting.lift(output, (0, 0)), trusted=False)
-        travelled(lifting.lift(output, (0, 0)), trusted=True)
+            codec.encode(exact.lift(output, (0, 0)), trusted=False)
+        travelled(exact.lift(output, (0, 0)), trusted=True)
 
 
 def test_keys_of_all_kinds_travel():
     output = {np.str_("a"): 0.5, b"bytes": np.ones(2), ("t", 1): {np.int64(3): b"x"}, 7: np.float64(0.25)}
-    assert_identical(lifting.lower(travelled(lifting.lift(output, (0, 0)))), output)
+    assert_identical(exact.lower(travelled(exact.lift(output, (0, 0)))), output)
 
 
-GOOD = coding.encode(reduce(lifting.merge, [lifting.lift(one_output(i), (i, 0)) for i in range(2)]), trusted=False)
+GOOD = codec.encode(reduce(exact.merge, [exact.lift(one_output(i), (i, 0)) for i in range(2)]), trusted=False)
 
 
 @given(st.binary(max_size=200))
 def test_hostile_bytes_are_an_error_and_nothing_else(content):
     with pytest.raises(Garbled):
-        coding.decode(b"x" + content, trusted=False)
+        codec.decode(b"x" + content, trusted=False)
     _try(content)
 
 
@@ -326,7 +326,7 @@ def test_altered_bytes_are_an_error_or_other_numbers(place, change):
 def _try(content):
     """Decoding gives plain data, or says in a sentence that it cannot."""
     with contextlib.suppress(Garbled):
-        coding.decode(content, trusted=False)
+        codec.decode(content, trusted=False)
 
 
 json_values = st.recursive(
@@ -334,7 +334,7 @@ json_values = st.recursive(
     lambda inner: (
         st.lists(inner, max_size=5)
         | st.dictionaries(
-            st.sampled_from(["$" + tag for tag in sorted(coding._TAGS)] + ["$set", "type", "axes", "storage"]),
+            st.sampled_from(["$" + tag for tag in sorted(codec._TAGS)] + ["$set", "type", "axes", "storage"]),
             inner,
             max_size=2,
         )
@@ -356,7 +356,7 @@ def test_no_memory_is_taken_for_what_is_only_claimed():
     twice = {"$array": ["<f8", [1], 0, 8]}
     text = json.dumps([twice, twice]).encode()
     with pytest.raises(Garbled, match="next bytes"):
-        coding.decode(b"%d\n%b%b" % (len(text), text, bytes(8)), trusted=False)
+        codec.decode(b"%d\n%b%b" % (len(text), text, bytes(8)), trusted=False)
     for tree_ in (
         {"$histsum": ["Hist", structure, [["<f8", [0], 0, 0]], [[0, []]], [], True]},
         {
@@ -378,7 +378,7 @@ def test_no_memory_is_taken_for_what_is_only_claimed():
     ):
         text = json.dumps(tree_).encode()
         with pytest.raises(Garbled):
-            coding.decode(b"%d\n%b%b" % (len(text), text, bytes(24)), trusted=False)
+            codec.decode(b"%d\n%b%b" % (len(text), text, bytes(24)), trusted=False)
 
 
 ATTRIBUTES = [None, "abc", {"u": 1}, (1, 2), {1: 2}, ["a", "b"]]
@@ -399,13 +399,13 @@ def test_attributes_are_those_of_the_chunk_that_comes_first(kind, metadata, turn
 
     values = [metadata, "another", None]
     expected = accumulate([made(value) for value in values]).__dict__
-    nodes = [travelled(lifting.lift(made(value), (place,))) for place, value in enumerate(values)]
+    nodes = [travelled(exact.lift(made(value), (place,))) for place, value in enumerate(values)]
     if turned:
         nodes.reverse()
     total = nodes[0]
     for node in nodes[1:]:
-        total = lifting.merge(total, node)
-    attributes = lifting.lower(travelled(total)).__dict__
+        total = exact.merge(total, node)
+    attributes = exact.lower(travelled(total)).__dict__
     for name in ("metadata", "extra"):
         assert attributes[name] == expected[name]
 
@@ -437,10 +437,10 @@ def numbers(*values, dtype):
 )
 def test_zeros_keep_their_sign_and_arrays_their_byte_order_as_with_coffea(values):
     expected = np.asarray(accumulate([copy.deepcopy(value) for value in values]))
-    nodes = [travelled(lifting.lift(value, (place,))) for place, value in enumerate(values)]
+    nodes = [travelled(exact.lift(value, (place,))) for place, value in enumerate(values)]
     total = nodes[0]
     for node in nodes[1:]:
-        total = lifting.merge(total, node)
-    result = np.asarray(lifting.lower(travelled(total)))
+        total = exact.merge(total, node)
+    result = np.asarray(exact.lower(travelled(total)))
     assert (result.dtype.str, result.tolist()) == (expected.dtype.str, expected.tolist())
     assert np.array_equal(np.signbit(result.real), np.signbit(expected.real))

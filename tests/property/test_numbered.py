@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from cafetal.planning.bundles import Chunk
 from cafetal.planning.ledger import Ledger
 from cafetal.planning.numbered import Numbered
-from cafetal.worker.chunksets import ChunkSet
+from cafetal.worker.chunkset import ChunkSet
 
 steps = st.lists(st.tuples(st.sampled_from(["add", "extend", "remove"]), st.integers(-2, 12)), max_size=20)
 

@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cafetal.runs.shipping import pack_worker
-from cafetal.worker import coding, exact_histograms, lifting
-from cafetal.worker.coding import NotPlain
+from cafetal.worker.accumulators import codec, exact, exact_histograms
+from cafetal.worker.accumulators.codec import NotPlain
 
 
 class Rows(AccumulatorABC):
@@ -129,14 +129,14 @@ def assert_equal(one, two):
 
 
 def travelled(node):
-    return coding.decode(coding.encode(node, trusted=True), trusted=True)
+    return codec.decode(codec.encode(node, trusted=True), trusted=True)
 
 
 def merged_by_tree(nodes, chance):
     while len(nodes) > 1:
         one, two = (nodes.pop(chance.randrange(len(nodes))) for _ in range(2))
-        nodes.append(lifting.merge(travelled(one), travelled(two)))
-    return lifting.lower(travelled(nodes[0]))
+        nodes.append(exact.merge(travelled(one), travelled(two)))
+    return exact.lower(travelled(nodes[0]))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -145,7 +145,7 @@ def merged_by_tree(nodes, chance):
 def test_the_order_is_that_of_the_files(kind, count, chance):
     make = KINDS[kind]
     expected = accumulate({"out": make(i)} for i in range(count))
-    nodes = [lifting.lift({"out": make(i)}, (i, 0)) for i in range(count)]
+    nodes = [exact.lift({"out": make(i)}, (i, 0)) for i in range(count)]
     chance.shuffle(nodes)
     assert_equal(merged_by_tree(nodes, chance), expected)
 
@@ -163,7 +163,7 @@ def test_columns_stay_aligned():
         for i in range(6)
     ]
     order = (3, 0, 5, 1, 4, 2)
-    out = lifting.lower(functools.reduce(lifting.merge, [lifting.lift(outputs[i], (i, 0)) for i in order]))
+    out = exact.lower(functools.reduce(exact.merge, [exact.lift(outputs[i], (i, 0)) for i in order]))
     rows = out["run"]
     assert rows == sorted(rows)
     assert out["pt"].value.tolist() == [each for (each,) in out["jets"].value.tolist()] == out["own"].rows == rows
@@ -174,7 +174,7 @@ def test_what_was_returned_stays_as_it_was():
     for make in KINDS.values():
         one, two = make(1), make(2)
         before = pickle.dumps(one) if "lambda" not in repr(one) else None
-        lifting.lower(lifting.merge(lifting.lift({"out": one}, (0,)), lifting.lift({"out": two}, (1,))))
+        exact.lower(exact.merge(exact.lift({"out": one}, (0,)), exact.lift({"out": two}, (1,))))
         assert before is None or pickle.dumps(one) == before
 
 
@@ -189,7 +189,7 @@ def filled_by(seed, names, rank):
     """A node from a process that walks through sets in an order of its own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(exact_histograms, "_seed", lambda: seed)
-        return lifting.lift(histogram(names), rank)
+        return exact.lift(histogram(names), rank)
 
 
 @given(orders=st.lists(st.permutations("dacb"), min_size=1, max_size=6), chance=st.randoms())
@@ -207,21 +207,25 @@ def test_categories_in_the_order_of_a_set_have_one_layout(orders, chance):
 
 @given(orders=st.lists(st.permutations("dacb"), min_size=2, max_size=6), chance=st.randoms())
 def test_where_sets_have_one_order_categories_come_as_the_files_bring_them(orders, chance):
-    nodes = [lifting.lift(histogram(order), (i,)) for i, order in enumerate(orders)]
+    nodes = [exact.lift(histogram(order), (i,)) for i, order in enumerate(orders)]
     chance.shuffle(nodes)
     assert list(merged_by_tree(nodes, chance).axes[0]) == list(accumulate(map(histogram, orders)).axes[0])
 
 
 def test_the_fingerprint_of_an_output_is_that_of_any_process(monkeypatch):
-    one = coding.fingerprint({"h": histogram("ab")})
+    one = codec.fingerprint({"h": histogram("ab")})
     monkeypatch.setattr(exact_histograms, "_seed", lambda: 7)
-    assert coding.fingerprint({"h": histogram("ab")}) == one != coding.fingerprint({"h": histogram("ba")})
+    assert codec.fingerprint({"h": histogram("ab")}) == one != codec.fingerprint({"h": histogram("ba")})
 
 
 def test_categories_that_appear_later_are_no_other_order():
     chunks = [("nominal",), ("nominal", "up"), ("up", "down"), ("nominal", "down")]
     nodes = [filled_by(i, names, (i,)) for i, names in enumerate(chunks)]
-    assert list(lifting.lower(functools.reduce(lifting.merge, nodes[::-1])).axes[0]) == ["nominal", "up", "down"]
+    assert list(exact.lower(functools.reduce(exact.merge, nodes[::-1])).axes[0]) == [
+        "nominal",
+        "up",
+        "down",
+    ]
 
 
 @pytest.mark.parametrize("from_sets", [True, False])
@@ -231,7 +235,7 @@ def test_very_many_orders_have_one_layout_too(from_sets, chance):
     """Of 400 processes that each have one order; or of three that the data give any."""
     names, drawn = [f"c{i:02}" for i in range(20)], random.Random(1)
     nodes = [filled_by(i if from_sets else i % 3, drawn.sample(names, 3), (i,)) for i in range(400)]
-    straight = list(lifting.lower(functools.reduce(lifting.merge, map(travelled, nodes))).axes[0])
+    straight = list(exact.lower(functools.reduce(exact.merge, map(travelled, nodes))).axes[0])
     assert (straight == sorted(straight)) == from_sets
     chance.shuffle(nodes)
     assert list(merged_by_tree(nodes, chance).axes[0]) == straight
@@ -255,38 +259,38 @@ def at_a_site(tmp_path_factory):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_nothing_refers_to_modules_of_a_site(kind, at_a_site):
-    there, lift = at_a_site("coding"), at_a_site("lifting").lift
+    there, lift = at_a_site("accumulators.codec"), at_a_site("accumulators.exact").lift
     for output in (KINDS[kind](1), {"n": {"out": KINDS[kind](2)}}):
         node = lift(output, (0,))
         content = there.encode(node, trusted=True)
         assert b"cafetal_worker_" not in content
-        assert_equal(lifting.lower(coding.decode(content, trusted=True)), output)
+        assert_equal(exact.lower(codec.decode(content, trusted=True)), output)
 
 
 def test_parts_of_the_worker_code_go_by_their_place(at_a_site):
-    there = at_a_site("pickles")
-    value = {"class": at_a_site("chunksets").ChunkSet.of([1, 2]), "function": at_a_site("names").to_pfn}
-    value["module"] = at_a_site("sums")
+    there = at_a_site("accumulators.portable_pickles")
+    value = {"class": at_a_site("chunkset").ChunkSet.of([1, 2]), "function": at_a_site("inputs.file_names").to_pfn}
+    value["module"] = at_a_site("accumulators.exact_sums")
     content, _ = there.dumps(value)
-    from cafetal.worker import chunksets, names, pickles, sums
+    from cafetal.worker import chunkset
+    from cafetal.worker.accumulators import exact_sums, portable_pickles
+    from cafetal.worker.inputs import file_names
 
-    read = pickles.loads(content)
-    assert isinstance(read["class"], chunksets.ChunkSet)
-    assert (read["function"], read["module"]) == (names.to_pfn, sums)
+    read = portable_pickles.loads(content)
+    assert isinstance(read["class"], chunkset.ChunkSet)
+    assert (read["function"], read["module"]) == (file_names.to_pfn, exact_sums)
 
 
 def test_modules_that_are_needed_are_told_with_their_place():
-    node = lifting.lift({"rows": {"mine": Rows([1])}, "n": 1}, (0,))
-    assert coding.modules_of(node, trusted=True)["tests"] == "['rows']['mine']"
+    node = exact.lift({"rows": {"mine": Rows([1])}, "n": 1}, (0,))
+    assert codec.modules_of(node, trusted=True)["tests"] == "['rows']['mine']"
     with pytest.raises(NotPlain, match=r"\['a'\]\['b'\] is a builtins\.generator, which cannot travel"):
-        coding.encode({"a": {"b": (i for i in "x")}}, trusted=True)
+        codec.encode({"a": {"b": (i for i in "x")}}, trusted=True)
 
 
 def test_a_list_accumulator_is_a_list():
-    nodes = [
-        lifting.lift(defaultdict_accumulator(list_accumulator, {"a": list_accumulator([i])}), (i,)) for i in (0, 1)
-    ]
-    out = lifting.lower(lifting.merge(travelled(nodes[1]), travelled(nodes[0])))
+    nodes = [exact.lift(defaultdict_accumulator(list_accumulator, {"a": list_accumulator([i])}), (i,)) for i in (0, 1)]
+    out = exact.lower(exact.merge(travelled(nodes[1]), travelled(nodes[0])))
     assert out == {"a": [0, 1]}
     assert type(out) is defaultdict_accumulator
     assert out.default_factory is list_accumulator

@@ -13,7 +13,7 @@ from cafetal.planning.ledger import Ledger
 from cafetal.planning.pool import WorkPool
 from cafetal.planning.recovery import CUTS, TRIES, after_failure
 from cafetal.planning.tree import TreeGrower
-from cafetal.worker.chunksets import ChunkSet
+from cafetal.worker.chunkset import ChunkSet
 
 SITES = ("a", "b", "c")
 some_sites = st.lists(st.sampled_from(SITES), min_size=1, unique=True).map(tuple)

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from cafetal.config import load_sites
 from cafetal.fileset import DataFile, Dataset, Fileset, load
 from cafetal.fileset_keys import RESERVED
-from cafetal.worker import workitems
-from cafetal.worker.names import prefixes, to_pfn
+from cafetal.worker import work_items
+from cafetal.worker.inputs.file_names import prefixes, to_pfn
 
 names = st.from_regex(r"[A-Za-z_][A-Za-z0-9_.-]{0,20}", fullmatch=True)
 paths = st.from_regex(r"/?[A-Za-z0-9_]{1,8}(/[A-Za-z0-9_.]{1,8}){0,3}", fullmatch=True)
@@ -94,7 +94,7 @@ items = st.builds(
 
 @given(st.lists(st.tuples(st.integers(0, 1 << 40), items, st.tuples(st.integers(), st.integers())), max_size=5))
 def test_work_items(todo):
-    again = workitems.unpack(workitems.pack(todo))
+    again = work_items.unpack(work_items.pack(todo))
     assert again == todo
     for (_, was, _), (_, now, _) in zip(todo, again, strict=True):
         assert type(now) is WorkItem

@@ -25,7 +25,7 @@ from cafetal.runs.salvaging import Salvage
 from cafetal.runs.scheduling import make_dispatcher, make_scheduler
 from cafetal.runs.whereabouts import Whereabouts
 from cafetal.worker import partials
-from cafetal.worker.chunksets import ChunkSet
+from cafetal.worker.chunkset import ChunkSet
 from cafetal.worker.stores import FileStore
 
 ids = st.sets(st.integers(0, 30), min_size=1)

@@ -14,11 +14,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from uproot.models.TBasket import Model_TBasket
 
-from cafetal.worker.catalogue import events as module
-from cafetal.worker.catalogue.events import Catalogue, Opened
-from cafetal.worker.catalogue.layouts import KeptLayouts
-from cafetal.worker.catalogue.scanning import Unfamiliar, _Reader, scan
-from cafetal.worker.catalogue.trees import KnownTree
+from cafetal.worker.nanoevents import factory as module
+from cafetal.worker.nanoevents.factory import Catalogue, Opened
+from cafetal.worker.nanoevents.layouts import KeptLayouts
+from cafetal.worker.nanoevents.scanned_tree import KnownTree
+from cafetal.worker.nanoevents.ttree_scanner import Unfamiliar, _Reader, scan
 
 SAMPLES = [
     ("coffea-samples/nano_tt_v12.root", "Events"),

@@ -13,7 +13,7 @@ from cafetal.runs import fetching
 from cafetal.runs.record import RunRecord
 from cafetal.runs.settling import Lost
 from cafetal.worker import partials
-from cafetal.worker.chunksets import ChunkSet
+from cafetal.worker.chunkset import ChunkSet
 from cafetal.worker.stores import FileStore
 
 

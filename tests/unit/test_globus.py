@@ -24,7 +24,7 @@ from cafetal.federation.replies import read_reply
 from cafetal.federation.telemetry import EndpointStatus, Telemetry
 from cafetal.federation.watchdog import START_GRACE, Sighting, lost
 from cafetal.runs.settling import lost_task
-from cafetal.worker import trampoline
+from cafetal.worker import bootstrap
 
 COUNTING = {"engine_type": "GlobusComputeEngine", "heartbeat_period": 5, "pending_tasks": 0}
 IDLE, BUSY = {**COUNTING, "outstanding_tasks": 0}, {**COUNTING, "outstanding_tasks": 1}
@@ -115,7 +115,7 @@ def test_what_becomes_of_a_refused_submission(error, seconds, kind):
 
 
 def serve(**request):
-    return json.loads(trampoline.serve(json.dumps({"limit": 100_000, **request})))
+    return json.loads(bootstrap.serve(json.dumps({"limit": 100_000, **request})))
 
 
 def packed(function, *args):
@@ -124,7 +124,7 @@ def packed(function, *args):
 
 def test_serving():
     answer = serve(pickle=packed(lambda a, b: (a + b, b"x"), 1, 2))
-    assert trampoline.decode(answer["result"]) == (3, b"x")
+    assert bootstrap.decode(answer["result"]) == (3, b"x")
     assert answer["measures"]["finished"] >= answer["measures"]["started"]
     assert answer["measures"]["peak_memory"] > 1e6
     answer = serve(pickle=packed(lambda: 1 / 0))
@@ -143,10 +143,10 @@ def test_serving():
 def test_what_is_served_needs_no_module_of_ours(tmp_path):
     """As an agent does it: the source alone, in an empty namespace, under any Python that knows annotations."""
     namespace = {}
-    with open(trampoline.__file__) as source:
+    with open(bootstrap.__file__) as source:
         exec(source.read(), namespace)
     request = {"limit": 10_000, "function": "install", "args": [str(tmp_path), "files", {}, ["coffea"], []]}
-    found = trampoline.decode(json.loads(namespace["serve"](json.dumps(request)))["result"])
+    found = bootstrap.decode(json.loads(namespace["serve"](json.dumps(request)))["result"])
     assert found["coffea"]
     assert found["machine"]["cpus"] >= 1
 
@@ -164,7 +164,7 @@ def test_what_is_served_needs_no_module_of_ours(tmp_path):
 )
 def test_data_that_nobody_has_encoded(value):
     with pytest.raises((ValueError, TypeError)):
-        trampoline.decode(value)
+        bootstrap.decode(value)
 
 
 def test_large_files_in_parts(tmp_path):
@@ -172,17 +172,17 @@ def test_large_files_in_parts(tmp_path):
 
     content = os.urandom(1000)
     name = hashlib.sha256(content).hexdigest() + ".pkl"
-    trampoline.install(str(tmp_path), "files", {}, [], [])
+    bootstrap.install(str(tmp_path), "files", {}, [], [])
     for number, start in enumerate(range(0, 1000, 300)):
-        trampoline.store(str(tmp_path), "files", name, number, content[start : start + 300])
-    assert "cannot be joined" in trampoline.join(str(tmp_path), "files", {name: 5})["error"]
-    assert trampoline.join(str(tmp_path), "files", {name: 4}) == {}
+        bootstrap.store(str(tmp_path), "files", name, number, content[start : start + 300])
+    assert "cannot be joined" in bootstrap.join(str(tmp_path), "files", {name: 5})["error"]
+    assert bootstrap.join(str(tmp_path), "files", {name: 4}) == {}
     assert (tmp_path / "code" / name).read_bytes() == content
     assert [path.name for path in (tmp_path / "code").iterdir() if "part" in path.name] == []
-    assert trampoline.join(str(tmp_path), "files", {name: 4}) == {}  # again, as another run may
-    assert trampoline.install(str(tmp_path), "files", {}, [], [name])["present"] == [name]
-    trampoline.store(str(tmp_path), "files", name, 0, b"other")
-    assert "arrived damaged" in trampoline.join(str(tmp_path), "files", {name: 1})["error"]
+    assert bootstrap.join(str(tmp_path), "files", {name: 4}) == {}  # again, as another run may
+    assert bootstrap.install(str(tmp_path), "files", {}, [], [name])["present"] == [name]
+    bootstrap.store(str(tmp_path), "files", name, 0, b"other")
+    assert "arrived damaged" in bootstrap.join(str(tmp_path), "files", {name: 1})["error"]
 
 
 def endpoint_without_cloud():
@@ -257,7 +257,7 @@ def fail(kind, *args):
 def test_plain_attributes_of_exceptions_travel(error, attributes):
     request = endpoint_without_cloud()._request(fail, error, {})
     with pytest.raises(error[0]) as caught:
-        read_reply("desy", answered(trampoline.serve(request)), lambda measures: None, trusted=False)
+        read_reply("desy", answered(bootstrap.serve(request)), lambda measures: None, trusted=False)
     for again in (caught.value, pickle.loads(pickle.dumps(caught.value))):
         assert isinstance(again, error[0])
         assert {name: getattr(again, name) for name in attributes} == attributes
@@ -276,7 +276,7 @@ def test_an_exception_that_cannot_say_anything():
         def __str__(self):
             raise RuntimeError
 
-    reply = json.loads(trampoline.serve(endpoint_without_cloud()._request(fail, (Mute,), {})))
+    reply = json.loads(bootstrap.serve(endpoint_without_cloud()._request(fail, (Mute,), {})))
     assert "cannot be shown" in reply["error"]["message"]
 
 
@@ -286,7 +286,7 @@ def test_a_property_of_an_exception_may_fail():
         def name(self):
             raise KeyError("x")
 
-    reply = json.loads(trampoline.serve(endpoint_without_cloud()._request(fail, (Odd, "said"), {})))
+    reply = json.loads(bootstrap.serve(endpoint_without_cloud()._request(fail, (Odd, "said"), {})))
     assert reply["error"]["message"] == "said"
 
 
@@ -299,7 +299,7 @@ def test_an_endpoint_that_is_offline_is_away():
 
 def test_another_python_is_named_with_both_versions():
     request = json.loads(endpoint_without_cloud()._request(fail, (ValueError,), {}))
-    reply = trampoline.serve(json.dumps({**request, "python": "3.8.1"}))
+    reply = bootstrap.serve(json.dumps({**request, "python": "3.8.1"}))
     with pytest.raises(
         SiteError, match=rf"desy has Python {re.escape(platform.python_version())}, and this machine has"
     ):

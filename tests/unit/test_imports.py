@@ -68,7 +68,7 @@ def test_layers(path):
 @pytest.mark.parametrize("path", sorted((ENGINE / "worker").rglob("*.py")), ids=lambda path: path.name)
 def test_worker_needs_only_what_every_site_has(path):
     tops = {name.split(".")[0] for name in imports_of(path)} - {""}
-    relative = {p.stem for p in (ENGINE / "worker").rglob("*.py")} | {"catalogue"}
+    relative = {p.stem for p in (ENGINE / "worker").rglob("*")}
     coffea = {
         "awkward",
         "uproot",
@@ -82,9 +82,9 @@ def test_worker_needs_only_what_every_site_has(path):
         "requests",
         "aiohttp",
     }
-    if path.name == "storage.py":
+    if path.name == "remote_files.py":
         tops -= {"XRootD", "cryptography"}  # where files are read through it; to tell when a proxy ends
-    if path.name in ("stores.py", "trampoline.py"):
+    if path.name in ("stores.py", "bootstrap.py"):
         tops -= {"proxystore", "redis"}  # where the site table says that the store is a Redis server
     assert tops - sys.stdlib_module_names - relative <= coffea
 

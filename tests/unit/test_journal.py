@@ -21,7 +21,7 @@ from cafetal.simulation.scenario import Block, Scenario, SimulatedSite
 from cafetal.simulation.simulator import Simulator
 from cafetal.views.story import tell
 from cafetal.views.trees import grow
-from cafetal.worker.chunksets import ChunkSet
+from cafetal.worker.chunkset import ChunkSet
 
 
 @pytest.fixture

@@ -14,7 +14,8 @@ from coffea.nanoevents import NanoAODSchema
 
 from cafetal.environments import live_state
 from cafetal.runs.shipping import pack_function
-from cafetal.worker import state, trampoline
+from cafetal.worker import bootstrap
+from cafetal.worker.code import applied_state
 
 SOURCE = b"""
 import json
@@ -63,7 +64,7 @@ def test_what_was_set(settings):
     settings.odd = object()
     told = found()
     assert told.names == [f"settings_live.{name}" for name in ("CUT", "NAMES", "NEW", "OPTIONS")]
-    values = {name: trampoline.decode(value) for name, value in told.values["settings_live"].items()}
+    values = {name: bootstrap.decode(value) for name, value in told.values["settings_live"].items()}
     assert values == {"CUT": 50.0, "NAMES": ["a", "b"], "OPTIONS": {"x": 1, "y": (1, {2})}, "NEW": 7}
     assert "settings_live.odd" in told.left
 
@@ -111,8 +112,8 @@ def test_it_is_part_of_the_code(settings):
     after = pack_function(function, modules=["settings_live"])
     assert (before.state, after.state) == ((), ("settings_live.CUT",))
     assert before.code_hash != after.code_hash
-    assert state.STATE in after.contents
-    assert state.STATE not in before.contents
+    assert applied_state.STATE in after.contents
+    assert applied_state.STATE not in before.contents
 
 
 def test_it_is_set_and_taken_back(tmp_path, settings):
@@ -121,17 +122,17 @@ def test_it_is_set_and_taken_back(tmp_path, settings):
     before = dict(mixins)
     owner = "coffea.nanoevents.schemas.nanoaod:NanoAODSchema"
     told = {
-        "settings_live": {"CUT": 50.0, "NEW": trampoline.encode((1, 2))},
-        owner: {"mixins": trampoline.encode({**before, "MyMu": "PtEtaPhiMCollection"})},
+        "settings_live": {"CUT": 50.0, "NEW": bootstrap.encode((1, 2))},
+        owner: {"mixins": bootstrap.encode({**before, "MyMu": "PtEtaPhiMCollection"})},
     }
-    state.apply(tmp_path)  # there is no file
-    (tmp_path / state.STATE).write_text(json.dumps(told))
-    state.apply(tmp_path)
-    state.apply(tmp_path)  # again, for another function
+    applied_state.apply(tmp_path)  # there is no file
+    (tmp_path / applied_state.STATE).write_text(json.dumps(told))
+    applied_state.apply(tmp_path)
+    applied_state.apply(tmp_path)  # again, for another function
     assert (settings.CUT, settings.NEW) == (50.0, (1, 2))
     assert NanoAODSchema.mixins is mixins
     assert mixins["MyMu"] == "PtEtaPhiMCollection"
-    state.take_back()
+    applied_state.take_back()
     assert settings.CUT == 10.0
     assert not hasattr(settings, "NEW")
     assert mixins == before
@@ -181,8 +182,8 @@ def test_sets_and_the_order_of_mappings(settings):
 
 
 def test_a_module_that_a_site_lacks_is_passed_over(tmp_path):
-    (tmp_path / state.STATE).write_text(json.dumps({"no_such_module_live": {"X": 1}}))
-    state.apply(tmp_path)
+    (tmp_path / applied_state.STATE).write_text(json.dumps({"no_such_module_live": {"X": 1}}))
+    applied_state.apply(tmp_path)
 
 
 class Remade:

@@ -18,7 +18,7 @@ from cafetal.config import load_sites
 from cafetal.runs.calls import Calls
 from cafetal.runs.logins import Logins, judge
 from cafetal.runs.record import RunRecord
-from cafetal.worker import storage
+from cafetal.worker.inputs import remote_files
 
 NOW = 1_800_000_000.0
 
@@ -41,12 +41,12 @@ def test_when_logins_end(tmp_path, monkeypatch):
     proxy(tmp_path / "x509", ends)
     monkeypatch.setenv("X509_USER_PROXY", str(tmp_path / "x509"))
     monkeypatch.setenv("BEARER_TOKEN", token({"exp": NOW}))
-    told = {login["what"]: login["ends"] for login in storage.logins()}
+    told = {login["what"]: login["ends"] for login in remote_files.logins()}
     assert told == {"bearer token": NOW, "X.509 proxy": ends.timestamp()}
     (tmp_path / "x509").write_text("no certificate")
     for strange in ("", "opaque", token({}), token({"exp": "soon"}), "a.!!.b"):
         monkeypatch.setenv("BEARER_TOKEN", strange or "x")
-        assert all(login["ends"] is None for login in storage.logins())
+        assert all(login["ends"] is None for login in remote_files.logins())
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from cafetal.federation import packing
 from cafetal.federation.apps import by_value
 from cafetal.federation.packing import pack, run_packed, unpack
 from cafetal.federation.sending import send
-from cafetal.worker import trampoline
+from cafetal.worker import bootstrap
 
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary(),
@@ -62,13 +62,13 @@ def test_a_function_goes_with_what_it_uses():
     assert sent.__globals__.keys() - {"__name__", "__builtins__", "Any"} == {
         "run_packed", "pack", "unpack", "Plain", "io", "pickle"
     }  # fmt: skip
-    content, _ = sent(pack_buffers([pack(part) for part in (by_value(trampoline)["measured"], divmod, (7, 2), {})]))
+    content, _ = sent(pack_buffers([pack(part) for part in (by_value(bootstrap)["measured"], divmod, (7, 2), {})]))
     assert unpack(content) == (3, 1)
-    functions = by_value(trampoline)
-    assert functions.keys() == {name for name, _ in inspect.getmembers(trampoline, inspect.isfunction)}
+    functions = by_value(bootstrap)
+    assert functions.keys() == {name for name, _ in inspect.getmembers(bootstrap, inspect.isfunction)}
     assert "install" not in functions["call"].__globals__
     assert "decode" in functions["decode"].__globals__  # it calls itself
-    assert len(pack(functions["call"])) < 5000 < len(inspect.getsource(trampoline))
+    assert len(pack(functions["call"])) < 5000 < len(inspect.getsource(bootstrap))
 
 
 def test_pools_that_submit_in_their_own_way():

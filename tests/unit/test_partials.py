@@ -7,8 +7,8 @@ import cramjam
 import pytest
 
 from cafetal.runs.shipping import pack_function
-from cafetal.worker import files, partials, reducing, trampoline
-from cafetal.worker.places import Place
+from cafetal.worker import atomic_files, bootstrap, partials, reduce_tasks
+from cafetal.worker.site_context import Place
 from cafetal.worker.stores import FileStore
 from tests.unit.test_worker import kept, unpacked
 
@@ -19,27 +19,29 @@ def test_reduce_merges_checks_and_can_be_repeated(tmp_path):
     results = [{"partial": kept(folder, f"p{i}", {"n": i}, i)} for i in range(4)] + [{"partial": None}]
     (folder / "p3").write_bytes(b"3\n" + b"damaged")
     common = {"run": "r", "site": "desy", "name": "out", "archive": archive, "trusted": True}
-    first = reducing.reduce(Place(tmp_path), *results, **common)
+    first = reduce_tasks.reduce(Place(tmp_path), *results, **common)
     assert first["partial"]["chunks"] == "0-2"
     assert len(first["lost"]) == 1
     assert (first["lost"][0]["kind"], first["lost"][0]["chunks"]) == ("partial", "3")
     assert "p3 has changed" in first["lost"][0]["messages"][0]
     assert unpacked(partials.read_bytes(FileStore(folder), first["partial"])) == {"n": 3}
     assert not (folder / "p0").exists()
-    again = reducing.reduce(Place(tmp_path), *results, **common)  # as after the loss of the worker that did it
+    again = reduce_tasks.reduce(Place(tmp_path), *results, **common)  # as after the loss of the worker that did it
     assert again["partial"] == first["partial"]
 
 
 def empty_archive(scratch):
     shipment = pack_function(len)
-    trampoline.install(str(scratch), "files", shipment.files, [], [])
+    bootstrap.install(str(scratch), "files", shipment.files, [], [])
     return shipment.modules
 
 
 def test_reduce_refuses_what_is_there_twice(tmp_path):
     folder, archive = tmp_path / "runs" / "r", empty_archive(tmp_path)
     results = [{"partial": kept(folder, f"p{i}", {"n": 1}, 7)} for i in range(2)]
-    result = reducing.reduce(Place(tmp_path), *results, run="r", site="desy", name="out", archive=archive, trusted=True)
+    result = reduce_tasks.reduce(
+        Place(tmp_path), *results, run="r", site="desy", name="out", archive=archive, trusted=True
+    )
     assert "Chunk 7 is there twice" in result["lost"][0]["messages"][0]
     assert result["partial"]["chunks"] == "7"
 
@@ -48,13 +50,15 @@ def test_reduce_of_outputs_that_do_not_add(tmp_path):
     folder, archive = tmp_path / "runs" / "r", empty_archive(tmp_path)
     values = ({"n": 1}, {"n": "text"})
     results = [{"partial": kept(folder, f"p{i}", v, i)} for i, v in enumerate(values)]
-    result = reducing.reduce(Place(tmp_path), *results, run="r", site="desy", name="out", archive=archive, trusted=True)
+    result = reduce_tasks.reduce(
+        Place(tmp_path), *results, run="r", site="desy", name="out", archive=archive, trusted=True
+    )
     assert result["failure"]["kind"] == "processor"
 
 
 def test_nothing_to_reduce(tmp_path):
     archive = empty_archive(tmp_path)
-    result = reducing.reduce(
+    result = reduce_tasks.reduce(
         Place(tmp_path), {"partial": None}, run="r", site="desy", name="out", archive=archive, trusted=True
     )
     assert result["partial"] is None
@@ -72,7 +76,7 @@ def test_partials_are_private_whole_and_checked(tmp_path):
     with pytest.raises(partials.PartialLost, match="not in the store of its site any more"):
         partials.read_bytes(FileStore(folder), reference)
     with pytest.raises(FileExistsError):
-        files.write_bytes(folder / "x" / "y", b"") if (folder / "x").write_text("a file") else None
+        atomic_files.write_bytes(folder / "x" / "y", b"") if (folder / "x").write_text("a file") else None
 
 
 def test_a_partial_that_lies_about_its_chunks_is_not_found(tmp_path):
@@ -88,7 +92,7 @@ def test_a_partial_that_lies_about_its_chunks_is_not_found(tmp_path):
 def test_a_write_that_fails_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
-        files.write_bytes(tmp_path / "p", b"x")
+        atomic_files.write_bytes(tmp_path / "p", b"x")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -101,13 +105,13 @@ def test_a_peek_merges_what_is_there_and_takes_nothing(tmp_path):
     (folder / "desy.1.map-4").write_bytes(b"4 damaged")
     before = sorted(path.name for path in folder.iterdir())
     asked = {"run": "r", "chunks": "0-2,4-5,9", "archive": archive, "trusted": True}
-    found = reducing.peek(Place(tmp_path), name="desy.1.peek-0", **asked)
+    found = reduce_tasks.peek(Place(tmp_path), name="desy.1.peek-0", **asked)
     assert found["chunks"] == "0-2,5"
     assert unpacked(partials.read_bytes(FileStore(folder), found)) == {"n": 100_111}
-    again = reducing.peek(Place(tmp_path), name="desy.1.peek-0", **asked)  # which finds what it has merged
+    again = reduce_tasks.peek(Place(tmp_path), name="desy.1.peek-0", **asked)  # which finds what it has merged
     assert again == found
     assert sorted(path.name for path in folder.iterdir()) == sorted([*before, "desy.1.peek-0"])
-    assert reducing.peek(Place(tmp_path), name="desy.1.peek-0", **{**asked, "chunks": "9"}) is None
+    assert reduce_tasks.peek(Place(tmp_path), name="desy.1.peek-0", **{**asked, "chunks": "9"}) is None
 
 
 def test_a_survey_finds_what_is_whole_and_keeps_it(tmp_path):
@@ -116,14 +120,14 @@ def test_a_survey_finds_what_is_whole_and_keeps_it(tmp_path):
     for number in range(3):
         kept(folder, f"desy.1.map-{number}", {"n": number}, number)
     (folder / "desy.1.map-2").write_bytes(b"2 damaged")
-    found = reducing.survey(Place(tmp_path), run="r", life=2)
+    found = reduce_tasks.survey(Place(tmp_path), run="r", life=2)
     assert [reference["chunks"] for reference in found] == ["0", "1"]
     for number in range(3):
         (folder / f"desy.1.map-{number}").unlink()
     assert [unpacked(partials.read_bytes(FileStore(folder), reference))["n"] for reference in found] == [0, 1]
-    assert len(reducing.survey(Place(tmp_path), run="r", life=3)) == 2
-    assert reducing.survey(Place(tmp_path), run="none", life=1) == []
-    (leftover,) = reducing.leftovers(Place(tmp_path), staging="")
+    assert len(reduce_tasks.survey(Place(tmp_path), run="r", life=3)) == 2
+    assert reduce_tasks.survey(Place(tmp_path), run="none", life=1) == []
+    (leftover,) = reduce_tasks.leftovers(Place(tmp_path), staging="")
     assert (leftover["run"], leftover["partials"]) == ("r", 4)
 
 
@@ -131,7 +135,7 @@ def test_fetch_in_parts(tmp_path):
     folder = tmp_path / "runs" / "r"
     reference = kept(folder, "p", list(range(1000)), 0)
     parts = [
-        reducing.fetch(Place(tmp_path), run="r", reference=reference, offset=start, length=700, compression=c)
+        reduce_tasks.fetch(Place(tmp_path), run="r", reference=reference, offset=start, length=700, compression=c)
         for start, c in zip(range(0, reference["size"], 700), [1, None, 3, 1, 1, 1], strict=False)
     ]
     zstd = b"\x28\xb5\x2f\xfd"
@@ -147,9 +151,9 @@ def test_clean_that_comes_late_leaves_the_next_life_alone(tmp_path):
     new = ["desy.2.map-0", "2.found-1", ".desy.2.reduce-0-1.z3"]
     for name in (*old, *new):
         (folder / name).touch()
-    reducing.clean(Place(tmp_path), run="mine", life=1, keep_days=1, staging="")
+    reduce_tasks.clean(Place(tmp_path), run="mine", life=1, keep_days=1, staging="")
     assert sorted(path.name for path in folder.iterdir()) == sorted(new)
-    reducing.clean(Place(tmp_path), run="mine", life=2, keep_days=1, staging="")
+    reduce_tasks.clean(Place(tmp_path), run="mine", life=2, keep_days=1, staging="")
     assert not folder.exists()
 
 
@@ -164,7 +168,7 @@ def test_a_partial_is_written_though_its_folder_is_cleaned_away(tmp_path, monkey
 
     late.done = False
     monkeypatch.setattr(tempfile, "mkstemp", late)
-    files.write_bytes(tmp_path / "runs" / "mine" / "p", b"x")
+    atomic_files.write_bytes(tmp_path / "runs" / "mine" / "p", b"x")
     assert (tmp_path / "runs" / "mine" / "p").read_bytes() == b"x"
 
 
@@ -172,24 +176,24 @@ def test_clean(tmp_path):
     for path in ("runs/mine/p", "runs/other/p", "code/new.zip"):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text("x")
-    reducing.clean(Place(tmp_path), run="mine", life=None, keep_days=1, staging="")
+    reduce_tasks.clean(Place(tmp_path), run="mine", life=None, keep_days=1, staging="")
     assert {p.name for p in tmp_path.rglob("*") if p.is_file()} == {"p", "new.zip"}
     assert not (tmp_path / "runs" / "mine").exists()
-    reducing.clean(Place(tmp_path), run="mine", life=1, keep_days=-1, staging="")
+    reduce_tasks.clean(Place(tmp_path), run="mine", life=1, keep_days=-1, staging="")
     assert not [p for p in tmp_path.rglob("*") if p.is_file()]
 
 
 def test_an_attempt_that_is_stopped_and_those_after_it(tmp_path):
     place = Place(tmp_path)
     assert not place.stopped("r", 1)
-    reducing.stop(place, run="r", life=1)
+    reduce_tasks.stop(place, run="r", life=1)
     assert place.stopped("r", 1)
     assert not place.stopped("r", 2)
     assert not place.stopped("other", 1)
-    reducing.stop(place, run="r", life=2)
-    reducing.clean(place, run="r", life=1, keep_days=14, staging="")
+    reduce_tasks.stop(place, run="r", life=2)
+    reduce_tasks.clean(place, run="r", life=1, keep_days=14, staging="")
     assert not place.stopped("r", 1)
     assert place.stopped("r", 2)
-    reducing.clean(place, run="r", life=None, keep_days=14, staging="")
+    reduce_tasks.clean(place, run="r", life=None, keep_days=14, staging="")
     assert not place.stopped("r", 2)
-    assert not reducing.leftovers(place, staging="")
+    assert not reduce_tasks.leftovers(place, staging="")

@@ -13,8 +13,9 @@ from cafetal.runs.kept import Home
 from cafetal.runs.locking import locked
 from cafetal.runs.peeking import Peeks, peek
 from cafetal.runs.record import RunRecord
-from cafetal.worker import coding, lifting, partials
-from cafetal.worker.chunksets import ChunkSet
+from cafetal.worker import partials
+from cafetal.worker.accumulators import codec, exact
+from cafetal.worker.chunkset import ChunkSet
 from cafetal.worker.stores import FileStore
 from tests.conftest import in_background
 
@@ -36,7 +37,7 @@ class Sites:
         self.store, self.answers = FileStore(folder), dict(answers)
         self.held = {}
         for site, (value, chunks) in outputs.items():
-            body = coding.encode(lifting.lift(value, tuple(chunks[:1])), trusted=True)
+            body = codec.encode(exact.lift(value, tuple(chunks[:1])), trusted=True)
             self.held[site] = partials.write(self.store, f"{site}.1.peek-0", body, ChunkSet.of(chunks))
 
     def peek(self, site, number, chunks):
@@ -78,7 +79,7 @@ def look(tmp_path):
 
 def test_what_sites_hold_and_what_is_here(tmp_path, look):
     sites = Sites(tmp_path / "store", {"desy": ({"n": 20}, [0, 1]), "cern": ({"n": 10}, [2])})
-    body = coding.encode(lifting.lift({"n": 10}, (3,)), trusted=True)
+    body = codec.encode(exact.lift({"n": 10}, (3,)), trusted=True)
     reference = partials.write(sites.store, "desy.1", body, ChunkSet.of([3]))
     found, output = look(sites, [Home("desy", "desy.1", reference, sites.store.get("desy.1"))])
     assert output == {"n": 40}

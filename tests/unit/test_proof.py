@@ -21,8 +21,9 @@ from cafetal.runs.kept import PARTIALS, find_kept, forget_kept, keep
 from cafetal.runs.merging import merge
 from cafetal.runs.plan import make_plan
 from cafetal.runs.record import RunRecord
-from cafetal.worker import coding, lifting, partials
-from cafetal.worker.chunksets import ChunkSet
+from cafetal.worker import partials
+from cafetal.worker.accumulators import codec, exact
+from cafetal.worker.chunkset import ChunkSet
 from cafetal.worker.stores import FileStore
 
 SITES = ("desy", "cern", "nebraska")
@@ -40,9 +41,9 @@ def piece(chunk, times=1):
 def body(chunks, times=1):
     node = None
     for chunk in chunks:
-        lifted = lifting.lift(piece(chunk, times), chunk.rank)
-        node = lifted if node is None else lifting.merge(node, lifted)
-    return coding.encode(node, trusted=False)
+        lifted = exact.lift(piece(chunk, times), chunk.rank)
+        node = lifted if node is None else exact.merge(node, lifted)
+    return codec.encode(node, trusted=False)
 
 
 @pytest.fixture(scope="module")
@@ -234,14 +235,14 @@ def test_pickles_are_read_on_request_only(tmp_path):
             return self
 
     chunk = Chunk(0, "d", "/a", 0, 5, ("desy",))
-    content = coding.encode(lifting.lift({"x": Own()}, (0, 0)), trusted=True)
+    content = codec.encode(exact.lift({"x": Own()}, (0, 0)), trusted=True)
     reference = partials.write(FileStore(tmp_path / PARTIALS), "desy.1", content, ChunkSet.of([0]))
     ledger = {
         "files": [{"lfn": "/a", "dataset": "d", "uuid": "", "first": 0, "edges": [[0, 5]]}],
         "cuts": [],
         "partials": {"desy.1": {**reference, "site": "desy"}},
         "missing": "",
-        "fingerprint": coding.fingerprint({"x": Own()}),
+        "fingerprint": codec.fingerprint({"x": Own()}),
     }
     manifest = proof.sealed(
         {"sha256": {}, "ledger": ledger, "events": {"planned": chunk.events, "counted": 5}, "complete": True}

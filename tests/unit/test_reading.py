@@ -12,9 +12,9 @@ from coffea.processor.executor import WorkItem
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from cafetal.worker.chunksets import ChunkSet
+from cafetal.worker.chunkset import ChunkSet
 from cafetal.worker.failures import StaleFile
-from cafetal.worker.reading import OpenFiles, share_files
+from cafetal.worker.inputs.open_files import OpenFiles, share_files
 from tests.unit.test_worker import READING, content, file, forget_modules, items_of, run_map  # noqa: F401
 
 
@@ -100,7 +100,7 @@ def test_files_are_opened_and_read_ahead(tmp_path, three, monkeypatch):
     (catalogue,) = (
         module.Catalogue
         for name, module in sys.modules.items()
-        if name.startswith("cafetal_worker_") and name.endswith(".catalogue.events")
+        if name.startswith("cafetal_worker_") and name.endswith(".nanoevents.factory")
     )
     opened, read = [], []
     original, original_read = uproot.open, catalogue.read_ahead

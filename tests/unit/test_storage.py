@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cafetal.rehearsal.wan import Line, Queue
-from cafetal.worker import storage
-from cafetal.worker.columns import Columns
 from cafetal.worker.failures import Unanswered, describe, kind_of
-from cafetal.worker.reading import OpenFiles, share_files
-from cafetal.worker.storage import Silent
+from cafetal.worker.inputs import remote_files
+from cafetal.worker.inputs.open_files import OpenFiles, share_files
+from cafetal.worker.inputs.preload import Columns
+from cafetal.worker.inputs.remote_files import Silent
 from tests.unit.test_worker import READING, file, work_function  # noqa: F401
 
 
@@ -25,7 +25,7 @@ from tests.unit.test_worker import READING, file, work_function  # noqa: F401
 def test_portions(sizes, limit):
     """All ranges, in order, and never more at once than was said, but for a range that is larger alone."""
     ranges = [(start, start + size) for start, size in sizes]
-    made = list(storage.portions(ranges, limit))
+    made = list(remote_files.portions(ranges, limit))
     assert [each for portion in made for each in portion] == ranges
     assert all(len(portion) == 1 or sum(b - a for a, b in portion) <= limit for portion in made)
     assert all(made)
@@ -41,18 +41,18 @@ def test_portions(sizes, limit):
     ],
 )
 def test_names_of_servers(pfn, scheme, server):
-    assert (storage.scheme(pfn), storage.server(pfn)) == (scheme, server)
+    assert (remote_files.scheme(pfn), remote_files.server(pfn)) == (scheme, server)
 
 
 def test_a_local_file_and_the_users_handler_stay_as_they_are():
-    assert storage.prepare("/a.root", READING, {"x": 1}) == ("/a.root", {"x": 1})
-    assert storage.prepare("root://h//a.root", READING, {"handler": len}) == ("root://h//a.root", {"handler": len})
+    assert remote_files.prepare("/a.root", READING, {"x": 1}) == ("/a.root", {"x": 1})
+    assert remote_files.prepare("root://h//a.root", READING, {"handler": len}) == ("root://h//a.root", {"handler": len})
 
 
 def test_the_shorter_timeout_counts():
-    _, options = storage.prepare("root://h//a.root", READING, {"timeout": 60})
-    assert (options["handler"], options["timeout"]) == (storage.XRootDSource, 5)
-    _, options = storage.prepare("root://h//a.root", READING, {"timeout": 2})
+    _, options = remote_files.prepare("root://h//a.root", READING, {"timeout": 60})
+    assert (options["handler"], options["timeout"]) == (remote_files.XRootDSource, 5)
+    _, options = remote_files.prepare("root://h//a.root", READING, {"timeout": 2})
     assert options["timeout"] == 2
 
 
@@ -61,31 +61,31 @@ def test_tokens_are_found_where_the_rules_say(tmp_path, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     monkeypatch.setattr("os.geteuid", lambda: 4711)
-    monkeypatch.setattr(storage, "_SHARED", tmp_path / "shared")
-    assert storage.bearer_token() is None
+    monkeypatch.setattr(remote_files, "_SHARED", tmp_path / "shared")
+    assert remote_files.bearer_token() is None
     (tmp_path / "shared").mkdir()
     (tmp_path / "shared" / "bt_u4711").write_text("fourth")
-    assert storage.bearer_token() == "fourth"
+    assert remote_files.bearer_token() == "fourth"
     (tmp_path / "bt_u4711").write_text("third\n")
-    assert storage.bearer_token() == "third"
+    assert remote_files.bearer_token() == "third"
     (tmp_path / "named").write_text("second")
     monkeypatch.setenv("BEARER_TOKEN_FILE", str(tmp_path / "named"))
-    assert storage.bearer_token() == "second"
+    assert remote_files.bearer_token() == "second"
     monkeypatch.setenv("BEARER_TOKEN", " first ")
-    assert storage.bearer_token() == "first"
-    assert storage._login("http://host/a.root")["headers"] == {}  # others can read that
-    assert storage._login("https://host/a.root")["headers"] == {"Authorization": "Bearer first"}
+    assert remote_files.bearer_token() == "first"
+    assert remote_files._login("http://host/a.root")["headers"] == {}  # others can read that
+    assert remote_files._login("https://host/a.root")["headers"] == {"Authorization": "Bearer first"}
 
 
 def test_the_options_of_an_open_file_are_copied_and_pickled(monkeypatch, tmp_path):
     monkeypatch.setenv("X509_CERT_DIR", str(tmp_path))
-    options = storage._for_aiohttp({"headers": {"Authorization": "Bearer x"}, "certificate": None}, 7)
+    options = remote_files._for_aiohttp({"headers": {"Authorization": "Bearer x"}, "certificate": None}, 7)
     for again in (copy.deepcopy(options), pickle.loads(pickle.dumps(options))):
         assert str(again) == str(options)  # by which fsspec finds the connections that it has
 
 
 def test_a_silent_server_is_asked_once(monkeypatch):
-    monkeypatch.setattr(storage, "_silent", {})
+    monkeypatch.setattr(remote_files, "_silent", {})
     silent = Silent(60)
     silent.check("root://h:1//a")
     error = Unanswered("it sleeps")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cafetal.runs.record import RunRecord
 from cafetal.runs.tasklogs import TaskLogs, read_task_logs
-from cafetal.worker.task_log import HEAD, TAIL, TaskLog
+from cafetal.worker.code.printed_output import HEAD, TAIL, TaskLog
 
 
 def test_all_ways_of_saying_something():

@@ -12,7 +12,7 @@ from cafetal.environments.user_code import Limits, collect
 from cafetal.loading import load_processor, place_of
 from cafetal.runs.shippedcode import keep_modules, shipped_modules
 from cafetal.runs.shipping import _zip, pack_function
-from cafetal.worker import modules
+from cafetal.worker.code import user_modules
 
 
 @pytest.fixture
@@ -131,7 +131,7 @@ def test_what_is_sent_works_as_a_folder(project, tmp_path_factory):
     archive = site / shipment.modules
     archive.write_bytes(shipment.files[shipment.modules])
     sys.path.remove(str(project))
-    assert modules.activate(archive, site / "modules")
+    assert user_modules.activate(archive, site / "modules")
     found = importlib.import_module("pack_v.find").found()
     assert found == ("{}", "{}", "1")
     path = next(site.glob("modules/*/pack_v/sf.json"))
@@ -140,8 +140,8 @@ def test_what_is_sent_works_as_a_folder(project, tmp_path_factory):
     other.write_bytes(_zip({"none_v.py": b""}))
     named = project / (hashlib.sha256(other.read_bytes()).hexdigest() + ".zip")
     other.rename(named)
-    assert modules.activate(named, site / "modules")
-    assert modules.activate(archive, site / "modules")  # what is there is compared with what was sent
+    assert user_modules.activate(named, site / "modules")
+    assert user_modules.activate(archive, site / "modules")  # what is there is compared with what was sent
     assert path.read_text() == "{}"
 
 

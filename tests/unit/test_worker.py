@@ -18,12 +18,14 @@ from coffea.processor import Runner
 from coffea.processor.executor import WorkItem
 
 from cafetal.runs.shipping import pack_function, pack_worker
-from cafetal.worker import checksums as check
-from cafetal.worker import coding, counting, lifting, modules, partials, shipped, trampoline, workitems
-from cafetal.worker.chunksets import ChunkSet
+from cafetal.worker import bootstrap, inspect_task, partials, work_items
+from cafetal.worker.accumulators import codec, exact
+from cafetal.worker.chunkset import ChunkSet
+from cafetal.worker.code import shipped_code, user_modules
 from cafetal.worker.failures import StaleFile, chain, describe, kind_of
-from cafetal.worker.names import resolve, site_names
-from cafetal.worker.reading import OpenFiles
+from cafetal.worker.inputs import checksums as check
+from cafetal.worker.inputs.file_names import resolve, site_names
+from cafetal.worker.inputs.open_files import OpenFiles
 from cafetal.worker.stores import FileStore
 
 
@@ -39,8 +41,8 @@ def file(tmp_path):
 @pytest.fixture(autouse=True)
 def forget_modules():
     yield
-    modules._active, modules._names = None, ()
-    shipped._load.cache_clear()
+    user_modules._active, user_modules._names = None, ()
+    shipped_code._load.cache_clear()
 
 
 def work_function(processor, savemetrics=False):
@@ -74,7 +76,7 @@ def run_map(
     todo = todo or [(i, dataclasses.replace(item, filename=LFN), (i, 0)) for i, item in items]
     files = files or {LFN: items[0][1].filename}
     shipment = pack_function(work_function(processor, **options))
-    assert "error" not in trampoline.install(str(scratch), "files", shipment.files, [], [])
+    assert "error" not in bootstrap.install(str(scratch), "files", shipment.files, [], [])
     arguments = {
         "run": "r",
         "life": 1,
@@ -82,7 +84,7 @@ def run_map(
         "name": "map-0",
         "function": shipment.function,
         "archive": shipment.modules,
-        "items": workitems.pack(todo),
+        "items": work_items.pack(todo),
         "chunks": "0",
         "names": site_names("root://host/", files),
         "keep_going": keep_going,
@@ -93,7 +95,7 @@ def run_map(
         "patient": False,
         "reading": {**READING, "preload": preload},
     }
-    return trampoline.call(str(scratch), "files", *shipment.code, "map", pickle.dumps(arguments))
+    return bootstrap.call(str(scratch), "files", *shipment.code, "map", pickle.dumps(arguments))
 
 
 def content(scratch, result):
@@ -101,13 +103,13 @@ def content(scratch, result):
 
 
 def unpacked(content):
-    return lifting.lower(coding.decode(partials.body(content), trusted=True))
+    return exact.lower(codec.decode(partials.body(content), trusted=True))
 
 
 def kept(folder, name, value, *chunks):
     """A partial with a value."""
     ids = ChunkSet.of(chunks)
-    return partials.write(FileStore(folder), name, coding.encode(lifting.lift(value, chunks[:1]), trusted=True), ids)
+    return partials.write(FileStore(folder), name, codec.encode(exact.lift(value, chunks[:1]), trusted=True), ids)
 
 
 def test_an_output_that_is_always_the_same_object(tmp_path, file):
@@ -218,7 +220,7 @@ def test_stale_file(tmp_path, file):
 def test_function_that_cannot_be_loaded(tmp_path):
     """A damaged file is the site's fault, a module that is not there the user's."""
     shipment = pack_function(work_function(len))
-    trampoline.install(str(tmp_path), "files", shipment.files, [], [])
+    bootstrap.install(str(tmp_path), "files", shipment.files, [], [])
     arguments = {
         "run": "r",
         "life": 1,
@@ -226,7 +228,7 @@ def test_function_that_cannot_be_loaded(tmp_path):
         "name": "m",
         "function": shipment.function,
         "archive": shipment.modules,
-        "items": workitems.pack([]),
+        "items": work_items.pack([]),
         "chunks": "0-4",
         "names": site_names("/", {}),
         "keep_going": False,
@@ -239,7 +241,7 @@ def test_function_that_cannot_be_loaded(tmp_path):
     }
 
     def failure():
-        result = trampoline.call(str(tmp_path), "files", *shipment.code, "map", pickle.dumps(arguments))
+        result = bootstrap.call(str(tmp_path), "files", *shipment.code, "map", pickle.dumps(arguments))
         (found,) = result["failures"]
         assert found["chunks"] == "0-4"
         return found["kind"], found["messages"][0]
@@ -258,23 +260,21 @@ def test_function_that_cannot_be_loaded(tmp_path):
 
 def test_install_says_what_is_wrong(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    assert "cannot be written" in trampoline.install(str(tmp_path / "file"), "files", {}, [], [])["error"]
-    assert "arrived damaged" in trampoline.install(str(tmp_path), "files", {"0" * 64 + ".zip": b"x"}, [], [])["error"]
-    assert trampoline.call(str(tmp_path / "no"), "files", "a.zip", "pkg", "map", b"")["error"].endswith(
+    assert "cannot be written" in bootstrap.install(str(tmp_path / "file"), "files", {}, [], [])["error"]
+    assert "arrived damaged" in bootstrap.install(str(tmp_path), "files", {"0" * 64 + ".zip": b"x"}, [], [])["error"]
+    assert bootstrap.call(str(tmp_path / "no"), "files", "a.zip", "pkg", "map", b"")["error"].endswith(
         "is not there any more."
     )
     worker = pack_worker()
-    trampoline.install(str(tmp_path), "files", worker.files, [], [])
+    bootstrap.install(str(tmp_path), "files", worker.files, [], [])
     (tmp_path / "code" / worker.archive).write_bytes(b"tampered")
     assert (
-        "checksum differs" in trampoline.call(str(tmp_path), "files", worker.archive, "not_loaded", "map", b"")["error"]
+        "checksum differs" in bootstrap.call(str(tmp_path), "files", worker.archive, "not_loaded", "map", b"")["error"]
     )
 
 
 def test_install_tells_what_is_there(tmp_path):
-    found = trampoline.install(
-        str(tmp_path / "deep" / "scratch"), "files", {}, ["coffea", "no-such-package"], ["a.zip"]
-    )
+    found = bootstrap.install(str(tmp_path / "deep" / "scratch"), "files", {}, ["coffea", "no-such-package"], ["a.zip"])
     assert found["coffea"]
     assert found["no-such-package"] == ""
     assert found["python"].startswith("3.")
@@ -307,15 +307,15 @@ def test_modules_of_another_run_are_forgotten(tmp_path, monkeypatch):
     import importlib
 
     for value in (1, 2, 1):
-        assert modules.activate(archive(value), tmp_path)
+        assert user_modules.activate(archive(value), tmp_path)
         assert importlib.import_module("proc_y").value == value
         importlib.import_module(f"pkg_y.only_{value}")  # the package is the same in all, what is in it is not
-        assert not modules.activate(archive(value), tmp_path)
+        assert not user_modules.activate(archive(value), tmp_path)
     for name in [name for name in sys.modules if name.partition(".")[0].endswith("_y")]:
         del sys.modules[name]
     Path(archive(3)).write_bytes(b"tampered")
-    with pytest.raises(modules.Damaged, match="its checksum differs"):
-        modules.activate(next(p for p in tmp_path.glob("*.zip") if p.read_bytes() == b"tampered"), tmp_path)
+    with pytest.raises(user_modules.Damaged, match="its checksum differs"):
+        user_modules.activate(next(p for p in tmp_path.glob("*.zip") if p.read_bytes() == b"tampered"), tmp_path)
 
 
 class Wordless(Exception):
@@ -350,7 +350,7 @@ def test_inspect(tmp_path, file):
     def ask(**changes):
         names = site_names(f"{file.parent}/", {})
         question = {"lfn": "a.root", "treename": "Events", "format": "root", "options": {}, "known": None, **changes}
-        (answer,) = counting.inspect(
+        (answer,) = inspect_task.inspect(
             tmp_path, site="desy", files=[question], names=names, function=None, archive="", reading=READING
         )
         return answer

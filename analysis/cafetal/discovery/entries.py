@@ -9,8 +9,9 @@ from cafetal.catalog import FilesetCatalog
 from cafetal.config import SiteTable
 from cafetal.errors import CafetalError
 from cafetal.fileset import DataFile, Dataset, Fileset
-from cafetal.worker import counting, storage
-from cafetal.worker.names import resolve, site_names
+from cafetal.worker import inspect_task
+from cafetal.worker.inputs import remote_files
+from cafetal.worker.inputs.file_names import resolve, site_names
 
 _AT_ONCE = 8
 """Files that are opened side by side."""
@@ -38,7 +39,7 @@ def learn_entries(fileset: Fileset, table: SiteTable) -> Fileset:
 def _learn(file: DataFile, catalog: FilesetCatalog, table: SiteTable) -> DataFile:
     if file.object_path is None or (file.num_entries is not None and file.uuid is not None):
         return file
-    reading = storage.Reading(timeout=table.reading.timeout, preload=table.reading.preload)
+    reading = remote_files.Reading(timeout=table.reading.timeout, preload=table.reading.preload)
     try:
         replicas = catalog.replicas(file.lfn)
     except CafetalError:
@@ -46,8 +47,8 @@ def _learn(file: DataFile, catalog: FilesetCatalog, table: SiteTable) -> DataFil
     for site, pfn in replicas.items():
         names = site_names(table.sites[site].pfn, {file.lfn: pfn})
         try:
-            path, options = storage.prepare(resolve(file.lfn, names), reading, {})
-            answer = counting.count(path, options, file.object_path, file.size)
+            path, options = remote_files.prepare(resolve(file.lfn, names), reading, {})
+            answer = inspect_task.count(path, options, file.object_path, file.size)
         except Exception:  # it is elsewhere, or bad: the sites will tell when it is to be processed
             continue
         return replace(file, num_entries=answer["num_entries"], uuid=answer["uuid"])

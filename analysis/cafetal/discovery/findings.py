@@ -10,7 +10,7 @@ from typing import Any
 from cafetal.config import SiteTable
 from cafetal.errors import FilesetError
 from cafetal.fileset import DataFile, Dataset, Fileset
-from cafetal.worker.names import prefixes
+from cafetal.worker.inputs.file_names import prefixes
 
 SOURCE = "source"
 """Key of a dataset's metadata: where its files were found, so that they can be looked for again."""

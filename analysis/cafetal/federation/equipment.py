@@ -18,8 +18,8 @@ from cafetal.environments.bundles import Bundle
 from cafetal.errors import EnvironmentFailed, SiteError
 from cafetal.federation.endpoints import Equip
 from cafetal.federation.executor import FederatedExecutor
-from cafetal.worker import trampoline
-from cafetal.worker.files import private_folder
+from cafetal.worker import bootstrap
+from cafetal.worker.atomic_files import private_folder
 
 _PART = 4_000_000
 """Bytes of a file that go to a site in one task: in text 5.3 MB, where a service carries 10 MB."""
@@ -110,7 +110,7 @@ class Equipment:
     def _unpack_here(self, name: str, site: Site) -> str:
         """Unpack it on a scratch that this machine sees."""
         bundle = self._packed()
-        told = trampoline.unpack(site.scratch, site.store, bundle.name, bundle.digest)
+        told = bootstrap.unpack(site.scratch, site.store, bundle.name, bundle.digest)
         if told.get("missing"):
             code = private_folder(Path(os.path.expanduser(os.path.expandvars(site.scratch))) / "code")
             handle, temporary = tempfile.mkstemp(dir=code)
@@ -121,7 +121,7 @@ class Equipment:
             except OSError as error:
                 Path(temporary).unlink(missing_ok=True)
                 raise SiteError(f"The environment cannot be copied to the scratch of {name}: {error}.") from error
-            told = trampoline.unpack(site.scratch, site.store, bundle.name, bundle.digest)
+            told = bootstrap.unpack(site.scratch, site.store, bundle.name, bundle.digest)
         return _folder(name, told)
 
     def _send(self, name: str) -> str:

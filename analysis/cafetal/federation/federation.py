@@ -26,8 +26,8 @@ from cafetal.federation.endpoints import make_endpoint
 from cafetal.federation.equipment import Equipment
 from cafetal.federation.executor import FederatedExecutor
 from cafetal.planning.routing import RoutingPolicy
-from cafetal.worker import trampoline
-from cafetal.worker.files import write_bytes
+from cafetal.worker import bootstrap
+from cafetal.worker.atomic_files import write_bytes
 
 _LABEL = "sites"
 _PART = 4_000_000
@@ -81,7 +81,7 @@ class Federation:
         )
         self._apps = {
             name: python_app(function, executors=[_LABEL], data_flow_kernel=self._kernel)
-            for name, function in by_value(trampoline).items()
+            for name, function in by_value(bootstrap).items()
             if name in ("install", "store", "join", "unpack", "call")
         }
         self._starting = {name: threading.Lock() for name in table.sites}

@@ -34,7 +34,7 @@ from cafetal.federation.pace import SERVICE
 from cafetal.federation.replies import RESULT_LIMIT, read_reply
 from cafetal.federation.userendpoints import recall, remember
 from cafetal.federation.watchdog import Sighting, lost
-from cafetal.worker import trampoline
+from cafetal.worker import bootstrap
 
 logger = logging.getLogger(__name__)
 
@@ -158,7 +158,7 @@ class GlobusComputeEndpoint(ParslExecutor):  # type: ignore[misc]  # parsl comes
         if not self._introduced:
             # Its answer tells which user endpoint works for us; until then the watchdog sees the core endpoint alone.
             self._introduced = True
-            self.submit(by_value(trampoline)["nothing"], {})
+            self.submit(by_value(bootstrap)["nothing"], {})
         parcel = Parcel(request, specification)
         future: Future[Any] = Future()
         future.set_running_or_notify_cancel()  # nobody can take back what is on its way
@@ -175,7 +175,7 @@ class GlobusComputeEndpoint(ParslExecutor):  # type: ignore[misc]  # parsl comes
     def _request(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
         asked: dict[str, Any] = {"limit": RESULT_LIMIT, "trust": self.trust == "pickle"}
         if func.__module__ == BY_VALUE and not kwargs:
-            asked |= {"function": func.__name__, "args": trampoline.encode(list(args))}
+            asked |= {"function": func.__name__, "args": bootstrap.encode(list(args))}
         else:
             asked["python"] = platform.python_version()
             asked["pickle"] = base64.b64encode(cloudpickle.dumps((func, args, dict(kwargs)))).decode()
@@ -359,7 +359,7 @@ _registering = threading.Lock()
 
 def _registered(client: Client) -> str:
     """The id of the function that serves our requests, registered once in a process."""
-    source = inspect.getsource(trampoline)
+    source = inspect.getsource(bootstrap)
     with _registering:
         if client.web_service_address not in _functions:
             SERVICE.wait()

@@ -18,13 +18,13 @@ from cafetal.config import SiteTable
 from cafetal.errors import ConfigError, NoReplica, SiteError
 from cafetal.federation.apps import by_value
 from cafetal.fileset import Fileset
-from cafetal.worker import resolving
+from cafetal.worker import app_calls
 
 _PART = 3 << 20
 """Bytes that travel in one task; in text that is 4.2 MB, where we let a service carry 5 MB."""
 _CLOSING = 10.0
 """Seconds for which sites may remove what was kept there; `cafetal clean` finds the rest."""
-_FUNCTIONS = by_value(resolving)
+_FUNCTIONS = by_value(app_calls)
 Call = Callable[[str, Callable[..., Any], Mapping[str, Any]], Future[Any]]
 """Has an endpoint call a function with keyword arguments."""
 

@@ -21,7 +21,7 @@ from cafetal.federation import packing
 from cafetal.federation.apps import by_value
 from cafetal.federation.telemetry import EndpointStatus
 from cafetal.federation.watchdog import Sighting
-from cafetal.worker import trampoline
+from cafetal.worker import bootstrap
 
 _NOTHING: bytes = DillSerializer.identifier + b"\n" + pickle.dumps({}, pickle.HIGHEST_PROTOCOL)
 Measure = Callable[[Mapping[str, Any]], None]
@@ -44,7 +44,7 @@ def send(
         future: Future[Any] = endpoint.submit_watched(func, specification, args, kwargs, measure)
         return future
     if isinstance(endpoint, ThreadPoolExecutor):  # nothing travels, so nothing needs to be packed
-        sent = endpoint.submit(trampoline.measured, specification, func, args, kwargs)
+        sent = endpoint.submit(bootstrap.measured, specification, func, args, kwargs)
         return _unpacked(sent, measure, lambda result: result, given_up)
     run, measured = _by_value()
     try:
@@ -72,7 +72,7 @@ def _submit(
 
 @cache
 def _by_value() -> tuple[Callable[..., Any], Callable[..., Any]]:
-    return by_value(packing)["run_packed"], by_value(trampoline)["measured"]
+    return by_value(packing)["run_packed"], by_value(bootstrap)["measured"]
 
 
 def _unpacked(

@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from cafetal.config import cache_folder
-from cafetal.worker.files import private_folder, write_bytes
+from cafetal.worker.atomic_files import private_folder, write_bytes
 
 
 def recall(endpoint: UUID, config: Mapping[str, Any] | None) -> UUID | None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from cafetal.errors import EventsLost
 from cafetal.planning.bundles import Chunk
 from cafetal.planning.numbered import Numbered
-from cafetal.worker.chunksets import ChunkSet, Overlap
+from cafetal.worker.chunkset import ChunkSet, Overlap
 
 
 class Ledger:

@@ -18,7 +18,7 @@ from cafetal.errors import RehearsalError
 from cafetal.rehearsal.agent import URL
 from cafetal.rehearsal.broker import wait_until
 from cafetal.rehearsal.processes import TAG, Process, spawn
-from cafetal.worker.files import private_folder, write_bytes
+from cafetal.worker.atomic_files import private_folder, write_bytes
 
 HEARTBEAT = 5
 """Seconds between two reports of an agent; the shortest that it takes."""

@@ -18,7 +18,7 @@ import pika.exceptions
 
 from cafetal.errors import RehearsalError
 from cafetal.rehearsal.processes import Process, spawn
-from cafetal.worker.files import private_folder
+from cafetal.worker.atomic_files import private_folder
 
 _SERVER = ("/usr/lib/rabbitmq/bin/rabbitmq-server", "/usr/local/lib/rabbitmq/bin/rabbitmq-server")
 """The start script itself: the one on PATH changes to a system user."""

@@ -27,7 +27,7 @@ from globus_compute_sdk.serialize import ComputeSerializer, PureSourceTextInspec
 
 from cafetal.rehearsal.cloudqueues import COMMANDS, HEARTBEATS, PREFIX, RESULTS, TASKS, CloudQueues
 from cafetal.rehearsal.cloudstate import RESULT_LIFE, CloudState
-from cafetal.worker.files import write_bytes
+from cafetal.worker.atomic_files import write_bytes
 
 logger = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ from cafetal.config import SiteTable
 from cafetal.errors import ConfigError
 from cafetal.fileset import DataFile, Dataset, Fileset
 from cafetal.planning.routing import Capacity, SiteLoad, Task
-from cafetal.worker.checksums import adler32
+from cafetal.worker.inputs.checksums import adler32
 
 Columns = dict[str, Any]
 Format = Literal["ttree", "rntuple"]

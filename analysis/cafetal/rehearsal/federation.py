@@ -20,7 +20,7 @@ import yaml
 from cafetal.errors import RehearsalError
 from cafetal.rehearsal import agents, broker
 from cafetal.rehearsal.processes import Process, belonging, descendants, spawn, stop
-from cafetal.worker.files import private_folder, write_bytes
+from cafetal.worker.atomic_files import private_folder, write_bytes
 
 SITES = "sites.yaml"
 Kind = Literal["core", "direct"]

@@ -25,7 +25,7 @@ from typing import Any, Literal
 from urllib.parse import parse_qs, urlsplit
 
 from cafetal.transfers.globus import SETTINGS
-from cafetal.worker.files import write_bytes
+from cafetal.worker.atomic_files import write_bytes
 
 Fault = Literal["checksum", "permission", "stall", "unavailable"]
 """A copy that arrives damaged; one that may not be written; one that does not move; a request answered with 503."""

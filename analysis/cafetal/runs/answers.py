@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from cafetal.errors import SiteError
-from cafetal.worker.chunksets import ChunkSet, Overlap
+from cafetal.worker.chunkset import ChunkSet, Overlap
 from cafetal.worker.failures import Kind
 
 Check = Callable[[Any], Any]

@@ -23,10 +23,10 @@ from cafetal.runs.inspection import all_lost
 from cafetal.runs.plan import Plan
 from cafetal.runs.settling import Overdue, lost_task, settle
 from cafetal.runs.shipping import Shipment
-from cafetal.worker import workitems
-from cafetal.worker.chunksets import ChunkSet
-from cafetal.worker.names import site_names
-from cafetal.worker.places import Place
+from cafetal.worker import work_items
+from cafetal.worker.chunkset import ChunkSet
+from cafetal.worker.inputs.file_names import site_names
+from cafetal.worker.site_context import Place
 
 _KEEP_DAYS = 14
 """After so many days code that nobody has used, and runs that nobody has gone on with, are removed from a scratch."""
@@ -150,7 +150,7 @@ class Calls:
             "function": self.shipment.function,
             "archive": self.shipment.modules,
             "aux": dict(self.shipment.aux),
-            "items": workitems.pack((chunk.id, self.plan.items[chunk.id], chunk.rank) for chunk in told.chunks),
+            "items": work_items.pack((chunk.id, self.plan.items[chunk.id], chunk.rank) for chunk in told.chunks),
             "chunks": chunks,
             "names": site_names(self.federation.table.sites[site].pfn, pfns),
             "keep_going": self.keep_going,

@@ -15,8 +15,8 @@ from cafetal.runs.plan import Plan
 from cafetal.runs.record import RunRecord
 from cafetal.transfers.laptop import LARGEST, ThroughLaptop
 from cafetal.transfers.orders import Carrier, Copy, Delivery, Order, copy_name
-from cafetal.worker.names import prefixes
-from cafetal.worker.storage import scheme
+from cafetal.worker.inputs.file_names import prefixes
+from cafetal.worker.inputs.remote_files import scheme
 
 _ENDING = 10.0
 """Seconds for which threads are waited for that nobody needs any more."""

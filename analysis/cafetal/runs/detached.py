@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cafetal.errors import OutputError
 from cafetal.runs.locking import owner
-from cafetal.worker.files import private_folder
+from cafetal.worker.atomic_files import private_folder
 
 LOG = "log"
 _PATIENCE = 120.0

@@ -56,7 +56,7 @@ from cafetal.runs.trees import Merge, Trees
 from cafetal.runs.whereabouts import Whereabouts
 from cafetal.transfers.orders import Delivery
 from cafetal.worker import partials
-from cafetal.worker.chunksets import ChunkSet
+from cafetal.worker.chunkset import ChunkSet
 from cafetal.worker.failures import Failure
 
 Event = tuple[

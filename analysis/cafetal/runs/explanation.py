@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cafetal.errors import UnknownSubject, nearest
-from cafetal.worker.chunksets import ChunkSet
+from cafetal.worker.chunkset import ChunkSet
 
 Line = Mapping[str, Any]
 _RULES = {

@@ -17,7 +17,7 @@ from cafetal.runs.installing import install
 from cafetal.runs.record import reason
 from cafetal.runs.settling import settle
 from cafetal.runs.shipping import pack_worker
-from cafetal.worker.names import site_names
+from cafetal.worker.inputs.file_names import site_names
 
 
 @dataclass(frozen=True, slots=True)

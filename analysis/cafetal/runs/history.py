@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from cafetal.runs.record import RunRecord
-from cafetal.worker.chunksets import ChunkSet
+from cafetal.worker.chunkset import ChunkSet
 
 
 def restore(record: RunRecord, lines: Iterable[Mapping[str, Any]]) -> None:

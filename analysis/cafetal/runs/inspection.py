@@ -22,7 +22,7 @@ from cafetal.runs.installing import install
 from cafetal.runs.settling import lost_task, settle
 from cafetal.runs.shipping import Shipment
 from cafetal.worker.failures import Failure
-from cafetal.worker.names import site_names
+from cafetal.worker.inputs.file_names import site_names
 
 _FILES_A_TASK = 50
 _AHEAD = 4

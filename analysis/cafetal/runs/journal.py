@@ -19,8 +19,8 @@ from typing import Any, NotRequired, TextIO, TypedDict
 from cafetal.errors import OutputError
 from cafetal.planning import events
 from cafetal.planning.bundles import Chunk
-from cafetal.worker.chunksets import ChunkSet
-from cafetal.worker.files import private_folder
+from cafetal.worker.atomic_files import private_folder
+from cafetal.worker.chunkset import ChunkSet
 from cafetal.worker.partials import Reference
 
 JOURNAL = "journal.jsonl"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cafetal.errors import OutputError
 from cafetal.worker import partials
-from cafetal.worker.files import write_bytes
+from cafetal.worker.atomic_files import write_bytes
 from cafetal.worker.partials import Reference
 from cafetal.worker.stores import FileStore
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cafetal.errors import OutputError
 from cafetal.runs import ownerfile
-from cafetal.worker.files import private_folder
+from cafetal.worker.atomic_files import private_folder
 
 LOCK = "lock"
 _LOOKS = 1.0

@@ -12,8 +12,8 @@ from typing import Any
 from cafetal.config import SiteTable
 from cafetal.runs.calls import Calls
 from cafetal.runs.record import RunRecord
-from cafetal.worker.names import prefixes
-from cafetal.worker.storage import scheme
+from cafetal.worker.inputs.file_names import prefixes
+from cafetal.worker.inputs.remote_files import scheme
 
 logger = logging.getLogger(__name__)
 

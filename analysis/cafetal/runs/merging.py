@@ -10,8 +10,9 @@ from cafetal.planning.ledger import Ledger
 from cafetal.runs import messages
 from cafetal.runs.kept import Home
 from cafetal.runs.record import RunRecord
-from cafetal.worker import coding, lifting, partials
-from cafetal.worker.chunksets import ChunkSet
+from cafetal.worker import partials
+from cafetal.worker.accumulators import codec, exact
+from cafetal.worker.chunkset import ChunkSet
 from cafetal.worker.failures import describe
 
 
@@ -42,7 +43,7 @@ def merge(
     unexplained = ledger.missing.minus(given_up)
     if unexplained and not record.interrupted:
         raise EventsLost(f"The chunks {unexplained} are not in the result, and nothing says why.")
-    return lifting.lower(total)
+    return exact.lower(total)
 
 
 def add(total: Any, home: Home, trusted: Collection[str]) -> Any:
@@ -52,10 +53,10 @@ def add(total: Any, home: Home, trusted: Collection[str]) -> Any:
         SiteError, ProcessorError: as `merge` does.
     """
     try:
-        node = coding.decode(partials.body(home.content), trusted=home.site in trusted)
-    except coding.Garbled as error:
+        node = codec.decode(partials.body(home.content), trusted=home.site in trusted)
+    except codec.Garbled as error:
         raise SiteError(f"What the site {home.site} has sent cannot be used: {error}", site=home.site) from error
     try:
-        return node if total is None else lifting.merge(total, node)
+        return node if total is None else exact.merge(total, node)
     except Exception as error:
         raise messages.merge_error(describe(error, site="here", chunks=home.reference["chunks"])) from error

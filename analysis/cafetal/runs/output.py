@@ -24,7 +24,7 @@ from cafetal.runs.proof import sealed
 from cafetal.runs.record import RunRecord
 from cafetal.runs.shippedcode import shipped_modules
 from cafetal.runs.standing import look_at
-from cafetal.worker.files import private_folder, write_bytes
+from cafetal.worker.atomic_files import private_folder, write_bytes
 
 OUTPUT, ROOT, UHI, MANIFEST, PLOTS = "output.coffea", "histograms.root", "histograms.json", "manifest.json", "plots"
 MERGED = "merged.coffea"

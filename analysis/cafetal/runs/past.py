@@ -13,7 +13,7 @@ from cafetal.errors import OutputError
 from cafetal.planning.bundles import Chunk
 from cafetal.runs.journal import FileLine, read
 from cafetal.runs.plan import Plan
-from cafetal.worker.chunksets import ChunkSet
+from cafetal.worker.chunkset import ChunkSet
 
 
 @dataclass(slots=True)

@@ -29,9 +29,9 @@ from cafetal.runs.merging import add
 from cafetal.runs.output import MANIFEST, of_the_user, why_unfinished
 from cafetal.runs.record import RunRecord
 from cafetal.runs.shippedcode import shipped_modules
-from cafetal.worker import lifting
-from cafetal.worker.chunksets import ChunkSet
-from cafetal.worker.files import private_folder, write_bytes
+from cafetal.worker.accumulators import exact
+from cafetal.worker.atomic_files import private_folder, write_bytes
+from cafetal.worker.chunkset import ChunkSet
 from cafetal.worker.partials import Reference
 
 PEEK = "peek"
@@ -147,7 +147,7 @@ class Peeks:
         place = private_folder(self._folder / PEEK)
         if not found.error:
             temporary = place / f".{_OUTPUT}"
-            coffea.util.save(of_the_user(lifting.lower(total)), str(temporary))
+            coffea.util.save(of_the_user(exact.lower(total)), str(temporary))
             os.replace(temporary, place / _OUTPUT)
         write_bytes(place / _FOUND, json.dumps(asdict(found)).encode())
 

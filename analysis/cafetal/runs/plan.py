@@ -13,7 +13,7 @@ from cafetal.config import Routing, SiteTable
 from cafetal.errors import NoReplica
 from cafetal.planning.bundles import Chunk
 from cafetal.planning.numbered import Numbered
-from cafetal.worker.names import to_pfn
+from cafetal.worker.inputs.file_names import to_pfn
 
 
 @dataclass(slots=True)

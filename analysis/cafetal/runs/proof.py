@@ -18,8 +18,9 @@ from cafetal.runs.journal import file_lines
 from cafetal.runs.kept import PARTIALS, Home
 from cafetal.runs.plan import Plan
 from cafetal.runs.shippedcode import shipped_modules
-from cafetal.worker import coding, lifting, partials
-from cafetal.worker.chunksets import ChunkSet, Overlap
+from cafetal.worker import partials
+from cafetal.worker.accumulators import codec, exact
+from cafetal.worker.chunkset import ChunkSet, Overlap
 from cafetal.worker.stores import FileStore
 
 DIGEST = "manifest_sha256"
@@ -36,7 +37,7 @@ def account(plan: Plan, home: Iterable[Home], counted: ChunkSet, merged: Any) ->
         "cuts": [[chunk, [[part.id, part.start, part.stop] for part in parts]] for chunk, parts in plan.cuts],
         "partials": {each.name: {**each.reference, "site": each.site} for each in home},
         "missing": str(planned.minus(counted)),
-        "fingerprint": coding.fingerprint(merged),
+        "fingerprint": codec.fingerprint(merged),
     }
 
 
@@ -116,10 +117,10 @@ def _check_account(folder: Path, manifest: Mapping[str, Any], proof: Proof, trus
             reference = partials.Reference(name=name, size=told["size"], digest=told["digest"], chunks=told["chunks"])
             content = partials.read_bytes(FileStore(folder / PARTIALS), reference)
             carried = carried.union(ChunkSet.parse(told["chunks"]))
-            nodes.append(coding.decode(partials.body(content), trusted=trust))
+            nodes.append(codec.decode(partials.body(content), trusted=trust))
         except Overlap as error:
             say(f"The partial {name} holds what another one holds too: {error}")
-        except coding.Garbled as error:
+        except codec.Garbled as error:
             say(f"The partial {name} cannot be read: {error}" + ("" if trust else " (`--trust` reads pickles.)"))
         except (partials.PartialLost, OSError) as error:
             say(str(error))
@@ -130,8 +131,8 @@ def _check_account(folder: Path, manifest: Mapping[str, Any], proof: Proof, trus
         lost, strange = counted.minus(carried), carried.minus(counted)
         say(f"The partials hold other chunks than were counted: missing {lost or 'none'}, extra {strange or 'none'}.")
     if len(nodes) == len(ledger["partials"]):
-        total = lifting.lower(reduce(lifting.merge, nodes)) if nodes else None
-        if coding.fingerprint(total) != ledger["fingerprint"]:
+        total = exact.lower(reduce(exact.merge, nodes)) if nodes else None
+        if codec.fingerprint(total) != ledger["fingerprint"]:
             say("The sum of the partials is not the one that was written.")
     for key, mine in (("planned", proof.planned), ("counted", proof.events)):
         if manifest["events"][key] != mine:

@@ -9,7 +9,7 @@ from cafetal.planning.bundles import Chunk
 from cafetal.planning.events import GiveUp
 from cafetal.runs import messages
 from cafetal.runs.record import reason
-from cafetal.worker.chunksets import ChunkSet
+from cafetal.worker.chunkset import ChunkSet
 from cafetal.worker.failures import Failure, Kind, describe
 from cafetal.worker.partials import PartialLost
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from cafetal.planning.salvage import Found, select
 from cafetal.runs.kept import Home, find_kept
 from cafetal.runs.past import Past
-from cafetal.worker.chunksets import ChunkSet
+from cafetal.worker.chunkset import ChunkSet
 from cafetal.worker.partials import Reference
 
 

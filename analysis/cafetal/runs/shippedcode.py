@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cafetal.errors import OutputError
-from cafetal.worker.files import write_bytes
+from cafetal.worker.atomic_files import write_bytes
 
 CODE = "code.zip"
 

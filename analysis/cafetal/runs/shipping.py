@@ -29,8 +29,8 @@ from cafetal.environments.user_code import Limits, collect
 from cafetal.errors import ConfigError
 from cafetal.runs.fingerprint import digest
 from cafetal.runs.pickling import pickle_function
-from cafetal.worker.names import prefixes
-from cafetal.worker.state import STATE
+from cafetal.worker.code.applied_state import STATE
+from cafetal.worker.inputs.file_names import prefixes
 
 
 @dataclass(frozen=True, slots=True)

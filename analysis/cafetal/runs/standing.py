@@ -10,7 +10,7 @@ from typing import Any
 
 from cafetal.runs.journal import read
 from cafetal.runs.locking import owner
-from cafetal.worker.chunksets import ChunkSet
+from cafetal.worker.chunkset import ChunkSet
 
 
 @dataclass(slots=True)

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from cafetal.runs.record import RunRecord
-from cafetal.worker.files import write_bytes
+from cafetal.worker.atomic_files import write_bytes
 
 TASK_LOGS = "task-logs"
 SITE_LOGS = "site-logs"

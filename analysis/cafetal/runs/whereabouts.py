@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from cafetal.errors import EventsLost
 from cafetal.planning.recovery import TRIES
-from cafetal.worker.chunksets import ChunkSet
+from cafetal.worker.chunkset import ChunkSet
 
 
 class Whereabouts:

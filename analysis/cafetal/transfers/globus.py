@@ -20,7 +20,7 @@ from cafetal.config import Collection
 from cafetal.errors import ConfigError, LoginError, TransferFailed
 from cafetal.federation.login import REMEDY, refusal
 from cafetal.transfers.orders import Delivery, Order
-from cafetal.worker.carrying import STAGED
+from cafetal.worker.copy_tasks import STAGED
 
 SETTINGS = "transfer.json"
 """In the folder of a rehearsal: address and token of what stands for the service."""

@@ -19,7 +19,7 @@ from cafetal.runs.tasklogs import read_task_logs
 from cafetal.views.story import Bar, Story, tell
 from cafetal.views.tables import size
 from cafetal.views.trees import Node, grow, lay_out
-from cafetal.worker.files import write_bytes
+from cafetal.worker.atomic_files import write_bytes
 
 REPORT = "report.html"
 _WIDTH = 1000.0

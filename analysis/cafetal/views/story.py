@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from cafetal.worker.chunksets import ChunkSet
+from cafetal.worker.chunkset import ChunkSet
 
 State = Literal["committed", "discarded", "failed", "lost", "running"]
 

@@ -1,8 +1,8 @@
 """Partials: merged accumulators of some chunks, kept in the store of the site that made them.
 
-What travels is a reference, a small dict of plain values. The first line of a partial
-names the chunks that it holds and the checksum of what follows (see `coding`), so that it can be believed also when its
-reference is lost.
+What travels is a reference, a small dict of plain values. The first line of a partial names the chunks that it holds
+and the checksum of what follows (see `accumulators.codec`), so that it can be believed also when its reference is
+lost.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import hashlib
 import re
 from typing import TypedDict
 
-from .chunksets import ChunkSet
+from .chunkset import ChunkSet
 from .stores import Store
 
 

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypedDict
 
-from .files import write_bytes
+from .atomic_files import write_bytes
 
 FILES, MEMORY = "files", "memory"
 REDIS = "redis://"

@@ -1,7 +1,7 @@
 """The tasks a site can run. Each takes plain values and returns plain values.
 
 ``inspect`` counts the entries of files, ``map`` processes a bundle into a partial, ``reduce`` merges partials of this
-site, ``peek`` does so too and takes none away, ``fetch`` reads one in parts, ``clean`` removes a run; `carrying` has
+site, ``peek`` does so too and takes none away, ``fetch`` reads one in parts, ``clean`` removes a run; `copy_tasks` has
 those that bring a file from another site.
 What fails in the data or in the user's code comes back as data; what else goes wrong raises, and is settled on the
 user's machine.
@@ -15,11 +15,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from . import carrying, storage
-from .counting import inspect
-from .mapping import map_bundle
-from .places import Place
-from .reducing import clean, fetch, leftovers, peek, reduce, stop, survey
+from . import copy_tasks
+from .inputs import remote_files
+from .inspect_task import inspect
+from .map_task import map_bundle
+from .reduce_tasks import clean, fetch, leftovers, peek, reduce, stop, survey
+from .site_context import Place
 
 
 def run(task: str, scratch: str, store: str, payload: bytes, *upstream: Any) -> Any:
@@ -31,7 +32,7 @@ def run(task: str, scratch: str, store: str, payload: bytes, *upstream: Any) -> 
 
 def logins(place: Place, *, run: str) -> list[dict[str, Any]]:
     """The logins for storage servers that tasks find here; see `storage.logins`."""
-    return storage.logins()
+    return remote_files.logins()
 
 
 _TASKS: dict[str, Callable[..., Any]] = {
@@ -45,8 +46,8 @@ _TASKS: dict[str, Callable[..., Any]] = {
     "clean": clean,
     "stop": stop,
     "logins": logins,
-    "weigh": carrying.weigh,
-    "read": carrying.read,
-    "write": carrying.write,
-    "complete": carrying.complete,
+    "weigh": copy_tasks.weigh,
+    "read": copy_tasks.read,
+    "write": copy_tasks.write,
+    "complete": copy_tasks.complete,
 }

@@ -11,7 +11,7 @@ from tests.integration.test_command_line import assert_all_gone, cafetal, tagged
 
 from cafetal.rehearsal.data import Recipe, make_files, write_fileset
 from cafetal.rehearsal.federation import SITES as TABLE
-from cafetal.worker.chunksets import ChunkSet
+from cafetal.worker.chunkset import ChunkSet
 
 pytestmark = [pytest.mark.sites, pytest.mark.timeout(400)]
 

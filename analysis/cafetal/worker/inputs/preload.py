@@ -15,8 +15,8 @@ from coffea.nanoevents.trace import trace
 from coffea.processor import ProcessorABC
 from coffea.processor.executor import WorkItem
 
-from .reading import Ahead, OpenFiles
-from .storage import scheme
+from .open_files import Ahead, OpenFiles
+from .remote_files import scheme
 
 
 class Columns:

@@ -10,21 +10,21 @@ from typing import Any
 
 import cloudpickle
 
-from . import modules, state
-from .columns import Columns
-from .places import MODULES, Place
-from .reading import CATALOGUE
+from ..inputs.open_files import CATALOGUE
+from ..inputs.preload import Columns
+from ..site_context import MODULES, Place
+from . import applied_state, user_modules
 
 
 @functools.lru_cache(maxsize=4)
 def _load(path: Path) -> Any:
     content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != path.stem:
-        raise modules.Damaged(f"{path} is not what was sent: its checksum differs.")
+        raise user_modules.Damaged(f"{path} is not what was sent: its checksum differs.")
     loaded = cloudpickle.loads(content)
-    folder = modules.active()
+    folder = user_modules.active()
     if folder is not None:  # when all is imported, as it was set after that
-        state.apply(folder)
+        applied_state.apply(folder)
     CATALOGUE.schemas.forget()
     # What was imported stays: without this the collector walks through it again with each chunk.
     gc.collect()
@@ -50,7 +50,7 @@ def aux_files(place: Place, aux: dict[str, str]) -> dict[str, str]:
 def _check_aux(path: Path) -> None:
     with path.open("rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != path.name.partition(".")[0]:
-            raise modules.Damaged(f"{path} is not what was sent: its checksum differs.")
+            raise user_modules.Damaged(f"{path} is not what was sent: its checksum differs.")
 
 
 @functools.lru_cache(maxsize=4)
@@ -61,6 +61,6 @@ def columns_of(work: Any) -> Columns:
 
 def activate(place: Place, archive: str) -> None:
     """Make the user's modules in an archive importable; see `modules.activate`."""
-    if modules.activate(place.code(archive), place.root / MODULES):
-        state.take_back()
+    if user_modules.activate(place.code(archive), place.root / MODULES):
+        applied_state.take_back()
         _load.cache_clear()

@@ -15,7 +15,7 @@ from typing import Any
 
 import cloudpickle
 
-_PACKAGE = __package__ or ""
+_PACKAGE = __name__.removesuffix(".accumulators.portable_pickles")
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle comes without types

@@ -18,7 +18,7 @@ from coffea.nanoevents.mapping import UprootSourceMapping
 from uproot.interpretation.jagged import AsJagged
 from uproot.interpretation.numerical import AsDtype
 
-from ..files import write_bytes
+from ..atomic_files import write_bytes
 
 
 @dataclass(frozen=True, slots=True)

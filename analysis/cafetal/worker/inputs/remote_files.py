@@ -22,7 +22,7 @@ from typing import Any, TypedDict
 import requests
 import uproot
 
-from .failures import Failure, Unanswered, Unequipped, Unreadable
+from ..failures import Failure, Unanswered, Unequipped, Unreadable
 
 XROOTD, HTTP = ("root", "roots", "xroot", "xroots"), ("http", "https", "dav", "davs")
 PORTION = 4_000_000

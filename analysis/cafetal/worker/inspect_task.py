@@ -12,11 +12,11 @@ import uproot
 from coffea.processor.executor import FileMeta, ParquetFileContext, UprootMissTreeError
 from uproot.models.TTree import Model_TTree_NumEntries
 
+from .code.shipped_code import load_function
 from .failures import describe
-from .names import SiteNames, resolve
-from .places import Place
-from .shipped import load_function
-from .storage import Reading, Silent, prepare, scheme
+from .inputs.file_names import SiteNames, resolve
+from .inputs.remote_files import Reading, Silent, prepare, scheme
+from .site_context import Place
 
 _AT_ONCE = 8
 """Files behind servers that are asked for their entries."""

@@ -9,10 +9,10 @@ import time
 from pathlib import Path
 from typing import Any, TypedDict
 
-from .checksums import adler32
+from .atomic_files import private_folder
 from .failures import Corrupt, Unreadable
-from .files import private_folder
-from .places import Place
+from .inputs.checksums import adler32
+from .site_context import Place
 
 STAGED = "cafetal-staged"
 """The folder for what is brought to a site."""

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from boost_histogram.serialization import from_uhi, to_uhi
 
-from . import sums
+from . import exact_sums
 
 Rank = tuple[int, ...]
 """Where something first appeared: the chunk of the plan, the entry, and its place in what that chunk returned."""
@@ -74,7 +74,7 @@ class HistSum:
         if addends[0].dtype == np.int64:
             self.components[0] += addends[0]
         else:
-            sums.merge(self.components, addends)
+            exact_sums.merge(self.components, addends)
         return self
 
     def _add_means(self, content: npt.NDArray[Any]) -> None:
@@ -117,7 +117,7 @@ class HistSum:
         """Return the histogram."""
         self._lay_out()
         rounds = self.structure["storage"]["type"] in ("double", "weighted")
-        content = sums.rounded(self.components) if rounds else self.components[0]
+        content = exact_sums.rounded(self.components) if rounds else self.components[0]
         made = FAMILIES[self.family](self._filled(content))
         made.__dict__.update(copy.deepcopy(self.attributes))
         made._variance_known = self.variance_known

@@ -17,9 +17,9 @@ from coffea.nanoevents.schemas import BaseSchema, EDM4HEPSchema
 from coffea.nanoevents.util import tuple_to_key
 
 from .layouts import KeptLayouts, Layout
-from .scanning import Table, Unfamiliar, scan
+from .scanned_tree import KnownTree
 from .schemas import Schemas
-from .trees import KnownTree
+from .ttree_scanner import Table, Unfamiliar, scan
 
 _KEPT = 8
 """Layouts, and tables of files, that a process keeps in mind."""

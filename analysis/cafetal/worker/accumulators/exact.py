@@ -34,7 +34,7 @@ from coffea.processor.accumulator import (
     value_accumulator,
 )
 
-from . import sums
+from . import exact_sums
 from .exact_histograms import HistSum, Rank, earliest, grows_by_categories, sum_of
 
 SEQUENCES: dict[str, type[Any]] = {"list": list, "tuple": tuple, "list_accumulator": list_accumulator}
@@ -44,7 +44,7 @@ SEQUENCES: dict[str, type[Any]] = {"list": list, "tuple": tuple, "list_accumulat
 class Sum:
     """A floating-point number, or an array of such."""
 
-    components: list[sums.Doubles]
+    components: list[exact_sums.Doubles]
     dtype: str
     """Of the values that come out again; ``float`` for a plain number."""
 
@@ -52,17 +52,17 @@ class Sum:
         return copy.deepcopy(self).__iadd__(other)
 
     def __iadd__(self, other: Any) -> Sum:
-        others = other.components if isinstance(other, Sum) else sums.as_components(other)
+        others = other.components if isinstance(other, Sum) else exact_sums.as_components(other)
         shape = np.broadcast_shapes(self.components[0].shape, others[0].shape)  # raises ValueError, as adding does
         if shape != self.components[0].shape:
             self.components = [np.array(np.broadcast_to(each, shape)) for each in self.components]
-        sums.merge(self.components, [np.broadcast_to(component, shape) for component in others])
+        exact_sums.merge(self.components, [np.broadcast_to(component, shape) for component in others])
         self.dtype = _common_dtype(self.dtype, _dtype_of(other))
         return self
 
     def lower(self) -> Any:
         """Return the nearest value that can be represented."""
-        value = sums.rounded(self.components)
+        value = exact_sums.rounded(self.components)
         return float(value) if self.dtype == "float" else value.astype(self.dtype)[()]
 
 
@@ -242,9 +242,9 @@ def lift(output: Any, rank: Rank) -> Any:
     """Return the output of one chunk as nodes that share nothing with it. ``rank`` orders the chunks."""
     kind = type(output)
     if kind is float or (isinstance(output, np.floating) and output.dtype.itemsize <= 8):
-        return Sum(sums.as_components(output), "float" if kind is float else output.dtype.str)
+        return Sum(exact_sums.as_components(output), "float" if kind is float else output.dtype.str)
     if kind is np.ndarray and output.dtype.kind == "f" and output.dtype.itemsize <= 8:
-        return Sum(sums.as_components(output), output.dtype.str)
+        return Sum(exact_sums.as_components(output), output.dtype.str)
     if isinstance(output, bh.Histogram):
         return sum_of(output, rank) or _other_histogram(output, rank)
     if kind is column_accumulator:

@@ -12,19 +12,20 @@ from typing import Any
 
 from coffea.processor.executor import WorkItem
 
-from . import checksums as check
-from . import coding, lifting, partials, workitems
-from .catalogue.layouts import KeptLayouts
-from .chunksets import ChunkSet
-from .columns import Columns
+from . import partials, work_items
+from .accumulators import codec, exact
+from .chunkset import ChunkSet
+from .code.printed_output import TaskLog
+from .code.shipped_code import aux_files, columns_of, load_function
 from .failures import Corrupt, Failure, Kind, describe
-from .names import SiteNames, resolve
-from .places import Place
-from .reading import Ahead, OpenFiles, share_files
-from .shipped import aux_files, columns_of, load_function
-from .storage import Reading, Silent
+from .inputs import checksums as check
+from .inputs.file_names import SiteNames, resolve
+from .inputs.open_files import Ahead, OpenFiles, share_files
+from .inputs.preload import Columns
+from .inputs.remote_files import Reading, Silent
+from .nanoevents.layouts import KeptLayouts
+from .site_context import Place
 from .stores import Store
-from .task_log import TaskLog
 
 
 def map_bundle(
@@ -49,7 +50,7 @@ def map_bundle(
 ) -> dict[str, Any]:
     """Process chunks, one open file after another, into one partial.
 
-    ``items`` is what `workitems.pack` made, ``chunks`` the ids there. A chunk that cannot be read is left out
+    ``items`` is what `work_items.pack` made, ``chunks`` the ids there. A chunk that cannot be read is left out
     and reported; the first one at which the user's code fails ends the bundle, unless ``keep_going``: the failure then
     names those after it too. Where the site is not ``trusted``, an output that only a pickle can carry is such a
     failure. ``adler32`` has the checksums of files by LFN, as far as they are known, and ``checksums`` says when they
@@ -64,7 +65,7 @@ def map_bundle(
     """
     began = time.perf_counter()
     bundle = _BundleSum(site)
-    todo: list[workitems.Todo] = []
+    todo: list[work_items.Todo] = []
     left: list[int] = []
     silent = Silent(0 if patient else reading["timeout"])
     with TaskLog() as log, OpenFiles(reading, KeptLayouts(place.layouts)) as files:
@@ -72,7 +73,7 @@ def map_bundle(
             there = aux_files(place, aux)
             runners = load_function(place, function, archive)
             work, columns = share_files(runners, files), columns_of(runners)
-            todo = workitems.unpack(items)
+            todo = work_items.unpack(items)
         except Exception as error:
             bundle.failures.append(_not_loaded(error, site, chunks))
         for number, (chunk, item, rank) in enumerate(todo, 1):
@@ -90,7 +91,7 @@ def map_bundle(
                 stamp = check.check(place.root, pfn, expected) if check.wanted(checksums, item.filename) else None
                 out, size = _process(work, files, item, pfn)
                 check.check_unchanged(pfn, stamp)
-                bundle.add(chunk, item, size, lifting.lift(out, rank), trusted)
+                bundle.add(chunk, item, size, exact.lift(out, rank), trusted)
             except (
                 Exception,
                 SystemExit,
@@ -142,9 +143,9 @@ class _BundleSum:
             Exception: what adding it to the others raises.
         """
         if not self._ids:
-            self.modules = coding.modules_of(node, trusted=trusted)
+            self.modules = codec.modules_of(node, trusted=trusted)
         self._merging = bool(self._ids)
-        self._total = lifting.merge(self._total, node) if self._merging else node
+        self._total = exact.merge(self._total, node) if self._merging else node
         self._merging = False
         self.done.append(item)
         self._ids.append(chunk)
@@ -167,7 +168,7 @@ class _BundleSum:
             return None
         chunks = ChunkSet.of(self._ids)
         try:
-            return partials.write(store, name, coding.encode(self._total, trusted=trusted), chunks)
+            return partials.write(store, name, codec.encode(self._total, trusted=trusted), chunks)
         except Exception as error:
             kind: Kind = "site" if isinstance(error, OSError) else "processor"
             if isinstance(error, MemoryError):
@@ -177,7 +178,7 @@ class _BundleSum:
 
 
 def _after(
-    todo: list[workitems.Todo], number: int, columns: Columns, names: SiteNames, reading: Reading
+    todo: list[work_items.Todo], number: int, columns: Columns, names: SiteNames, reading: Reading
 ) -> Ahead | None:
     """What the chunk in that place will read; ``None`` if there is none, or it will see to itself."""
     if number == len(todo):

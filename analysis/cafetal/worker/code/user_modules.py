@@ -11,7 +11,7 @@ import threading
 import zipfile
 from pathlib import Path, PurePosixPath
 
-from .files import write_bytes
+from ..atomic_files import write_bytes
 
 
 class Damaged(OSError):

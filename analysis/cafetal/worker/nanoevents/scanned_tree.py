@@ -15,7 +15,7 @@ from uproot.models.TTree import Model_TTree_v20
 from uproot.source.cursor import Cursor
 
 from .layouts import Layout
-from .scanning import Baskets, Table
+from .ttree_scanner import Baskets, Table
 
 
 class _Branch(Model_TBranch_v13):  # type: ignore[misc]  # uproot's classes are Any to mypy

@@ -8,11 +8,12 @@ from typing import Any
 
 import cramjam
 
-from . import carrying, coding, lifting, partials, stores
-from .chunksets import ChunkSet, Overlap
+from . import copy_tasks, partials, stores
+from .accumulators import codec, exact
+from .chunkset import ChunkSet, Overlap
+from .code.shipped_code import activate
 from .failures import Failure, describe
-from .places import CODE, MODULES, STOPS, Place
-from .shipped import activate
+from .site_context import CODE, MODULES, STOPS, Place
 from .stores import Leftover
 
 
@@ -46,8 +47,8 @@ def reduce(
                 lost.append({**describe(error, site=site, chunks=reference["chunks"]), "kind": "partial"})
                 continue
             try:
-                node = coding.decode(partials.body(content), trusted=trusted)
-                total = lifting.merge(total, node) if chunks else node
+                node = codec.decode(partials.body(content), trusted=trusted)
+                total = exact.merge(total, node) if chunks else node
             except MemoryError:
                 raise  # as if the worker had been killed: it is tried again
             except Exception as error:
@@ -58,7 +59,7 @@ def reduce(
             output = partials.find(store, name)
             lost = [] if output is not None else lost
         if chunks and output is None:
-            output = partials.write(store, name, coding.encode(total, trusted=trusted), chunks)
+            output = partials.write(store, name, codec.encode(total, trusted=trusted), chunks)
     if output is not None:
         for result in inputs:
             if result["partial"] is not None:
@@ -84,10 +85,10 @@ def peek(place: Place, *, run: str, name: str, chunks: str, archive: str, truste
             content = partials.read_bytes(store, reference)
         except partials.PartialLost:
             continue
-        node = coding.decode(partials.body(content), trusted=trusted)
-        total = lifting.merge(total, node) if taken else node
+        node = codec.decode(partials.body(content), trusted=trusted)
+        total = exact.merge(total, node) if taken else node
         taken = taken.union(held)
-    return partials.write(store, name, coding.encode(total, trusted=trusted), taken) if taken else None
+    return partials.write(store, name, codec.encode(total, trusted=trusted), taken) if taken else None
 
 
 def fetch(
@@ -120,7 +121,7 @@ def survey(place: Place, *, run: str, life: int) -> list[partials.Reference]:
 def leftovers(place: Place, *, staging: str) -> list[Leftover]:
     """What lies in the store, and of files that were brought from other sites, of each run."""
     found = {each["run"]: each for each in stores.leftovers(place.store, place.root)}
-    for run, told in carrying.staged(carrying.staging_folder(place, staging)).items():
+    for run, told in copy_tasks.staged(copy_tasks.staging_folder(place, staging)).items():
         known = found.setdefault(run, {"run": run, "partials": 0, "files": 0, "bytes": 0, "age": told["age"]})
         known["files"], known["bytes"] = told["files"], known["bytes"] + told["bytes"]
         known["age"] = min(known["age"], told["age"])
@@ -142,8 +143,8 @@ def clean(place: Place, *, run: str, life: int | None, keep_days: float, staging
     for path in (place.root / STOPS).glob(f"{run}.*"):
         if life is None or int(path.suffix[1:]) <= life:
             path.unlink(missing_ok=True)
-    brought = carrying.staging_folder(place, staging)
-    carrying.clear(brought, run, life)
+    brought = copy_tasks.staging_folder(place, staging)
+    copy_tasks.clear(brought, run, life)
     rooms = [place.root / name for name in (CODE, MODULES, "runs", "environments", "parsl", STOPS)] + [
         place.layouts,
         brought,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from .files import write_bytes
+from .atomic_files import write_bytes
 from .stores import FILES, REDIS, Store, get_shipped, open_store
 
 CODE = "code"

@@ -2,8 +2,9 @@
 
 Most of what a small chunk costs is uproot's parsing of the metadata of all branches, and coffea's forms of them. All
 files of a production have the same of both: a process makes them once (`layouts`). Of a further file it takes the
-table of its baskets straight from the bytes of the tree (`scanning`), makes branches of uproot's own classes of what is
-used (`trees`), and gives them to coffea's own factory (`events`). Whatever is unusual is left to uproot and coffea.
+table of its baskets straight from the bytes of the tree (`ttree_scanner`), makes branches of uproot's own classes of
+what is used (`scanned_tree`), and gives them to coffea's own factory (`factory`). Whatever is unusual is left to
+uproot and coffea.
 
 Names that uproot and coffea do not promise to keep: ``Model_TBranch_v13`` and ``Model_TTree_v20`` with ``_members``,
 ``_file``, ``_parent``, ``_lookup``, ``_cache_key`` and ``_interpretation``; ``ReadOnlyFile._begin_chunk``;

@@ -27,9 +27,9 @@ from coffea.processor.accumulator import (
     value_accumulator,
 )
 
-from . import pickles
+from . import portable_pickles
+from .exact import SEQUENCES, Apart, Branch, Held, Pieces, Sum, lift, place_in
 from .exact_histograms import CELLS, FAMILIES, NO_ATTRIBUTES, HistSum, cells_of, family_of, plain_structure
-from .lifting import SEQUENCES, Apart, Branch, Held, Pieces, Sum, lift, place_in
 
 _COLLECTIONS: dict[str, Callable[[Any], Any]] = {
     "tuple": tuple,
@@ -60,7 +60,7 @@ class Garbled(ValueError):
 
 
 def encode(value: Any, *, trusted: bool) -> bytes:
-    """Nodes of `lifting`, or any plain value, as bytes.
+    """Nodes of `exact`, or any plain value, as bytes.
 
     Raises:
         NotPlain: if something needs a pickle, and the site is not ``trusted``; it names the class and where it is.
@@ -143,7 +143,7 @@ class _Writer:
                 "and mappings of these, or say `trust: pickle` for this endpoint in the site table."
             )
         try:
-            content, modules = pickles.dumps(value)
+            content, modules = portable_pickles.dumps(value)
         except Exception as error:
             raise NotPlain(
                 f"The output {where} is a {kind.__module__}.{kind.__qualname__}, which cannot travel: pickling it "
@@ -389,7 +389,7 @@ class _Reader:
     def _pickle(self, place: Any) -> Any:
         if not self.trusted:
             raise Garbled("A partial holds a pickle, and its site is not trusted with those.")
-        return pickles.loads(self._bytes(place))
+        return portable_pickles.loads(self._bytes(place))
 
 
 _TAGS = frozenset(

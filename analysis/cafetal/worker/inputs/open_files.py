@@ -19,10 +19,10 @@ from typing import Any, NamedTuple
 import uproot
 from coffea.nanoevents import NanoEventsFactory
 
-from .catalogue.events import Catalogue, Opened
-from .catalogue.layouts import KeptLayouts
-from .failures import StaleFile
-from .storage import Reading, prepare
+from ..failures import StaleFile
+from ..nanoevents.factory import Catalogue, Opened
+from ..nanoevents.layouts import KeptLayouts
+from .remote_files import Reading, prepare
 
 CATALOGUE = Catalogue()
 

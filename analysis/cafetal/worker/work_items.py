@@ -11,7 +11,7 @@ import cloudpickle
 from coffea.processor.executor import WorkItem
 
 Todo = tuple[int, WorkItem, tuple[int, ...]]
-"""The id of a chunk, its work item named by LFN, and its rank (see `lifting`)."""
+"""The id of a chunk, its work item named by LFN, and its rank (see `accumulators.exact`)."""
 _NAMES = tuple(field.name for field in dataclasses.fields(WorkItem))
 _values = attrgetter(*_NAMES)
 

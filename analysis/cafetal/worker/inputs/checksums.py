@@ -15,8 +15,8 @@ import zlib
 from pathlib import Path
 from typing import Literal
 
-from .failures import Corrupt, Unreadable
-from .files import write_bytes
+from ..atomic_files import write_bytes
+from ..failures import Corrupt, Unreadable
 
 Mode = Literal["never", "on-error", "sample", "always"]
 _SAMPLE = 10
