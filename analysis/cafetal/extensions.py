@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cafetal.errors import ConfigError, nearest
-from cafetal.planning.routing import POLICIES, RoutingPolicy
+from cafetal.scheduling.policies import POLICIES, RoutingPolicy
 
 
 def import_object(path: str) -> Any:

@@ -19,7 +19,7 @@ from coffea.processor import accumulate
 
 from cafetal.config import load_sites
 from cafetal.rehearsal.data import Recipe, make_files
-from cafetal.worker.accumulators import codec
+from cafetal.worker.accumulators import codec, exact
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "processors"))
 

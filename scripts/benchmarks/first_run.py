@@ -7,10 +7,10 @@ and those that the run should take; columns are workers of one site, and the las
 each file. A cell is the duration of the first run over that of the second.
 """
 
-from cafetal.planning.balanced import BalancedDispatch
-from cafetal.planning.bundles import Chunk
-from cafetal.planning.limits import Limits
-from cafetal.planning.rates import Rates
+from cafetal.scheduling.balanced import BalancedDispatch
+from cafetal.scheduling.chunks import Chunk
+from cafetal.scheduling.estimates.rates import Rates
+from cafetal.scheduling.limits import Limits
 from cafetal.simulation.scenario import Block, Scenario, SimulatedSite
 from cafetal.simulation.simulator import Simulator
 

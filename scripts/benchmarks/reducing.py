@@ -15,7 +15,7 @@ import hist
 import lz4.frame
 import numpy as np
 
-from cafetal.planning.tree import TreeGrower
+from cafetal.scheduling.reduction_tree import TreeGrower
 from cafetal.worker.accumulators import codec, exact
 
 BINS, FILLS, FAN_IN = (560, 560), 20_000, 16

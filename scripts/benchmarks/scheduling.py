@@ -12,11 +12,11 @@ import sys
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 
-from cafetal.planning.backlogs import PolicyDispatch
-from cafetal.planning.balanced import BalancedDispatch
-from cafetal.planning.limits import Limits
-from cafetal.planning.rates import Rates
-from cafetal.planning.routing import Capacity, Fastest, Random, RoundRobin
+from cafetal.scheduling.balanced import BalancedDispatch
+from cafetal.scheduling.estimates.rates import Rates
+from cafetal.scheduling.limits import Limits
+from cafetal.scheduling.per_policy import PolicyDispatch
+from cafetal.scheduling.policies import Capacity, Fastest, Random, RoundRobin
 from cafetal.simulation.bound import lower_bound
 from cafetal.simulation.ranges import draw_scenario
 from cafetal.simulation.rivals import Delta, Dha, ParslRandom

@@ -21,13 +21,13 @@ from coffea import processor
 from coffea.nanoevents import BaseSchema
 
 from cafetal.config import load_sites
-from cafetal.planning.balanced import BalancedDispatch
-from cafetal.planning.bundles import Chunk
-from cafetal.planning.limits import Limits
-from cafetal.planning.staging import StagingLimits
 from cafetal.rehearsal.data import Recipe, make_files
 from cafetal.rehearsal.transfers import TransferRehearsal
 from cafetal.runs.executor import MultiSiteExecutor
+from cafetal.scheduling.balanced import BalancedDispatch
+from cafetal.scheduling.chunks import Chunk
+from cafetal.scheduling.limits import Limits
+from cafetal.scheduling.staging import StagingLimits
 from cafetal.simulation.scenario import Block, Scenario, SimulatedSite
 from cafetal.simulation.simulator import Simulator
 

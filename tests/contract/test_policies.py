@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from cafetal.errors import ConfigError
 from cafetal.extensions import find_policy
-from cafetal.planning.balanced import BalancedDispatch
-from cafetal.planning.routing import POLICIES, Balanced, LocalOnly, RoutingPolicy, SiteLoad, Task, checked_choice
 from cafetal.runs.scheduling import make_dispatcher
+from cafetal.scheduling.balanced import BalancedDispatch
+from cafetal.scheduling.policies import POLICIES, Balanced, LocalOnly, RoutingPolicy, SiteLoad, Task, checked_choice
 from tests.conftest import three_sites
 
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cafetal.planning.foresight import end_of_chunks
-from cafetal.planning.outlook import Outlook
+from cafetal.scheduling.estimates.makespan import end_of_chunks
+from cafetal.scheduling.estimates.uncertainty import Outlook
 
 seconds = st.floats(0.1, 100)
 free = st.dictionaries(st.sampled_from("abc"), st.lists(seconds, min_size=1, max_size=4), min_size=1)

@@ -6,11 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cafetal.config import load_sites
-from cafetal.planning.routing import Balanced
 from cafetal.runs import inspection
 from cafetal.runs.filecache import FileCache
 from cafetal.runs.inspection import Inspection, Question, all_lost
 from cafetal.runs.settling import Lost, lost_task
+from cafetal.scheduling.policies import Balanced
 
 SITES = ("a", "b", "c")
 TABLE = load_sites({"sites": {name: {"pfn": f"/{name}/", "scratch": "/s", "workers": 2} for name in SITES}})

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cafetal.planning.bundles import Chunk
-from cafetal.planning.ledger import Ledger
-from cafetal.planning.numbered import Numbered
+from cafetal.scheduling.chunks import Chunk
+from cafetal.scheduling.indexed import Numbered
+from cafetal.scheduling.ledger import Ledger
 from cafetal.worker.chunkset import ChunkSet
 
 steps = st.lists(st.tuples(st.sampled_from(["add", "extend", "remove"]), st.integers(-2, 12)), max_size=20)

@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cafetal.errors import ConfigError, EventsLost
-from cafetal.planning.bundles import MOST_CHUNKS, Bundle, Chunk, bundle, split_by_sites, target_events
-from cafetal.planning.ledger import Ledger
-from cafetal.planning.pool import WorkPool
-from cafetal.planning.recovery import CUTS, TRIES, after_failure
-from cafetal.planning.tree import TreeGrower
+from cafetal.scheduling.chunks import MOST_CHUNKS, Bundle, Chunk, bundle, split_by_sites, target_events
+from cafetal.scheduling.ledger import Ledger
+from cafetal.scheduling.pending import WorkPool
+from cafetal.scheduling.reduction_tree import TreeGrower
+from cafetal.scheduling.retries import CUTS, TRIES, after_failure
 from cafetal.worker.chunkset import ChunkSet
 
 SITES = ("a", "b", "c")

@@ -11,11 +11,6 @@ from cafetal.catalog import FilesetCatalog
 from cafetal.config import load_sites
 from cafetal.errors import EventsLost, OutputError
 from cafetal.fileset import Fileset, load
-from cafetal.planning import events as ev
-from cafetal.planning.bundles import Chunk
-from cafetal.planning.recovery import TRIES
-from cafetal.planning.routing import Balanced
-from cafetal.planning.salvage import Found, select
 from cafetal.runs.experience import Experience
 from cafetal.runs.journal import JOURNAL, Journal
 from cafetal.runs.kept import PARTIALS
@@ -24,6 +19,11 @@ from cafetal.runs.plan import make_plan
 from cafetal.runs.salvaging import Salvage
 from cafetal.runs.scheduling import make_dispatcher, make_scheduler
 from cafetal.runs.whereabouts import Whereabouts
+from cafetal.scheduling import messages as ev
+from cafetal.scheduling.chunks import Chunk
+from cafetal.scheduling.policies import Balanced
+from cafetal.scheduling.retries import TRIES
+from cafetal.scheduling.reusable_partials import Found, select
 from cafetal.worker import partials
 from cafetal.worker.chunkset import ChunkSet
 from cafetal.worker.stores import FileStore

@@ -6,15 +6,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cafetal.planning import events as ev
-from cafetal.planning.backlogs import PolicyDispatch
-from cafetal.planning.balanced import BalancedDispatch
-from cafetal.planning.bundles import Chunk
-from cafetal.planning.limits import Limits
-from cafetal.planning.routing import Balanced, Capacity, Random
-from cafetal.planning.scheduler import Scheduler
-from cafetal.planning.staging import StagingLimits
-from cafetal.planning.state import SiteState
+from cafetal.scheduling import messages as ev
+from cafetal.scheduling.balanced import BalancedDispatch
+from cafetal.scheduling.chunks import Chunk
+from cafetal.scheduling.limits import Limits
+from cafetal.scheduling.per_policy import PolicyDispatch
+from cafetal.scheduling.policies import Balanced, Capacity, Random
+from cafetal.scheduling.scheduler import Scheduler
+from cafetal.scheduling.staging import StagingLimits
+from cafetal.scheduling.state import SiteState
 from cafetal.simulation.rivals import Delta, Dha, ParslRandom
 
 SITES = ("a", "b", "c")

@@ -10,15 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cafetal.errors import EventsLost
-from cafetal.planning.backlogs import PolicyDispatch
-from cafetal.planning.balanced import BalancedDispatch
-from cafetal.planning.bundles import Chunk
-from cafetal.planning.events import Assign
-from cafetal.planning.fluid import Pool, pour
-from cafetal.planning.limits import Limits
-from cafetal.planning.rates import Rates
-from cafetal.planning.routing import Capacity, Random
-from cafetal.planning.staging import StagingLimits
+from cafetal.scheduling.balanced import BalancedDispatch
+from cafetal.scheduling.chunks import Chunk
+from cafetal.scheduling.estimates.rates import Rates
+from cafetal.scheduling.estimates.water_filling import Pool, pour
+from cafetal.scheduling.limits import Limits
+from cafetal.scheduling.messages import Assign
+from cafetal.scheduling.per_policy import PolicyDispatch
+from cafetal.scheduling.policies import Capacity, Random
+from cafetal.scheduling.staging import StagingLimits
 from cafetal.simulation import ranges
 from cafetal.simulation.bound import lower_bound
 from cafetal.simulation.ranges import draw_scenario

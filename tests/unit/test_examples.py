@@ -12,7 +12,7 @@ from cafetal.catalog import FilesetCatalog
 from cafetal.config import load_sites
 from cafetal.extensions import find_policy, import_object
 from cafetal.fileset import load
-from cafetal.planning.routing import SiteLoad, Task
+from cafetal.scheduling.policies import SiteLoad, Task
 
 ROOT = Path(__file__).parents[2]
 

@@ -3,7 +3,7 @@
 import pytest
 
 from cafetal.errors import OutputError, ProcessorError
-from cafetal.runs import messages
+from cafetal.runs import user_messages
 from cafetal.runs.history import restore
 from cafetal.runs.journal import JOURNAL, Journal
 from cafetal.runs.output import refuse_to_replace
@@ -73,11 +73,11 @@ def test_a_folder_is_not_replaced_unasked(tmp_path):
 
 
 def test_modules_that_this_machine_lacks():
-    messages.check_modules("desy", {"numpy": "['a']", "json": "['b']"})
+    user_messages.check_modules("desy", {"numpy": "['a']", "json": "['b']"})
     with pytest.raises(
         ProcessorError, match=r"\['a'\]\['b'\] holds an object of the module 'no_such_z'.*desy"
     ) as caught:
-        messages.check_modules("desy", {"no_such_z": "['a']['b']", "numpy": "['c']"})
+        user_messages.check_modules("desy", {"no_such_z": "['a']['b']", "numpy": "['c']"})
     assert caught.value.details == {"site": "desy"}
 
 

@@ -17,7 +17,7 @@ LAYERS = [
     {"config"},
     {"fileset_keys"},
     {"fileset"},
-    {"planning"},
+    {"scheduling"},
     {"simulation"},
     {"extensions"},
     {"environments"},
@@ -89,8 +89,8 @@ def test_worker_needs_only_what_every_site_has(path):
     assert tops - sys.stdlib_module_names - relative <= coffea
 
 
-@pytest.mark.parametrize("path", sorted((ENGINE / "planning").glob("*.py")), ids=lambda path: path.name)
-def test_planning_is_pure(path):
+@pytest.mark.parametrize("path", sorted((ENGINE / "scheduling").rglob("*.py")), ids=lambda path: path.name)
+def test_scheduling_is_pure(path):
     forbidden = {
         "time",
         "datetime",

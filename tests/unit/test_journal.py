@@ -6,17 +6,17 @@ import stat
 import pytest
 
 from cafetal.errors import OutputError, UnknownSubject
-from cafetal.planning import events as ev
-from cafetal.planning.balanced import BalancedDispatch
-from cafetal.planning.bundles import Chunk
-from cafetal.planning.limits import Limits
-from cafetal.planning.rates import Rates
 from cafetal.runs.experience import Experience, keep, load_experience
 from cafetal.runs.explanation import explain
 from cafetal.runs.journal import JOURNAL, Journal, read
 from cafetal.runs.lookout import drain, drained, forget_drained, usable
 from cafetal.runs.past import read_past
 from cafetal.runs.standing import stand
+from cafetal.scheduling import messages as ev
+from cafetal.scheduling.balanced import BalancedDispatch
+from cafetal.scheduling.chunks import Chunk
+from cafetal.scheduling.estimates.rates import Rates
+from cafetal.scheduling.limits import Limits
 from cafetal.simulation.scenario import Block, Scenario, SimulatedSite
 from cafetal.simulation.simulator import Simulator
 from cafetal.views.story import tell

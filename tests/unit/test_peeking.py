@@ -6,13 +6,13 @@ import cramjam
 import pytest
 
 from cafetal.errors import OutputError, SiteError
-from cafetal.planning.bundles import Chunk
-from cafetal.planning.ledger import Ledger
 from cafetal.runs import peeking
 from cafetal.runs.kept import Home
 from cafetal.runs.locking import locked
 from cafetal.runs.peeking import Peeks, peek
 from cafetal.runs.record import RunRecord
+from cafetal.scheduling.chunks import Chunk
+from cafetal.scheduling.ledger import Ledger
 from cafetal.worker import partials
 from cafetal.worker.accumulators import codec, exact
 from cafetal.worker.chunkset import ChunkSet

@@ -14,13 +14,13 @@ from cafetal.catalog import FilesetCatalog
 from cafetal.config import load_sites
 from cafetal.errors import OutputError
 from cafetal.fileset import load
-from cafetal.planning.bundles import Chunk
-from cafetal.planning.ledger import Ledger
 from cafetal.runs import output, proof
 from cafetal.runs.kept import PARTIALS, find_kept, forget_kept, keep
 from cafetal.runs.merging import merge
 from cafetal.runs.plan import make_plan
 from cafetal.runs.record import RunRecord
+from cafetal.scheduling.chunks import Chunk
+from cafetal.scheduling.ledger import Ledger
 from cafetal.worker import partials
 from cafetal.worker.accumulators import codec, exact
 from cafetal.worker.chunkset import ChunkSet

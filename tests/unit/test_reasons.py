@@ -3,10 +3,10 @@
 import pytest
 
 from cafetal.errors import ProcessorError
-from cafetal.planning.bundles import Chunk
-from cafetal.planning.events import GiveUp
 from cafetal.runs.reasons import Reasons
 from cafetal.runs.settling import lost_task
+from cafetal.scheduling.chunks import Chunk
+from cafetal.scheduling.messages import GiveUp
 from cafetal.worker.failures import Corrupt, describe
 
 CHUNKS = {i: Chunk(i, "d", "/a", 10 * i, 10 * i + 10, ("bari", "cracow")) for i in range(3)}

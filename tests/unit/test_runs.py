@@ -18,8 +18,7 @@ from cafetal.config import load_sites
 from cafetal.errors import ProcessorError, SiteError, UnreadableFile
 from cafetal.fileset import load
 from cafetal.loading import load_processor, load_schema
-from cafetal.planning.rates import Rates
-from cafetal.runs import messages, progress
+from cafetal.runs import progress, user_messages
 from cafetal.runs.executor import MultiSiteExecutor
 from cafetal.runs.experience import Experience, keep
 from cafetal.runs.filecache import FileCache
@@ -29,6 +28,7 @@ from cafetal.runs.progress import draw_cell, show_progress, site_table
 from cafetal.runs.record import RunRecord
 from cafetal.runs.session import Session
 from cafetal.runs.settling import Lost, Overdue, lost_task, settle
+from cafetal.scheduling.estimates.rates import Rates
 from cafetal.views.tables import print_plan, size
 from cafetal.worker.failures import describe
 
@@ -213,17 +213,19 @@ def failure(kind, error, **where):
 
 
 def test_messages():
-    error = messages.processor_error(failure("processor", KeyError("mine")))
+    error = user_messages.processor_error(failure("processor", KeyError("mine")))
     assert isinstance(error, ProcessorError)
     assert "at the site desy on /a.root, entries 5 to 9: KeyError: 'mine'" in str(error)
     assert isinstance(error.__cause__, KeyError)
-    unreadable = messages.unreadable([failure("data", OSError("gone")), failure("worker", OSError("x"))], "processed")
+    unreadable = user_messages.unreadable(
+        [failure("data", OSError("gone")), failure("worker", OSError("x"))], "processed"
+    )
     assert isinstance(unreadable, UnreadableFile)
-    lost = messages.unreadable([failure("worker", OSError("x"), lfn="", chunks="0-3")], "processed")
+    lost = user_messages.unreadable([failure("worker", OSError("x"), lfn="", chunks="0-3")], "processed")
     assert isinstance(lost, SiteError)
     assert "chunks 0-3, at desy: OSError: x" in str(lost)
-    assert messages.reason({"types": [], "messages": []}) == "no reason was given"
-    assert "cannot be merged (at desy)" in str(messages.merge_error(failure("processor", TypeError("+"))))
+    assert user_messages.reason({"types": [], "messages": []}) == "no reason was given"
+    assert "cannot be merged (at desy)" in str(user_messages.merge_error(failure("processor", TypeError("+"))))
 
 
 TABLE = load_sites({"sites": {n: {"pfn": f"/{n}/", "scratch": "/s", "workers": w} for n, w in (("a", 1), ("b", 3))}})

@@ -34,8 +34,8 @@ from cafetal.federation.starting import start_within
 from cafetal.federation.telemetry import EndpointStatus, TaskStatus, Telemetry
 from cafetal.federation.words import of_jobs, summary
 from cafetal.fileset import Fileset, load
-from cafetal.planning.routing import RoutingPolicy, SiteLoad, Task, checked_choice
 from cafetal.rebuilding import also
+from cafetal.scheduling.policies import RoutingPolicy, SiteLoad, Task, checked_choice
 
 logger = logging.getLogger(__name__)
 

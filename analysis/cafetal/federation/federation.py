@@ -25,7 +25,7 @@ from cafetal.federation.compatibility import LOOKED_AT, mismatch, versions_here
 from cafetal.federation.endpoints import make_endpoint
 from cafetal.federation.equipment import Equipment
 from cafetal.federation.executor import FederatedExecutor
-from cafetal.planning.routing import RoutingPolicy
+from cafetal.scheduling.policies import RoutingPolicy
 from cafetal.worker import bootstrap
 from cafetal.worker.atomic_files import write_bytes
 

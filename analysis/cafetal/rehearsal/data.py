@@ -24,7 +24,7 @@ import uproot
 from cafetal.config import SiteTable
 from cafetal.errors import ConfigError
 from cafetal.fileset import DataFile, Dataset, Fileset
-from cafetal.planning.routing import Capacity, SiteLoad, Task
+from cafetal.scheduling.policies import Capacity, SiteLoad, Task
 from cafetal.worker.inputs.checksums import adler32
 
 Columns = dict[str, Any]

@@ -16,13 +16,13 @@ from typing import Any
 from cafetal.config import LocalEndpoint, SlurmEndpoint
 from cafetal.errors import LoginError
 from cafetal.federation.federation import Federation
-from cafetal.planning.events import Assign
-from cafetal.planning.tree import Reduce
 from cafetal.runs import answers
 from cafetal.runs.inspection import all_lost
 from cafetal.runs.plan import Plan
 from cafetal.runs.settling import Overdue, lost_task, settle
 from cafetal.runs.shipping import Shipment
+from cafetal.scheduling.messages import Assign
+from cafetal.scheduling.reduction_tree import Reduce
 from cafetal.worker import work_items
 from cafetal.worker.chunkset import ChunkSet
 from cafetal.worker.inputs.file_names import site_names

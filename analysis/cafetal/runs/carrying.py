@@ -8,11 +8,11 @@ from functools import cached_property
 from threading import Event, Lock, Thread
 
 from cafetal.config import Site, SiteTable
-from cafetal.planning.events import Transfer
-from cafetal.planning.staging import StagingLimits
 from cafetal.runs.calls import Calls
 from cafetal.runs.plan import Plan
 from cafetal.runs.record import RunRecord
+from cafetal.scheduling.messages import Transfer
+from cafetal.scheduling.staging import StagingLimits
 from cafetal.transfers.laptop import LARGEST, ThroughLaptop
 from cafetal.transfers.orders import Carrier, Copy, Delivery, Order, copy_name
 from cafetal.worker.inputs.file_names import prefixes

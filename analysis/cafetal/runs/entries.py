@@ -13,7 +13,7 @@ from cafetal.catalog import FilesetCatalog
 from cafetal.config import SiteTable
 from cafetal.errors import NoReplica
 from cafetal.fileset import FileIdentities, Fileset, plain_name
-from cafetal.runs import messages
+from cafetal.runs import user_messages
 from cafetal.runs.inspection import Answer, Key, Question
 from cafetal.runs.plan import allow
 from cafetal.runs.record import reason
@@ -172,21 +172,21 @@ class EntryCounts:
         none = len(self._bad) == len(self._metas)  # it is not the files that are bad
         if none:
             declared = {}
-        why = {key: messages.with_others(answer.failures) for key, answer in self._bad.items()}
+        why = {key: user_messages.with_others(answer.failures) for key, answer in self._bad.items()}
         needed = {key: failure for key, failure in why.items() if not self.request.may_skip(failure)}
         refused = [failure for key in needed if key not in declared for failure in self._bad[key].failures]
         if refused and none:
-            raise messages.unreadable(refused, "opened")
+            raise user_messages.unreadable(refused, "opened")
         found = []
         for key, failure in why.items():
             if key not in needed:
                 self.unreadable += [(meta.dataset, failure) for meta in self._metas[key]]
-                messages.warn_left_out(failure)
+                user_messages.warn_left_out(failure)
             elif key not in declared:
                 self.missing += [(meta.dataset, failure) for meta in self._metas[key]]
             else:
                 found += [_populated(meta, declared[key]) for meta in self._metas[key]]
-                messages.warn(f"No replica can be opened of {messages.place(failure)} ({reason(failure)}).")
+                user_messages.warn(f"No replica can be opened of {user_messages.place(failure)} ({reason(failure)}).")
         return found
 
     def cut(self, metas: Iterable[FileMeta]) -> Iterator[WorkItem]:

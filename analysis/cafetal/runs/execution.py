@@ -21,13 +21,7 @@ from cafetal.config import LocalEndpoint
 from cafetal.errors import CafetalError, EventsLost, LoginError, OutputError, RunInterrupted, SiteAway
 from cafetal.federation.compatibility import LOOKED_AT, differences, versions_here
 from cafetal.federation.federation import Federation
-from cafetal.planning import events
-from cafetal.planning.bundles import Chunk
-from cafetal.planning.ledger import Ledger
-from cafetal.planning.recovery import TRIES
-from cafetal.planning.routing import RoutingPolicy
-from cafetal.planning.scheduler import Scheduler
-from cafetal.runs import messages
+from cafetal.runs import user_messages
 from cafetal.runs.calls import Calls
 from cafetal.runs.carrying import Transfers
 from cafetal.runs.entries import EntryCounts
@@ -54,6 +48,12 @@ from cafetal.runs.shipping import Shipment
 from cafetal.runs.tasklogs import SITE_LOGS, TaskLogs
 from cafetal.runs.trees import Merge, Trees
 from cafetal.runs.whereabouts import Whereabouts
+from cafetal.scheduling import messages
+from cafetal.scheduling.chunks import Chunk
+from cafetal.scheduling.ledger import Ledger
+from cafetal.scheduling.policies import RoutingPolicy
+from cafetal.scheduling.retries import TRIES
+from cafetal.scheduling.scheduler import Scheduler
 from cafetal.transfers.orders import Delivery
 from cafetal.worker import partials
 from cafetal.worker.chunkset import ChunkSet
@@ -146,7 +146,7 @@ class Execution:
         """Partials that are on this machine, and count."""
         self._began = time.monotonic() - (0.0 if past is None else past.seconds)
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        self._sent: dict[int, tuple[events.Assign, Future[Any]]] = {}
+        self._sent: dict[int, tuple[messages.Assign, Future[Any]]] = {}
         self._whereabouts = Whereabouts()
         self._asked: dict[str, float] = {}
         self._asking: set[str] = set()
@@ -250,7 +250,7 @@ class Execution:
         """Have everything processed of which no partial may be safe, and look for those that may be."""
         if self.past is not None:
             for chunk, parts in cuts(self.past, self.plan):
-                self._split(events.Split(chunk, parts))
+                self._split(messages.Split(chunk, parts))
         self._salvage = Salvage(self.past, self.folder, self.ledger.planned, self.scheduler.state.sites)
         self.home += self._salvage.home
         for home in self._salvage.home:
@@ -282,7 +282,7 @@ class Execution:
             if bad := self._entries.bad_replicas[lfn]:
                 self.scheduler.bad.setdefault(lfn, set()).update(bad)
         self.journal.plan(chunks, uuids(items), more=bool(left))  # before any of it can come back
-        self._tell(events.WorkAdded(self._now(), tuple(chunks), more=bool(left)))
+        self._tell(messages.WorkAdded(self._now(), tuple(chunks), more=bool(left)))
 
     def _take_tried(self, entries: EntryCounts) -> None:
         """Record what was found of replicas while the entries of their files were counted."""
@@ -296,7 +296,7 @@ class Execution:
         """Have chunks processed."""
         if ids and not self.record.interrupted:
             chunks = sorted((self.ledger.chunks[i] for i in ids), key=lambda chunk: chunk.id)
-            self._tell(events.WorkAdded(self._now(), tuple(chunk for chunk in chunks if chunk.sites)))
+            self._tell(messages.WorkAdded(self._now(), tuple(chunk for chunk in chunks if chunk.sites)))
             self._leave_chunks([chunk for chunk in chunks if not chunk.sites])
 
     def _leave_chunks(self, chunks: Sequence[Chunk]) -> None:
@@ -304,7 +304,7 @@ class Execution:
         for chunk in chunks:
             self._reasons.enter_blocked(chunk, self.plan.blocked[chunk.dataset, chunk.lfn])
         if chunks:
-            self._give_up(events.GiveUp(tuple(chunk.id for chunk in chunks), "site", ""))
+            self._give_up(messages.GiveUp(tuple(chunk.id for chunk in chunks), "site", ""))
 
     def _leave_out(self, missing: Iterable[tuple[str, Failure]]) -> None:
         """Note files whose entries nobody knows: they will not be in the output."""
@@ -349,7 +349,7 @@ class Execution:
             for each, state in self.scheduler.state.sites.items():
                 if state.ready:
                     self._logins.look(each)
-            self._tell(events.Tick(self._ticked))
+            self._tell(messages.Tick(self._ticked))
         try:
             kind, key, result = self._events.get(timeout=_TICK)
         except queue.Empty:
@@ -404,12 +404,12 @@ class Execution:
         self._transfers.abandon()
         self._salvage.held.clear()  # the next life may find it
         self._inspection.stop()
-        self._tell(events.Stop(self._now()))
+        self._tell(messages.Stop(self._now()))
         self.calls.stop([site for site, state in self.scheduler.state.sites.items() if state.running])
 
     # --- the scheduler -----------------------------------------------------------------------------------
 
-    def _tell(self, event: events.Event) -> None:
+    def _tell(self, event: messages.Event) -> None:
         """Have the scheduler decide, and do what it says."""
         decided = self.scheduler.handle(event)
         self.journal.note(self._now(), event, decided)
@@ -417,18 +417,18 @@ class Execution:
         self.record.seconds_left = None if end is None else max(0.0, end - self._now())
         self.record.seconds_unsure = self.scheduler.state.unsure
         for each in decided:
-            if isinstance(each, events.Assign):
+            if isinstance(each, messages.Assign):
                 self._send(each)
-            elif isinstance(each, events.Commit):
+            elif isinstance(each, messages.Commit):
                 self._commit(each)
-            elif isinstance(each, events.Split):
+            elif isinstance(each, messages.Split):
                 self._split(each)
-            elif isinstance(each, events.GiveUp):
+            elif isinstance(each, messages.GiveUp):
                 self._give_up(each)
-            elif isinstance(each, events.Transfer):
+            elif isinstance(each, messages.Transfer):
                 self._transfers.begin(each, self._now)
             # Parsl's executors cannot cancel what was sent: what is discarded runs on, and counts for nothing.
-        self._ask([each.site for each in decided if isinstance(each, events.Ask)])
+        self._ask([each.site for each in decided if isinstance(each, messages.Ask)])
 
     def _ask(self, sites: Sequence[str]) -> None:
         """Start sites, side by side, and have them answer."""
@@ -455,7 +455,7 @@ class Execution:
         self._lookout.add(site)
         left = result["machine"]["walltime_left"]
         ends = None if left is None else self._now() + left
-        self._tell(events.SiteReport(self._now(), site, self.federation.table.sites[site].workers, ends))
+        self._tell(messages.SiteReport(self._now(), site, self.federation.table.sites[site].workers, ends))
         self._inspection.site_answered(site)
         for parked in self._parked.pop(site, ()):
             self.trees.send(parked)
@@ -478,14 +478,14 @@ class Execution:
         self.record.workers[site] = connected
         if self.scheduler.state.sites[site].ready:
             ends = None if walltime_left is None else self._now() + walltime_left
-            self._tell(events.SiteReport(self._now(), site, workers, ends, connected))
+            self._tell(messages.SiteReport(self._now(), site, workers, ends, connected))
 
     def _site_lost(self, site: str, failure: Failure) -> None:
         self._reasons.enter_site(site, failure)
         why = reason(failure)
         if self.folder is not None and self.federation.keep_words(site, self.folder / SITE_LOGS / site):
             why += f" (its logs are in {SITE_LOGS}/{site})"
-        self._tell(events.SiteLost(self._now(), site, why))
+        self._tell(messages.SiteLost(self._now(), site, why))
         self._forget_partials(site)
         self._add(self._salvage.give_up(site))
         self._count(self._inspection.site_lost(site, failure))
@@ -519,7 +519,7 @@ class Execution:
         """Take note of sites that the user has drained, or has taken back."""
         named = drained(self.folder) & self.scheduler.state.sites.keys()
         for site in named ^ self._drained:
-            self._tell(events.SiteDrained(self._now(), site, site in named))
+            self._tell(messages.SiteDrained(self._now(), site, site in named))
         self._drained = named
 
     def _let_peek(self) -> None:
@@ -540,14 +540,14 @@ class Execution:
             raise came.error  # as everywhere: it is the user's to mend
         if came.error is not None:
             self.record.remarks.append(str(came.error))
-        self._tell(events.TransferEnded(self._now(), number, tuple(came.arrived), came.bytes, seconds))
+        self._tell(messages.TransferEnded(self._now(), number, tuple(came.arrived), came.bytes, seconds))
 
-    def _split(self, told: events.Split) -> None:
+    def _split(self, told: messages.Split) -> None:
         self.plan.cut(told.chunk, told.parts)
         self.ledger.cut(told.chunk, told.parts)
         self.record.chunks_planned += len(told.parts) - 1
 
-    def _give_up(self, told: events.GiveUp) -> None:
+    def _give_up(self, told: messages.GiveUp) -> None:
         if self.record.interrupted:
             return
         ids = ChunkSet.of(told.chunks)
@@ -556,7 +556,7 @@ class Execution:
 
     # --- map -------------------------------------------------------------------------------------------
 
-    def _send(self, told: events.Assign) -> None:
+    def _send(self, told: messages.Assign) -> None:
         number = told.task
         future = self.calls.map(told)
         self._sent[number] = told, future
@@ -573,7 +573,7 @@ class Execution:
         self.journal.note_partial(self._now(), "Partial", told.site, result["partial"], task=number)
         self.journal.note_map(self._now(), number, told.site, told.source, result)
         self._logs.keep(self.record, told.site, self.life, number, result.get("log", ""))
-        messages.check_modules(told.site, result.get("modules", {}))
+        user_messages.check_modules(told.site, result.get("modules", {}))
         self.record.failures.extend(result["failures"])
         counts = number in self.scheduler.state.tasks  # not if another task with these chunks was there first
         failed = self._reasons.enter(result["failures"], counts=counts)
@@ -588,10 +588,10 @@ class Execution:
         read = sum(size or 0 for size in result.get("read", {}).values())
         seconds = result.get("seconds", 0.0)
         self.record.site_seconds[told.site] += seconds
-        self._tell(events.TaskEnded(self._now(), number, seconds, read, failed))
+        self._tell(messages.TaskEnded(self._now(), number, seconds, read, failed))
         self._sent.pop(number)
 
-    def _commit(self, told: events.Commit) -> None:
+    def _commit(self, told: messages.Commit) -> None:
         assigned, future = self._sent[told.task]
         ids = ChunkSet.of(told.chunks)
         done = self.ledger.events(ids)
@@ -612,7 +612,7 @@ class Execution:
             self.record.events_done -= self.ledger.events(ids)
             self._reasons.enter_partial(site, ids)
             chunks = tuple(self.ledger.chunks[i] for i in ids)
-            self._tell(events.PartialLost(self._now(), site, chunks))
+            self._tell(messages.PartialLost(self._now(), site, chunks))
 
     # --- reduce ----------------------------------------------------------------------------------------
 

@@ -25,8 +25,7 @@ from cafetal.extensions import find_policy
 from cafetal.federation.endpoints import hash_seed
 from cafetal.federation.federation import Federation
 from cafetal.fileset import FileIdentities, Fileset, load, plain_name
-from cafetal.planning.routing import RoutingPolicy
-from cafetal.runs import messages
+from cafetal.runs import user_messages
 from cafetal.runs.carrying import staging_limits
 from cafetal.runs.entries import EntryCounts, Uncounted
 from cafetal.runs.execution import Execution
@@ -47,6 +46,7 @@ from cafetal.runs.scheduling import make_dispatcher, make_scheduler
 from cafetal.runs.session import Session, is_missing
 from cafetal.runs.shippedcode import keep_modules
 from cafetal.runs.shipping import Shipment, check_aux, limits, pack_function, pack_worker
+from cafetal.scheduling.policies import RoutingPolicy
 
 _LINGER = 120.0
 """Seconds for which sites are kept after files were counted: the work on them usually follows at once."""
@@ -254,7 +254,7 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         missing = self.session.take_missing(items)
         items = [item for item in items if not is_missing(item)]
         if missing and not items:
-            raise messages.unreadable([failure for _, failure in missing], "opened")
+            raise user_messages.unreadable([failure for _, failure in missing], "opened")
         files = dict.fromkeys((item.dataset, str(item.filename)) for item in chain(uncounted.metas, items))
         datasets = {dataset for dataset, _ in files}
         record.skipped.extend(failure for dataset, failure in self.session.unreadable if dataset in datasets)
@@ -263,11 +263,11 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         self.session.hand_over(record)
         shipment = self.ship(request.inner, {**self.sites.aux, **(self.aux or {})})
         for path, why in sorted(shipment.left_out.items()):
-            messages.warn(f"{path} does not travel to the sites ({why}). See `code` in the site table.")
+            user_messages.warn(f"{path} does not travel to the sites ({why}). See `code` in the site table.")
         if shipment.state:
             record.remarks.append(f"What your script has set travels too: {', '.join(shipment.state)}.")
         for name in shipment.state_left:
-            messages.warn(
+            user_messages.warn(
                 f"{name} was set after its module was imported, and is no plain data: it does not travel, and sites "
                 "use what the module's source says. Give it to the processor's constructor instead."
             )
@@ -337,7 +337,7 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         if isinstance(merged, dict):
             merged["processed"] = {plan.items[i] for i in execution.ledger.whole()}
         if error is not None and request.would_hide(error):
-            error = messages.shown(error)
+            error = user_messages.shown(error)
         self.session.error = error
         return accumulate([merged, accumulator]), error or 0
 
@@ -380,7 +380,7 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         imported = set(detect(shipment.names).imported.values())
         lacking = sorted(imported - bundle.lock.packages.keys())
         if lacking:
-            messages.warn(
+            user_messages.warn(
                 f"The bundle that is sent to sites has no {', '.join(lacking)}, which the processor's modules import: "
                 "name what they need under `environment.packages` in the site table."
             )
@@ -460,7 +460,7 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         for failure in record.given_up:
             if request.may_skip(failure):
                 record.skipped.append(failure)
-                messages.warn_left_out(failure)
+                user_messages.warn_left_out(failure)
             else:
                 refused.append(failure)
         if record.interrupted:
@@ -477,10 +477,10 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         if refused and self._is_enough(record):
             record.accepted = True
             for failure in refused:
-                messages.warn(f"Missing, as you accept: {messages.place(failure)} ({reason(failure)})")
+                user_messages.warn(f"Missing, as you accept: {user_messages.place(failure)} ({reason(failure)})")
             return None
         opened = len(refused) == len(record.missing)
-        return messages.unreadable(refused, "opened" if opened else "processed") if refused else None
+        return user_messages.unreadable(refused, "opened" if opened else "processed") if refused else None
 
 
 def _names(meta: FileMeta) -> tuple[str, str, str]:

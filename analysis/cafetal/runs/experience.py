@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cafetal.config import cache_folder
-from cafetal.planning.rates import Pair, Rates
+from cafetal.scheduling.estimates.rates import Pair, Rates
 
 _FILE = "experience.json"
 _CODES = 50

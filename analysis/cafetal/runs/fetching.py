@@ -10,9 +10,9 @@ from typing import Any
 
 import cramjam
 
-from cafetal.planning.recovery import TRIES
 from cafetal.runs.record import RunRecord
 from cafetal.runs.settling import Lost, lost_task
+from cafetal.scheduling.retries import TRIES
 from cafetal.worker import partials
 
 _PART = 3 << 20

@@ -15,12 +15,12 @@ from cafetal.catalog import FilesetCatalog
 from cafetal.config import SiteTable
 from cafetal.extensions import find_policy
 from cafetal.fileset import DataFile, Fileset
-from cafetal.planning.events import Assign, Commit, Event, Instruction
-from cafetal.planning.rates import Rates
 from cafetal.runs.experience import Experience, load_experience
 from cafetal.runs.filecache import FileCache
 from cafetal.runs.plan import Plan, make_plan
 from cafetal.runs.scheduling import make_dispatcher
+from cafetal.scheduling.estimates.rates import Rates
+from cafetal.scheduling.messages import Assign, Commit, Event, Instruction
 from cafetal.simulation.scenario import Block, Scenario, SimulatedSite
 from cafetal.simulation.simulator import Outcome, Simulator
 

@@ -7,10 +7,10 @@ from concurrent.futures import Future
 from typing import Any
 
 from cafetal.federation.federation import Federation
-from cafetal.planning.recovery import TRIES
 from cafetal.runs import answers
 from cafetal.runs.settling import lost_task, settle
 from cafetal.runs.shipping import Shipment
+from cafetal.scheduling.retries import TRIES
 
 _BETWEEN_TRIES = 5.0
 """Seconds until a site that is away is asked again."""

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, NotRequired, TextIO, TypedDict
 
 from cafetal.errors import OutputError
-from cafetal.planning import events
-from cafetal.planning.bundles import Chunk
+from cafetal.scheduling import messages
+from cafetal.scheduling.chunks import Chunk
 from cafetal.worker.atomic_files import private_folder
 from cafetal.worker.chunkset import ChunkSet
 from cafetal.worker.partials import Reference
@@ -94,17 +94,17 @@ class Journal:
                 if durable:
                     os.fsync(self._file.fileno())
 
-    def note(self, now: float, event: events.Event, instructions: Iterable[events.Instruction]) -> None:
+    def note(self, now: float, event: messages.Event, instructions: Iterable[messages.Instruction]) -> None:
         """What happened, and what was decided upon it."""
         if self._file is None:
             return
         told = list(instructions)
-        if not isinstance(event, (events.Tick, events.WorkAdded)):
+        if not isinstance(event, (messages.Tick, messages.WorkAdded)):
             self._write({"at": round(now, 3), "is": type(event).__name__, **_event(event)})
         for each in told:
             self._write({"at": round(now, 3), "is": type(each).__name__, **_instruction(each)})
         # Before a part of a chunk is processed: its number must not come to mean another one.
-        self._flush(durable=any(isinstance(each, events.Split) for each in told))
+        self._flush(durable=any(isinstance(each, messages.Split) for each in told))
 
     def note_partial(self, now: float, what: str, site: str, reference: Reference | None, **more: Any) -> None:
         """Write that a partial is there: of a map or reduce task, at home, or left by an earlier attempt."""
@@ -199,29 +199,29 @@ def read(folder: Path) -> Iterator[dict[str, Any]]:
         raise OutputError(f"{folder} holds no journal of a run: {JOURNAL} is not there.") from None
 
 
-def _event(event: events.Event) -> dict[str, Any]:
+def _event(event: messages.Event) -> dict[str, Any]:
     line = _plain(event, "site", "workers", "ends", "reason", "drained", "task", "seconds")
-    if isinstance(event, events.TaskEnded):
+    if isinstance(event, messages.TaskEnded):
         line["failures"] = [[kind, str(ChunkSet.of(ids))] for kind, ids in event.failures]
-    if isinstance(event, events.TransferEnded):
+    if isinstance(event, messages.TransferEnded):
         line |= {"transfer": event.transfer, "arrived": list(event.arrived), "bytes": event.bytes}
-    if isinstance(event, events.PartialLost):
+    if isinstance(event, messages.PartialLost):
         line["chunks"] = _ids(chunk.id for chunk in event.chunks)
     return line
 
 
-def _instruction(each: events.Instruction) -> dict[str, Any]:
+def _instruction(each: messages.Instruction) -> dict[str, Any]:
     line = _plain(each, "site", "task", "reason", "source", "twin", "kind", "chunk")
-    if isinstance(each, events.Assign):
+    if isinstance(each, messages.Assign):
         line["reason"] = each.reason.rule
         line["seconds"] = _rounded(each.reason.seconds)
         line["candidates"] = {site: round(when, 1) for site, when in each.reason.candidates.items()}
         line["chunks"] = _ids(chunk.id for chunk in each.chunks)
-    elif isinstance(each, (events.Commit, events.GiveUp)):
+    elif isinstance(each, (messages.Commit, messages.GiveUp)):
         line["chunks"] = _ids(each.chunks)
-    elif isinstance(each, events.Transfer):
+    elif isinstance(each, messages.Transfer):
         line |= {"transfer": each.transfer, "lfns": list(each.lfns), "bytes": each.bytes}
-    elif isinstance(each, events.Split):
+    elif isinstance(each, messages.Split):
         line["parts"] = [[part.id, part.start, part.stop] for part in each.parts]
     return line
 

@@ -6,10 +6,10 @@ from collections.abc import Collection, Iterable
 from typing import Any
 
 from cafetal.errors import EventsLost, SiteError
-from cafetal.planning.ledger import Ledger
-from cafetal.runs import messages
+from cafetal.runs import user_messages
 from cafetal.runs.kept import Home
 from cafetal.runs.record import RunRecord
+from cafetal.scheduling.ledger import Ledger
 from cafetal.worker import partials
 from cafetal.worker.accumulators import codec, exact
 from cafetal.worker.chunkset import ChunkSet
@@ -59,4 +59,4 @@ def add(total: Any, home: Home, trusted: Collection[str]) -> Any:
     try:
         return node if total is None else exact.merge(total, node)
     except Exception as error:
-        raise messages.merge_error(describe(error, site="here", chunks=home.reference["chunks"])) from error
+        raise user_messages.merge_error(describe(error, site="here", chunks=home.reference["chunks"])) from error

@@ -20,7 +20,6 @@ from typing import Any
 import coffea.util
 
 from cafetal.errors import CafetalError, OutputError, ProcessorError
-from cafetal.planning.ledger import Ledger
 from cafetal.runs.calls import Calls
 from cafetal.runs.fetching import fetch
 from cafetal.runs.kept import Home
@@ -29,6 +28,7 @@ from cafetal.runs.merging import add
 from cafetal.runs.output import MANIFEST, of_the_user, why_unfinished
 from cafetal.runs.record import RunRecord
 from cafetal.runs.shippedcode import shipped_modules
+from cafetal.scheduling.ledger import Ledger
 from cafetal.worker.accumulators import exact
 from cafetal.worker.atomic_files import private_folder, write_bytes
 from cafetal.worker.chunkset import ChunkSet

@@ -11,8 +11,8 @@ from coffea.processor.executor import WorkItem
 from cafetal.catalog import Catalog
 from cafetal.config import Routing, SiteTable
 from cafetal.errors import NoReplica
-from cafetal.planning.bundles import Chunk
-from cafetal.planning.numbered import Numbered
+from cafetal.scheduling.chunks import Chunk
+from cafetal.scheduling.indexed import Numbered
 from cafetal.worker.inputs.file_names import to_pfn
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from cafetal.errors import CafetalError, NoReplica
-from cafetal.planning.bundles import Chunk
-from cafetal.planning.events import GiveUp
-from cafetal.runs import messages
+from cafetal.runs import user_messages
 from cafetal.runs.record import reason
+from cafetal.scheduling.chunks import Chunk
+from cafetal.scheduling.messages import GiveUp
 from cafetal.worker.chunkset import ChunkSet
 from cafetal.worker.failures import Failure, Kind, describe
 from cafetal.worker.partials import PartialLost
@@ -42,7 +42,7 @@ class Reasons:
             self._chunks.update(dict.fromkeys(ids, failure))
             if kind == "processor" and counts and not self._may_skip(failure):
                 if failure["signature"] in self._mistakes:
-                    raise messages.processor_error(failure, self._left_out)
+                    raise user_messages.processor_error(failure, self._left_out)
                 self._mistakes.add(failure["signature"])
                 kind = "once"
             told.append((kind, ids))

@@ -9,7 +9,7 @@ from typing import Any
 
 from coffea.processor.executor import Runner
 
-from cafetal.runs import messages
+from cafetal.runs import user_messages
 from cafetal.worker.failures import Failure, chain
 
 
@@ -56,10 +56,10 @@ class RunnerCall:
         """
         if failure["kind"] in ("worker", "away", "site", "partial"):
             return False
-        bad_file = failure["kind"] in ("data", "corrupt") and not messages.lacks_tree(failure)
+        bad_file = failure["kind"] in ("data", "corrupt") and not user_messages.lacks_tree(failure)
         if bad_file and any(issubclass(OSError, it) for it in self.skip):
             return True
-        link: BaseException | None = messages.cause(failure)
+        link: BaseException | None = user_messages.cause(failure)
         while link is not None:
             if isinstance(link, self.skip):
                 return True

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from cafetal.config import GlobusEndpoint
-from cafetal.planning.backlogs import PolicyDispatch
-from cafetal.planning.balanced import BalancedDispatch
-from cafetal.planning.limits import Limits
-from cafetal.planning.routing import LocalOnly, RoutingPolicy, is_balanced
-from cafetal.planning.scheduler import Scheduler
-from cafetal.planning.staging import StagingLimits
-from cafetal.planning.state import Dispatcher, SiteState
 from cafetal.runs.experience import Experience
 from cafetal.runs.past import Past
 from cafetal.runs.plan import Plan
+from cafetal.scheduling.balanced import BalancedDispatch
+from cafetal.scheduling.limits import Limits
+from cafetal.scheduling.per_policy import PolicyDispatch
+from cafetal.scheduling.policies import LocalOnly, RoutingPolicy, is_balanced
+from cafetal.scheduling.scheduler import Scheduler
+from cafetal.scheduling.staging import StagingLimits
+from cafetal.scheduling.state import Dispatcher, SiteState
 
 _RATE, _SERVICE_RATE = 1000.0, 100.0
 """Tasks a second that this machine can send through Parsl, and through Globus Compute; see docs/performance.md."""

@@ -7,10 +7,10 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from cafetal.planning.recovery import TRIES
-from cafetal.planning.tree import Reduce, TreeGrower
-from cafetal.runs import messages
+from cafetal.runs import user_messages
 from cafetal.runs.record import RunRecord
+from cafetal.scheduling.reduction_tree import Reduce, TreeGrower
+from cafetal.scheduling.retries import TRIES
 from cafetal.worker.failures import Failure
 from cafetal.worker.partials import Reference
 
@@ -109,7 +109,7 @@ class Trees:
         if "failure" in result:
             self.record.failures.append(result["failure"])
             if result["failure"]["kind"] == "processor":
-                raise messages.merge_error(result["failure"])
+                raise user_messages.merge_error(result["failure"])
             if result["failure"]["kind"] == "away":
                 self._away(merge)
                 return True

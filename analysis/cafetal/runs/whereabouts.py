@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from cafetal.errors import EventsLost
-from cafetal.planning.recovery import TRIES
+from cafetal.scheduling.retries import TRIES
 from cafetal.worker.chunkset import ChunkSet
 
 

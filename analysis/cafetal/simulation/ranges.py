@@ -13,7 +13,7 @@ import math
 import random
 from dataclasses import replace
 
-from cafetal.planning.bundles import Chunk
+from cafetal.scheduling.chunks import Chunk
 from cafetal.simulation.scenario import FOREVER, Block, Scenario, SimulatedSite
 
 SITES = (2, 16)

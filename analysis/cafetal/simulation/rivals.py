@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
-from cafetal.planning.bundles import Bundle, Chunk, bundle
-from cafetal.planning.events import Reason, Transfer, TransferEnded
-from cafetal.planning.state import Choice, Running, State
+from cafetal.scheduling.chunks import Bundle, Chunk, bundle
+from cafetal.scheduling.messages import Reason, Transfer, TransferEnded
+from cafetal.scheduling.state import Choice, Running, State
 
 
 @dataclass(eq=False, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from cafetal.planning.bundles import Chunk
+from cafetal.scheduling.chunks import Chunk
 
 FOREVER = float("inf")
 

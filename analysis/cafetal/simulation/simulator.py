@@ -13,8 +13,9 @@ from functools import partial
 from typing import Any
 
 from cafetal.errors import EventsLost
-from cafetal.planning.bundles import Chunk
-from cafetal.planning.events import (
+from cafetal.scheduling.chunks import Chunk
+from cafetal.scheduling.estimates.rates import Rates
+from cafetal.scheduling.messages import (
     Ask,
     Assign,
     Cancel,
@@ -30,9 +31,8 @@ from cafetal.planning.events import (
     TransferEnded,
     WorkAdded,
 )
-from cafetal.planning.rates import Rates
-from cafetal.planning.scheduler import Scheduler
-from cafetal.planning.state import Dispatcher, SiteState
+from cafetal.scheduling.scheduler import Scheduler
+from cafetal.scheduling.state import Dispatcher, SiteState
 from cafetal.simulation.scenario import FOREVER, Block, Scenario, SimulatedSite
 
 _TICK = 5.0

@@ -9,7 +9,7 @@ from threading import Event, Lock
 from typing import Any
 
 from cafetal.errors import TransferFailed
-from cafetal.planning.recovery import TRIES
+from cafetal.scheduling.retries import TRIES
 from cafetal.transfers.orders import Copy, Delivery, Order
 
 LARGEST = 500_000_000

@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from cafetal.planning.bundles import Bundle
+from cafetal.scheduling.chunks import Bundle
 from cafetal.worker.failures import Kind
 
 TRIES = 3

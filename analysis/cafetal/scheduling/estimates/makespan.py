@@ -5,8 +5,8 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Mapping, Sequence
 
-from cafetal.planning.pool import Group
-from cafetal.planning.state import Running, State
+from cafetal.scheduling.pending import Group
+from cafetal.scheduling.state import Running, State
 
 FEW = 1000
 """Chunks that wait, up to which this is worth the time."""

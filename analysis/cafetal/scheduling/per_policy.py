@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
-from cafetal.planning.bundles import Bundle, Chunk, bundle, target_events
-from cafetal.planning.events import Reason, Transfer, TransferEnded
-from cafetal.planning.routing import RoutingPolicy, SiteLoad, Task, checked_choice
-from cafetal.planning.state import Choice, State
+from cafetal.scheduling.chunks import Bundle, Chunk, bundle, target_events
+from cafetal.scheduling.messages import Reason, Transfer, TransferEnded
+from cafetal.scheduling.policies import RoutingPolicy, SiteLoad, Task, checked_choice
+from cafetal.scheduling.state import Choice, State
 
 
 class PolicyDispatch:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from cafetal.planning.events import Reason
-from cafetal.planning.limits import Limits
-from cafetal.planning.pool import Group, WorkPool
-from cafetal.planning.state import Choice, State
+from cafetal.scheduling.limits import Limits
+from cafetal.scheduling.messages import Reason
+from cafetal.scheduling.pending import Group, WorkPool
+from cafetal.scheduling.state import Choice, State
 
 _MARGIN = 1.2
 """By how much such a read must be predicted to be faster."""

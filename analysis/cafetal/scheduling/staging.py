@@ -10,9 +10,9 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from cafetal.planning.events import Transfer, TransferEnded
-from cafetal.planning.pool import Group, WorkPool
-from cafetal.planning.state import State
+from cafetal.scheduling.messages import Transfer, TransferEnded
+from cafetal.scheduling.pending import Group, WorkPool
+from cafetal.scheduling.state import State
 
 _MARGIN = 1.2
 """By how much sooner than their holders the site must be predicted to be done with the files."""

@@ -64,7 +64,7 @@ class RoutingPolicy(Protocol):
 class Balanced:
     """Data, queue and speed together: the site that would be done first; the first of equals.
 
-    Runs bind its work late, steal it, and duplicate stragglers: `planning.balanced`.
+    Runs bind its work late, steal it, and duplicate stragglers: `scheduling.balanced`.
     """
 
     def choose(self, task: Task, sites: Sequence[SiteLoad]) -> str:

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from cafetal.planning.bundles import Bundle, Chunk
-from cafetal.planning.events import Reason, Split, Transfer, TransferEnded
-from cafetal.planning.outlook import Outlook
-from cafetal.planning.rates import Rates
+from cafetal.scheduling.chunks import Bundle, Chunk
+from cafetal.scheduling.estimates.rates import Rates
+from cafetal.scheduling.estimates.uncertainty import Outlook
+from cafetal.scheduling.messages import Reason, Split, Transfer, TransferEnded
 
 
 @dataclass(slots=True)

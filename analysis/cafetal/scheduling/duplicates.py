@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from cafetal.planning.events import Reason
-from cafetal.planning.state import Choice, Running, State
+from cafetal.scheduling.messages import Reason
+from cafetal.scheduling.state import Choice, Running, State
 
 _MARGIN = 1.2
 """By how much a duplicate must be predicted to be faster."""

@@ -6,8 +6,8 @@ from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 
 from cafetal.errors import EventsLost
-from cafetal.planning.bundles import Chunk
-from cafetal.planning.numbered import Numbered
+from cafetal.scheduling.chunks import Chunk
+from cafetal.scheduling.indexed import Numbered
 from cafetal.worker.chunkset import ChunkSet, Overlap
 
 

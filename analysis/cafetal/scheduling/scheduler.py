@@ -12,8 +12,9 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
-from cafetal.planning.bundles import Bundle, Chunk, bundle, split_by_sites
-from cafetal.planning.events import (
+from cafetal.scheduling.chunks import Bundle, Chunk, bundle, split_by_sites
+from cafetal.scheduling.estimates.rates import Rates
+from cafetal.scheduling.messages import (
     Ask,
     Assign,
     Cancel,
@@ -34,9 +35,8 @@ from cafetal.planning.events import (
     TransferEnded,
     WorkAdded,
 )
-from cafetal.planning.rates import Rates
-from cafetal.planning.recovery import Retry, after_failure
-from cafetal.planning.state import Choice, Dispatcher, Running, SiteState, State
+from cafetal.scheduling.retries import Retry, after_failure
+from cafetal.scheduling.state import Choice, Dispatcher, Running, SiteState, State
 from cafetal.worker.failures import Kind
 
 _FAULTS = 5

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
-from cafetal.planning.bundles import MOST_CHUNKS, Bundle, Chunk
+from cafetal.scheduling.chunks import MOST_CHUNKS, Bundle, Chunk
 
 Key = tuple[str, tuple[str, ...], tuple[str, ...] | None]
 """A dataset, the sites that can take its chunks, and those that may read them over the WAN (``None``: any)."""
@@ -27,7 +27,7 @@ class Group:
     def take(self, most: float, fixed: float = 0.0) -> Bundle:
         """Take neighbours, one chunk at least and no more work than ``most``, first of bundles that came back.
 
-        ``fixed`` is the work of a chunk besides its events (see `planning.rates`).
+        ``fixed`` is the work of a chunk besides its events (see `estimates.rates`).
         """
         if self.returned:
             item = self.returned.popleft()

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from cafetal.planning.bundles import Chunk
+from cafetal.scheduling.chunks import Chunk
 from cafetal.worker.failures import Kind
 
 # --- events --------------------------------------------------------------------------------------------------

@@ -7,16 +7,16 @@ import math
 from collections.abc import Sequence
 from functools import partial
 
-from cafetal.planning.bundles import Bundle, Chunk
-from cafetal.planning.duplicates import duplicate
-from cafetal.planning.events import Reason, Rule, Split, Transfer, TransferEnded
-from cafetal.planning.fluid import Pool, pour
-from cafetal.planning.foresight import FEW, foresee
-from cafetal.planning.limits import Limits
-from cafetal.planning.pool import Group, Key, WorkPool
-from cafetal.planning.staging import Staging
-from cafetal.planning.state import Choice, SiteState, State
-from cafetal.planning.wan import WanReads, candidates
+from cafetal.scheduling.chunks import Bundle, Chunk
+from cafetal.scheduling.duplicates import duplicate
+from cafetal.scheduling.estimates.makespan import FEW, foresee
+from cafetal.scheduling.estimates.water_filling import Pool, pour
+from cafetal.scheduling.limits import Limits
+from cafetal.scheduling.messages import Reason, Rule, Split, Transfer, TransferEnded
+from cafetal.scheduling.pending import Group, Key, WorkPool
+from cafetal.scheduling.staging import Staging
+from cafetal.scheduling.state import Choice, SiteState, State
+from cafetal.scheduling.wan_reads import WanReads, candidates
 
 _UNKNOWN_RATE = 1000.0
 """Events/s of a worker before anything is known; only its being the same everywhere matters."""

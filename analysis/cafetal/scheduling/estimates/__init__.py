@@ -1,0 +1,1 @@
+"""What the scheduler expects of sites: rates, how long work takes, and how sure that is."""
