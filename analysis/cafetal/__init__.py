@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cafetal.errors import CafetalError
+    from cafetal.federation.app_arguments import LFN, Kept, ship
     from cafetal.federation.apps import python_app
-    from cafetal.federation.executor import FederatedExecutor
-    from cafetal.federation.references import LFN, Kept, ship
+    from cafetal.federation.federated_executor import FederatedExecutor
     from cafetal.fileset import Fileset, load
     from cafetal.runs.executor import MultiSiteExecutor
 
@@ -27,14 +27,14 @@ __all__ = [
 
 _HOMES = {
     "CafetalError": "cafetal.errors",
-    "FederatedExecutor": "cafetal.federation.executor",
+    "FederatedExecutor": "cafetal.federation.federated_executor",
     "Fileset": "cafetal.fileset",
-    "Kept": "cafetal.federation.references",
-    "LFN": "cafetal.federation.references",
+    "Kept": "cafetal.federation.app_arguments",
+    "LFN": "cafetal.federation.app_arguments",
     "MultiSiteExecutor": "cafetal.runs.executor",
     "load": "cafetal.fileset",
     "python_app": "cafetal.federation.apps",
-    "ship": "cafetal.federation.references",
+    "ship": "cafetal.federation.app_arguments",
 }
 
 

@@ -80,8 +80,8 @@ def recipes(sites_path: str, target: str | None, lock: Path | None, folder: Path
 @click.option("--lock", type=click.Path(path_type=Path), help="A lock, in place of what TARGET needs.")
 def diff(sites_path: str, site: str, target: str | None, lock: Path | None) -> None:
     """Show what SITE has installed other than TARGET needs; ends with 1 if that does not work."""
-    from cafetal.federation.compatibility import compare
-    from cafetal.federation.status import ask_versions
+    from cafetal.federation.site_status import ask_versions
+    from cafetal.federation.versions import compare
 
     wanted = _lock(sites_path, target, lock)
     with open_federation(sites_path, equip=False) as federation:

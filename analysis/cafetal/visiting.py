@@ -39,7 +39,7 @@ def check(
     sites_path: str, timeout: float, files: Path | None, treename: str, everything: bool, names: tuple[str, ...]
 ) -> None:
     """Have all sites (or those NAMES) answer a task, and show what they are and whether a run can go there."""
-    from cafetal.federation.status import ask_sites
+    from cafetal.federation.site_status import ask_sites
     from cafetal.fileset import load
     from cafetal.runs.filecheck import check_files
     from cafetal.views.tables import print_sites
@@ -67,7 +67,7 @@ def check(
 @click.argument("names", nargs=-1)
 def status(sites_path: str, names: tuple[str, ...]) -> None:
     """Show what the endpoints of sites report: workers, queue, age of the report. Sends no task."""
-    from cafetal.federation.status import look_at_sites
+    from cafetal.federation.site_status import look_at_sites
     from cafetal.views.tables import print_endpoints
 
     with open_federation(sites_path) as federation:
@@ -104,7 +104,7 @@ def drain(sites_path: str, folder: Path, undo: bool, names: tuple[str, ...]) -> 
 def login(sites_path: str) -> None:
     """Log in to Globus, for sites with a Globus Compute endpoint or a collection."""
     from cafetal.config import load_sites
-    from cafetal.federation.login import log_in
+    from cafetal.federation.globus_compute.auth import log_in
     from cafetal.transfers.globus import transfer_client
 
     table = load_sites(sites_path).sites.values() if Path(sites_path).exists() else ()

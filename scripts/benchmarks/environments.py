@@ -16,7 +16,7 @@ from cafetal.config import load_sites
 from cafetal.environments.bundles import pack
 from cafetal.environments.detection import detect
 from cafetal.federation.federation import Federation
-from cafetal.federation.status import ask_sites
+from cafetal.federation.site_status import ask_sites
 from cafetal.worker import bootstrap
 
 

@@ -24,7 +24,7 @@ from coffea import processor
 from coffea.nanoevents import BaseSchema
 
 from cafetal.config import load_sites
-from cafetal.federation.globus import GlobusComputeEndpoint
+from cafetal.federation.globus_compute.endpoint import GlobusComputeEndpoint
 from cafetal.rehearsal.data import Recipe, make_files
 from cafetal.rehearsal.federation import SITES, Rehearsal
 from cafetal.runs.executor import MultiSiteExecutor

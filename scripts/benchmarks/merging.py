@@ -28,8 +28,8 @@ from coffea.processor.executor import WorkItem
 from parsl.executors import HighThroughputExecutor
 
 from cafetal.config import load_sites
-from cafetal.federation.endpoints import make_endpoint
 from cafetal.federation.federation import Federation
+from cafetal.federation.pools import make_endpoint
 from cafetal.runs.executor import MultiSiteExecutor
 from cafetal.worker.accumulators import codec, exact
 

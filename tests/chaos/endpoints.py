@@ -7,7 +7,7 @@ from typing import Any
 from parsl.launchers import WrappedLauncher
 
 from cafetal.config import Site
-from cafetal.federation.endpoints import make_endpoint
+from cafetal.federation.pools import make_endpoint
 
 
 def quick(label: str, workers: int, address: str = "127.0.0.1", namespace: str = "") -> Any:

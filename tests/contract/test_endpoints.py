@@ -8,11 +8,11 @@ from parsl.executors import ThreadPoolExecutor
 
 from cafetal.config import load_sites
 from cafetal.errors import ConfigError, UnknownEndpoint
-from cafetal.federation import compatibility
-from cafetal.federation.endpoints import make_endpoint
-from cafetal.federation.executor import FederatedExecutor
+from cafetal.federation import versions
+from cafetal.federation.federated_executor import FederatedExecutor
 from cafetal.federation.federation import Federation
-from cafetal.federation.status import ask_sites
+from cafetal.federation.pools import make_endpoint
+from cafetal.federation.site_status import ask_sites
 from cafetal.runs.settling import settle
 from cafetal.runs.shipping import pack_worker
 from tests.conftest import wait_until
@@ -132,7 +132,7 @@ def test_unknown_site(federation):
 
 def test_a_site_with_other_software(federation, monkeypatch):
     """What is pickled by value for one Python is nothing for another."""
-    ours = {**compatibility.versions_here(), "python": "3.8.1"}
+    ours = {**versions.versions_here(), "python": "3.8.1"}
     monkeypatch.setattr("cafetal.federation.federation.versions_here", lambda: ours)
     (status,) = ask_sites(federation, ["desy"])
     assert status.alive
@@ -158,14 +158,14 @@ def test_a_site_with_other_software(federation, monkeypatch):
     ],
 )
 def test_what_may_differ(changes, sentence):
-    here = {"python": "3.11.7", **dict.fromkeys(compatibility.LOOKED_AT, "1.0"), "coffea": "2026.9"}
-    assert compatibility.mismatch({**here, **changes}, here) == sentence
+    here = {"python": "3.11.7", **dict.fromkeys(versions.LOOKED_AT, "1.0"), "coffea": "2026.9"}
+    assert versions.mismatch({**here, **changes}, here) == sentence
 
 
 def test_differences_that_do_no_harm_are_told():
     here = {"python": "3.11.7", "coffea": "2026.9", "uproot": "5.7.4", "parsl": "2026.10.26"}
     found = {**here, "python": "3.11.2", "uproot": "5.7.1", "parsl": ""}
-    assert compatibility.differences(found, here) == ["python 3.11.2, here 3.11.7", "uproot 5.7.1, here 5.7.4"]
+    assert versions.differences(found, here) == ["python 3.11.2, here 3.11.7", "uproot 5.7.1, here 5.7.4"]
 
 
 @pytest.mark.parametrize(

@@ -19,9 +19,9 @@ from cafetal.environments.bundles import pack
 from cafetal.environments.detection import detect
 from cafetal.environments.locks import add_hashes, make_lock
 from cafetal.errors import EnvironmentFailed, ProcessorError, SiteError
-from cafetal.federation import compatibility
+from cafetal.federation import versions
 from cafetal.federation.federation import Federation
-from cafetal.federation.status import ask_sites
+from cafetal.federation.site_status import ask_sites
 from cafetal.rehearsal.data import Recipe, make_files
 from cafetal.runs.executor import MultiSiteExecutor
 from cafetal.worker import bootstrap
@@ -163,7 +163,7 @@ def test_a_full_disk_is_said(bundle, tmp_path):
 @pytest.fixture
 def elsewhere(monkeypatch):
     """This machine has, it seems, another coffea than its sites."""
-    here = compatibility.versions_here()
+    here = versions.versions_here()
     monkeypatch.setattr("cafetal.federation.federation.versions_here", lambda: {**here, "coffea": "2030.1.0"})
 
 
@@ -181,7 +181,7 @@ def test_a_site_with_another_coffea_is_refused(elsewhere, bundle, tmp_path):
 def test_it_is_started_anew_in_a_bundle_with_auto(bundle, tmp_path, monkeypatch):
     """What is installed does not fit, and what is sent does."""
     judged = []
-    real = compatibility.mismatch
+    real = versions.mismatch
 
     def judge(found, here):
         judged.append(found["environment"])

@@ -15,7 +15,7 @@ from parsl.providers import LocalProvider
 from cafetal import FederatedExecutor, python_app
 from cafetal.config import Site
 from cafetal.errors import ConfigError, SiteError, UnknownEndpoint
-from cafetal.federation.endpoints import make_endpoint
+from cafetal.federation.pools import make_endpoint
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.sites

@@ -23,7 +23,7 @@ from parsl.serialize.errors import SerializationError
 from cafetal import FederatedExecutor, python_app
 from cafetal.config import Site
 from cafetal.errors import CafetalError, ConfigError, SiteError
-from cafetal.federation.endpoints import make_endpoint
+from cafetal.federation.pools import make_endpoint
 from tests.conftest import ROOT, wait_until
 from tests.integration.test_federated_executor import load, threads  # noqa: F401
 
@@ -229,7 +229,7 @@ def test_files_in_the_working_folder_stand_for_no_module(tmp_path):
 import parsl
 from cafetal import FederatedExecutor
 from cafetal.config import Site
-from cafetal.federation.endpoints import make_endpoint
+from cafetal.federation.pools import make_endpoint
 
 @parsl.python_app
 def look():
@@ -281,7 +281,7 @@ def test_nothing_is_left_in_shared_memory(load, tmp_path, how):  # noqa: F811
 def test_registered_serializers_are_asked(monkeypatch):
     from parsl.serialize import facade
 
-    from cafetal.federation import packing
+    from cafetal.federation import serialization
 
     class Recording(type(next(iter(facade.methods_for_data.values())))):
         identifier = b"recording"
@@ -293,5 +293,5 @@ def test_registered_serializers_are_asked(monkeypatch):
 
     own = Recording()
     monkeypatch.setattr(facade, "methods_for_data", {own.identifier: own})
-    packing.pack([1, 2])
+    serialization.pack([1, 2])
     assert own.seen == [[1, 2]]

@@ -11,8 +11,8 @@ from parsl.config import Config
 import cafetal
 from cafetal import LFN, FederatedExecutor, Kept, python_app, ship
 from cafetal.errors import ConfigError, NoReplica, SiteError
-from cafetal.federation.endpoints import make_endpoint
-from cafetal.federation.references import kept_at
+from cafetal.federation.app_arguments import kept_at
+from cafetal.federation.pools import make_endpoint
 from cafetal.rehearsal.data import Recipe, make_files
 from tests.conftest import ROOT, three_sites
 

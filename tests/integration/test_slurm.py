@@ -15,9 +15,9 @@ from coffea.nanoevents import BaseSchema
 
 from cafetal.config import load_sites
 from cafetal.errors import ConfigError
-from cafetal.federation.endpoints import make_endpoint
 from cafetal.federation.federation import Federation
-from cafetal.federation.status import ask_sites
+from cafetal.federation.pools import make_endpoint
+from cafetal.federation.site_status import ask_sites
 from cafetal.rehearsal.data import Recipe, make_files
 from cafetal.rehearsal.slurm import Slurm, missing
 from cafetal.runs.executor import MultiSiteExecutor

@@ -9,8 +9,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cafetal.errors import CafetalError, RemoteCause, SiteError
-from cafetal.federation.courier import Parcel
-from cafetal.federation.globus import GlobusComputeEndpoint
+from cafetal.federation.globus_compute.endpoint import GlobusComputeEndpoint
+from cafetal.federation.globus_compute.submitter import Parcel
 from cafetal.runs import answers
 from cafetal.runs.settling import lost_task, settle
 from cafetal.worker.chunkset import ChunkSet

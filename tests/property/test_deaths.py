@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from parsl.executors.base import ParslExecutor
 
 from cafetal.errors import SiteAway
-from cafetal.federation.executor import FederatedExecutor
+from cafetal.federation.federated_executor import FederatedExecutor
 from cafetal.federation.health import Health
 
 NAMES = ("a", "b", "c")

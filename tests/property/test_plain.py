@@ -6,8 +6,8 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cafetal.federation.courier import BATCH_BYTES, BATCH_TASKS, batch_length
-from cafetal.federation.pace import Pace
+from cafetal.federation.globus_compute.rate_limit import Pace
+from cafetal.federation.globus_compute.submitter import BATCH_BYTES, BATCH_TASKS, batch_length
 from cafetal.worker.bootstrap import decode, encode
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary()

@@ -18,7 +18,7 @@ from cafetal.environments.locks import Lock, make_lock, read_lock
 from cafetal.environments.recipes import recipes
 from cafetal.environments.sources import imports
 from cafetal.errors import ConfigError, EnvironmentFailed
-from cafetal.federation.compatibility import compare
+from cafetal.federation.versions import compare
 
 PROCESSOR = """
 import json

@@ -17,12 +17,12 @@ from globus_compute_sdk.errors import TaskExecutionFailed
 from parsl.app.errors import BashExitFailure
 
 from cafetal.errors import ConfigError, LoginError, SiteError, TaskTooLarge, WorkerLost
-from cafetal.federation import userendpoints
-from cafetal.federation.courier import verdict
-from cafetal.federation.globus import GlobusComputeEndpoint
-from cafetal.federation.replies import read_reply
+from cafetal.federation.globus_compute import user_endpoints
+from cafetal.federation.globus_compute.endpoint import GlobusComputeEndpoint
+from cafetal.federation.globus_compute.liveness import START_GRACE, Sighting, lost
+from cafetal.federation.globus_compute.replies import read_reply
+from cafetal.federation.globus_compute.submitter import verdict
 from cafetal.federation.telemetry import EndpointStatus, Telemetry
-from cafetal.federation.watchdog import START_GRACE, Sighting, lost
 from cafetal.runs.settling import lost_task
 from cafetal.worker import bootstrap
 
@@ -351,7 +351,7 @@ def test_an_endpoint_where_all_failed_has_a_rate():
 def test_user_endpoints_are_remembered(tmp_path, monkeypatch):
     monkeypatch.setenv("CAFETAL_CACHE", str(tmp_path))
     core, user = uuid4(), uuid4()
-    assert userendpoints.recall(core, None) is None
-    userendpoints.remember(core, None, user)
-    assert userendpoints.recall(core, {}) == user
-    assert userendpoints.recall(core, {"partition": "gpu"}) is None
+    assert user_endpoints.recall(core, None) is None
+    user_endpoints.remember(core, None, user)
+    assert user_endpoints.recall(core, {}) == user
+    assert user_endpoints.recall(core, {"partition": "gpu"}) is None

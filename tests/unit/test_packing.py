@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from parsl.executors import HighThroughputExecutor
 from parsl.serialize.facade import pack_buffers
 
-from cafetal.federation import packing
+from cafetal.federation import serialization
 from cafetal.federation.apps import by_value
-from cafetal.federation.packing import pack, run_packed, unpack
-from cafetal.federation.sending import send
+from cafetal.federation.serialization import pack, run_packed, unpack
+from cafetal.federation.submission import send
 from cafetal.worker import bootstrap
 
 PLAIN = st.recursive(
@@ -58,7 +58,7 @@ def test_a_call():
 
 def test_a_function_goes_with_what_it_uses():
     """And with nothing else, as it does so with every task."""
-    sent = by_value(packing)["run_packed"]
+    sent = by_value(serialization)["run_packed"]
     assert sent.__globals__.keys() - {"__name__", "__builtins__", "Any"} == {
         "run_packed", "pack", "unpack", "Plain", "io", "pickle"
     }  # fmt: skip

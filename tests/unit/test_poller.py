@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from cafetal.federation.polling import Poller
+from cafetal.federation.block_polling import Poller
 
 
 class Endpoint(SimpleNamespace):

@@ -66,11 +66,11 @@ def test_it_is_given_to_objects(owner, name):
 
 
 def test_what_we_override_has_the_same_parameters():
-    from cafetal.federation import courier, login
+    from cafetal.federation.globus_compute import auth, submitter
 
     for ours, theirs, name in (
-        (courier._OwnExecutor, globus_compute_sdk.Executor, "_get_result_watcher"),
-        (login.ListeningClient, globus_compute_sdk.Client, "_log_version_mismatch"),
+        (submitter._OwnExecutor, globus_compute_sdk.Executor, "_get_result_watcher"),
+        (auth.ListeningClient, globus_compute_sdk.Client, "_log_version_mismatch"),
     ):
         parameters = [inspect.signature(getattr(owner, name)).parameters for owner in (ours, theirs)]
         assert list(parameters[0]) == list(parameters[1])

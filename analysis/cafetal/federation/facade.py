@@ -17,7 +17,7 @@ from parsl.executors.base import ParslExecutor
 from parsl.monitoring.radios.base import RadioConfig
 
 from cafetal.errors import ConfigError
-from cafetal.federation.starting import plain_name
+from cafetal.federation.site_start import plain_name
 
 _lock = threading.Lock()
 _labels: dict[str, dict[str, str]] = {}
@@ -103,7 +103,7 @@ def by_id(endpoint: object) -> ParslExecutor:
     Raises:
         ConfigError: if it is none.
     """
-    from cafetal.federation.globus import GlobusComputeEndpoint  # the SDK takes a second to import
+    from cafetal.federation.globus_compute.endpoint import GlobusComputeEndpoint  # the SDK takes a second to import
 
     label = label_of(endpoint)
     try:

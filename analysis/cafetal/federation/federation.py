@@ -21,10 +21,10 @@ from cafetal.config import Site, SiteTable
 from cafetal.environments.bundles import Bundle
 from cafetal.errors import UnknownEndpoint, nearest
 from cafetal.federation.apps import by_value, python_app
-from cafetal.federation.compatibility import LOOKED_AT, mismatch, versions_here
-from cafetal.federation.endpoints import make_endpoint
-from cafetal.federation.equipment import Equipment
-from cafetal.federation.executor import FederatedExecutor
+from cafetal.federation.federated_executor import FederatedExecutor
+from cafetal.federation.pools import make_endpoint
+from cafetal.federation.site_environments import Equipment
+from cafetal.federation.versions import LOOKED_AT, mismatch, versions_here
 from cafetal.scheduling.policies import RoutingPolicy
 from cafetal.worker import bootstrap
 from cafetal.worker.atomic_files import write_bytes

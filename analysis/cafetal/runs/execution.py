@@ -19,8 +19,8 @@ from typing import Any, Literal
 
 from cafetal.config import LocalEndpoint
 from cafetal.errors import CafetalError, EventsLost, LoginError, OutputError, RunInterrupted, SiteAway
-from cafetal.federation.compatibility import LOOKED_AT, differences, versions_here
 from cafetal.federation.federation import Federation
+from cafetal.federation.versions import LOOKED_AT, differences, versions_here
 from cafetal.runs import user_messages
 from cafetal.runs.calls import Calls
 from cafetal.runs.carrying import Transfers

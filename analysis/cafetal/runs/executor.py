@@ -22,8 +22,8 @@ from cafetal.environments.detection import detect, lock_for
 from cafetal.environments.locks import Lock, read_lock
 from cafetal.errors import CafetalError, ConfigError, OutputError, ResumeRefused, RunInterrupted
 from cafetal.extensions import find_policy
-from cafetal.federation.endpoints import hash_seed
 from cafetal.federation.federation import Federation
+from cafetal.federation.pools import hash_seed
 from cafetal.fileset import FileIdentities, Fileset, load, plain_name
 from cafetal.runs import user_messages
 from cafetal.runs.carrying import staging_limits

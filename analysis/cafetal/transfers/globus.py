@@ -18,7 +18,7 @@ from globus_compute_sdk.sdk.auth.globus_app import get_globus_app
 
 from cafetal.config import Collection
 from cafetal.errors import ConfigError, LoginError, TransferFailed
-from cafetal.federation.login import REMEDY, refusal
+from cafetal.federation.globus_compute.auth import REMEDY, refusal
 from cafetal.transfers.orders import Delivery, Order
 from cafetal.worker.copy_tasks import STAGED
 

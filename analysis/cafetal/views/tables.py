@@ -12,7 +12,7 @@ from rich.table import Table
 from cafetal.runs.progress import duration
 
 if TYPE_CHECKING:  # importing coffea and Parsl takes three seconds, which a look at a run need not wait for
-    from cafetal.federation.status import SiteStatus
+    from cafetal.federation.site_status import SiteStatus
     from cafetal.federation.telemetry import EndpointStatus
     from cafetal.runs.forecast import Forecast
     from cafetal.runs.histograms import Yields

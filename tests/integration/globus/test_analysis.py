@@ -15,8 +15,8 @@ from tests.integration.test_same_numbers import assert_same
 
 from cafetal.config import load_sites
 from cafetal.errors import ProcessorError
-from cafetal.federation.courier import BATCH_BYTES
-from cafetal.federation.globus import RESULT_LIMIT, GlobusComputeEndpoint
+from cafetal.federation.globus_compute.endpoint import RESULT_LIMIT, GlobusComputeEndpoint
+from cafetal.federation.globus_compute.submitter import BATCH_BYTES
 from cafetal.rehearsal.data import Recipe, lay_out, make_files, write_fileset
 from cafetal.rehearsal.federation import SITES as TABLE
 from cafetal.runs.executor import MultiSiteExecutor

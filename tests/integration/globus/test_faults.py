@@ -16,8 +16,8 @@ from cafetal import FederatedExecutor
 from cafetal.config import load_sites
 from cafetal.errors import CafetalError, LoginError, SiteError
 from cafetal.federation.federation import Federation
-from cafetal.federation.globus import GlobusComputeEndpoint
-from cafetal.federation.login import REHEARSAL
+from cafetal.federation.globus_compute.auth import REHEARSAL
+from cafetal.federation.globus_compute.endpoint import GlobusComputeEndpoint
 from cafetal.rehearsal.data import Recipe, make_files
 from cafetal.runs.executor import MultiSiteExecutor
 

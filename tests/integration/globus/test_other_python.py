@@ -13,7 +13,7 @@ from tests.conftest import ROOT
 
 from cafetal.config import load_sites
 from cafetal.federation.federation import Federation
-from cafetal.federation.status import ask_sites
+from cafetal.federation.site_status import ask_sites
 from cafetal.rehearsal.data import Recipe, make_files
 from cafetal.runs.executor import MultiSiteExecutor
 

@@ -15,14 +15,14 @@ from tests.conftest import wait_until
 
 from cafetal.config import load_sites
 from cafetal.errors import ConfigError, LoginError, RemoteCause, SiteError, TaskTooLarge, UnknownEndpoint
+from cafetal.federation.app_arguments import ship
 from cafetal.federation.apps import python_app
-from cafetal.federation.endpoints import make_endpoint
-from cafetal.federation.executor import FederatedExecutor
+from cafetal.federation.federated_executor import FederatedExecutor
 from cafetal.federation.federation import Federation
-from cafetal.federation.globus import GlobusComputeEndpoint
-from cafetal.federation.login import REHEARSAL
-from cafetal.federation.references import ship
-from cafetal.federation.status import ask_sites
+from cafetal.federation.globus_compute.auth import REHEARSAL
+from cafetal.federation.globus_compute.endpoint import GlobusComputeEndpoint
+from cafetal.federation.pools import make_endpoint
+from cafetal.federation.site_status import ask_sites
 
 pytestmark = pytest.mark.sites
 
@@ -305,7 +305,7 @@ def test_nothing_keeps_the_process(federated, tmp_path, late):
     program.write_text(
         "import sys, time\n"
         "def wait(path):\n    import os, time\n    while not os.path.exists(path):\n        time.sleep(0.1)\n"
-        "from cafetal.federation.globus import GlobusComputeEndpoint\n"
+        "from cafetal.federation.globus_compute.endpoint import GlobusComputeEndpoint\n"
         "from globus_compute_sdk.sdk.executor import _ResultWatcher\n"
         "watch = _ResultWatcher.watch_for_task_results\n"
         "def watch_late(*args):\n    time.sleep(float(sys.argv[4]))\n    return watch(*args)\n"

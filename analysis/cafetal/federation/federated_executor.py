@@ -25,14 +25,14 @@ from parsl.monitoring.radios.base import RadioConfig
 from cafetal.config import SiteTable, load_sites
 from cafetal.errors import ConfigError, LoginError, SiteAway, SiteError, UnknownEndpoint, WorkerLost, nearest
 from cafetal.extensions import find_policy
+from cafetal.federation.app_arguments import References, find, kept_at
+from cafetal.federation.block_polling import Poller, limit_waiting
 from cafetal.federation.facade import Facade, by_id, common_radio, label_of
 from cafetal.federation.health import Health
-from cafetal.federation.polling import Poller, limit_waiting
-from cafetal.federation.references import References, find, kept_at
-from cafetal.federation.sending import look_at, send, workers_of
-from cafetal.federation.starting import start_within
+from cafetal.federation.job_output import of_jobs, summary
+from cafetal.federation.site_start import start_within
+from cafetal.federation.submission import look_at, send, workers_of
 from cafetal.federation.telemetry import EndpointStatus, TaskStatus, Telemetry
-from cafetal.federation.words import of_jobs, summary
 from cafetal.fileset import Fileset, load
 from cafetal.rebuilding import also
 from cafetal.scheduling.policies import RoutingPolicy, SiteLoad, Task, checked_choice

@@ -28,12 +28,12 @@ from cafetal.errors import (
     TaskTooLarge,
 )
 from cafetal.federation.apps import BY_VALUE, by_value
-from cafetal.federation.courier import BATCH_BYTES, Courier, Parcel
-from cafetal.federation.login import connect, refusal
-from cafetal.federation.pace import SERVICE
-from cafetal.federation.replies import RESULT_LIMIT, read_reply
-from cafetal.federation.userendpoints import recall, remember
-from cafetal.federation.watchdog import Sighting, lost
+from cafetal.federation.globus_compute.auth import connect, refusal
+from cafetal.federation.globus_compute.liveness import Sighting, lost
+from cafetal.federation.globus_compute.rate_limit import SERVICE
+from cafetal.federation.globus_compute.replies import RESULT_LIMIT, read_reply
+from cafetal.federation.globus_compute.submitter import BATCH_BYTES, Courier, Parcel
+from cafetal.federation.globus_compute.user_endpoints import recall, remember
 from cafetal.worker import bootstrap
 
 logger = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ class GlobusComputeEndpoint(ParslExecutor):  # type: ignore[misc]  # parsl comes
         label: name of the endpoint in Parsl.
         endpoint_id: its UUID.
         workers: how many tasks it runs at a time, for policies.
-        rehearsal: folder of a rehearsal that stands for the cloud (see `login.connect`).
+        rehearsal: folder of a rehearsal that stands for the cloud (see `auth.connect`).
         user_endpoint_config: values for the template of the endpoint.
         resource_specification: for every task, as the endpoint's engine knows it.
         trust: whether results may come as pickles, which can run any code here.

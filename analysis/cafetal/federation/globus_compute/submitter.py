@@ -19,8 +19,8 @@ from globus_compute_sdk.sdk import executor as sdk
 from globus_compute_sdk.serialize import JSONData
 
 from cafetal.errors import CafetalError, SiteError, TaskTooLarge
-from cafetal.federation.login import refusal
-from cafetal.federation.pace import SERVICE
+from cafetal.federation.globus_compute.auth import refusal
+from cafetal.federation.globus_compute.rate_limit import SERVICE
 
 logger = logging.getLogger(__name__)
 

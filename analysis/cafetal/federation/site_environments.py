@@ -16,8 +16,8 @@ from typing import Any, Protocol
 from cafetal.config import GlobusEndpoint, Site, SiteTable
 from cafetal.environments.bundles import Bundle
 from cafetal.errors import EnvironmentFailed, SiteError
-from cafetal.federation.endpoints import Equip
-from cafetal.federation.executor import FederatedExecutor
+from cafetal.federation.federated_executor import FederatedExecutor
+from cafetal.federation.pools import Equip
 from cafetal.worker import bootstrap
 from cafetal.worker.atomic_files import private_folder
 

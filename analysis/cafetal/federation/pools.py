@@ -23,7 +23,7 @@ from parsl.providers import LocalProvider, SlurmProvider
 from cafetal.config import GlobusEndpoint, LocalEndpoint, ParslEndpoint, Site, SlurmEndpoint
 from cafetal.errors import ConfigError
 from cafetal.extensions import import_object
-from cafetal.federation.starting import INTERCHANGE_LOG, is_plain
+from cafetal.federation.site_start import INTERCHANGE_LOG, is_plain
 
 # Numerical libraries that start a thread a core would make every worker compete with all the others.
 _ONE_THREAD = "\n".join(f"export {name}=1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"))
@@ -72,7 +72,7 @@ _FORKING = "; ".join(
         "tempfile.tempdir = None",
         "from multiprocessing import forkserver, get_context",
         "context = get_context('forkserver')",
-        "context.set_forkserver_preload(['cafetal.federation.nursery'])",
+        "context.set_forkserver_preload(['cafetal.federation.forkserver_preload'])",
         "forkserver.ensure_running()",
         "import parsl.multiprocessing",
         "parsl.multiprocessing.SpawnContext = context",
@@ -149,7 +149,7 @@ def make_endpoint(name: str, site: Site, equip: Equip | None = None, *, apart: b
 
 
 def _globus(name: str, workers: int, endpoint: GlobusEndpoint, equip: Equip | None) -> ParslExecutor:
-    from cafetal.federation.globus import GlobusComputeEndpoint  # the SDK takes a second to import
+    from cafetal.federation.globus_compute.endpoint import GlobusComputeEndpoint  # the SDK takes a second to import
 
     config = dict(endpoint.user_endpoint_config)
     if equip is not None:

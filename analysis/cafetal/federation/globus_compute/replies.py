@@ -14,7 +14,7 @@ import cloudpickle
 from globus_compute_sdk.errors import TaskExecutionFailed
 
 from cafetal.errors import CafetalError, ConfigError, RemoteCause, SiteAway, SiteError, TaskTooLarge, WorkerLost
-from cafetal.federation.words import summary
+from cafetal.federation.job_output import summary
 from cafetal.rebuilding import rebuild
 from cafetal.worker import bootstrap
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from cafetal.config import GlobusEndpoint
 from cafetal.errors import CafetalError, SiteError
-from cafetal.federation.compatibility import differences, versions_here
 from cafetal.federation.federation import Federation
 from cafetal.federation.telemetry import EndpointStatus
+from cafetal.federation.versions import differences, versions_here
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,10 +17,10 @@ from parsl.serialize.concretes import DillSerializer
 from parsl.serialize.errors import SerializationError
 from parsl.serialize.facade import pack_buffers, serialize
 
-from cafetal.federation import packing
+from cafetal.federation import serialization
 from cafetal.federation.apps import by_value
+from cafetal.federation.globus_compute.liveness import Sighting
 from cafetal.federation.telemetry import EndpointStatus
-from cafetal.federation.watchdog import Sighting
 from cafetal.worker import bootstrap
 
 _NOTHING: bytes = DillSerializer.identifier + b"\n" + pickle.dumps({}, pickle.HIGHEST_PROTOCOL)
@@ -48,11 +48,11 @@ def send(
         return _unpacked(sent, measure, lambda result: result, given_up)
     run, measured = _by_value()
     try:
-        packed = pack_buffers([packing.pack(part) for part in (measured, func, args, kwargs)])
+        packed = pack_buffers([serialization.pack(part) for part in (measured, func, args, kwargs)])
     except TypeError as error:
         raise SerializationError(getattr(func, "__name__", repr(func))) from error
     measure({"bytes_in": len(packed)})
-    return _unpacked(_submit(endpoint, run, specification, packed), measure, packing.unpack, given_up)
+    return _unpacked(_submit(endpoint, run, specification, packed), measure, serialization.unpack, given_up)
 
 
 def _submit(
@@ -72,7 +72,7 @@ def _submit(
 
 @cache
 def _by_value() -> tuple[Callable[..., Any], Callable[..., Any]]:
-    return by_value(packing)["run_packed"], by_value(bootstrap)["measured"]
+    return by_value(serialization)["run_packed"], by_value(bootstrap)["measured"]
 
 
 def _unpacked(

@@ -1,0 +1,1 @@
+"""A Globus Compute endpoint as a Parsl executor: submission, rate limit, liveness, login."""
