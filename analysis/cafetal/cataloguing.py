@@ -34,7 +34,7 @@ def find(pattern: str, sites_path: str, from_rucio: bool) -> None:
     if not from_rucio:
         raise click.UsageError("Say where to look: --rucio.")
     from cafetal.config import load_sites
-    from cafetal.discovery import building
+    from cafetal.discovery import specs
     from cafetal.discovery.rucio import Did, Rucio
 
     table, rucio = load_sites(sites_path), Rucio()
@@ -42,8 +42,8 @@ def find(pattern: str, sites_path: str, from_rucio: bool) -> None:
     if not found:
         _out.print(f"Rucio knows no dataset {pattern}.")
     for did in found:
-        wanted = {str(did): building.Wanted(source=f"rucio:{did}")}
-        (dataset,) = building.build(wanted, table, lambda: rucio).values()
+        wanted = {str(did): specs.Wanted(source=f"rucio:{did}")}
+        (dataset,) = specs.build(wanted, table, lambda: rucio).values()
         _show(dataset, table)
 
 
@@ -55,11 +55,11 @@ def find(pattern: str, sites_path: str, from_rucio: bool) -> None:
 def build(spec: tuple[str, ...], sites_path: str, output: Path, entries: bool) -> None:
     """Make a fileset of what SPEC asks for: a YAML file, or NAME=SOURCE (docs/how-to.md)."""
     from cafetal.config import load_sites
-    from cafetal.discovery import building
+    from cafetal.discovery import specs
     from cafetal.discovery.rucio import Rucio
 
     table = load_sites(sites_path)
-    fileset = building.build(building.read_spec(spec), table, Rucio)
+    fileset = specs.build(specs.read_spec(spec), table, Rucio)
     if entries:
         from cafetal.discovery.entries import learn_entries
 
@@ -80,13 +80,13 @@ def build(spec: tuple[str, ...], sites_path: str, output: Path, entries: bool) -
 def refresh(fileset_path: Path, sites_path: str, dry_run: bool) -> None:
     """Look again at the sources of a fileset, and show what has changed."""
     from cafetal.config import load_sites
-    from cafetal.discovery import building
-    from cafetal.discovery.findings import differences
+    from cafetal.discovery import specs
+    from cafetal.discovery.merge import differences
     from cafetal.discovery.rucio import Rucio
     from cafetal.fileset import load
 
     old = load(fileset_path)
-    new = building.refresh(old, load_sites(sites_path), Rucio)
+    new = specs.refresh(old, load_sites(sites_path), Rucio)
     lines = differences(old, new)
     for line in lines or ["Nothing has changed."]:
         _out.print(line, markup=False)
@@ -102,7 +102,7 @@ def refresh(fileset_path: Path, sites_path: str, dry_run: bool) -> None:
 def stage(fileset_path: Path, sites_path: str, site: str, days: float) -> None:
     """Ask Rucio, by rules, for copies of a fileset's datasets on disk at a site, e.g. of what is on tape."""
     from cafetal.config import load_sites
-    from cafetal.discovery import building
+    from cafetal.discovery import specs
     from cafetal.discovery.rucio import Rucio
     from cafetal.errors import ConfigError, UnknownEndpoint, nearest
     from cafetal.fileset import load
@@ -114,7 +114,7 @@ def stage(fileset_path: Path, sites_path: str, site: str, days: float) -> None:
         raise ConfigError(f"The site {site} names no RSE: give its `rses` in the site table.")
     rucio = Rucio()
     for name, dataset in load(fileset_path).items():
-        dids = building.sources_in_rucio(dataset, lambda: rucio)
+        dids = specs.sources_in_rucio(dataset, lambda: rucio)
         rules = rucio.stage(dids, table.sites[site].rses, days)
         for rule in rules:
             _out.print(f"{name}: rule {rule} (`rucio rule show {rule}` tells how far it is)")
@@ -136,7 +136,7 @@ def _show(dataset: Dataset, table: SiteTable) -> None:
     """How much of a dataset is where; what is whole at a site comes first."""
     from rich.table import Table
 
-    from cafetal.discovery.findings import shares, unheld
+    from cafetal.discovery.merge import shares, unheld
 
     told = shares(dataset)
     whole = told.pop("")

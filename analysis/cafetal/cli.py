@@ -175,9 +175,9 @@ def _prepare(given: dict[str, Any], **options: Any) -> tuple[Any, Any, Any, Any]
     """Everything that can be wrong with what was given is found here, before a site is started."""
     from coffea.processor import Runner
 
-    from cafetal.catalog import FilesetCatalog
     from cafetal.fileset import load
     from cafetal.loading import load_processor, load_schema
+    from cafetal.replicas import FilesetCatalog
     from cafetal.runs.executor import MultiSiteExecutor
     from cafetal.runs.pickling import check_picklable
 

@@ -28,9 +28,9 @@ def env() -> None:
 @click.option("--hashes", is_flag=True, help="With the checksum of each wheel, as the package index tells them.")
 def detect(sites_path: str, target: str | None, output: Path | None, hashes: bool) -> None:
     """Show what TARGET needs: its own modules, which travel with each run, and packages with all that they need."""
-    from cafetal.environments.detection import detect as find
-    from cafetal.environments.detection import named
-    from cafetal.environments.locks import add_hashes
+    from cafetal.environments.lock_files import add_hashes
+    from cafetal.environments.requirements import detect as find
+    from cafetal.environments.requirements import named
 
     table = _table(sites_path)
     more = {} if table is None else {"also": table.environment.modules, "packages": table.environment.packages}
@@ -52,7 +52,7 @@ def detect(sites_path: str, target: str | None, output: Path | None, hashes: boo
 @click.option("--lock", type=click.Path(path_type=Path), help="A lock, in place of what TARGET needs.")
 def pack(sites_path: str, target: str | None, lock: Path | None) -> None:
     """Pack the interpreter and all packages into one file, as it is sent to sites with `env: bundle` or `auto`."""
-    from cafetal.environments.bundles import pack as make
+    from cafetal.environments.archive import pack as make
 
     bundle = make(_lock(sites_path, target, lock))
     content = f"{len(bundle.lock.packages)} packages, Python {bundle.lock.python}"
@@ -103,9 +103,9 @@ def _table(sites_path: str) -> Any:
 
 
 def _lock(sites_path: str, target: str | None, path: Path | None) -> Any:
-    from cafetal.environments.detection import detect as find
-    from cafetal.environments.detection import lock_for, named
-    from cafetal.environments.locks import read_lock
+    from cafetal.environments.lock_files import read_lock
+    from cafetal.environments.requirements import detect as find
+    from cafetal.environments.requirements import lock_for, named
 
     if path is not None:
         return read_lock(path)

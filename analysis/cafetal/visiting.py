@@ -105,7 +105,7 @@ def login(sites_path: str) -> None:
     """Log in to Globus, for sites with a Globus Compute endpoint or a collection."""
     from cafetal.config import load_sites
     from cafetal.federation.globus_compute.auth import log_in
-    from cafetal.transfers.globus import transfer_client
+    from cafetal.transfers.globus_transfer import transfer_client
 
     table = load_sites(sites_path).sites.values() if Path(sites_path).exists() else ()
     collections = [site.collection for site in table if site.collection is not None]
@@ -119,8 +119,8 @@ def open_federation(sites_path: str, *, equip: bool = True) -> Iterator[Any]:
     ``equip``: those that shall run in an environment of ours do; else all use what is installed there.
     """
     from cafetal.config import load_sites
-    from cafetal.environments.bundles import pack
-    from cafetal.environments.detection import lock_for
+    from cafetal.environments.archive import pack
+    from cafetal.environments.requirements import lock_for
     from cafetal.federation.federation import Federation
 
     table = load_sites(sites_path)

@@ -13,8 +13,8 @@ import time
 from pathlib import Path
 
 from cafetal.config import load_sites
-from cafetal.environments.bundles import pack
-from cafetal.environments.detection import detect
+from cafetal.environments.archive import pack
+from cafetal.environments.requirements import detect
 from cafetal.federation.federation import Federation
 from cafetal.federation.site_status import ask_sites
 from cafetal.worker import bootstrap

@@ -12,9 +12,9 @@ import pytest
 from cafetal.config import Collection
 from cafetal.errors import ConfigError, LoginError, TransferFailed
 from cafetal.rehearsal.transfers import TransferRehearsal
-from cafetal.transfers.globus import GlobusTransfer, Patience, connect
-from cafetal.transfers.laptop import ThroughLaptop
-from cafetal.transfers.orders import Copy, Order, copy_name
+from cafetal.transfers.globus_transfer import GlobusTransfer, Patience, connect
+from cafetal.transfers.through_laptop import ThroughLaptop
+from cafetal.transfers.transfer_tool import Copy, Order, copy_name
 from cafetal.worker import copy_tasks
 from cafetal.worker.inputs.checksums import adler32
 from cafetal.worker.site_context import Place

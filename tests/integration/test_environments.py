@@ -15,9 +15,9 @@ from coffea import processor
 from coffea.nanoevents import BaseSchema
 
 from cafetal.config import load_sites
-from cafetal.environments.bundles import pack
-from cafetal.environments.detection import detect
-from cafetal.environments.locks import add_hashes, make_lock
+from cafetal.environments.archive import pack
+from cafetal.environments.lock_files import add_hashes, make_lock
+from cafetal.environments.requirements import detect
 from cafetal.errors import EnvironmentFailed, ProcessorError, SiteError
 from cafetal.federation import versions
 from cafetal.federation.federation import Federation

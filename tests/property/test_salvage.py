@@ -7,15 +7,15 @@ from coffea.processor.executor import WorkItem
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cafetal.catalog import FilesetCatalog
 from cafetal.config import load_sites
 from cafetal.errors import EventsLost, OutputError
 from cafetal.fileset import Fileset, load
+from cafetal.plan import make_plan
+from cafetal.replicas import FilesetCatalog
 from cafetal.runs.experience import Experience
 from cafetal.runs.journal import JOURNAL, Journal
 from cafetal.runs.kept import PARTIALS
 from cafetal.runs.past import Past, cuts, differences, listed, numbered, read_past
-from cafetal.runs.plan import make_plan
 from cafetal.runs.salvaging import Salvage
 from cafetal.runs.scheduling import make_dispatcher, make_scheduler
 from cafetal.runs.whereabouts import Whereabouts

@@ -2,10 +2,10 @@
 
 import pytest
 
-from cafetal.catalog import FilesetCatalog
 from cafetal.config import load_sites
 from cafetal.errors import ConfigError, NoReplica
 from cafetal.fileset import load
+from cafetal.replicas import FilesetCatalog
 
 SITES = load_sites(
     {

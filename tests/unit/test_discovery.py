@@ -7,14 +7,14 @@ import uproot
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cafetal.catalog import FilesetCatalog
 from cafetal.config import load_sites
-from cafetal.discovery import building, listings
+from cafetal.discovery import listings, specs
 from cafetal.discovery.entries import learn_entries
-from cafetal.discovery.findings import Found, differences, lfn_of, make_dataset, refreshed, shares, together, unheld
+from cafetal.discovery.merge import Found, differences, lfn_of, make_dataset, refreshed, shares, together, unheld
 from cafetal.discovery.rucio import Did, Rucio
 from cafetal.errors import CatalogError, FilesetError
 from cafetal.fileset import DataFile, Dataset, Fileset, load
+from cafetal.replicas import FilesetCatalog
 
 TABLE = load_sites(
     {
@@ -110,16 +110,16 @@ def test_directories_and_patterns(tmp_path):
     (tmp_path / "one" / "c.txt").touch()
     sites = {name: {"pfn": str(tmp_path / name), "scratch": "/s"} for name in ("one", "two")}
     table = load_sites({"sites": sites})
-    wanted = {"d": building.Wanted(source=(f"{tmp_path}/one", f"{tmp_path}/two/*.root"))}
-    fileset = building.build(wanted, table, no_rucio)
+    wanted = {"d": specs.Wanted(source=(f"{tmp_path}/one", f"{tmp_path}/two/*.root"))}
+    fileset = specs.build(wanted, table, no_rucio)
     assert [(file.lfn, set(file.replicas), file.size) for file in fileset["d"].files] == [
         ("/a.root", {"one", "two"}, 4),
         ("/b.root", {"one"}, 4),
     ]
     (tmp_path / "two" / "b.root").write_bytes(b"root")
-    assert differences(fileset, building.refresh(fileset, table, no_rucio)) == ["+ d: /b.root at two"]
+    assert differences(fileset, specs.refresh(fileset, table, no_rucio)) == ["+ d: /b.root at two"]
     made = Fileset([Dataset("toys", (DataFile("/x"),), {"source": "cafetal make-data"})])
-    assert building.refresh(made, table, no_rucio)["toys"] == made["toys"]
+    assert specs.refresh(made, table, no_rucio)["toys"] == made["toys"]
     with pytest.raises(CatalogError, match="no ROOT files"):
         listings.list_directory(str(tmp_path / "none"), table)
 
@@ -142,7 +142,7 @@ def test_public_lists(tmp_path):
 
 def test_specifications(tmp_path):
     (tmp_path / "spec.yaml").write_text("a: /data\nb: {source: [x, y], tree: T}\n")
-    wanted = building.read_spec([str(tmp_path / "spec.yaml"), "c=rucio:cms:/x"])
+    wanted = specs.read_spec([str(tmp_path / "spec.yaml"), "c=rucio:cms:/x"])
     assert {name: each.sources for name, each in wanted.items()} == {
         "a": ("/data",),
         "b": ("x", "y"),
@@ -151,7 +151,7 @@ def test_specifications(tmp_path):
     for text, words in [("a: {sourc: x}", "did you mean 'source'"), ("a: {}", "Field required"), ("[]", "neither")]:
         (tmp_path / "bad.yaml").write_text(text)
         with pytest.raises(FilesetError, match=words):
-            building.read_spec([str(tmp_path / "bad.yaml")])
+            specs.read_spec([str(tmp_path / "bad.yaml")])
 
 
 def test_rucio_fails_with_a_sentence():

@@ -5,10 +5,10 @@ from coffea.nanoevents import BaseSchema
 from coffea.processor import IterativeExecutor, Runner
 from coffea.processor.executor import FileMeta
 
-from cafetal.catalog import FilesetCatalog
 from cafetal.config import load_sites
 from cafetal.errors import UnreadableFile
 from cafetal.fileset import load
+from cafetal.replicas import FilesetCatalog
 from cafetal.runs.entries import EntryCounts, Uncounted
 from cafetal.runs.inspection import Answer
 from cafetal.runs.runnercall import RunnerCall

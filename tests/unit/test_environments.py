@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from cafetal.cli import cli
 from cafetal.config import load_sites
-from cafetal.environments.bundles import pack
-from cafetal.environments.detection import close, detect, lock_for, named
-from cafetal.environments.locks import Lock, make_lock, read_lock
+from cafetal.environments.archive import pack
+from cafetal.environments.lock_files import Lock, make_lock, read_lock
 from cafetal.environments.recipes import recipes
+from cafetal.environments.requirements import close, detect, lock_for, named
 from cafetal.environments.sources import imports
 from cafetal.errors import ConfigError, EnvironmentFailed
 from cafetal.federation.versions import compare

@@ -8,9 +8,9 @@ import uproot
 from coffea.processor.executor import UprootMissTreeError
 
 import cafetal.errors as errors
-import cafetal.rebuilding as rebuilding
+import cafetal.remote_errors as rebuilding
 from cafetal.errors import CafetalError, ProcessorError, UnreadableFile, nearest
-from cafetal.rebuilding import also, rebuild
+from cafetal.remote_errors import also, rebuild
 
 
 def tree(kind=CafetalError):
@@ -70,7 +70,7 @@ def test_rebuild_imports_nothing_and_calls_no_constructor(monkeypatch):
             raise AssertionError("the constructor was called")
 
     monkeypatch.setattr(rebuilding, "Loud", Loud, raising=False)
-    assert isinstance(rebuild("cafetal.rebuilding.Loud", "text"), Loud)
+    assert isinstance(rebuild("cafetal.remote_errors.Loud", "text"), Loud)
 
 
 class Wanting(OSError):

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from cafetal.catalog import FilesetCatalog
 from cafetal.config import load_sites
 from cafetal.extensions import find_policy, import_object
 from cafetal.fileset import load
+from cafetal.replicas import FilesetCatalog
 from cafetal.scheduling.policies import SiteLoad, Task
 
 ROOT = Path(__file__).parents[2]

@@ -13,15 +13,15 @@ ENGINE = ROOT / "analysis" / "cafetal"
 # Each layer may import itself and those before it.
 LAYERS = [
     {"errors", "strict"},
-    {"rebuilding", "validation"},
+    {"remote_errors", "validation"},
     {"config"},
     {"fileset_keys"},
     {"fileset"},
     {"scheduling"},
     {"simulation"},
     {"extensions"},
-    {"environments"},
-    {"federation", "catalog"},
+    {"environments", "replicas"},
+    {"federation", "plan"},
     {"transfers"},
     {"discovery"},
     {"rehearsal", "runs", "loading"},

@@ -12,7 +12,7 @@ import lz4.frame
 import pytest
 from coffea.nanoevents import NanoAODSchema
 
-from cafetal.environments import live_state
+from cafetal.environments import script_state
 from cafetal.runs.shipping import pack_function
 from cafetal.worker import bootstrap
 from cafetal.worker.code import applied_state
@@ -47,12 +47,12 @@ def settings(tmp_path, monkeypatch):
 
 
 def found(schema=None):
-    return live_state.find({"settings_live": SOURCE}, schema)
+    return script_state.find({"settings_live": SOURCE}, schema)
 
 
 def test_nothing_was_set(settings):
     settings.remember("key")  # what a module does itself is its own
-    assert found() == live_state.LiveState()
+    assert found() == script_state.LiveState()
 
 
 def test_what_was_set(settings):
@@ -76,7 +76,7 @@ def test_a_function_in_place_of_another_does_not_travel(settings):
 
 @pytest.mark.parametrize("schema", SCHEMAS, ids=lambda schema: schema.__name__)
 def test_schemas_are_as_they_were_imported(schema):
-    assert found(schema) == live_state.LiveState()
+    assert found(schema) == script_state.LiveState()
 
 
 def test_attributes_of_a_schema(monkeypatch):
@@ -88,7 +88,7 @@ def test_attributes_of_a_schema(monkeypatch):
 
     Own.__module__ = "of_the_user"
     for schema in (NanoAODSchema, Own):
-        told = live_state.find({}, schema)
+        told = script_state.find({}, schema)
         assert told.names == [
             f"coffea.nanoevents.schemas.nanoaod.NanoAODSchema.{n}" for n in ("error_missing_event_ids", "mixins")
         ]
@@ -159,10 +159,10 @@ def test_what_is_never_taken_for_set(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     modules = {name: importlib.import_module(name) for name in sources}
     try:
-        assert live_state.find(sources, None) == live_state.LiveState()
+        assert script_state.find(sources, None) == script_state.LiveState()
         modules["registry_live"].PT = 50
         modules["user_live"].Cfg.CUT = 20
-        told = live_state.find(sources, None)
+        told = script_state.find(sources, None)
         assert told.values == {"registry_live": {"PT": 50}, "user_live:Cfg": {"CUT": 20}}
     finally:
         for name in sources:

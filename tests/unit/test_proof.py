@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from coffea.processor.executor import WorkItem
 
-from cafetal.catalog import FilesetCatalog
 from cafetal.config import load_sites
 from cafetal.errors import OutputError
 from cafetal.fileset import load
+from cafetal.plan import make_plan
+from cafetal.replicas import FilesetCatalog
 from cafetal.runs import output, proof
 from cafetal.runs.kept import PARTIALS, find_kept, forget_kept, keep
 from cafetal.runs.merging import merge
-from cafetal.runs.plan import make_plan
 from cafetal.runs.record import RunRecord
 from cafetal.scheduling.chunks import Chunk
 from cafetal.scheduling.ledger import Ledger

@@ -13,17 +13,17 @@ import pytest
 from coffea.processor.executor import WorkItem
 from rich.console import Console
 
-from cafetal.catalog import FilesetCatalog
 from cafetal.config import load_sites
 from cafetal.errors import ProcessorError, SiteError, UnreadableFile
 from cafetal.fileset import load
 from cafetal.loading import load_processor, load_schema
+from cafetal.plan import make_plan
+from cafetal.replicas import FilesetCatalog
 from cafetal.runs import progress, user_messages
 from cafetal.runs.executor import MultiSiteExecutor
 from cafetal.runs.experience import Experience, keep
 from cafetal.runs.filecache import FileCache
 from cafetal.runs.forecast import forecast
-from cafetal.runs.plan import make_plan
 from cafetal.runs.progress import draw_cell, show_progress, site_table
 from cafetal.runs.record import RunRecord
 from cafetal.runs.session import Session

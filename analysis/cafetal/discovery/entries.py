@@ -5,10 +5,10 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-from cafetal.catalog import FilesetCatalog
 from cafetal.config import SiteTable
 from cafetal.errors import CafetalError
 from cafetal.fileset import DataFile, Dataset, Fileset
+from cafetal.replicas import FilesetCatalog
 from cafetal.worker import inspect_task
 from cafetal.worker.inputs import remote_files
 from cafetal.worker.inputs.file_names import resolve, site_names

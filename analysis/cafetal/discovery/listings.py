@@ -13,7 +13,7 @@ from typing import Any
 import requests
 
 from cafetal.config import SiteTable
-from cafetal.discovery.findings import Found, lfn_of
+from cafetal.discovery.merge import Found, lfn_of
 from cafetal.errors import CatalogError, MissingPackage
 
 _TIMEOUT = 30

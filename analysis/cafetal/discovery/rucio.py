@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cafetal.config import GlobusEndpoint, SiteTable
-from cafetal.discovery.findings import Found
+from cafetal.discovery.merge import Found
 from cafetal.errors import CatalogError, MissingPackage
 
 SCHEMES = ("root", "davs", "https")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cafetal.environments.locks import Lock
+from cafetal.environments.lock_files import Lock
 
 LOCK = "lock.txt"
 

@@ -13,11 +13,11 @@ from typing import Any
 
 import cloudpickle
 
-from cafetal.catalog import FilesetCatalog
 from cafetal.config import SiteTable
 from cafetal.errors import ConfigError, NoReplica, SiteError
 from cafetal.federation.apps import by_value
 from cafetal.fileset import Fileset
+from cafetal.replicas import FilesetCatalog
 from cafetal.worker import app_calls
 
 _PART = 3 << 20

@@ -34,7 +34,7 @@ from cafetal.federation.site_start import start_within
 from cafetal.federation.submission import look_at, send, workers_of
 from cafetal.federation.telemetry import EndpointStatus, TaskStatus, Telemetry
 from cafetal.fileset import Fileset, load
-from cafetal.rebuilding import also
+from cafetal.remote_errors import also
 from cafetal.scheduling.policies import RoutingPolicy, SiteLoad, Task, checked_choice
 
 logger = logging.getLogger(__name__)

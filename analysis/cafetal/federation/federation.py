@@ -18,7 +18,7 @@ from parsl.config import Config
 from parsl.dataflow.dflow import DataFlowKernel
 
 from cafetal.config import Site, SiteTable
-from cafetal.environments.bundles import Bundle
+from cafetal.environments.archive import Bundle
 from cafetal.errors import UnknownEndpoint, nearest
 from cafetal.federation.apps import by_value, python_app
 from cafetal.federation.federated_executor import FederatedExecutor

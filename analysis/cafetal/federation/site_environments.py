@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cafetal.config import GlobusEndpoint, Site, SiteTable
-from cafetal.environments.bundles import Bundle
+from cafetal.environments.archive import Bundle
 from cafetal.errors import EnvironmentFailed, SiteError
 from cafetal.federation.federated_executor import FederatedExecutor
 from cafetal.federation.pools import Equip

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import parse_qs, urlsplit
 
-from cafetal.transfers.globus import SETTINGS
+from cafetal.transfers.globus_transfer import SETTINGS
 from cafetal.worker.atomic_files import write_bytes
 
 Fault = Literal["checksum", "permission", "stall", "unavailable"]

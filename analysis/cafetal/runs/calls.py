@@ -16,9 +16,9 @@ from typing import Any
 from cafetal.config import LocalEndpoint, SlurmEndpoint
 from cafetal.errors import LoginError
 from cafetal.federation.federation import Federation
+from cafetal.plan import Plan
 from cafetal.runs import answers
 from cafetal.runs.inspection import all_lost
-from cafetal.runs.plan import Plan
 from cafetal.runs.settling import Overdue, lost_task, settle
 from cafetal.runs.shipping import Shipment
 from cafetal.scheduling.messages import Assign

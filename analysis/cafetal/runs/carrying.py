@@ -8,13 +8,13 @@ from functools import cached_property
 from threading import Event, Lock, Thread
 
 from cafetal.config import Site, SiteTable
+from cafetal.plan import Plan
 from cafetal.runs.calls import Calls
-from cafetal.runs.plan import Plan
 from cafetal.runs.record import RunRecord
 from cafetal.scheduling.messages import Transfer
 from cafetal.scheduling.staging import StagingLimits
-from cafetal.transfers.laptop import LARGEST, ThroughLaptop
-from cafetal.transfers.orders import Carrier, Copy, Delivery, Order, copy_name
+from cafetal.transfers.through_laptop import LARGEST, ThroughLaptop
+from cafetal.transfers.transfer_tool import Carrier, Copy, Delivery, Order, copy_name
 from cafetal.worker.inputs.file_names import prefixes
 from cafetal.worker.inputs.remote_files import scheme
 
@@ -101,7 +101,7 @@ class Transfers:
 
     @cached_property
     def _service(self) -> Carrier:
-        from cafetal.transfers.globus import GlobusTransfer, connect  # the SDK takes a second to import
+        from cafetal.transfers.globus_transfer import GlobusTransfer, connect  # the SDK takes a second to import
 
         known = {name: site.collection for name, site in self._plan.table.sites.items() if site.collection is not None}
         staging = {name: site.staging or site.scratch for name, site in self._plan.table.sites.items()}

@@ -9,13 +9,13 @@ from typing import Any
 
 from coffea.processor.executor import FileMeta, Runner, WorkItem
 
-from cafetal.catalog import FilesetCatalog
 from cafetal.config import SiteTable
 from cafetal.errors import NoReplica
 from cafetal.fileset import FileIdentities, Fileset, plain_name
+from cafetal.plan import allow
+from cafetal.replicas import FilesetCatalog
 from cafetal.runs import user_messages
 from cafetal.runs.inspection import Answer, Key, Question
-from cafetal.runs.plan import allow
 from cafetal.runs.record import reason
 from cafetal.runs.runnercall import RunnerCall
 from cafetal.worker.failures import Failure, describe

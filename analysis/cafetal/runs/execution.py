@@ -21,6 +21,7 @@ from cafetal.config import LocalEndpoint
 from cafetal.errors import CafetalError, EventsLost, LoginError, OutputError, RunInterrupted, SiteAway
 from cafetal.federation.federation import Federation
 from cafetal.federation.versions import LOOKED_AT, differences, versions_here
+from cafetal.plan import Plan, uuids
 from cafetal.runs import user_messages
 from cafetal.runs.calls import Calls
 from cafetal.runs.carrying import Transfers
@@ -38,7 +39,6 @@ from cafetal.runs.lookout import Lookout, drained
 from cafetal.runs.merging import merge
 from cafetal.runs.past import Past, cuts
 from cafetal.runs.peeking import Peeks
-from cafetal.runs.plan import Plan, uuids
 from cafetal.runs.proof import account
 from cafetal.runs.reasons import Reasons
 from cafetal.runs.record import RunRecord, brief, reason
@@ -54,7 +54,7 @@ from cafetal.scheduling.ledger import Ledger
 from cafetal.scheduling.policies import RoutingPolicy
 from cafetal.scheduling.retries import TRIES
 from cafetal.scheduling.scheduler import Scheduler
-from cafetal.transfers.orders import Delivery
+from cafetal.transfers.transfer_tool import Delivery
 from cafetal.worker import partials
 from cafetal.worker.chunkset import ChunkSet
 from cafetal.worker.failures import Failure

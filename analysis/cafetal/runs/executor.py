@@ -15,16 +15,17 @@ from coffea.processor import accumulate
 from coffea.processor.accumulator import set_accumulator
 from coffea.processor.executor import ExecutorBase, FileMeta, WorkItem
 
-from cafetal.catalog import FilesetCatalog
 from cafetal.config import SiteTable, load_sites
-from cafetal.environments.bundles import Bundle, pack
-from cafetal.environments.detection import detect, lock_for
-from cafetal.environments.locks import Lock, read_lock
+from cafetal.environments.archive import Bundle, pack
+from cafetal.environments.lock_files import Lock, read_lock
+from cafetal.environments.requirements import detect, lock_for
 from cafetal.errors import CafetalError, ConfigError, OutputError, ResumeRefused, RunInterrupted
 from cafetal.extensions import find_policy
 from cafetal.federation.federation import Federation
 from cafetal.federation.pools import hash_seed
 from cafetal.fileset import FileIdentities, Fileset, load, plain_name
+from cafetal.plan import Plan, make_plan
+from cafetal.replicas import FilesetCatalog
 from cafetal.runs import user_messages
 from cafetal.runs.carrying import staging_limits
 from cafetal.runs.entries import EntryCounts, Uncounted
@@ -38,7 +39,6 @@ from cafetal.runs.locking import locked
 from cafetal.runs.lookout import forget_drained
 from cafetal.runs.output import refuse_to_replace, save_merged
 from cafetal.runs.past import Past, differences, listed, numbered, read_past
-from cafetal.runs.plan import Plan, make_plan
 from cafetal.runs.progress import show_progress
 from cafetal.runs.record import RunRecord, reason
 from cafetal.runs.runnercall import RunnerCall

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from cafetal.catalog import FilesetCatalog
 from cafetal.federation.federation import Federation
 from cafetal.fileset import Fileset
+from cafetal.replicas import FilesetCatalog
 from cafetal.runs import answers
 from cafetal.runs.inspection import Question, all_lost, contradiction
 from cafetal.runs.installing import install

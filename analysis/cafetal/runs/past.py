@@ -10,8 +10,8 @@ from typing import Any
 from coffea.processor.executor import WorkItem
 
 from cafetal.errors import OutputError
+from cafetal.plan import Plan
 from cafetal.runs.journal import FileLine, read
-from cafetal.runs.plan import Plan
 from cafetal.scheduling.chunks import Chunk
 from cafetal.worker.chunkset import ChunkSet
 

@@ -14,9 +14,9 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
+from cafetal.plan import Plan
 from cafetal.runs.journal import file_lines
 from cafetal.runs.kept import PARTIALS, Home
-from cafetal.runs.plan import Plan
 from cafetal.runs.shippedcode import shipped_modules
 from cafetal.worker import partials
 from cafetal.worker.accumulators import codec, exact

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from html import escape
 from typing import Any
 
-from cafetal.environments.bundles import Bundle
+from cafetal.environments.archive import Bundle
 from cafetal.worker.failures import Failure
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from cafetal.config import GlobusEndpoint
+from cafetal.plan import Plan
 from cafetal.runs.experience import Experience
 from cafetal.runs.past import Past
-from cafetal.runs.plan import Plan
 from cafetal.scheduling.balanced import BalancedDispatch
 from cafetal.scheduling.limits import Limits
 from cafetal.scheduling.per_policy import PolicyDispatch

@@ -23,7 +23,7 @@ import lz4.frame
 
 import cafetal.worker
 from cafetal.config import LocalEndpoint, SiteTable
-from cafetal.environments import live_state
+from cafetal.environments import script_state
 from cafetal.environments.sources import is_local
 from cafetal.environments.user_code import Limits, collect
 from cafetal.errors import ConfigError
@@ -104,7 +104,7 @@ def pack_function(
     pickled = pickle_function(function)
     named = _modules_in(pickled, function)
     code = collect([*named, *modules], limits)
-    live = live_state.find(_sources(code.files), _schema_of(function))
+    live = script_state.find(_sources(code.files), _schema_of(function))
     if live.values:
         steady = {owner: dict(sorted(values.items())) for owner, values in sorted(live.values.items())}
         code.files[STATE] = json.dumps(steady).encode()

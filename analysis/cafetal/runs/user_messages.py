@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from cafetal.environments.sources import is_importable
 from cafetal.errors import CafetalError, MissingTree, ProcessorError, SiteError, UnreadableFile
-from cafetal.rebuilding import also, lookup, rebuild
+from cafetal.remote_errors import also, lookup, rebuild
 from cafetal.runs.record import reason
 from cafetal.worker.failures import Failure
 

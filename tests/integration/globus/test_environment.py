@@ -6,7 +6,7 @@ from coffea.nanoevents import BaseSchema
 from tests.plain import count
 
 from cafetal.config import load_sites
-from cafetal.environments.detection import detect
+from cafetal.environments.requirements import detect
 from cafetal.federation.federation import Federation
 from cafetal.rehearsal.data import Recipe, make_files
 from cafetal.runs.executor import MultiSiteExecutor

@@ -15,7 +15,7 @@ from globus_compute_sdk.errors import TaskExecutionFailed
 
 from cafetal.errors import CafetalError, ConfigError, RemoteCause, SiteAway, SiteError, TaskTooLarge, WorkerLost
 from cafetal.federation.job_output import summary
-from cafetal.rebuilding import rebuild
+from cafetal.remote_errors import rebuild
 from cafetal.worker import bootstrap
 
 RESULT_LIMIT = 5_000_000

@@ -10,7 +10,7 @@ from typing import Any
 
 from cafetal.errors import TransferFailed
 from cafetal.scheduling.retries import TRIES
-from cafetal.transfers.orders import Copy, Delivery, Order
+from cafetal.transfers.transfer_tool import Copy, Delivery, Order
 
 LARGEST = 500_000_000
 """Bytes of a file that may go this way."""

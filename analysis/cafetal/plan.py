@@ -8,9 +8,9 @@ from fnmatch import fnmatchcase
 
 from coffea.processor.executor import WorkItem
 
-from cafetal.catalog import Catalog
 from cafetal.config import Routing, SiteTable
 from cafetal.errors import NoReplica
+from cafetal.replicas import Catalog
 from cafetal.scheduling.chunks import Chunk
 from cafetal.scheduling.indexed import Numbered
 from cafetal.worker.inputs.file_names import to_pfn

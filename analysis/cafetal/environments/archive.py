@@ -30,7 +30,7 @@ from typing import IO
 from packaging.utils import canonicalize_name
 
 from cafetal.config import cache_folder
-from cafetal.environments.locks import Lock, platform_here
+from cafetal.environments.lock_files import Lock, platform_here
 from cafetal.errors import EnvironmentFailed
 
 _LEVEL = 1

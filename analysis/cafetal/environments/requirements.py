@@ -15,7 +15,7 @@ from packaging.utils import canonicalize_name
 
 import cafetal.worker
 from cafetal.config import GlobusEndpoint, SiteTable
-from cafetal.environments.locks import Lock, make_lock, read_lock
+from cafetal.environments.lock_files import Lock, make_lock, read_lock
 from cafetal.environments.sources import imports, is_local, local_sources
 from cafetal.errors import EnvironmentFailed
 

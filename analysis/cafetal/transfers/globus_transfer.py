@@ -19,7 +19,7 @@ from globus_compute_sdk.sdk.auth.globus_app import get_globus_app
 from cafetal.config import Collection
 from cafetal.errors import ConfigError, LoginError, TransferFailed
 from cafetal.federation.globus_compute.auth import REMEDY, refusal
-from cafetal.transfers.orders import Delivery, Order
+from cafetal.transfers.transfer_tool import Delivery, Order
 from cafetal.worker.copy_tasks import STAGED
 
 SETTINGS = "transfer.json"

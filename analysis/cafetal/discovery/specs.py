@@ -11,8 +11,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cafetal.config import SiteTable
-from cafetal.discovery.findings import SOURCE, Found, make_dataset, on_tape_alone, refreshed
 from cafetal.discovery.listings import list_directory, places, read_list
+from cafetal.discovery.merge import SOURCE, Found, make_dataset, on_tape_alone, refreshed
 from cafetal.discovery.rucio import Did, Rucio
 from cafetal.errors import FilesetError, nearest
 from cafetal.fileset import Dataset, Fileset
