@@ -85,7 +85,7 @@ def run(
     folder: Path, fan_in: int, accept: float, overwrite: bool, plots: bool, quiet: bool, detach: bool, **given: Any
 ) -> None:
     """Process FILESET with PROCESSOR (FILE.py:CLASS) where its files are, and merge the output here."""
-    from cafetal.runs.output import refuse_to_replace
+    from cafetal.results.run_folder import refuse_to_replace
 
     if not overwrite:
         refuse_to_replace(folder)
@@ -104,7 +104,7 @@ def run(
 @click.option("--detach", is_flag=True, help="Go on when the terminal is closed; see `status`, `logs`, `cancel`.")
 def resume(folder: Path, quiet: bool, plots: bool, detach: bool) -> None:
     """Continue the run in FOLDER: only what is not safe at a site, or here, is processed again."""
-    from cafetal.runs.past import read_past
+    from cafetal.results.previous_attempts import read_past
 
     if detach:
         _detach(folder)
@@ -133,7 +133,7 @@ def _detach(folder: Path) -> None:
 
 def _carry_out(folder: Path, given: dict[str, Any], *, plots: bool, **options: Any) -> None:
     """Run, save what came of it, and raise what went wrong."""
-    from cafetal.runs.locking import locked
+    from cafetal.results.run_lock import locked
 
     prepared = _prepare(given, folder=folder, **options)
     with locked(folder):
@@ -143,8 +143,8 @@ def _carry_out(folder: Path, given: dict[str, Any], *, plots: bool, **options: A
 def _run_and_save(
     folder: Path, given: dict[str, Any], plots: bool, executor: Any, runner: Any, instance: Any, fileset: Any
 ) -> None:
+    from cafetal.results.run_folder import MERGED
     from cafetal.runs.entries import Uncounted
-    from cafetal.runs.output import MERGED
     from cafetal.runs.postprocessing import failed
 
     error: BaseException | None = None
@@ -236,11 +236,11 @@ def _module_of(instance: Any) -> str:
 
 
 def _save(folder: Path, out: Any, executor: Any, given: dict[str, Any], problem: str) -> None:
-    from cafetal.runs import output
+    from cafetal.results import run_folder
     from cafetal.runs.interrupts import interrupts
 
     options = {key: given[key] for key in ("schema", "treename", "chunksize", "maxchunks", "arguments", "policy")}
-    provenance = output.Provenance(
+    provenance = run_folder.Provenance(
         processor=given["processor"],
         processor_hash=executor.session.code_hash or "",
         fileset=f"{given['fileset']} (sha256 {hashlib.sha256(Path(given['fileset']).read_bytes()).hexdigest()})",
@@ -248,23 +248,23 @@ def _save(folder: Path, out: Any, executor: Any, given: dict[str, Any], problem:
         options=options,
     )
     with interrupts(lambda: None):  # what was computed is written down first
-        output.save(folder, out, executor.record, provenance, problem=problem)
+        run_folder.save(folder, out, executor.record, provenance, problem=problem)
 
 
 def _show(folder: Path, out: Any, *, plots: bool) -> None:
     """Draw the results that are saved, and tell what came out; nothing that fails here does them any harm."""
-    from cafetal.runs import output
+    from cafetal.results import run_folder
     from cafetal.views.plots import draw
     from cafetal.views.report import write_report
     from cafetal.views.tables import print_result
 
-    pictures, not_drawn = draw(out, folder / output.PLOTS) if plots else ([], {})
-    output.note(folder, not_drawn=not_drawn)
+    pictures, not_drawn = draw(out, folder / run_folder.PLOTS) if plots else ([], {})
+    run_folder.note(folder, not_drawn=not_drawn)
     try:
         pictures.append(write_report(folder))
     except Exception as error:
         warnings.warn(f"The report could not be written ({type(error).__name__}: {error}).", stacklevel=1)
-    print_result(output.read_manifest(folder), str(folder), _err)
+    print_result(run_folder.read_manifest(folder), str(folder), _err)
     for path in pictures:
         click.echo(path)
 
@@ -275,15 +275,15 @@ def _show(folder: Path, out: Any, *, plots: bool) -> None:
 @_plots
 def postprocess(folder: Path, processor: str | None, plots: bool) -> None:
     """Apply the postprocess of PROCESSOR, by default the one of the run, to what the run in FOLDER has merged."""
-    from cafetal.runs import output
-    from cafetal.runs.locking import locked
+    from cafetal.results import run_folder
+    from cafetal.results.run_lock import locked
     from cafetal.runs.postprocessing import apply
 
-    manifest = output.read_manifest(folder)
+    manifest = run_folder.read_manifest(folder)
     processor = processor or manifest["processor"]
     with locked(folder):
         out = apply(folder, processor, _parse_arguments(manifest["options"].get("arguments") or ()))
-        output.save_again(folder, out, postprocessed_by=processor)
+        run_folder.save_again(folder, out, postprocessed_by=processor)
         _show(folder, out, plots=plots)
 
 
@@ -309,8 +309,8 @@ def plan(ask: bool, **given: Any) -> None:
 @click.argument("folder", type=click.Path(path_type=Path))
 def why(what: str, folder: Path) -> None:
     """Tell why a chunk (number), a file (LFN) or a site was treated as it was in the run in FOLDER."""
-    from cafetal.runs.explanation import explain
-    from cafetal.runs.journal import read
+    from cafetal.results.explanation import explain
+    from cafetal.results.journal import read
 
     for sentence in explain(read(folder), what):
         click.echo(sentence)
@@ -321,9 +321,9 @@ def why(what: str, folder: Path) -> None:
 @click.option("--trust", is_flag=True, help="Unpickle what only a pickle can carry: that can run any code.")
 def verify(folder: Path, trust: bool) -> None:
     """Prove the output in FOLDER: every event that was planned is in it once, or is named as missing."""
-    from cafetal.runs import output, proof
+    from cafetal.results import proof, run_folder
 
-    proved = proof.verify(folder, output.read_manifest(folder), trust=trust)
+    proved = proof.verify(folder, run_folder.read_manifest(folder), trust=trust)
     for problem in proved.problems:
         click.echo(problem)
     if proved.problems:
@@ -339,12 +339,12 @@ def verify(folder: Path, trust: bool) -> None:
 @click.option("--config", type=click.Path(path_type=Path), help="What is to be stacked, with data, ratios and bands.")
 def plot(folder: Path, config: Path | None) -> None:
     """Draw the histograms of a run again, into FOLDER/plots."""
-    from cafetal.runs import output
+    from cafetal.results import run_folder
     from cafetal.views.plots import draw
     from cafetal.views.stacks import draw_all, read_plots
 
-    out = output.read_output(folder)
-    place = folder / output.PLOTS
+    out = run_folder.read_output(folder)
+    place = folder / run_folder.PLOTS
     not_drawn: dict[str, str] = {}
     if config is None:
         paths, not_drawn = draw(out, place)
@@ -362,11 +362,11 @@ def plot(folder: Path, config: Path | None) -> None:
 @click.option("-o", "--output", "path", required=True, type=click.Path(path_type=Path), help="Where it goes (JSON).")
 def export(folder: Path, config: Path, path: Path) -> None:
     """Write histograms of the run in FOLDER as a workspace that pyhf fits and cabinetry reads."""
-    from cafetal.runs import output
+    from cafetal.results import run_folder
     from cafetal.views.workspaces import read_statistics, workspace_of
     from cafetal.worker.atomic_files import write_bytes
 
-    spec = workspace_of(output.read_output(folder), read_statistics(config))
+    spec = workspace_of(run_folder.read_output(folder), read_statistics(config))
     write_bytes(path, json.dumps(spec, indent=2).encode())
     click.echo(path)
 
@@ -385,10 +385,10 @@ def report(folder: Path) -> None:
 @click.option("--histogram", default="cutflow", show_default=True, help="With categories for samples and cuts.")
 def yields(folder: Path, histogram: str) -> None:
     """Show how many events of each sample pass each cut, and their weights with uncertainties."""
-    from cafetal.runs import histograms, output
+    from cafetal.results import histograms, run_folder
     from cafetal.views.tables import print_yields
 
-    found = dict(histograms.find(output.read_output(folder)))
+    found = dict(histograms.find(run_folder.read_output(folder)))
     if histogram not in found:
         raise OutputError(f"The output has no histogram {histogram!r}; {nearest(histogram, found)}.")
     print_yields(histograms.yields_of(found[histogram]), _out)

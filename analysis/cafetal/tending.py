@@ -22,7 +22,7 @@ _folder = click.argument("folder", type=click.Path(path_type=Path))
 @_folder
 def status(folder: Path) -> None:
     """Tell how the run in FOLDER stands, whoever does it."""
-    from cafetal.runs.standing import look_at
+    from cafetal.results.run_status import look_at
     from cafetal.views.tables import print_standing
 
     print_standing(look_at(folder), _out)
@@ -56,8 +56,8 @@ def peek(folder: Path) -> None:
 @click.option("--site", help="Show only the tasks of one site.")
 def logs(folder: Path, lines: int, task: int | None, site: str | None) -> None:
     """Show what a run with `--detach` in FOLDER has said, and what the processor has printed in its tasks."""
+    from cafetal.results.task_logs import read_task_logs
     from cafetal.runs.detached import LOG, tail
-    from cafetal.runs.tasklogs import read_task_logs
 
     task_logs = [log for log in read_task_logs(folder) if task in (None, log[0]) and site in (None, log[1])]
     if (folder / LOG).exists() or not task_logs:

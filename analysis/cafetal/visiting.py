@@ -86,7 +86,7 @@ def drain(sites_path: str, folder: Path, undo: bool, names: tuple[str, ...]) -> 
     """Have a run that goes on give no more tasks to the sites NAMES."""
     from cafetal.config import load_sites
     from cafetal.errors import UnknownEndpoint, nearest
-    from cafetal.runs.journal import JOURNAL
+    from cafetal.results.journal import JOURNAL
     from cafetal.runs.lookout import drain
 
     known = load_sites(sites_path).sites

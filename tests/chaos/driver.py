@@ -25,7 +25,7 @@ from coffea.nanoevents import BaseSchema
 from cafetal.errors import CafetalError
 from cafetal.fileset import load
 from cafetal.loading import load_processor
-from cafetal.runs import output
+from cafetal.results import run_folder
 from cafetal.runs.executor import MultiSiteExecutor
 
 CHUNK = 150
@@ -64,9 +64,9 @@ def carry_out(campaign: Path, asked: dict[str, Any], held: MultiSiteExecutor) ->
         if not hasattr(caught, "partial_output"):
             return {"saved": False, "error": type(caught).__name__, "message": str(caught)[:1000]}
         out = caught.partial_output
-    provenance = output.Provenance("Weighted", executor.session.code_hash or "", "fileset.json", "sites.yaml")
+    provenance = run_folder.Provenance("Weighted", executor.session.code_hash or "", "fileset.json", "sites.yaml")
     assert executor.record is not None
-    output.save(folder, out, executor.record, provenance)
+    run_folder.save(folder, out, executor.record, provenance)
     return {"saved": True, "error": type(error).__name__ if error else "", "message": str(error or "")[:1000]}
 
 

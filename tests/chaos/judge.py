@@ -15,8 +15,8 @@ import uproot
 
 from cafetal.fileset import Fileset
 from cafetal.loading import load_processor
-from cafetal.runs import proof
-from cafetal.runs.output import MANIFEST, OUTPUT, read_manifest
+from cafetal.results import proof
+from cafetal.results.run_folder import MANIFEST, OUTPUT, read_manifest
 from tests.chaos.schedule import Schedule, at_risk
 
 Range = tuple[str, int, int]

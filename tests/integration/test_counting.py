@@ -15,10 +15,10 @@ from cafetal.config import load_sites
 from cafetal.errors import FilesetError, RunInterrupted, UnreadableFile
 from cafetal.fileset import Fileset, load
 from cafetal.rehearsal.data import Recipe, make_files
+from cafetal.results.journal import JOURNAL
+from cafetal.results.run_status import look_at
 from cafetal.runs.entries import Uncounted
 from cafetal.runs.executor import MultiSiteExecutor
-from cafetal.runs.journal import JOURNAL
-from cafetal.runs.standing import look_at
 from tests.conftest import in_background, iterate, wait_until
 
 pytestmark = pytest.mark.sites

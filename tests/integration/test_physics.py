@@ -13,7 +13,7 @@ from scipy.stats import norm
 from adl import ADL
 from cafetal.fileset import load
 from cafetal.rehearsal.data import lay_out
-from cafetal.runs.histograms import yields_of
+from cafetal.results.histograms import yields_of
 from hzz import CUTS, HZZ
 from tests.conftest import ROOT
 from ttbar import TTbar

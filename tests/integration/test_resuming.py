@@ -13,7 +13,7 @@ import coffea.util
 import psutil
 import pytest
 
-from cafetal.runs.locking import owner
+from cafetal.results.run_lock import owner
 from tests.conftest import wait_until
 from tests.integration.test_command_line import assert_all_gone, cafetal, tagged
 

@@ -9,9 +9,9 @@ from coffea.nanoevents import BaseSchema
 from cafetal.config import load_sites
 from cafetal.errors import NoReplica, SiteError
 from cafetal.rehearsal.data import Recipe, make_files
+from cafetal.results.explanation import explain
+from cafetal.results.journal import read
 from cafetal.runs.executor import MultiSiteExecutor
-from cafetal.runs.explanation import explain
-from cafetal.runs.journal import read
 from cafetal.runs.lookout import drain
 from tests.conftest import in_background, wait_until
 

@@ -12,8 +12,8 @@ from cafetal.config import load_sites
 from cafetal.errors import LoginError
 from cafetal.rehearsal.data import Recipe, make_files
 from cafetal.rehearsal.transfers import TransferRehearsal
+from cafetal.results.journal import read
 from cafetal.runs.executor import MultiSiteExecutor
-from cafetal.runs.journal import read
 from cafetal.worker.copy_tasks import STAGED
 from tests.conftest import wait_until
 

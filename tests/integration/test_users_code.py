@@ -141,7 +141,7 @@ def test_code_and_data_work_as_on_the_laptop(project, ran):
 _READ = """
 import json
 from pathlib import Path
-from cafetal.runs.output import read_output
+from cafetal.results.run_folder import read_output
 out = read_output(Path({folder!r}))
 rows = out.pop("mine").rows
 plain = {{key: list(value) if isinstance(value, set) else value for key, value in out.items()}}

@@ -12,10 +12,10 @@ from cafetal.errors import EventsLost, OutputError
 from cafetal.fileset import Fileset, load
 from cafetal.plan import make_plan
 from cafetal.replicas import FilesetCatalog
+from cafetal.results.journal import JOURNAL, Journal
+from cafetal.results.local_partials import PARTIALS
+from cafetal.results.previous_attempts import Past, cuts, differences, listed, numbered, read_past
 from cafetal.runs.experience import Experience
-from cafetal.runs.journal import JOURNAL, Journal
-from cafetal.runs.kept import PARTIALS
-from cafetal.runs.past import Past, cuts, differences, listed, numbered, read_past
 from cafetal.runs.salvaging import Salvage
 from cafetal.runs.scheduling import make_dispatcher, make_scheduler
 from cafetal.runs.whereabouts import Whereabouts

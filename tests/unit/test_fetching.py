@@ -9,8 +9,8 @@ import cramjam
 import pytest
 
 from cafetal.errors import SiteAway, SiteError, WorkerLost
+from cafetal.results.record import RunRecord
 from cafetal.runs import fetching
-from cafetal.runs.record import RunRecord
 from cafetal.runs.settling import Lost
 from cafetal.worker import partials
 from cafetal.worker.chunkset import ChunkSet

@@ -3,11 +3,11 @@
 import pytest
 
 from cafetal.errors import OutputError, ProcessorError
+from cafetal.results.history import restore
+from cafetal.results.journal import JOURNAL, Journal
+from cafetal.results.record import RunRecord, brief
+from cafetal.results.run_folder import refuse_to_replace
 from cafetal.runs import user_messages
-from cafetal.runs.history import restore
-from cafetal.runs.journal import JOURNAL, Journal
-from cafetal.runs.output import refuse_to_replace
-from cafetal.runs.record import RunRecord, brief
 from cafetal.runs.settling import lost_task
 
 LINES = [

@@ -10,8 +10,8 @@ import sys
 import pytest
 
 from cafetal.errors import OutputError
-from cafetal.runs import ownerfile
-from cafetal.runs.locking import locked, owner
+from cafetal.results import owner_file
+from cafetal.results.run_lock import locked, owner
 
 
 @pytest.fixture(params=[errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP], ids=errno.errorcode.get)
@@ -28,16 +28,16 @@ def warns():
 
 def leave(folder, **changes):
     """What a process that has ended may have left."""
-    identity = {**ownerfile._identity(os.getpid()), **changes}
+    identity = {**owner_file._identity(os.getpid()), **changes}
     (folder / "lock").touch()
-    (folder / ownerfile.OWNER).write_text(json.dumps(identity))
+    (folder / owner_file.OWNER).write_text(json.dumps(identity))
 
 
 def test_a_file_stands_for_a_lock(tmp_path, no_locks):
     with warns(), locked(tmp_path):
         assert owner(tmp_path) == os.getpid()
         with pytest.raises(OutputError, match=f"of the process {os.getpid()}, uses"):
-            ownerfile.take(tmp_path)
+            owner_file.take(tmp_path)
     assert owner(tmp_path) is None
     assert [path.name for path in tmp_path.iterdir()] == ["lock"]
 
@@ -60,7 +60,7 @@ def test_of_another_machine_nobody_can_tell(tmp_path, no_locks, changes):
 
 def test_another_process_has_it(tmp_path, no_locks):
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
-        leave(tmp_path, **ownerfile._identity(other.pid))
+        leave(tmp_path, **owner_file._identity(other.pid))
         assert owner(tmp_path) == other.pid
         with pytest.raises(OutputError, match=f"of the process {other.pid}, uses"), locked(tmp_path):
             pass

@@ -13,8 +13,8 @@ import uhi.io.json
 import uproot
 
 from cafetal.errors import OutputError
-from cafetal.runs import histograms, output
-from cafetal.runs.record import RunRecord
+from cafetal.results import histograms, run_folder
+from cafetal.results.record import RunRecord
 from cafetal.views.plots import draw
 
 
@@ -86,8 +86,8 @@ def test_outputs_that_are_hard_to_show(tmp_path):
     histograms.write_root(tmp_path / "h.root", out)
     with uproot.open(tmp_path / "h.root") as file:
         assert file["plain/a"].values().tolist() == [0, 1, 0]
-    folder = output.save(tmp_path / "results", out, RunRecord(), provenance())
-    assert output.read_manifest(folder)["complete"]
+    folder = run_folder.save(tmp_path / "results", out, RunRecord(), provenance())
+    assert run_folder.read_manifest(folder)["complete"]
 
 
 def test_what_uhi_cannot_hold_is_named(tmp_path, monkeypatch):
@@ -132,8 +132,8 @@ def test_one_histogram_that_cannot_be_shown_costs_no_other(tmp_path):
     assert all(path.parent == tmp_path / "plots" and path.stat().st_size > 1_000 for path in paths)
     assert set(not_drawn) <= {"endless"}
     assert {"first.png", "last.png"} <= {path.name for path in paths}
-    folder = output.save(tmp_path / "results", out, RunRecord(), provenance())
-    manifest = output.read_manifest(folder)
+    folder = run_folder.save(tmp_path / "results", out, RunRecord(), provenance())
+    manifest = run_folder.read_manifest(folder)
     with uproot.open(folder / "histograms.root") as file:
         there = {key.rpartition(";")[0] for key, kind in file.classnames().items() if kind.startswith("TH1")}
     assert {"first", "last", "a/b"} <= there | manifest["not_in_root"].keys()
@@ -155,12 +155,12 @@ def test_a_form_that_fails_as_a_whole_is_named(tmp_path, monkeypatch):
     def fail(*_):
         raise RuntimeError("no space for names")
 
-    monkeypatch.setattr("cafetal.runs.histograms.write_root", fail)
-    folder = output.save(tmp_path / "results", filled(), RunRecord(), provenance())
-    manifest = output.read_manifest(folder)
+    monkeypatch.setattr("cafetal.results.histograms.write_root", fail)
+    folder = run_folder.save(tmp_path / "results", filled(), RunRecord(), provenance())
+    manifest = run_folder.read_manifest(folder)
     assert manifest["not_in_root"] == {"": "histograms.root could not be written: RuntimeError: no space for names"}
     assert manifest["sha256"].keys() == {"output.coffea", "histograms.json"}
-    assert output.read_output(folder)["mass"] == filled()["mass"]
+    assert run_folder.read_output(folder)["mass"] == filled()["mass"]
 
 
 def test_very_many_categories_go_on_pages(tmp_path):
@@ -176,7 +176,7 @@ def test_very_many_categories_go_on_pages(tmp_path):
 
 
 def provenance():
-    return output.Provenance("p.py:P", "0" * 64, "f.json", "sites.yaml", {"chunksize": 5})
+    return run_folder.Provenance("p.py:P", "0" * 64, "f.json", "sites.yaml", {"chunksize": 5})
 
 
 def test_saved_and_read_back(tmp_path):
@@ -186,9 +186,9 @@ def test_saved_and_read_back(tmp_path):
     record.note_read("/a", "cern", "desy", 2)
     record.note_read("/b.parquet", "cern", None, None)
     record.site_events["desy"] = 10
-    folder = output.save(tmp_path / "results", filled(), record, provenance())
-    assert output.read_output(folder)["mass"] == filled()["mass"]
-    manifest = output.read_manifest(folder)
+    folder = run_folder.save(tmp_path / "results", filled(), record, provenance())
+    assert run_folder.read_output(folder)["mass"] == filled()["mass"]
+    manifest = run_folder.read_manifest(folder)
     assert manifest["complete"]
     assert manifest["fraction"] == 1
     assert manifest["not_in_root"].keys() == {"deep"}
@@ -204,11 +204,11 @@ def test_saved_and_read_back(tmp_path):
 def test_folders_that_cannot_be(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OutputError, match="cannot be written"):
-        output.save(tmp_path / "file", {}, RunRecord(), provenance())
+        run_folder.save(tmp_path / "file", {}, RunRecord(), provenance())
     with pytest.raises(OutputError, match=r"manifest\.json is not there"):
-        output.read_manifest(tmp_path)
+        run_folder.read_manifest(tmp_path)
     with pytest.raises(OutputError, match=r"output\.coffea is not there"):
-        output.read_output(tmp_path)
+        run_folder.read_output(tmp_path)
 
 
 def test_an_empty_run_is_complete():

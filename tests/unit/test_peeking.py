@@ -6,11 +6,11 @@ import cramjam
 import pytest
 
 from cafetal.errors import OutputError, SiteError
+from cafetal.results.local_partials import Home
+from cafetal.results.record import RunRecord
+from cafetal.results.run_lock import locked
 from cafetal.runs import peeking
-from cafetal.runs.kept import Home
-from cafetal.runs.locking import locked
 from cafetal.runs.peeking import Peeks, peek
-from cafetal.runs.record import RunRecord
 from cafetal.scheduling.chunks import Chunk
 from cafetal.scheduling.ledger import Ledger
 from cafetal.worker import partials

@@ -15,10 +15,10 @@ from cafetal.errors import OutputError
 from cafetal.fileset import load
 from cafetal.plan import make_plan
 from cafetal.replicas import FilesetCatalog
-from cafetal.runs import output, proof
-from cafetal.runs.kept import PARTIALS, find_kept, forget_kept, keep
+from cafetal.results import proof, run_folder
+from cafetal.results.local_partials import PARTIALS, find_kept, forget_kept, keep
+from cafetal.results.record import RunRecord
 from cafetal.runs.merging import merge
-from cafetal.runs.record import RunRecord
 from cafetal.scheduling.chunks import Chunk
 from cafetal.scheduling.ledger import Ledger
 from cafetal.worker import partials
@@ -78,23 +78,23 @@ def whole(tmp_path_factory):
     shutil.rmtree(folder / "scratch")
     merged = merge(home, SITES, ledger, record, ChunkSet.of([11]))
     record.ledger = proof.account(plan, home, ledger.counted, merged)
-    output.save(folder, merged, record, output.Provenance("p", "0", "f", "s"))
+    run_folder.save(folder, merged, record, run_folder.Provenance("p", "0", "f", "s"))
     return folder, ledger
 
 
 def check(folder):
     try:
-        return proof.verify(folder, output.read_manifest(folder)).problems
+        return proof.verify(folder, run_folder.read_manifest(folder)).problems
     except OutputError as error:
         return [str(error)]
 
 
 def test_a_whole_output_is_proved(whole):
     folder, _ = whole
-    proved = proof.verify(folder, output.read_manifest(folder))
+    proved = proof.verify(folder, run_folder.read_manifest(folder))
     assert proved.problems == []
     assert (proved.events, proved.planned, proved.partials) == (1700, 1800, 3)
-    told = output.read_manifest(folder)["ledger"]
+    told = run_folder.read_manifest(folder)["ledger"]
     assert told["files"][0]["edges"] == {"from": 0, "step": 100, "to": 450}
     assert told["missing"] == "11"
     assert len(list(find_kept(folder))) == 3

@@ -19,13 +19,13 @@ from cafetal.fileset import load
 from cafetal.loading import load_processor, load_schema
 from cafetal.plan import make_plan
 from cafetal.replicas import FilesetCatalog
+from cafetal.results.record import RunRecord
 from cafetal.runs import progress, user_messages
 from cafetal.runs.executor import MultiSiteExecutor
 from cafetal.runs.experience import Experience, keep
 from cafetal.runs.filecache import FileCache
 from cafetal.runs.forecast import forecast
 from cafetal.runs.progress import draw_cell, show_progress, site_table
-from cafetal.runs.record import RunRecord
 from cafetal.runs.session import Session
 from cafetal.runs.settling import Lost, Overdue, lost_task, settle
 from cafetal.scheduling.estimates.rates import Rates

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from cafetal.cli import cli
 from cafetal.errors import ConfigError, OutputError, SiteError, UnknownEndpoint
-from cafetal.runs.histograms import yields_of
-from cafetal.runs.journal import JOURNAL, Journal
-from cafetal.runs.locking import locked
-from cafetal.runs.record import brief
+from cafetal.results.histograms import yields_of
+from cafetal.results.journal import JOURNAL, Journal
+from cafetal.results.record import brief
+from cafetal.results.run_lock import locked
 from cafetal.runs.settling import lost_task
 from cafetal.views.stacks import Stack, draw_all, draw_stack, layers, read_plots
 

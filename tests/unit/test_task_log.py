@@ -8,8 +8,8 @@ import warnings
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cafetal.runs.record import RunRecord
-from cafetal.runs.tasklogs import TaskLogs, read_task_logs
+from cafetal.results.record import RunRecord
+from cafetal.results.task_logs import TaskLogs, read_task_logs
 from cafetal.worker.code.printed_output import HEAD, TAIL, TaskLog
 
 

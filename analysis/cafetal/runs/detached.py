@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cafetal.errors import OutputError
-from cafetal.runs.locking import owner
+from cafetal.results.run_lock import owner
 from cafetal.worker.atomic_files import private_folder
 
 LOG = "log"

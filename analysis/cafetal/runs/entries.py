@@ -14,9 +14,9 @@ from cafetal.errors import NoReplica
 from cafetal.fileset import FileIdentities, Fileset, plain_name
 from cafetal.plan import allow
 from cafetal.replicas import FilesetCatalog
+from cafetal.results.record import reason
 from cafetal.runs import user_messages
 from cafetal.runs.inspection import Answer, Key, Question
-from cafetal.runs.record import reason
 from cafetal.runs.runnercall import RunnerCall
 from cafetal.worker.failures import Failure, describe
 

@@ -22,30 +22,30 @@ from cafetal.errors import CafetalError, EventsLost, LoginError, OutputError, Ru
 from cafetal.federation.federation import Federation
 from cafetal.federation.versions import LOOKED_AT, differences, versions_here
 from cafetal.plan import Plan, uuids
+from cafetal.results.history import restore
+from cafetal.results.journal import Journal, read
+from cafetal.results.local_partials import Home, keep
+from cafetal.results.previous_attempts import Past, cuts
+from cafetal.results.proof import account
+from cafetal.results.record import RunRecord, brief, reason
+from cafetal.results.task_logs import SITE_LOGS, TaskLogs
 from cafetal.runs import user_messages
 from cafetal.runs.calls import Calls
 from cafetal.runs.carrying import Transfers
 from cafetal.runs.entries import EntryCounts
 from cafetal.runs.fetching import fetch
 from cafetal.runs.filecache import FileCache
-from cafetal.runs.history import restore
 from cafetal.runs.inspection import Answer, Inspection, Key
 from cafetal.runs.installing import install
 from cafetal.runs.interrupts import interrupts
-from cafetal.runs.journal import Journal, read
-from cafetal.runs.kept import Home, keep
 from cafetal.runs.logins import Logins
 from cafetal.runs.lookout import Lookout, drained
 from cafetal.runs.merging import merge
-from cafetal.runs.past import Past, cuts
 from cafetal.runs.peeking import Peeks
-from cafetal.runs.proof import account
 from cafetal.runs.reasons import Reasons
-from cafetal.runs.record import RunRecord, brief, reason
 from cafetal.runs.salvaging import Salvage
 from cafetal.runs.settling import Lost, lost_task
 from cafetal.runs.shipping import Shipment
-from cafetal.runs.tasklogs import SITE_LOGS, TaskLogs
 from cafetal.runs.trees import Merge, Trees
 from cafetal.runs.whereabouts import Whereabouts
 from cafetal.scheduling import messages

@@ -26,6 +26,13 @@ from cafetal.federation.pools import hash_seed
 from cafetal.fileset import FileIdentities, Fileset, load, plain_name
 from cafetal.plan import Plan, make_plan
 from cafetal.replicas import FilesetCatalog
+from cafetal.results.journal import JOURNAL, Journal
+from cafetal.results.kept_modules import keep_modules
+from cafetal.results.local_partials import forget_kept
+from cafetal.results.previous_attempts import Past, differences, listed, numbered, read_past
+from cafetal.results.record import RunRecord, reason
+from cafetal.results.run_folder import refuse_to_replace, save_merged
+from cafetal.results.run_lock import locked
 from cafetal.runs import user_messages
 from cafetal.runs.carrying import staging_limits
 from cafetal.runs.entries import EntryCounts, Uncounted
@@ -33,18 +40,11 @@ from cafetal.runs.execution import Execution
 from cafetal.runs.experience import keep, load_experience
 from cafetal.runs.filecache import FileCache
 from cafetal.runs.inspection import Inspection, inspect
-from cafetal.runs.journal import JOURNAL, Journal
-from cafetal.runs.kept import forget_kept
-from cafetal.runs.locking import locked
 from cafetal.runs.lookout import forget_drained
-from cafetal.runs.output import refuse_to_replace, save_merged
-from cafetal.runs.past import Past, differences, listed, numbered, read_past
 from cafetal.runs.progress import show_progress
-from cafetal.runs.record import RunRecord, reason
 from cafetal.runs.runnercall import RunnerCall
 from cafetal.runs.scheduling import make_dispatcher, make_scheduler
 from cafetal.runs.session import Session, is_missing
-from cafetal.runs.shippedcode import keep_modules
 from cafetal.runs.shipping import Shipment, check_aux, limits, pack_function, pack_worker
 from cafetal.scheduling.policies import RoutingPolicy
 

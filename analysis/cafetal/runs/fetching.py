@@ -10,7 +10,7 @@ from typing import Any
 
 import cramjam
 
-from cafetal.runs.record import RunRecord
+from cafetal.results.record import RunRecord
 from cafetal.runs.settling import Lost, lost_task
 from cafetal.scheduling.retries import TRIES
 from cafetal.worker import partials

@@ -11,10 +11,10 @@ from typing import Any
 from cafetal.federation.federation import Federation
 from cafetal.fileset import Fileset
 from cafetal.replicas import FilesetCatalog
+from cafetal.results.record import reason
 from cafetal.runs import answers
 from cafetal.runs.inspection import Question, all_lost, contradiction
 from cafetal.runs.installing import install
-from cafetal.runs.record import reason
 from cafetal.runs.settling import settle
 from cafetal.runs.shipping import pack_worker
 from cafetal.worker.inputs.file_names import site_names

@@ -6,9 +6,9 @@ from collections.abc import Collection, Iterable
 from typing import Any
 
 from cafetal.errors import EventsLost, SiteError
+from cafetal.results.local_partials import Home
+from cafetal.results.record import RunRecord
 from cafetal.runs import user_messages
-from cafetal.runs.kept import Home
-from cafetal.runs.record import RunRecord
 from cafetal.scheduling.ledger import Ledger
 from cafetal.worker import partials
 from cafetal.worker.accumulators import codec, exact

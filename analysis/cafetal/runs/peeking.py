@@ -20,14 +20,14 @@ from typing import Any
 import coffea.util
 
 from cafetal.errors import CafetalError, OutputError, ProcessorError
+from cafetal.results.kept_modules import shipped_modules
+from cafetal.results.local_partials import Home
+from cafetal.results.record import RunRecord
+from cafetal.results.run_folder import MANIFEST, of_the_user, why_unfinished
+from cafetal.results.run_lock import owner
 from cafetal.runs.calls import Calls
 from cafetal.runs.fetching import fetch
-from cafetal.runs.kept import Home
-from cafetal.runs.locking import owner
 from cafetal.runs.merging import add
-from cafetal.runs.output import MANIFEST, of_the_user, why_unfinished
-from cafetal.runs.record import RunRecord
-from cafetal.runs.shippedcode import shipped_modules
 from cafetal.scheduling.ledger import Ledger
 from cafetal.worker.accumulators import exact
 from cafetal.worker.atomic_files import private_folder, write_bytes

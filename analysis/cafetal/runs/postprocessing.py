@@ -9,7 +9,7 @@ from typing import Any
 
 from cafetal.errors import ProcessorError
 from cafetal.loading import load_processor
-from cafetal.runs.output import MERGED, read_merged
+from cafetal.results.run_folder import MERGED, read_merged
 
 
 def apply(folder: Path, processor: str, arguments: Mapping[str, Any]) -> Any:

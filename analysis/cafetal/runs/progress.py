@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from cafetal.runs.record import RunRecord
+from cafetal.results.record import RunRecord
 
 _SECONDS_BETWEEN_LINES = 10.0
 _SECONDS_BETWEEN_TABLES = 0.5

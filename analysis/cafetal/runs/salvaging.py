@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Container, Iterable
 from pathlib import Path
 
-from cafetal.runs.kept import Home, find_kept
-from cafetal.runs.past import Past
+from cafetal.results.local_partials import Home, find_kept
+from cafetal.results.previous_attempts import Past
 from cafetal.scheduling.reusable_partials import Found, select
 from cafetal.worker.chunkset import ChunkSet
 from cafetal.worker.partials import Reference

@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping
 
 from cafetal.config import GlobusEndpoint
 from cafetal.plan import Plan
+from cafetal.results.previous_attempts import Past
 from cafetal.runs.experience import Experience
-from cafetal.runs.past import Past
 from cafetal.scheduling.balanced import BalancedDispatch
 from cafetal.scheduling.limits import Limits
 from cafetal.scheduling.per_policy import PolicyDispatch

@@ -11,8 +11,8 @@ from coffea.processor.executor import FileMeta, WorkItem
 
 from cafetal.errors import UnreadableFile
 from cafetal.federation.federation import Federation
+from cafetal.results.record import RunRecord
 from cafetal.runs.interrupts import interrupts
-from cafetal.runs.record import RunRecord
 from cafetal.worker.failures import Failure, describe
 
 _MISSING = b"cafetal: missing"

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from cafetal.environments.sources import is_importable
 from cafetal.errors import CafetalError, MissingTree, ProcessorError, SiteError, UnreadableFile
 from cafetal.remote_errors import also, lookup, rebuild
-from cafetal.runs.record import reason
+from cafetal.results.record import reason
 from cafetal.worker.failures import Failure
 
 _MOST_LINES = 20

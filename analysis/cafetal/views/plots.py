@@ -13,7 +13,7 @@ from typing import Any
 import boost_histogram as bh
 import numpy as np
 
-from cafetal.runs import histograms
+from cafetal.results import histograms
 
 CURVES, PAGES, PICTURES = 12, 3, 200
 """The most curves of a picture, pictures of a histogram, and pictures of an output."""

@@ -13,9 +13,9 @@ from typing import Any
 
 import jinja2
 
-from cafetal.runs import output
-from cafetal.runs.journal import JOURNAL, read
-from cafetal.runs.tasklogs import read_task_logs
+from cafetal.results import run_folder
+from cafetal.results.journal import JOURNAL, read
+from cafetal.results.task_logs import read_task_logs
 from cafetal.views.story import Bar, Story, tell
 from cafetal.views.tables import size
 from cafetal.views.trees import Node, grow, lay_out
@@ -61,9 +61,9 @@ def write_report(folder: Path) -> Path:
     Raises:
         OutputError: if there is no finished run.
     """
-    manifest = output.read_manifest(folder)
+    manifest = run_folder.read_manifest(folder)
     lines = list(read(folder)) if (folder / JOURNAL).exists() else []
-    plots = {path.stem: path.read_bytes() for path in sorted((folder / output.PLOTS).glob("*.png"))}
+    plots = {path.stem: path.read_bytes() for path in sorted((folder / run_folder.PLOTS).glob("*.png"))}
     path = folder / REPORT
     logs = list(itertools.islice(read_task_logs(folder), _MOST_LOGS))
     write_bytes(path, render(manifest, tell(lines), grow(lines), plots, folder.name, logs).encode())

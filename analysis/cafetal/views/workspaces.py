@@ -22,8 +22,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from cafetal.errors import ConfigError, nearest
-from cafetal.runs import histograms
-from cafetal.runs.histograms import Histogram
+from cafetal.results import histograms
+from cafetal.results.histograms import Histogram
 from cafetal.views.requests import read_request
 from cafetal.views.stacks import category_axes, select, variances
 

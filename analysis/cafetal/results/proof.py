@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from cafetal.plan import Plan
-from cafetal.runs.journal import file_lines
-from cafetal.runs.kept import PARTIALS, Home
-from cafetal.runs.shippedcode import shipped_modules
+from cafetal.results.journal import file_lines
+from cafetal.results.kept_modules import shipped_modules
+from cafetal.results.local_partials import PARTIALS, Home
 from cafetal.worker import partials
 from cafetal.worker.accumulators import codec, exact
 from cafetal.worker.chunkset import ChunkSet, Overlap

@@ -11,7 +11,7 @@ from coffea.processor.executor import WorkItem
 
 from cafetal.errors import OutputError
 from cafetal.plan import Plan
-from cafetal.runs.journal import FileLine, read
+from cafetal.results.journal import FileLine, read
 from cafetal.scheduling.chunks import Chunk
 from cafetal.worker.chunkset import ChunkSet
 

@@ -16,14 +16,14 @@ from typing import Any
 import coffea.util
 
 from cafetal.errors import OutputError
-from cafetal.runs import histograms
-from cafetal.runs.journal import JOURNAL
-from cafetal.runs.locking import owner
-from cafetal.runs.past import read_past
-from cafetal.runs.proof import sealed
-from cafetal.runs.record import RunRecord
-from cafetal.runs.shippedcode import shipped_modules
-from cafetal.runs.standing import look_at
+from cafetal.results import histograms
+from cafetal.results.journal import JOURNAL
+from cafetal.results.kept_modules import shipped_modules
+from cafetal.results.previous_attempts import read_past
+from cafetal.results.proof import sealed
+from cafetal.results.record import RunRecord
+from cafetal.results.run_lock import owner
+from cafetal.results.run_status import look_at
 from cafetal.worker.atomic_files import private_folder, write_bytes
 
 OUTPUT, ROOT, UHI, MANIFEST, PLOTS = "output.coffea", "histograms.root", "histograms.json", "manifest.json", "plots"

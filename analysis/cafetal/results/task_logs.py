@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from cafetal.runs.record import RunRecord
+from cafetal.results.record import RunRecord
 from cafetal.worker.atomic_files import write_bytes
 
 TASK_LOGS = "task-logs"

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cafetal.errors import OutputError
-from cafetal.runs import ownerfile
+from cafetal.results import owner_file
 from cafetal.worker.atomic_files import private_folder
 
 LOCK = "lock"
@@ -50,7 +50,7 @@ def locked(folder: Path | None) -> Iterator[None]:
         finally:
             del _held[place]
             if not has_locks:
-                ownerfile.release(folder)
+                owner_file.release(folder)
     finally:
         os.close(handle)
 
@@ -68,10 +68,10 @@ def _take(handle: int, folder: Path) -> bool:
             process = os.read(handle, 32).decode(errors="replace") or "unknown"
             raise OutputError(f"Another run, of the process {process}, uses {folder}; give another `-o`.") from None
         except OSError as error:
-            if error.errno not in ownerfile.NO_LOCKS:
+            if error.errno not in owner_file.NO_LOCKS:
                 raise OutputError(f"The folder {folder} cannot be locked: {error}.") from error
-            ownerfile.take(folder)
-            words = f"The file system of {folder} has no locks ({error.strerror}): {ownerfile.OWNER} stands for one."
+            owner_file.take(folder)
+            words = f"The file system of {folder} has no locks ({error.strerror}): {owner_file.OWNER} stands for one."
             warnings.warn(words, stacklevel=4)
             return False
         return True
@@ -92,9 +92,9 @@ def owner(folder: Path) -> int | None:
     except BlockingIOError:
         return int(os.read(handle, 32).decode() or 0)
     except OSError as error:
-        if error.errno not in ownerfile.NO_LOCKS:
+        if error.errno not in owner_file.NO_LOCKS:
             raise OutputError(f"Who uses {folder} cannot be told: {error}.") from error
-        return ownerfile.process(folder)
+        return owner_file.process(folder)
     finally:
         os.close(handle)
     return None

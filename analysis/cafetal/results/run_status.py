@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cafetal.runs.journal import read
-from cafetal.runs.locking import owner
+from cafetal.results.journal import read
+from cafetal.results.run_lock import owner
 from cafetal.worker.chunkset import ChunkSet
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from cafetal.runs.record import RunRecord
+from cafetal.results.record import RunRecord
 from cafetal.worker.chunkset import ChunkSet
 
 
