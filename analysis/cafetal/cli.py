@@ -179,7 +179,7 @@ def _prepare(given: dict[str, Any], **options: Any) -> tuple[Any, Any, Any, Any]
     from cafetal.loading import load_processor, load_schema
     from cafetal.replicas import FilesetCatalog
     from cafetal.runs.executor import MultiSiteExecutor
-    from cafetal.runs.pickling import check_picklable
+    from cafetal.shipping.processor_pickles import check_picklable
 
     instance = load_processor(given["processor"], _parse_arguments(given["arguments"]))
     check_picklable(instance)

@@ -23,7 +23,7 @@ from cafetal.federation.federation import Federation
 from cafetal.rehearsal.data import Recipe, make_files
 from cafetal.runs.executor import MultiSiteExecutor
 from cafetal.runs.forecast import forecast
-from cafetal.runs.shipping import pack_worker
+from cafetal.shipping.shipment import pack_worker
 
 CHUNK = 500
 

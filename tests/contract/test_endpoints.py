@@ -14,7 +14,7 @@ from cafetal.federation.federation import Federation
 from cafetal.federation.pools import make_endpoint
 from cafetal.federation.site_status import ask_sites
 from cafetal.runs.settling import settle
-from cafetal.runs.shipping import pack_worker
+from cafetal.shipping.shipment import pack_worker
 from tests.conftest import wait_until
 
 pytestmark = pytest.mark.sites

@@ -3,7 +3,7 @@
 import pytest
 
 from cafetal.runs.executor import MultiSiteExecutor
-from cafetal.runs.shipping import pack_worker
+from cafetal.shipping.shipment import pack_worker
 from nano import Nano
 from tests.conftest import SITES, iterate, some
 from tests.integration.test_same_numbers import assert_same, run

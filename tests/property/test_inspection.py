@@ -5,9 +5,9 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cafetal.caches.file_entries import FileCache
 from cafetal.config import load_sites
 from cafetal.runs import inspection
-from cafetal.runs.filecache import FileCache
 from cafetal.runs.inspection import Inspection, Question, all_lost
 from cafetal.runs.settling import Lost, lost_task
 from cafetal.scheduling.policies import Balanced

@@ -16,7 +16,7 @@ from coffea.processor.accumulator import AccumulatorABC, column_accumulator, val
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cafetal.runs.shipping import pack_worker
+from cafetal.shipping.shipment import pack_worker
 from cafetal.worker.accumulators import codec, exact, exact_histograms
 from cafetal.worker.accumulators.codec import NotPlain
 

@@ -7,6 +7,7 @@ from coffea.processor.executor import WorkItem
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cafetal.caches.site_rates import Experience
 from cafetal.config import load_sites
 from cafetal.errors import EventsLost, OutputError
 from cafetal.fileset import Fileset, load
@@ -15,7 +16,6 @@ from cafetal.replicas import FilesetCatalog
 from cafetal.results.journal import JOURNAL, Journal
 from cafetal.results.local_partials import PARTIALS
 from cafetal.results.previous_attempts import Past, cuts, differences, listed, numbered, read_past
-from cafetal.runs.experience import Experience
 from cafetal.runs.salvaging import Salvage
 from cafetal.runs.scheduling import make_dispatcher, make_scheduler
 from cafetal.runs.whereabouts import Whereabouts

@@ -21,7 +21,7 @@ LAYERS = [
     {"simulation"},
     {"extensions"},
     {"environments", "replicas"},
-    {"federation", "plan"},
+    {"federation", "plan", "caches", "shipping"},
     {"transfers"},
     {"discovery"},
     {"rehearsal", "results"},

@@ -13,7 +13,7 @@ import pytest
 from coffea.nanoevents import NanoAODSchema
 
 from cafetal.environments import script_state
-from cafetal.runs.shipping import pack_function
+from cafetal.shipping.shipment import pack_function
 from cafetal.worker import bootstrap
 from cafetal.worker.code import applied_state
 

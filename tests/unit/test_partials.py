@@ -6,7 +6,7 @@ import tempfile
 import cramjam
 import pytest
 
-from cafetal.runs.shipping import pack_function
+from cafetal.shipping.shipment import pack_function
 from cafetal.worker import atomic_files, bootstrap, partials, reduce_tasks
 from cafetal.worker.site_context import Place
 from cafetal.worker.stores import FileStore

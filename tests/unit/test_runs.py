@@ -13,6 +13,8 @@ import pytest
 from coffea.processor.executor import WorkItem
 from rich.console import Console
 
+from cafetal.caches.file_entries import FileCache
+from cafetal.caches.site_rates import Experience, keep
 from cafetal.config import load_sites
 from cafetal.errors import ProcessorError, SiteError, UnreadableFile
 from cafetal.fileset import load
@@ -22,8 +24,6 @@ from cafetal.replicas import FilesetCatalog
 from cafetal.results.record import RunRecord
 from cafetal.runs import progress, user_messages
 from cafetal.runs.executor import MultiSiteExecutor
-from cafetal.runs.experience import Experience, keep
-from cafetal.runs.filecache import FileCache
 from cafetal.runs.forecast import forecast
 from cafetal.runs.progress import draw_cell, show_progress, site_table
 from cafetal.runs.session import Session

@@ -16,9 +16,9 @@ import pytest
 from cafetal.environments.sources import local_sources
 from cafetal.errors import ConfigError
 from cafetal.runs.executor import MultiSiteExecutor
-from cafetal.runs.fingerprint import digest
-from cafetal.runs.pickling import check_picklable
-from cafetal.runs.shipping import pack_function, pack_worker
+from cafetal.shipping.code_digest import digest
+from cafetal.shipping.processor_pickles import check_picklable
+from cafetal.shipping.shipment import pack_function, pack_worker
 
 
 @pytest.fixture
@@ -158,7 +158,7 @@ import sys
 from functools import partial
 import cloudpickle, hist, lz4.frame
 from coffea import processor
-from cafetal.runs.shipping import pack_function
+from cafetal.shipping.shipment import pack_function
 
 class Cut:
     def __init__(self, triggers):

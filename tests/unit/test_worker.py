@@ -17,7 +17,7 @@ from coffea.nanoevents import BaseSchema
 from coffea.processor import Runner
 from coffea.processor.executor import WorkItem
 
-from cafetal.runs.shipping import pack_function, pack_worker
+from cafetal.shipping.shipment import pack_function, pack_worker
 from cafetal.worker import bootstrap, inspect_task, partials, work_items
 from cafetal.worker.accumulators import codec, exact
 from cafetal.worker.chunkset import ChunkSet
@@ -290,7 +290,7 @@ def test_modules_of_another_run_are_forgotten(tmp_path, monkeypatch):
     """`proc` is the same in both runs, and imports a helper that is not."""
 
     def archive(value):
-        from cafetal.runs.shipping import _hashed, _zip
+        from cafetal.shipping.shipment import _hashed, _zip
 
         files = {
             "proc_y.py": b"from helper_y import value\n",

@@ -20,9 +20,9 @@ from cafetal.plan import Plan
 from cafetal.runs import answers
 from cafetal.runs.inspection import all_lost
 from cafetal.runs.settling import Overdue, lost_task, settle
-from cafetal.runs.shipping import Shipment
 from cafetal.scheduling.messages import Assign
 from cafetal.scheduling.reduction_tree import Reduce
+from cafetal.shipping.shipment import Shipment
 from cafetal.worker import work_items
 from cafetal.worker.chunkset import ChunkSet
 from cafetal.worker.inputs.file_names import site_names

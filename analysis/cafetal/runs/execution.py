@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from cafetal.caches.file_entries import FileCache
 from cafetal.config import LocalEndpoint
 from cafetal.errors import CafetalError, EventsLost, LoginError, OutputError, RunInterrupted, SiteAway
 from cafetal.federation.federation import Federation
@@ -34,7 +35,6 @@ from cafetal.runs.calls import Calls
 from cafetal.runs.carrying import Transfers
 from cafetal.runs.entries import EntryCounts
 from cafetal.runs.fetching import fetch
-from cafetal.runs.filecache import FileCache
 from cafetal.runs.inspection import Answer, Inspection, Key
 from cafetal.runs.installing import install
 from cafetal.runs.interrupts import interrupts
@@ -45,7 +45,6 @@ from cafetal.runs.peeking import Peeks
 from cafetal.runs.reasons import Reasons
 from cafetal.runs.salvaging import Salvage
 from cafetal.runs.settling import Lost, lost_task
-from cafetal.runs.shipping import Shipment
 from cafetal.runs.trees import Merge, Trees
 from cafetal.runs.whereabouts import Whereabouts
 from cafetal.scheduling import messages
@@ -54,6 +53,7 @@ from cafetal.scheduling.ledger import Ledger
 from cafetal.scheduling.policies import RoutingPolicy
 from cafetal.scheduling.retries import TRIES
 from cafetal.scheduling.scheduler import Scheduler
+from cafetal.shipping.shipment import Shipment
 from cafetal.transfers.transfer_tool import Delivery
 from cafetal.worker import partials
 from cafetal.worker.chunkset import ChunkSet

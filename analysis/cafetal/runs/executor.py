@@ -15,6 +15,8 @@ from coffea.processor import accumulate
 from coffea.processor.accumulator import set_accumulator
 from coffea.processor.executor import ExecutorBase, FileMeta, WorkItem
 
+from cafetal.caches.file_entries import FileCache
+from cafetal.caches.site_rates import keep, load_experience
 from cafetal.config import SiteTable, load_sites
 from cafetal.environments.archive import Bundle, pack
 from cafetal.environments.lock_files import Lock, read_lock
@@ -37,16 +39,14 @@ from cafetal.runs import user_messages
 from cafetal.runs.carrying import staging_limits
 from cafetal.runs.entries import EntryCounts, Uncounted
 from cafetal.runs.execution import Execution
-from cafetal.runs.experience import keep, load_experience
-from cafetal.runs.filecache import FileCache
 from cafetal.runs.inspection import Inspection, inspect
 from cafetal.runs.lookout import forget_drained
 from cafetal.runs.progress import show_progress
 from cafetal.runs.runnercall import RunnerCall
 from cafetal.runs.scheduling import make_dispatcher, make_scheduler
 from cafetal.runs.session import Session, is_missing
-from cafetal.runs.shipping import Shipment, check_aux, limits, pack_function, pack_worker
 from cafetal.scheduling.policies import RoutingPolicy
+from cafetal.shipping.shipment import Shipment, check_aux, limits, pack_function, pack_worker
 
 _LINGER = 120.0
 """Seconds for which sites are kept after files were counted: the work on them usually follows at once."""

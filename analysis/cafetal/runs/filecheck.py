@@ -16,7 +16,7 @@ from cafetal.runs import answers
 from cafetal.runs.inspection import Question, all_lost, contradiction
 from cafetal.runs.installing import install
 from cafetal.runs.settling import settle
-from cafetal.runs.shipping import pack_worker
+from cafetal.shipping.shipment import pack_worker
 from cafetal.worker.inputs.file_names import site_names
 
 

@@ -11,16 +11,16 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from cafetal.caches.file_entries import FileCache
 from cafetal.config import SiteTable
 from cafetal.errors import LoginError
 from cafetal.federation.federation import Federation
 from cafetal.fileset import DataFile
 from cafetal.runs import answers
-from cafetal.runs.filecache import FileCache
 from cafetal.runs.installing import install
 from cafetal.runs.settling import lost_task, settle
-from cafetal.runs.shipping import Shipment
 from cafetal.scheduling.policies import RoutingPolicy, SiteLoad, Task, checked_choice
+from cafetal.shipping.shipment import Shipment
 from cafetal.worker.failures import Failure
 from cafetal.worker.inputs.file_names import site_names
 

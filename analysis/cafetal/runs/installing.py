@@ -9,8 +9,8 @@ from typing import Any
 from cafetal.federation.federation import Federation
 from cafetal.runs import answers
 from cafetal.runs.settling import lost_task, settle
-from cafetal.runs.shipping import Shipment
 from cafetal.scheduling.retries import TRIES
+from cafetal.shipping.shipment import Shipment
 
 _BETWEEN_TRIES = 5.0
 """Seconds until a site that is away is asked again."""

@@ -11,7 +11,7 @@ from cafetal.federation.federation import Federation
 from cafetal.runs import answers
 from cafetal.runs.installing import install
 from cafetal.runs.settling import settle
-from cafetal.runs.shipping import pack_worker
+from cafetal.shipping.shipment import pack_worker
 
 
 @dataclass(frozen=True, slots=True)

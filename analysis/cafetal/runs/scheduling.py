@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+from cafetal.caches.site_rates import Experience
 from cafetal.config import GlobusEndpoint
 from cafetal.plan import Plan
 from cafetal.results.previous_attempts import Past
-from cafetal.runs.experience import Experience
 from cafetal.scheduling.balanced import BalancedDispatch
 from cafetal.scheduling.limits import Limits
 from cafetal.scheduling.per_policy import PolicyDispatch

@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # importing coffea and Parsl takes three seconds, which a loo
     from cafetal.runs.forecast import Forecast
     from cafetal.runs.leftovers import Leftover
     from cafetal.runs.peeking import Peek
-    from cafetal.runs.shipping import Shipment
+    from cafetal.shipping.shipment import Shipment
 
 
 def size(count: float) -> str:

@@ -27,8 +27,8 @@ from cafetal.environments import script_state
 from cafetal.environments.sources import is_local
 from cafetal.environments.user_code import Limits, collect
 from cafetal.errors import ConfigError
-from cafetal.runs.fingerprint import digest
-from cafetal.runs.pickling import pickle_function
+from cafetal.shipping.code_digest import digest
+from cafetal.shipping.processor_pickles import pickle_function
 from cafetal.worker.code.applied_state import STATE
 from cafetal.worker.inputs.file_names import prefixes
 

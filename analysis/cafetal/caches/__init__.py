@@ -1,0 +1,1 @@
+"""What this machine remembers between runs: speeds of sites, entries of files."""

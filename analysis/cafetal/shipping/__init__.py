@@ -1,0 +1,1 @@
+"""What travels to a site besides tasks, and the digest of it."""
