@@ -143,8 +143,8 @@ def _carry_out(folder: Path, given: dict[str, Any], *, plots: bool, **options: A
 def _run_and_save(
     folder: Path, given: dict[str, Any], plots: bool, executor: Any, runner: Any, instance: Any, fileset: Any
 ) -> None:
+    from cafetal.engine.entry_counts import Uncounted
     from cafetal.results.run_folder import MERGED
-    from cafetal.runs.entries import Uncounted
     from cafetal.runs.postprocessing import failed
 
     error: BaseException | None = None
@@ -236,8 +236,8 @@ def _module_of(instance: Any) -> str:
 
 
 def _save(folder: Path, out: Any, executor: Any, given: dict[str, Any], problem: str) -> None:
+    from cafetal.engine.interrupts import interrupts
     from cafetal.results import run_folder
-    from cafetal.runs.interrupts import interrupts
 
     options = {key: given[key] for key in ("schema", "treename", "chunksize", "maxchunks", "arguments", "policy")}
     provenance = run_folder.Provenance(

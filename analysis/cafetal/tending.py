@@ -32,8 +32,8 @@ def status(folder: Path) -> None:
 @_folder
 def peek(folder: Path) -> None:
     """Merge what the run in FOLDER has finished, and draw it: the run goes on, and nothing of it is taken."""
-    from cafetal.runs.peeking import PEEK
-    from cafetal.runs.peeking import peek as look
+    from cafetal.engine.merging.snapshot import PEEK
+    from cafetal.engine.merging.snapshot import peek as look
     from cafetal.views.plots import draw
     from cafetal.views.tables import print_peek
 
@@ -93,7 +93,7 @@ def cancel(folder: Path, now: bool) -> None:
 @click.option("--all", "everything", is_flag=True, help="Remove everything, also of runs that others may go on with.")
 def clean(sites_path: str, runs: tuple[str, ...], everything: bool) -> None:
     """List what runs have left on the scratches of sites, and remove it if told so."""
-    from cafetal.runs.leftovers import find_leftovers, remove_leftovers
+    from cafetal.engine.sites.cleanup import find_leftovers, remove_leftovers
     from cafetal.views.tables import print_leftovers
 
     with open_federation(sites_path) as federation:

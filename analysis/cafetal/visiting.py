@@ -39,9 +39,9 @@ def check(
     sites_path: str, timeout: float, files: Path | None, treename: str, everything: bool, names: tuple[str, ...]
 ) -> None:
     """Have all sites (or those NAMES) answer a task, and show what they are and whether a run can go there."""
+    from cafetal.engine.sites.file_check import check_files
     from cafetal.federation.site_status import ask_sites
     from cafetal.fileset import load
-    from cafetal.runs.filecheck import check_files
     from cafetal.views.tables import print_sites
 
     fileset = None if files is None else load(files)
@@ -85,9 +85,9 @@ def status(sites_path: str, names: tuple[str, ...]) -> None:
 def drain(sites_path: str, folder: Path, undo: bool, names: tuple[str, ...]) -> None:
     """Have a run that goes on give no more tasks to the sites NAMES."""
     from cafetal.config import load_sites
+    from cafetal.engine.sites.site_monitor import drain
     from cafetal.errors import UnknownEndpoint, nearest
     from cafetal.results.journal import JOURNAL
-    from cafetal.runs.lookout import drain
 
     known = load_sites(sites_path).sites
     for name in names:

@@ -18,9 +18,9 @@ from coffea import processor
 from coffea.nanoevents import BaseSchema
 
 from cafetal.config import load_sites
+from cafetal.engine.entry_counts import Uncounted
 from cafetal.fileset import load
 from cafetal.rehearsal.data import Recipe, make_files
-from cafetal.runs.entries import Uncounted
 from cafetal.runs.executor import MultiSiteExecutor
 
 

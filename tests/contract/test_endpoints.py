@@ -7,13 +7,13 @@ import pytest
 from parsl.executors import ThreadPoolExecutor
 
 from cafetal.config import load_sites
+from cafetal.engine.tasks.futures import settle
 from cafetal.errors import ConfigError, UnknownEndpoint
 from cafetal.federation import versions
 from cafetal.federation.federated_executor import FederatedExecutor
 from cafetal.federation.federation import Federation
 from cafetal.federation.pools import make_endpoint
 from cafetal.federation.site_status import ask_sites
-from cafetal.runs.settling import settle
 from cafetal.shipping.shipment import pack_worker
 from tests.conftest import wait_until
 

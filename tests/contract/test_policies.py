@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cafetal.engine.scheduler_setup import make_dispatcher
 from cafetal.errors import ConfigError
 from cafetal.extensions import find_policy
-from cafetal.runs.scheduling import make_dispatcher
 from cafetal.scheduling.balanced import BalancedDispatch
 from cafetal.scheduling.policies import POLICIES, Balanced, LocalOnly, RoutingPolicy, SiteLoad, Task, checked_choice
 from tests.conftest import three_sites

@@ -12,12 +12,12 @@ from coffea import processor
 from coffea.nanoevents import BaseSchema
 
 from cafetal.config import load_sites
+from cafetal.engine.entry_counts import Uncounted
 from cafetal.errors import FilesetError, RunInterrupted, UnreadableFile
 from cafetal.fileset import Fileset, load
 from cafetal.rehearsal.data import Recipe, make_files
 from cafetal.results.journal import JOURNAL
 from cafetal.results.run_status import look_at
-from cafetal.runs.entries import Uncounted
 from cafetal.runs.executor import MultiSiteExecutor
 from tests.conftest import in_background, iterate, wait_until
 

@@ -13,9 +13,9 @@ from parsl.executors import HighThroughputExecutor
 from parsl.providers import LocalProvider
 
 from cafetal.config import load_sites
+from cafetal.engine.loop import Execution
 from cafetal.errors import SiteError, UnreadableFile
 from cafetal.rehearsal.data import Recipe, make_files
-from cafetal.runs.execution import Execution
 from cafetal.runs.executor import MultiSiteExecutor
 from tests.conftest import in_background, wait_until
 

@@ -291,7 +291,7 @@ def test_a_signal_that_is_ignored_stays_so(project, tmp_path):
     """`nohup` means that a run goes on when the terminal is closed."""
     code = (
         "import os, signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
-        "from cafetal.runs.interrupts import interrupts\n"
+        "from cafetal.engine.interrupts import interrupts\n"
         "with interrupts(lambda: print('noted', flush=True)):\n"
         "    os.kill(os.getpid(), signal.SIGHUP); os.kill(os.getpid(), signal.SIGTERM)\n"
         "assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL\n"

@@ -7,12 +7,12 @@ from coffea import processor
 from coffea.nanoevents import BaseSchema
 
 from cafetal.config import load_sites
+from cafetal.engine.sites.site_monitor import drain
 from cafetal.errors import NoReplica, SiteError
 from cafetal.rehearsal.data import Recipe, make_files
 from cafetal.results.explanation import explain
 from cafetal.results.journal import read
 from cafetal.runs.executor import MultiSiteExecutor
-from cafetal.runs.lookout import drain
 from tests.conftest import in_background, wait_until
 
 pytestmark = pytest.mark.sites

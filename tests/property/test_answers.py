@@ -8,11 +8,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from cafetal.engine.tasks import reply_checks
+from cafetal.engine.tasks.futures import lost_task, settle
 from cafetal.errors import CafetalError, RemoteCause, SiteError
 from cafetal.federation.globus_compute.endpoint import GlobusComputeEndpoint
 from cafetal.federation.globus_compute.submitter import Parcel
-from cafetal.runs import answers
-from cafetal.runs.settling import lost_task, settle
 from cafetal.worker.chunkset import ChunkSet
 from cafetal.worker.failures import Failure
 from cafetal.worker.partials import Reference
@@ -34,15 +34,15 @@ GOOD = {
 }
 (INPUT := Future()).set_result({"partial": PARTIAL})
 CHECKS = [
-    answers.of_map("cern", ASKED),
-    answers.of_reduce("cern", [INPUT]),
-    answers.of_survey("cern"),
-    answers.of_peek("cern", ASKED),
-    answers.of_fetch("cern"),
-    answers.of_leftovers("cern"),
-    answers.of_logins("cern"),
-    answers.of_install("cern"),
-    answers.of_inspect("cern", 2),
+    reply_checks.of_map("cern", ASKED),
+    reply_checks.of_reduce("cern", [INPUT]),
+    reply_checks.of_survey("cern"),
+    reply_checks.of_peek("cern", ASKED),
+    reply_checks.of_fetch("cern"),
+    reply_checks.of_leftovers("cern"),
+    reply_checks.of_logins("cern"),
+    reply_checks.of_install("cern"),
+    reply_checks.of_inspect("cern", 2),
 ]
 
 leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.binary(max_size=8)
@@ -100,7 +100,7 @@ def test_what_is_refused_is_said(change, sentence):
     ],
 )
 def test_a_reduce_speaks_of_what_it_was_given(answer):
-    check = answers.of_reduce("cern", [INPUT])
+    check = reply_checks.of_reduce("cern", [INPUT])
     good = {"partial": PARTIAL, "lost": [], "seconds": 0.1}
     assert check(good) is good
     with pytest.raises(SiteError, match=r"cern has|Malformed reply from cern"):
@@ -108,7 +108,7 @@ def test_a_reduce_speaks_of_what_it_was_given(answer):
 
 
 def test_a_peek_shows_what_was_asked_for():
-    check = answers.of_peek("cern", ChunkSet.of([0, 1]))
+    check = reply_checks.of_peek("cern", ChunkSet.of([0, 1]))
     assert check(PARTIAL) is PARTIAL
     assert check(None) is None
     with pytest.raises(SiteError, match="answered for the chunks 0-2, and was asked for 0-1"):
@@ -116,8 +116,8 @@ def test_a_peek_shows_what_was_asked_for():
 
 
 def test_what_is_checked_is_what_is_sent():
-    assert answers._Failure.model_fields.keys() == Failure.__annotations__.keys()
-    assert answers._Reference.model_fields.keys() == Reference.__annotations__.keys()
+    assert reply_checks._Failure.model_fields.keys() == Failure.__annotations__.keys()
+    assert reply_checks._Reference.model_fields.keys() == Reference.__annotations__.keys()
 
 
 def test_a_garbled_answer_is_a_lost_task():

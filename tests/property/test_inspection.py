@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from cafetal.caches.file_entries import FileCache
 from cafetal.config import load_sites
-from cafetal.runs import inspection
-from cafetal.runs.inspection import Inspection, Question, all_lost
-from cafetal.runs.settling import Lost, lost_task
+from cafetal.engine import file_inspection
+from cafetal.engine.file_inspection import Inspection, Question, all_lost
+from cafetal.engine.tasks.futures import Lost, lost_task
 from cafetal.scheduling.policies import Balanced
 
 SITES = ("a", "b", "c")
@@ -42,7 +42,7 @@ def begin(questions):
             self.callback = callback
 
     def call(site, arguments, count):
-        assert len(arguments["files"]) == count <= inspection._FILES_A_TASK
+        assert len(arguments["files"]) == count <= file_inspection._FILES_A_TASK
         sent.append(Sent(site, count))
         return sent[-1]
 
@@ -78,7 +78,7 @@ def test_each_file_is_answered_once(holders, data):
     told, there, lost = {}, set(), set()
     while made.left:
         for site in there:  # all that may be under way is
-            assert sum(task.site == site for task in sent) <= inspection._AHEAD * 2
+            assert sum(task.site == site for task in sent) <= file_inspection._AHEAD * 2
         place = data.draw(st.integers(0, len(waiting) + len(sent) - 1))
         if place < len(waiting):
             site = sorted(waiting)[place]
@@ -114,7 +114,9 @@ def test_each_file_is_answered_once(holders, data):
         replicas, tried = set(questions[lfn].replicas), {failure["site"] for failure in found.failures}
         assert tried <= replicas
         assert found.record is not None or tried == replicas  # given up only when all were tried
-        assert max(Counter(failure["site"] for failure in found.failures).values(), default=0) <= inspection._LOSSES
+        assert (
+            max(Counter(failure["site"] for failure in found.failures).values(), default=0) <= file_inspection._LOSSES
+        )
     counted = Counter(pfn.rpartition("/")[2] for _, pfn, _ in cache.entered)
     assert counted == {lfn[1:]: 1 for (lfn, _), found in told.items() if found.record is not None}
 
@@ -140,7 +142,7 @@ def test_nothing_is_taken_after_it_was_stopped():
     made, _, sent, _, answer = begin([Question(f"/{i}", "Events", {"a": "/a"}) for i in range(1000)])
     made.begin()
     made.site_answered("a")
-    assert len(sent) == inspection._AHEAD * 2
+    assert len(sent) == file_inspection._AHEAD * 2
     made.stop()
     assert made.left == 0
-    assert made.take(*answer(sent.pop(), [RECORD] * inspection._FILES_A_TASK)) == {}
+    assert made.take(*answer(sent.pop(), [RECORD] * file_inspection._FILES_A_TASK)) == {}

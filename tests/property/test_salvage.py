@@ -9,6 +9,9 @@ from hypothesis import strategies as st
 
 from cafetal.caches.site_rates import Experience
 from cafetal.config import load_sites
+from cafetal.engine.merging.partial_locations import Whereabouts
+from cafetal.engine.merging.salvage import Salvage
+from cafetal.engine.scheduler_setup import make_dispatcher, make_scheduler
 from cafetal.errors import EventsLost, OutputError
 from cafetal.fileset import Fileset, load
 from cafetal.plan import make_plan
@@ -16,9 +19,6 @@ from cafetal.replicas import FilesetCatalog
 from cafetal.results.journal import JOURNAL, Journal
 from cafetal.results.local_partials import PARTIALS
 from cafetal.results.previous_attempts import Past, cuts, differences, listed, numbered, read_past
-from cafetal.runs.salvaging import Salvage
-from cafetal.runs.scheduling import make_dispatcher, make_scheduler
-from cafetal.runs.whereabouts import Whereabouts
 from cafetal.scheduling import messages as ev
 from cafetal.scheduling.chunks import Chunk
 from cafetal.scheduling.policies import Balanced

@@ -6,12 +6,12 @@ from coffea.processor import IterativeExecutor, Runner
 from coffea.processor.executor import FileMeta
 
 from cafetal.config import load_sites
+from cafetal.engine.entry_counts import EntryCounts, Uncounted
+from cafetal.engine.file_inspection import Answer
+from cafetal.engine.tasks.runner_request import RunnerCall
 from cafetal.errors import UnreadableFile
 from cafetal.fileset import load
 from cafetal.replicas import FilesetCatalog
-from cafetal.runs.entries import EntryCounts, Uncounted
-from cafetal.runs.inspection import Answer
-from cafetal.runs.runnercall import RunnerCall
 from cafetal.worker.failures import describe
 
 UUID = "0123456789abcdef" * 2

@@ -8,10 +8,10 @@ from pathlib import Path
 import cramjam
 import pytest
 
+from cafetal.engine.merging import partial_fetch
+from cafetal.engine.tasks.futures import Lost
 from cafetal.errors import SiteAway, SiteError, WorkerLost
 from cafetal.results.record import RunRecord
-from cafetal.runs import fetching
-from cafetal.runs.settling import Lost
 from cafetal.worker import partials
 from cafetal.worker.chunkset import ChunkSet
 from cafetal.worker.stores import FileStore
@@ -21,7 +21,7 @@ from cafetal.worker.stores import FileStore
 def kept(tmp_path, monkeypatch):
     """A partial of ten parts, and its reference."""
     reference = partials.write(FileStore(tmp_path), "p", bytes(range(256)) * 20, ChunkSet.of(range(5)))
-    monkeypatch.setattr(fetching, "_PART", -(-reference["size"] // 10))
+    monkeypatch.setattr(partial_fetch, "_PART", -(-reference["size"] // 10))
     return (tmp_path / "p").read_bytes(), reference
 
 
@@ -46,7 +46,7 @@ def fetch(site, reference, compression=None, record=None):
         raise AssertionError("nothing is open")
 
     record = record or RunRecord()
-    return fetching.fetch(reference, "desy", site.ask, wait, compression=compression, record=record)
+    return partial_fetch.fetch(reference, "desy", site.ask, wait, compression=compression, record=record)
 
 
 @pytest.mark.parametrize("compression", [None, 1])

@@ -16,6 +16,7 @@ import requests
 from globus_compute_sdk.errors import TaskExecutionFailed
 from parsl.app.errors import BashExitFailure
 
+from cafetal.engine.tasks.futures import lost_task
 from cafetal.errors import ConfigError, LoginError, SiteError, TaskTooLarge, WorkerLost
 from cafetal.federation.globus_compute import user_endpoints
 from cafetal.federation.globus_compute.endpoint import GlobusComputeEndpoint
@@ -23,7 +24,6 @@ from cafetal.federation.globus_compute.liveness import START_GRACE, Sighting, lo
 from cafetal.federation.globus_compute.replies import read_reply
 from cafetal.federation.globus_compute.submitter import verdict
 from cafetal.federation.telemetry import EndpointStatus, Telemetry
-from cafetal.runs.settling import lost_task
 from cafetal.worker import bootstrap
 
 COUNTING = {"engine_type": "GlobusComputeEngine", "heartbeat_period": 5, "pending_tasks": 0}

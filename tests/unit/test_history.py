@@ -2,13 +2,13 @@
 
 import pytest
 
+from cafetal.engine import user_messages
+from cafetal.engine.tasks.futures import lost_task
 from cafetal.errors import OutputError, ProcessorError
 from cafetal.results.history import restore
 from cafetal.results.journal import JOURNAL, Journal
 from cafetal.results.record import RunRecord, brief
 from cafetal.results.run_folder import refuse_to_replace
-from cafetal.runs import user_messages
-from cafetal.runs.settling import lost_task
 
 LINES = [
     {"is": "run", "run": "r", "life": 1, "when": 1000.0},

@@ -25,6 +25,7 @@ LAYERS = [
     {"transfers"},
     {"discovery"},
     {"rehearsal", "results"},
+    {"engine"},
     {"runs", "loading"},
     {"views"},
     {"tending", "cataloguing", "visiting", "rehearsing", "equipping"},

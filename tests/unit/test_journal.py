@@ -6,12 +6,12 @@ import stat
 import pytest
 
 from cafetal.caches.site_rates import Experience, keep, load_experience
+from cafetal.engine.sites.site_monitor import drain, drained, forget_drained, usable
 from cafetal.errors import OutputError, UnknownSubject
 from cafetal.results.explanation import explain
 from cafetal.results.journal import JOURNAL, Journal, read
 from cafetal.results.previous_attempts import read_past
 from cafetal.results.run_status import stand
-from cafetal.runs.lookout import drain, drained, forget_drained, usable
 from cafetal.scheduling import messages as ev
 from cafetal.scheduling.balanced import BalancedDispatch
 from cafetal.scheduling.chunks import Chunk

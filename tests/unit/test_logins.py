@@ -15,9 +15,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from cafetal.config import load_sites
+from cafetal.engine.sites.credentials import Logins, judge
+from cafetal.engine.tasks.task_client import Calls
 from cafetal.results.record import RunRecord
-from cafetal.runs.calls import Calls
-from cafetal.runs.logins import Logins, judge
 from cafetal.worker.inputs import remote_files
 
 NOW = 1_800_000_000.0

@@ -5,12 +5,12 @@ from concurrent.futures import Future
 import cramjam
 import pytest
 
+from cafetal.engine.merging import snapshot
+from cafetal.engine.merging.snapshot import Peeks, peek
 from cafetal.errors import OutputError, SiteError
 from cafetal.results.local_partials import Home
 from cafetal.results.record import RunRecord
 from cafetal.results.run_lock import locked
-from cafetal.runs import peeking
-from cafetal.runs.peeking import Peeks, peek
 from cafetal.scheduling.chunks import Chunk
 from cafetal.scheduling.ledger import Ledger
 from cafetal.worker import partials
@@ -116,7 +116,7 @@ def test_a_disk_that_is_full(tmp_path, look, monkeypatch):
     def full(*_):
         raise OSError("no space left")
 
-    monkeypatch.setattr(peeking.coffea.util, "save", full)
+    monkeypatch.setattr(snapshot.coffea.util, "save", full)
     with pytest.raises(OutputError, match="no space left"):
         look(Sites(tmp_path / "store", {"desy": ({"n": 20}, [0, 1])}))
 

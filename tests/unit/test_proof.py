@@ -11,6 +11,7 @@ import pytest
 from coffea.processor.executor import WorkItem
 
 from cafetal.config import load_sites
+from cafetal.engine.merging.final_merge import merge
 from cafetal.errors import OutputError
 from cafetal.fileset import load
 from cafetal.plan import make_plan
@@ -18,7 +19,6 @@ from cafetal.replicas import FilesetCatalog
 from cafetal.results import proof, run_folder
 from cafetal.results.local_partials import PARTIALS, find_kept, forget_kept, keep
 from cafetal.results.record import RunRecord
-from cafetal.runs.merging import merge
 from cafetal.scheduling.chunks import Chunk
 from cafetal.scheduling.ledger import Ledger
 from cafetal.worker import partials

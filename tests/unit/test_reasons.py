@@ -2,9 +2,9 @@
 
 import pytest
 
+from cafetal.engine.failure_log import Reasons
+from cafetal.engine.tasks.futures import lost_task
 from cafetal.errors import ProcessorError
-from cafetal.runs.reasons import Reasons
-from cafetal.runs.settling import lost_task
 from cafetal.scheduling.chunks import Chunk
 from cafetal.scheduling.messages import GiveUp
 from cafetal.worker.failures import Corrupt, describe

@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cafetal.cli import cli
+from cafetal.engine.tasks.futures import lost_task
 from cafetal.errors import ConfigError, OutputError, SiteError, UnknownEndpoint
 from cafetal.results.histograms import yields_of
 from cafetal.results.journal import JOURNAL, Journal
 from cafetal.results.record import brief
 from cafetal.results.run_lock import locked
-from cafetal.runs.settling import lost_task
 from cafetal.views.stacks import Stack, draw_all, draw_stack, layers, read_plots
 
 

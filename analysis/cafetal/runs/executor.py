@@ -18,6 +18,14 @@ from coffea.processor.executor import ExecutorBase, FileMeta, WorkItem
 from cafetal.caches.file_entries import FileCache
 from cafetal.caches.site_rates import keep, load_experience
 from cafetal.config import SiteTable, load_sites
+from cafetal.engine import user_messages
+from cafetal.engine.entry_counts import EntryCounts, Uncounted
+from cafetal.engine.file_inspection import Inspection, inspect
+from cafetal.engine.loop import Execution
+from cafetal.engine.scheduler_setup import make_dispatcher, make_scheduler
+from cafetal.engine.sites.file_staging import staging_limits
+from cafetal.engine.sites.site_monitor import forget_drained
+from cafetal.engine.tasks.runner_request import RunnerCall
 from cafetal.environments.archive import Bundle, pack
 from cafetal.environments.lock_files import Lock, read_lock
 from cafetal.environments.requirements import detect, lock_for
@@ -35,15 +43,7 @@ from cafetal.results.previous_attempts import Past, differences, listed, numbere
 from cafetal.results.record import RunRecord, reason
 from cafetal.results.run_folder import refuse_to_replace, save_merged
 from cafetal.results.run_lock import locked
-from cafetal.runs import user_messages
-from cafetal.runs.carrying import staging_limits
-from cafetal.runs.entries import EntryCounts, Uncounted
-from cafetal.runs.execution import Execution
-from cafetal.runs.inspection import Inspection, inspect
-from cafetal.runs.lookout import forget_drained
 from cafetal.runs.progress import show_progress
-from cafetal.runs.runnercall import RunnerCall
-from cafetal.runs.scheduling import make_dispatcher, make_scheduler
 from cafetal.runs.session import Session, is_missing
 from cafetal.scheduling.policies import RoutingPolicy
 from cafetal.shipping.shipment import Shipment, check_aux, limits, pack_function, pack_worker

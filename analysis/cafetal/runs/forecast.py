@@ -14,11 +14,11 @@ from coffea.processor.executor import FileMeta, WorkItem
 from cafetal.caches.file_entries import FileCache
 from cafetal.caches.site_rates import Experience, load_experience
 from cafetal.config import SiteTable
+from cafetal.engine.scheduler_setup import make_dispatcher
 from cafetal.extensions import find_policy
 from cafetal.fileset import DataFile, Fileset
 from cafetal.plan import Plan, make_plan
 from cafetal.replicas import FilesetCatalog
-from cafetal.runs.scheduling import make_dispatcher
 from cafetal.scheduling.estimates.rates import Rates
 from cafetal.scheduling.messages import Assign, Commit, Event, Instruction
 from cafetal.simulation.scenario import Block, Scenario, SimulatedSite

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 
 from coffea.processor.executor import FileMeta, WorkItem
 
+from cafetal.engine.interrupts import interrupts
 from cafetal.errors import UnreadableFile
 from cafetal.federation.federation import Federation
 from cafetal.results.record import RunRecord
-from cafetal.runs.interrupts import interrupts
 from cafetal.worker.failures import Failure, describe
 
 _MISSING = b"cafetal: missing"

@@ -12,13 +12,13 @@ from rich.table import Table
 from cafetal.runs.progress import duration
 
 if TYPE_CHECKING:  # importing coffea and Parsl takes three seconds, which a look at a run need not wait for
+    from cafetal.engine.merging.snapshot import Peek
+    from cafetal.engine.sites.cleanup import Leftover
     from cafetal.federation.site_status import SiteStatus
     from cafetal.federation.telemetry import EndpointStatus
     from cafetal.results.histograms import Yields
     from cafetal.results.run_status import Standing
     from cafetal.runs.forecast import Forecast
-    from cafetal.runs.leftovers import Leftover
-    from cafetal.runs.peeking import Peek
     from cafetal.shipping.shipment import Shipment
 
 

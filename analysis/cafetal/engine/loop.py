@@ -19,6 +19,23 @@ from typing import Any, Literal
 
 from cafetal.caches.file_entries import FileCache
 from cafetal.config import LocalEndpoint
+from cafetal.engine import user_messages
+from cafetal.engine.entry_counts import EntryCounts
+from cafetal.engine.failure_log import Reasons
+from cafetal.engine.file_inspection import Answer, Inspection, Key
+from cafetal.engine.interrupts import interrupts
+from cafetal.engine.merging.final_merge import merge
+from cafetal.engine.merging.partial_fetch import fetch
+from cafetal.engine.merging.partial_locations import Whereabouts
+from cafetal.engine.merging.reduction import Merge, Trees
+from cafetal.engine.merging.salvage import Salvage
+from cafetal.engine.merging.snapshot import Peeks
+from cafetal.engine.sites.credentials import Logins
+from cafetal.engine.sites.file_staging import Transfers
+from cafetal.engine.sites.install import install
+from cafetal.engine.sites.site_monitor import Lookout, drained
+from cafetal.engine.tasks.futures import Lost, lost_task
+from cafetal.engine.tasks.task_client import Calls
 from cafetal.errors import CafetalError, EventsLost, LoginError, OutputError, RunInterrupted, SiteAway
 from cafetal.federation.federation import Federation
 from cafetal.federation.versions import LOOKED_AT, differences, versions_here
@@ -30,23 +47,6 @@ from cafetal.results.previous_attempts import Past, cuts
 from cafetal.results.proof import account
 from cafetal.results.record import RunRecord, brief, reason
 from cafetal.results.task_logs import SITE_LOGS, TaskLogs
-from cafetal.runs import user_messages
-from cafetal.runs.calls import Calls
-from cafetal.runs.carrying import Transfers
-from cafetal.runs.entries import EntryCounts
-from cafetal.runs.fetching import fetch
-from cafetal.runs.inspection import Answer, Inspection, Key
-from cafetal.runs.installing import install
-from cafetal.runs.interrupts import interrupts
-from cafetal.runs.logins import Logins
-from cafetal.runs.lookout import Lookout, drained
-from cafetal.runs.merging import merge
-from cafetal.runs.peeking import Peeks
-from cafetal.runs.reasons import Reasons
-from cafetal.runs.salvaging import Salvage
-from cafetal.runs.settling import Lost, lost_task
-from cafetal.runs.trees import Merge, Trees
-from cafetal.runs.whereabouts import Whereabouts
 from cafetal.scheduling import messages
 from cafetal.scheduling.chunks import Chunk
 from cafetal.scheduling.ledger import Ledger

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from cafetal.engine.file_inspection import Question, all_lost, contradiction
+from cafetal.engine.sites.install import install
+from cafetal.engine.tasks import reply_checks
+from cafetal.engine.tasks.futures import settle
 from cafetal.federation.federation import Federation
 from cafetal.fileset import Fileset
 from cafetal.replicas import FilesetCatalog
 from cafetal.results.record import reason
-from cafetal.runs import answers
-from cafetal.runs.inspection import Question, all_lost, contradiction
-from cafetal.runs.installing import install
-from cafetal.runs.settling import settle
 from cafetal.shipping.shipment import pack_worker
 from cafetal.worker.inputs.file_names import site_names
 
@@ -73,7 +73,7 @@ def check_files(
         }
         sent = federation.call(site, shipment.code, "inspect", arguments)
         count = len(chosen[site])
-        asked[site] = settle(sent, partial(all_lost, site, count), check=answers.of_inspect(site, count))
+        asked[site] = settle(sent, partial(all_lost, site, count), check=reply_checks.of_inspect(site, count))
     return [_check(site, chosen[site], asked[site].result() if site in asked else []) for site in sites]
 
 

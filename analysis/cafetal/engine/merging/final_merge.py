@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import Any
 
+from cafetal.engine import user_messages
 from cafetal.errors import EventsLost, SiteError
 from cafetal.results.local_partials import Home
 from cafetal.results.record import RunRecord
-from cafetal.runs import user_messages
 from cafetal.scheduling.ledger import Ledger
 from cafetal.worker import partials
 from cafetal.worker.accumulators import codec, exact

@@ -10,14 +10,14 @@ from typing import Any
 from coffea.processor.executor import FileMeta, Runner, WorkItem
 
 from cafetal.config import SiteTable
+from cafetal.engine import user_messages
+from cafetal.engine.file_inspection import Answer, Key, Question
+from cafetal.engine.tasks.runner_request import RunnerCall
 from cafetal.errors import NoReplica
 from cafetal.fileset import FileIdentities, Fileset, plain_name
 from cafetal.plan import allow
 from cafetal.replicas import FilesetCatalog
 from cafetal.results.record import reason
-from cafetal.runs import user_messages
-from cafetal.runs.inspection import Answer, Key, Question
-from cafetal.runs.runnercall import RunnerCall
 from cafetal.worker.failures import Failure, describe
 
 _TRIED_OF_A_SITE = 100

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
+from cafetal.engine import user_messages
 from cafetal.errors import CafetalError, NoReplica
 from cafetal.results.record import reason
-from cafetal.runs import user_messages
 from cafetal.scheduling.chunks import Chunk
 from cafetal.scheduling.messages import GiveUp
 from cafetal.worker.chunkset import ChunkSet

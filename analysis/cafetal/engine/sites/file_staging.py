@@ -8,9 +8,9 @@ from functools import cached_property
 from threading import Event, Lock, Thread
 
 from cafetal.config import Site, SiteTable
+from cafetal.engine.tasks.task_client import Calls
 from cafetal.plan import Plan
 from cafetal.results.record import RunRecord
-from cafetal.runs.calls import Calls
 from cafetal.scheduling.messages import Transfer
 from cafetal.scheduling.staging import StagingLimits
 from cafetal.transfers.through_laptop import LARGEST, ThroughLaptop

@@ -6,9 +6,9 @@ import threading
 from concurrent.futures import Future
 from typing import Any
 
+from cafetal.engine.tasks import reply_checks
+from cafetal.engine.tasks.futures import lost_task, settle
 from cafetal.federation.federation import Federation
-from cafetal.runs import answers
-from cafetal.runs.settling import lost_task, settle
 from cafetal.scheduling.retries import TRIES
 from cafetal.shipping.shipment import Shipment
 
@@ -34,7 +34,7 @@ def install(federation: Federation, site: str, shipment: Shipment) -> Future[Any
         except Exception as error:  # the federation was closed meanwhile
             outcome.set_result(error)
             return
-        settled = settle(sent, lambda error: error, check=answers.of_install(site))
+        settled = settle(sent, lambda error: error, check=reply_checks.of_install(site))
         settled.add_done_callback(lambda done: judge(done.result(), left))
 
     def judge(told: Any, left: int) -> None:

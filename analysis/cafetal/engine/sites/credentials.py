@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from cafetal.config import SiteTable
+from cafetal.engine.tasks.task_client import Calls
 from cafetal.results.record import RunRecord
-from cafetal.runs.calls import Calls
 from cafetal.worker.inputs.file_names import prefixes
 from cafetal.worker.inputs.remote_files import scheme
 

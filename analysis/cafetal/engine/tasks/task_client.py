@@ -14,12 +14,12 @@ from threading import Lock
 from typing import Any
 
 from cafetal.config import LocalEndpoint, SlurmEndpoint
+from cafetal.engine.file_inspection import all_lost
+from cafetal.engine.tasks import reply_checks
+from cafetal.engine.tasks.futures import Overdue, lost_task, settle
 from cafetal.errors import LoginError
 from cafetal.federation.federation import Federation
 from cafetal.plan import Plan
-from cafetal.runs import answers
-from cafetal.runs.inspection import all_lost
-from cafetal.runs.settling import Overdue, lost_task, settle
 from cafetal.scheduling.messages import Assign
 from cafetal.scheduling.reduction_tree import Reduce
 from cafetal.shipping.shipment import Shipment
@@ -85,7 +85,7 @@ class Calls:
         arguments: Mapping[str, Any],
         *inputs: Future[Any],
         on_loss: Callable[[Exception], Any],
-        check: answers.Check = lambda answer: answer,
+        check: reply_checks.Check = lambda answer: answer,
         seconds: float | None = None,
         number: int | None = None,
     ) -> Future[Any]:
@@ -136,7 +136,7 @@ class Calls:
         """Have the entries of so many files counted; see `worker.counting.inspect`."""
         asked = {**arguments, "function": None, "archive": ""}
         return self._call(
-            site, "inspect", asked, on_loss=partial(all_lost, site, count), check=answers.of_inspect(site, count)
+            site, "inspect", asked, on_loss=partial(all_lost, site, count), check=reply_checks.of_inspect(site, count)
         )
 
     def map(self, told: Assign) -> Future[Any]:
@@ -165,7 +165,7 @@ class Calls:
             "map",
             arguments,
             on_loss=lambda error: {"partial": None, "failures": [lost_task(error, site, chunks)]},
-            check=answers.of_map(site, ChunkSet.of(chunk.id for chunk in told.chunks)),
+            check=reply_checks.of_map(site, ChunkSet.of(chunk.id for chunk in told.chunks)),
             seconds=told.reason.seconds,
             number=told.task,
         )
@@ -233,7 +233,7 @@ class Calls:
             arguments,
             *inputs,
             on_loss=lambda error: {"partial": None, "lost": [], "failure": lost_task(error, site)},
-            check=answers.of_reduce(site, inputs),
+            check=reply_checks.of_reduce(site, inputs),
         )
 
     def peek(self, site: str, number: int, chunks: ChunkSet) -> Future[Any]:
@@ -244,24 +244,28 @@ class Calls:
             "archive": self.shipment.modules,
             "trusted": site in self.trusted,
         }
-        return self._call(site, "peek", arguments, on_loss=lambda error: error, check=answers.of_peek(site, chunks))
+        return self._call(
+            site, "peek", arguments, on_loss=lambda error: error, check=reply_checks.of_peek(site, chunks)
+        )
 
     def fetch(self, site: str, request: Mapping[str, Any]) -> Future[Any]:
         """A part of a partial, or the reason why it cannot be had."""
-        return self._call(site, "fetch", request, on_loss=lambda error: error, check=answers.of_fetch(site))
+        return self._call(site, "fetch", request, on_loss=lambda error: error, check=reply_checks.of_fetch(site))
 
     def survey(self, site: str) -> Future[Any]:
         """References to all whole partials of the run at a site, or the reason why it does not tell."""
         asked = {"life": self.life}
-        return self._call(site, "survey", asked, on_loss=lambda error: error, check=answers.of_survey(site))
+        return self._call(site, "survey", asked, on_loss=lambda error: error, check=reply_checks.of_survey(site))
 
     def logins(self, site: str) -> Future[Any]:
         """The logins with which a site reads files, or the reason why it does not tell."""
-        return self._call(site, "logins", {}, on_loss=lambda error: error, check=answers.of_logins(site))
+        return self._call(site, "logins", {}, on_loss=lambda error: error, check=reply_checks.of_logins(site))
 
     def carry(self, site: str, task: str, arguments: Mapping[str, Any]) -> Future[Any]:
         """A step of bringing a file from one site to another (see `worker.carrying`), or why it cannot be done."""
-        return self._call(site, task, arguments, on_loss=lambda error: error, check=answers.of_carrying(site, task))
+        return self._call(
+            site, task, arguments, on_loss=lambda error: error, check=reply_checks.of_carrying(site, task)
+        )
 
     def clean(self, sites: Iterable[str], patience: float, replaced: str | None = None) -> None:
         """Remove what the run left on scratches, and a run that it has replaced.

@@ -7,8 +7,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from cafetal.engine import user_messages
 from cafetal.results.record import RunRecord
-from cafetal.runs import user_messages
 from cafetal.scheduling.reduction_tree import Reduce, TreeGrower
 from cafetal.scheduling.retries import TRIES
 from cafetal.worker.failures import Failure

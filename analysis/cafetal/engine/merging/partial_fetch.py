@@ -10,8 +10,8 @@ from typing import Any
 
 import cramjam
 
+from cafetal.engine.tasks.futures import Lost, lost_task
 from cafetal.results.record import RunRecord
-from cafetal.runs.settling import Lost, lost_task
 from cafetal.scheduling.retries import TRIES
 from cafetal.worker import partials
 

@@ -13,12 +13,12 @@ from typing import Any
 
 from cafetal.caches.file_entries import FileCache
 from cafetal.config import SiteTable
+from cafetal.engine.sites.install import install
+from cafetal.engine.tasks import reply_checks
+from cafetal.engine.tasks.futures import lost_task, settle
 from cafetal.errors import LoginError
 from cafetal.federation.federation import Federation
 from cafetal.fileset import DataFile
-from cafetal.runs import answers
-from cafetal.runs.installing import install
-from cafetal.runs.settling import lost_task, settle
 from cafetal.scheduling.policies import RoutingPolicy, SiteLoad, Task, checked_choice
 from cafetal.shipping.shipment import Shipment
 from cafetal.worker.failures import Failure
@@ -268,7 +268,7 @@ def inspect(
     def call(site: str, arguments: Mapping[str, Any], count: int) -> Future[Any]:
         asked = {**arguments, "function": function, "archive": shipment.modules}
         sent = federation.call(site, shipment.code, "inspect", asked)
-        return settle(sent, partial(all_lost, site, count), check=answers.of_inspect(site, count))
+        return settle(sent, partial(all_lost, site, count), check=reply_checks.of_inspect(site, count))
 
     inspection = make(ask=ask, call=call, tell=lambda *told: events.put(told))
     told: dict[Key, Answer] = {}

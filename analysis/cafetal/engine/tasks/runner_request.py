@@ -9,7 +9,7 @@ from typing import Any
 
 from coffea.processor.executor import Runner
 
-from cafetal.runs import user_messages
+from cafetal.engine import user_messages
 from cafetal.worker.failures import Failure, chain
 
 

@@ -7,10 +7,10 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
+from cafetal.engine.sites.install import install
+from cafetal.engine.tasks import reply_checks
+from cafetal.engine.tasks.futures import settle
 from cafetal.federation.federation import Federation
-from cafetal.runs import answers
-from cafetal.runs.installing import install
-from cafetal.runs.settling import settle
 from cafetal.shipping.shipment import pack_worker
 
 
@@ -31,7 +31,7 @@ def find_leftovers(federation: Federation, sites: Sequence[str]) -> tuple[list[L
     """What lies at sites, also of runs that go on; and why sites do not tell, by site."""
     found: list[Leftover] = []
     silent: dict[str, str] = {}
-    for site, told in _ask(federation, sites, "leftovers", {}, answers.of_leftovers).items():
+    for site, told in _ask(federation, sites, "leftovers", {}, reply_checks.of_leftovers).items():
         if isinstance(told, Exception):
             silent[site] = str(told)
             continue
@@ -52,20 +52,20 @@ def _ask(
     sites: Sequence[str],
     task: str,
     arguments: dict[str, Any],
-    check: Callable[[str], answers.Check] = lambda site: lambda answer: answer,
+    check: Callable[[str], reply_checks.Check] = lambda site: lambda answer: answer,
 ) -> dict[str, Any]:
     worker = pack_worker()
     federation.start(sites)
     ready = {site: install(federation, site, worker) for site in sites}
     asked = {site: {**arguments, "staging": federation.table.sites[site].staging} for site in sites}
-    answers: dict[str, Any] = {site: future.result() for site, future in ready.items()}
+    readiness: dict[str, Any] = {site: future.result() for site, future in ready.items()}
     futures: dict[str, Future[Any]] = {
         site: settle(
             federation.call(site, worker.code, task, asked[site]),
             lambda error: error,
             check=check(site),
         )
-        for site, told in answers.items()
+        for site, told in readiness.items()
         if not isinstance(told, Exception)
     }
-    return {**answers, **{site: future.result() for site, future in futures.items()}}
+    return {**readiness, **{site: future.result() for site, future in futures.items()}}

@@ -19,15 +19,15 @@ from typing import Any
 
 import coffea.util
 
+from cafetal.engine.merging.final_merge import add
+from cafetal.engine.merging.partial_fetch import fetch
+from cafetal.engine.tasks.task_client import Calls
 from cafetal.errors import CafetalError, OutputError, ProcessorError
 from cafetal.results.kept_modules import shipped_modules
 from cafetal.results.local_partials import Home
 from cafetal.results.record import RunRecord
 from cafetal.results.run_folder import MANIFEST, of_the_user, why_unfinished
 from cafetal.results.run_lock import owner
-from cafetal.runs.calls import Calls
-from cafetal.runs.fetching import fetch
-from cafetal.runs.merging import add
 from cafetal.scheduling.ledger import Ledger
 from cafetal.worker.accumulators import exact
 from cafetal.worker.atomic_files import private_folder, write_bytes

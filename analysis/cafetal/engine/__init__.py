@@ -1,0 +1,1 @@
+"""The live run: one process, one loop, one thread."""

@@ -1,0 +1,1 @@
+"""What the engine has sites do: the task client, checks of replies, futures, and what Runner asked for."""
