@@ -22,8 +22,8 @@ from coffea.nanoevents import NanoAODSchema
 from rich.console import Console
 
 from cafetal.fileset import load
-from cafetal.runs.executor import MultiSiteExecutor
-from cafetal.runs.progress import draw_cell, show_progress
+from cafetal.runner.multi_site_executor import MultiSiteExecutor
+from cafetal.runner.progress import draw_cell, show_progress
 from cafetal.views.stacks import Stack, draw_stack
 
 

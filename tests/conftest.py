@@ -24,7 +24,7 @@ from cafetal.rehearsal import broker, storage
 from cafetal.rehearsal.data import lay_out
 from cafetal.rehearsal.federation import SITES as TABLE
 from cafetal.rehearsal.federation import Rehearsal
-from cafetal.runs.executor import MultiSiteExecutor, Session
+from cafetal.runner.multi_site_executor import MultiSiteExecutor, Session
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "processors"))

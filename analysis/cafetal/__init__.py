@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from cafetal.federation.apps import python_app
     from cafetal.federation.federated_executor import FederatedExecutor
     from cafetal.fileset import Fileset, load
-    from cafetal.runs.executor import MultiSiteExecutor
+    from cafetal.runner.multi_site_executor import MultiSiteExecutor
 
 __all__ = [
     "LFN",
@@ -31,7 +31,7 @@ _HOMES = {
     "Fileset": "cafetal.fileset",
     "Kept": "cafetal.federation.app_arguments",
     "LFN": "cafetal.federation.app_arguments",
-    "MultiSiteExecutor": "cafetal.runs.executor",
+    "MultiSiteExecutor": "cafetal.runner.multi_site_executor",
     "load": "cafetal.fileset",
     "python_app": "cafetal.federation.apps",
     "ship": "cafetal.federation.app_arguments",

@@ -125,7 +125,7 @@ def resume(folder: Path, quiet: bool, plots: bool, detach: bool) -> None:
 
 def _detach(folder: Path) -> None:
     """Do what this command was told in a process of its own."""
-    from cafetal.runs.detached import detach
+    from cafetal.runner.background import detach
 
     process = detach(folder, [each for each in sys.argv[1:] if each != "--detach"])
     click.echo(f"It runs as process {process}. See `cafetal status`, `logs` and `cancel`, each with {folder}.")
@@ -145,7 +145,7 @@ def _run_and_save(
 ) -> None:
     from cafetal.engine.entry_counts import Uncounted
     from cafetal.results.run_folder import MERGED
-    from cafetal.runs.postprocessing import failed
+    from cafetal.runner.postprocess import failed
 
     error: BaseException | None = None
     out, problem = None, ""
@@ -176,9 +176,9 @@ def _prepare(given: dict[str, Any], **options: Any) -> tuple[Any, Any, Any, Any]
     from coffea.processor import Runner
 
     from cafetal.fileset import load
-    from cafetal.loading import load_processor, load_schema
     from cafetal.replicas import FilesetCatalog
-    from cafetal.runs.executor import MultiSiteExecutor
+    from cafetal.runner.multi_site_executor import MultiSiteExecutor
+    from cafetal.runner.processors import load_processor, load_schema
     from cafetal.shipping.processor_pickles import check_picklable
 
     instance = load_processor(given["processor"], _parse_arguments(given["arguments"]))
@@ -277,7 +277,7 @@ def postprocess(folder: Path, processor: str | None, plots: bool) -> None:
     """Apply the postprocess of PROCESSOR, by default the one of the run, to what the run in FOLDER has merged."""
     from cafetal.results import run_folder
     from cafetal.results.run_lock import locked
-    from cafetal.runs.postprocessing import apply
+    from cafetal.runner.postprocess import apply
 
     manifest = run_folder.read_manifest(folder)
     processor = processor or manifest["processor"]
@@ -292,7 +292,7 @@ def postprocess(folder: Path, processor: str | None, plots: bool) -> None:
 @click.option("--ask", is_flag=True, help="Have the sites count the entries of files where that is not known.")
 def plan(ask: bool, **given: Any) -> None:
     """Show what would run where: chunks, events and bytes for each site. Submits nothing."""
-    from cafetal.runs.forecast import forecast
+    from cafetal.runner.forecast import forecast
     from cafetal.views.tables import print_code, print_plan
 
     executor, runner, instance, fileset = _prepare(given, status=False)

@@ -57,7 +57,7 @@ def peek(folder: Path) -> None:
 def logs(folder: Path, lines: int, task: int | None, site: str | None) -> None:
     """Show what a run with `--detach` in FOLDER has said, and what the processor has printed in its tasks."""
     from cafetal.results.task_logs import read_task_logs
-    from cafetal.runs.detached import LOG, tail
+    from cafetal.runner.background import LOG, tail
 
     task_logs = [log for log in read_task_logs(folder) if task in (None, log[0]) and site in (None, log[1])]
     if (folder / LOG).exists() or not task_logs:
@@ -81,9 +81,9 @@ def logs(folder: Path, lines: int, task: int | None, site: str | None) -> None:
 @click.option("--now", is_flag=True, help="Do not wait for what is under way.")
 def cancel(folder: Path, now: bool) -> None:
     """Stop the run in FOLDER as Ctrl-C does: what is finished is merged and saved, and `resume` goes on."""
-    from cafetal.runs import detached
+    from cafetal.runner import background
 
-    detached.cancel(folder, now=now)
+    background.cancel(folder, now=now)
     click.echo(f"Stopped. `cafetal resume {folder}` continues it.")
 
 

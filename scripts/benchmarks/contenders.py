@@ -103,7 +103,7 @@ class Dask(Iterative):
 class Ours(Iterative):
     def __init__(self, folder):
         from cafetal.config import load_sites
-        from cafetal.runs.executor import MultiSiteExecutor
+        from cafetal.runner.multi_site_executor import MultiSiteExecutor
 
         self.folder, self.number = folder, 0
         site = {"workers": WORKERS, "pfn": f"{folder.parent}/data/", "scratch": f"{folder}/scratch"}

@@ -21,7 +21,7 @@ from coffea.nanoevents import BaseSchema
 
 from cafetal.config import load_sites
 from cafetal.rehearsal.data import Recipe, make_files
-from cafetal.runs.executor import MultiSiteExecutor
+from cafetal.runner.multi_site_executor import MultiSiteExecutor
 
 MOMENTS = (0.2, 0.5, 0.8)
 

@@ -27,7 +27,7 @@ from cafetal.config import load_sites
 from cafetal.federation.globus_compute.endpoint import GlobusComputeEndpoint
 from cafetal.rehearsal.data import Recipe, make_files
 from cafetal.rehearsal.federation import SITES, Rehearsal
-from cafetal.runs.executor import MultiSiteExecutor
+from cafetal.runner.multi_site_executor import MultiSiteExecutor
 
 
 def noop() -> int:

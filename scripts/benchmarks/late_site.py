@@ -21,7 +21,7 @@ from cafetal.config import load_sites
 from cafetal.engine.entry_counts import Uncounted
 from cafetal.fileset import load
 from cafetal.rehearsal.data import Recipe, make_files
-from cafetal.runs.executor import MultiSiteExecutor
+from cafetal.runner.multi_site_executor import MultiSiteExecutor
 
 
 def main():

@@ -26,7 +26,7 @@ from coffea.nanoevents import BaseSchema
 
 from cafetal.config import load_sites
 from cafetal.rehearsal.data import Recipe, make_files
-from cafetal.runs.executor import MultiSiteExecutor
+from cafetal.runner.multi_site_executor import MultiSiteExecutor
 
 SITES, WORKERS, PACE, CHUNK = ("a", "b", "c", "d"), 2, 1000, 500
 TASK_SECONDS, KILLS = 20.0, 0.2

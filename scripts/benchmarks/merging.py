@@ -30,7 +30,7 @@ from parsl.executors import HighThroughputExecutor
 from cafetal.config import load_sites
 from cafetal.federation.federation import Federation
 from cafetal.federation.pools import make_endpoint
-from cafetal.runs.executor import MultiSiteExecutor
+from cafetal.runner.multi_site_executor import MultiSiteExecutor
 from cafetal.worker.accumulators import codec, exact
 
 SITES, CHUNKS_A_FILE, EVENTS = ("one", "two", "three"), 1000, 100

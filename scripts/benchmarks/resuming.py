@@ -25,7 +25,7 @@ from coffea.nanoevents import BaseSchema
 from cafetal.config import load_sites
 from cafetal.fileset import load
 from cafetal.rehearsal.data import Recipe, make_files
-from cafetal.runs.executor import MultiSiteExecutor
+from cafetal.runner.multi_site_executor import MultiSiteExecutor
 from cafetal.worker.chunkset import ChunkSet
 
 SITES, WORKERS, PACE, CHUNK, FILES = ("a", "b", "c"), 2, 2000, 200, 40

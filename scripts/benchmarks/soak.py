@@ -18,7 +18,7 @@ from coffea.nanoevents import BaseSchema
 
 from cafetal.config import load_sites
 from cafetal.rehearsal.data import Recipe, make_files
-from cafetal.runs.executor import MultiSiteExecutor
+from cafetal.runner.multi_site_executor import MultiSiteExecutor
 
 
 def count(events):

@@ -23,7 +23,7 @@ from coffea.nanoevents import BaseSchema
 from cafetal.config import load_sites
 from cafetal.rehearsal.data import Recipe, make_files
 from cafetal.rehearsal.transfers import TransferRehearsal
-from cafetal.runs.executor import MultiSiteExecutor
+from cafetal.runner.multi_site_executor import MultiSiteExecutor
 from cafetal.scheduling.balanced import BalancedDispatch
 from cafetal.scheduling.chunks import Chunk
 from cafetal.scheduling.limits import Limits

@@ -23,7 +23,7 @@ IMPORTS = {
     "sys.modules.update(dict.fromkeys(('globus_compute_sdk', 'sqlalchemy'))); "
     "import parsl.executors.high_throughput.process_worker_pool",
     "our own, on top of these": "import parsl, time; from coffea import processor, nanoevents; "
-    "began = time.monotonic(); import cafetal.runs.executor; print(time.monotonic() - began)",
+    "began = time.monotonic(); import cafetal.runner.multi_site_executor; print(time.monotonic() - began)",
 }
 
 

@@ -24,9 +24,9 @@ from coffea.nanoevents import BaseSchema
 
 from cafetal.errors import CafetalError
 from cafetal.fileset import load
-from cafetal.loading import load_processor
 from cafetal.results import run_folder
-from cafetal.runs.executor import MultiSiteExecutor
+from cafetal.runner.multi_site_executor import MultiSiteExecutor
+from cafetal.runner.processors import load_processor
 
 CHUNK = 150
 _offset = 0.0

@@ -14,9 +14,9 @@ import numpy as np
 import uproot
 
 from cafetal.fileset import Fileset
-from cafetal.loading import load_processor
 from cafetal.results import proof
 from cafetal.results.run_folder import MANIFEST, OUTPUT, read_manifest
+from cafetal.runner.processors import load_processor
 from tests.chaos.schedule import Schedule, at_risk
 
 Range = tuple[str, int, int]

@@ -19,7 +19,7 @@ from coffea.processor.executor import UprootMissTreeError
 from cafetal.errors import ConfigError, MissingTree, ProcessorError, SiteError, UnreadableFile
 from cafetal.fileset import DataFile, Dataset, Fileset
 from cafetal.rehearsal.data import Recipe, describe, make_files
-from cafetal.runs.executor import MultiSiteExecutor
+from cafetal.runner.multi_site_executor import MultiSiteExecutor
 
 pytestmark = pytest.mark.sites
 
@@ -403,7 +403,7 @@ def test_a_worker_that_always_dies(make_executor, toys):
 
 
 def test_fan_in_and_policy_are_checked(table):
-    from cafetal.runs.executor import MultiSiteExecutor
+    from cafetal.runner.multi_site_executor import MultiSiteExecutor
 
     with pytest.raises(ConfigError, match="at least"):
         MultiSiteExecutor(table, fan_in=1)

@@ -18,7 +18,7 @@ from cafetal.fileset import Fileset, load
 from cafetal.rehearsal.data import Recipe, make_files
 from cafetal.results.journal import JOURNAL
 from cafetal.results.run_status import look_at
-from cafetal.runs.executor import MultiSiteExecutor
+from cafetal.runner.multi_site_executor import MultiSiteExecutor
 from tests.conftest import in_background, iterate, wait_until
 
 pytestmark = pytest.mark.sites

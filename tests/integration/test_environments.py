@@ -23,7 +23,7 @@ from cafetal.federation import versions
 from cafetal.federation.federation import Federation
 from cafetal.federation.site_status import ask_sites
 from cafetal.rehearsal.data import Recipe, make_files
-from cafetal.runs.executor import MultiSiteExecutor
+from cafetal.runner.multi_site_executor import MultiSiteExecutor
 from cafetal.worker import bootstrap
 from nano import Nano
 from tests.conftest import iterate, some, three_sites

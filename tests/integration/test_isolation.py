@@ -12,7 +12,7 @@ from cafetal.config import load_sites
 from cafetal.errors import ProcessorError, UnreadableFile
 from cafetal.fileset import DataFile, Dataset, Fileset
 from cafetal.rehearsal.data import Recipe, make_files
-from cafetal.runs.executor import MultiSiteExecutor
+from cafetal.runner.multi_site_executor import MultiSiteExecutor
 
 pytestmark = pytest.mark.sites
 

@@ -16,7 +16,7 @@ from cafetal.config import load_sites
 from cafetal.engine.loop import Execution
 from cafetal.errors import SiteError, UnreadableFile
 from cafetal.rehearsal.data import Recipe, make_files
-from cafetal.runs.executor import MultiSiteExecutor
+from cafetal.runner.multi_site_executor import MultiSiteExecutor
 from tests.conftest import in_background, wait_until
 
 pytestmark = pytest.mark.sites

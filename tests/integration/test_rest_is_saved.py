@@ -16,7 +16,7 @@ from coffea.nanoevents import NanoAODSchema
 
 import cafetal as package
 from cafetal.errors import OutputError, ProcessorError, UnreadableFile
-from cafetal.runs.executor import MultiSiteExecutor
+from cafetal.runner.multi_site_executor import MultiSiteExecutor
 from tests.conftest import wait_until
 from tests.integration.test_command_line import assert_all_gone, cafetal, tagged
 

@@ -12,7 +12,7 @@ from cafetal.errors import NoReplica, SiteError
 from cafetal.rehearsal.data import Recipe, make_files
 from cafetal.results.explanation import explain
 from cafetal.results.journal import read
-from cafetal.runs.executor import MultiSiteExecutor
+from cafetal.runner.multi_site_executor import MultiSiteExecutor
 from tests.conftest import in_background, wait_until
 
 pytestmark = pytest.mark.sites

@@ -186,7 +186,7 @@ def test_skipping_what_the_processor_raises(make_executor, toys):
 
 def test_two_runs_at_a_time(make_executor, table):
     """Two threads share one executor; the one that ends first does not take the sites from the other."""
-    from cafetal.runs.session import Session
+    from cafetal.runner.session import Session
 
     fileset = make_files(Recipe("parallel", files=2, events=200, seed=8), table)
     executor = cafetal.MultiSiteExecutor(table, fileset=fileset, status=False, session=Session())

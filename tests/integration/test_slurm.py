@@ -20,7 +20,7 @@ from cafetal.federation.pools import make_endpoint
 from cafetal.federation.site_status import ask_sites
 from cafetal.rehearsal.data import Recipe, make_files
 from cafetal.rehearsal.slurm import Slurm, missing
-from cafetal.runs.executor import MultiSiteExecutor
+from cafetal.runner.multi_site_executor import MultiSiteExecutor
 from tests.conftest import in_background, wait_until
 
 pytestmark = pytest.mark.sites

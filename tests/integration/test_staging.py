@@ -13,7 +13,7 @@ from cafetal.errors import LoginError
 from cafetal.rehearsal.data import Recipe, make_files
 from cafetal.rehearsal.transfers import TransferRehearsal
 from cafetal.results.journal import read
-from cafetal.runs.executor import MultiSiteExecutor
+from cafetal.runner.multi_site_executor import MultiSiteExecutor
 from cafetal.worker.copy_tasks import STAGED
 from tests.conftest import wait_until
 

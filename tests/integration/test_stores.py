@@ -2,7 +2,7 @@
 
 import pytest
 
-from cafetal.runs.executor import MultiSiteExecutor
+from cafetal.runner.multi_site_executor import MultiSiteExecutor
 from cafetal.shipping.shipment import pack_worker
 from nano import Nano
 from tests.conftest import SITES, iterate, some

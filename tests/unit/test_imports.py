@@ -26,7 +26,7 @@ LAYERS = [
     {"discovery"},
     {"rehearsal", "results"},
     {"engine"},
-    {"runs", "loading"},
+    {"runner"},
     {"views"},
     {"tending", "cataloguing", "visiting", "rehearsing", "equipping"},
     {"cli"},

@@ -72,10 +72,10 @@ def test_only_one_of_many_takes_over(tmp_path):
     code = f"""
 import pathlib, sys
 from cafetal.errors import OutputError
-from cafetal.runs import ownerfile
+from cafetal.results import owner_file
 sys.stdin.readline()
 try:
-    ownerfile.take(pathlib.Path({str(tmp_path)!r}))
+    owner_file.take(pathlib.Path({str(tmp_path)!r}))
     print("taken", flush=True)
 except OutputError:
     print("refused", flush=True)

@@ -20,15 +20,15 @@ from cafetal.engine import user_messages
 from cafetal.engine.tasks.futures import Lost, Overdue, lost_task, settle
 from cafetal.errors import ProcessorError, SiteError, UnreadableFile
 from cafetal.fileset import load
-from cafetal.loading import load_processor, load_schema
 from cafetal.plan import make_plan
 from cafetal.replicas import FilesetCatalog
 from cafetal.results.record import RunRecord
-from cafetal.runs import progress
-from cafetal.runs.executor import MultiSiteExecutor
-from cafetal.runs.forecast import forecast
-from cafetal.runs.progress import draw_cell, show_progress, site_table
-from cafetal.runs.session import Session
+from cafetal.runner import progress
+from cafetal.runner.forecast import forecast
+from cafetal.runner.multi_site_executor import MultiSiteExecutor
+from cafetal.runner.processors import load_processor, load_schema
+from cafetal.runner.progress import draw_cell, show_progress, site_table
+from cafetal.runner.session import Session
 from cafetal.scheduling.estimates.rates import Rates
 from cafetal.views.tables import print_plan, size
 from cafetal.worker.failures import describe

@@ -15,7 +15,7 @@ import pytest
 
 from cafetal.environments.sources import local_sources
 from cafetal.errors import ConfigError
-from cafetal.runs.executor import MultiSiteExecutor
+from cafetal.runner.multi_site_executor import MultiSiteExecutor
 from cafetal.shipping.code_digest import digest
 from cafetal.shipping.processor_pickles import check_picklable
 from cafetal.shipping.shipment import pack_function, pack_worker

@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cafetal.environments.user_code import Limits, collect
-from cafetal.loading import load_processor, place_of
 from cafetal.results.kept_modules import keep_modules, shipped_modules
+from cafetal.runner.processors import load_processor, place_of
 from cafetal.shipping.shipment import _zip, pack_function
 from cafetal.worker.code import user_modules
 

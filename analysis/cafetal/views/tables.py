@@ -9,7 +9,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from cafetal.runs.progress import duration
+from cafetal.runner.progress import duration
 
 if TYPE_CHECKING:  # importing coffea and Parsl takes three seconds, which a look at a run need not wait for
     from cafetal.engine.merging.snapshot import Peek
@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # importing coffea and Parsl takes three seconds, which a loo
     from cafetal.federation.telemetry import EndpointStatus
     from cafetal.results.histograms import Yields
     from cafetal.results.run_status import Standing
-    from cafetal.runs.forecast import Forecast
+    from cafetal.runner.forecast import Forecast
     from cafetal.shipping.shipment import Shipment
 
 

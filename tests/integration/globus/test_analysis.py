@@ -19,7 +19,7 @@ from cafetal.federation.globus_compute.endpoint import RESULT_LIMIT, GlobusCompu
 from cafetal.federation.globus_compute.submitter import BATCH_BYTES
 from cafetal.rehearsal.data import Recipe, lay_out, make_files, write_fileset
 from cafetal.rehearsal.federation import SITES as TABLE
-from cafetal.runs.executor import MultiSiteExecutor
+from cafetal.runner.multi_site_executor import MultiSiteExecutor
 from zpeak import OpenDataSchema, ZPeak
 
 pytestmark = pytest.mark.sites

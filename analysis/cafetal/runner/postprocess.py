@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from cafetal.errors import ProcessorError
-from cafetal.loading import load_processor
 from cafetal.results.run_folder import MERGED, read_merged
+from cafetal.runner.processors import load_processor
 
 
 def apply(folder: Path, processor: str, arguments: Mapping[str, Any]) -> Any:

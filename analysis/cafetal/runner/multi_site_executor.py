@@ -43,8 +43,8 @@ from cafetal.results.previous_attempts import Past, differences, listed, numbere
 from cafetal.results.record import RunRecord, reason
 from cafetal.results.run_folder import refuse_to_replace, save_merged
 from cafetal.results.run_lock import locked
-from cafetal.runs.progress import show_progress
-from cafetal.runs.session import Session, is_missing
+from cafetal.runner.progress import show_progress
+from cafetal.runner.session import Session, is_missing
 from cafetal.scheduling.policies import RoutingPolicy
 from cafetal.shipping.shipment import Shipment, check_aux, limits, pack_function, pack_worker
 
