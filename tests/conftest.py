@@ -20,10 +20,10 @@ from hypothesis import HealthCheck, settings
 
 from cafetal.config import SiteTable, load_sites
 from cafetal.fileset import Fileset
-from cafetal.rehearsal import broker, storage
-from cafetal.rehearsal.data import lay_out
-from cafetal.rehearsal.federation import SITES as TABLE
-from cafetal.rehearsal.federation import Rehearsal
+from cafetal.rehearsal import broker, xrootd_server
+from cafetal.rehearsal.rehearsal import SITES as TABLE
+from cafetal.rehearsal.rehearsal import Rehearsal
+from cafetal.rehearsal.toy_data import lay_out
 from cafetal.runner.multi_site_executor import MultiSiteExecutor, Session
 
 ROOT = Path(__file__).parents[1]
@@ -222,7 +222,7 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     (port,) = broker.free_ports(1)
     options = {"--port": str(port), "--bind": "127.0.0.1", "--save": "", "--dir": str(folder)}
     command = ["redis-server", *(word for option in options.items() for word in option)]
-    server = storage.start(command, "127.0.0.1", port, log=folder)
+    server = xrootd_server.start(command, "127.0.0.1", port, log=folder)
     yield f"redis://127.0.0.1:{port}"
     server.terminate()
     server.wait(20)

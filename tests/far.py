@@ -17,9 +17,9 @@ from typing import Any
 import coffea.util
 
 from cafetal.config import load_sites
-from cafetal.rehearsal.data import Recipe, make_files
-from cafetal.rehearsal.storage import XRootD
-from cafetal.rehearsal.wan import Line, Wan
+from cafetal.rehearsal.toy_data import Recipe, make_files
+from cafetal.rehearsal.wan_lines import Line, Wan
+from cafetal.rehearsal.xrootd_server import XRootD
 
 ROOT = Path(__file__).parents[1]
 SITES = ("desy", "cern", "nebraska")

@@ -399,7 +399,7 @@ def yields(folder: Path, histogram: str) -> None:
 def init(folder: Path) -> None:
     """Write a small analysis to start from: a processor, a fileset with its data, and a site table."""
     from cafetal.config import load_sites
-    from cafetal.rehearsal.data import Recipe, make_files, write_fileset
+    from cafetal.rehearsal.toy_data import Recipe, make_files, write_fileset
 
     if folder.exists() and any(folder.iterdir()):
         raise OutputError(f"{folder} is not empty; `cafetal init` starts a new folder.")

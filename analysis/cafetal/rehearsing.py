@@ -22,7 +22,7 @@ _rehearsal = click.argument("folder", type=click.Path(path_type=Path), default=P
 @click.option("--direct", is_flag=True, help="User endpoints without core endpoints: faster, less like the real ones.")
 def up(folder: Path, names: str, workers: int, direct: bool) -> None:
     """Start it in FOLDER, and write a site table there."""
-    from cafetal.rehearsal.federation import SITES, Rehearsal
+    from cafetal.rehearsal.rehearsal import SITES, Rehearsal
 
     rehearsal = Rehearsal(folder)
     rehearsal.up(names.split(","), workers=workers, kind="direct" if direct else "core")
@@ -36,7 +36,7 @@ def up(folder: Path, names: str, workers: int, direct: bool) -> None:
 @_rehearsal
 def rehearsal_status(folder: Path) -> None:
     """Show which of its processes run."""
-    from cafetal.rehearsal.federation import Rehearsal
+    from cafetal.rehearsal.rehearsal import Rehearsal
 
     parts = Rehearsal(folder).status()
     for part, runs in parts.items():
@@ -49,6 +49,6 @@ def rehearsal_status(folder: Path) -> None:
 @_rehearsal
 def down(folder: Path) -> None:
     """Stop all its processes. Data, logs and the site table stay."""
-    from cafetal.rehearsal.federation import Rehearsal
+    from cafetal.rehearsal.rehearsal import Rehearsal
 
     click.echo(f"{Rehearsal(folder).down()} processes were stopped.")

@@ -18,7 +18,7 @@ from coffea.nanoevents import NanoAODSchema, NanoEventsFactory
 from coffea.processor import accumulate
 
 from cafetal.config import load_sites
-from cafetal.rehearsal.data import Recipe, make_files
+from cafetal.rehearsal.toy_data import Recipe, make_files
 from cafetal.worker.accumulators import codec, exact
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "processors"))

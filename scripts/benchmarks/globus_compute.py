@@ -25,8 +25,8 @@ from coffea.nanoevents import BaseSchema
 
 from cafetal.config import load_sites
 from cafetal.federation.globus_compute.endpoint import GlobusComputeEndpoint
-from cafetal.rehearsal.data import Recipe, make_files
-from cafetal.rehearsal.federation import SITES, Rehearsal
+from cafetal.rehearsal.rehearsal import SITES, Rehearsal
+from cafetal.rehearsal.toy_data import Recipe, make_files
 from cafetal.runner.multi_site_executor import MultiSiteExecutor
 
 

@@ -25,7 +25,7 @@ from coffea import processor
 from coffea.nanoevents import BaseSchema
 
 from cafetal.config import load_sites
-from cafetal.rehearsal.data import Recipe, make_files
+from cafetal.rehearsal.toy_data import Recipe, make_files
 from cafetal.runner.multi_site_executor import MultiSiteExecutor
 
 SITES, WORKERS, PACE, CHUNK = ("a", "b", "c", "d"), 2, 1000, 500

@@ -23,7 +23,7 @@ import numpy as np
 import uproot
 from speed import ideal
 
-from cafetal.rehearsal.data import write
+from cafetal.rehearsal.toy_data import write
 
 ROOT = Path(__file__).parents[2]
 SERVE = """

@@ -20,7 +20,7 @@ from coffea.nanoevents import BaseSchema
 
 from cafetal.config import load_sites
 from cafetal.federation.federation import Federation
-from cafetal.rehearsal.data import Recipe, make_files
+from cafetal.rehearsal.toy_data import Recipe, make_files
 from cafetal.runner.forecast import forecast
 from cafetal.runner.multi_site_executor import MultiSiteExecutor
 from cafetal.shipping.shipment import pack_worker

@@ -24,7 +24,7 @@ from coffea.nanoevents import BaseSchema
 
 from cafetal.config import load_sites
 from cafetal.fileset import load
-from cafetal.rehearsal.data import Recipe, make_files
+from cafetal.rehearsal.toy_data import Recipe, make_files
 from cafetal.runner.multi_site_executor import MultiSiteExecutor
 from cafetal.worker.chunkset import ChunkSet
 

@@ -21,8 +21,8 @@ from coffea import processor
 from coffea.nanoevents import BaseSchema
 
 from cafetal.config import load_sites
-from cafetal.rehearsal.data import Recipe, make_files
-from cafetal.rehearsal.transfers import TransferRehearsal
+from cafetal.rehearsal.globus_transfer_service import TransferRehearsal
+from cafetal.rehearsal.toy_data import Recipe, make_files
 from cafetal.runner.multi_site_executor import MultiSiteExecutor
 from cafetal.scheduling.balanced import BalancedDispatch
 from cafetal.scheduling.chunks import Chunk

@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests.far import cut, kill, lie, open_folder, pause, three_servers
 
-from cafetal.rehearsal.data import Recipe
+from cafetal.rehearsal.toy_data import Recipe
 from cafetal.worker import inspect_task
 from cafetal.worker.chunkset import ChunkSet
 from cafetal.worker.inputs.file_names import site_names

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from reducing import partial_of
 
-from cafetal.rehearsal import broker, storage
+from cafetal.rehearsal import broker, xrootd_server
 from cafetal.worker import partials
 from cafetal.worker.accumulators import codec, exact
 from cafetal.worker.chunkset import ChunkSet
@@ -70,7 +70,7 @@ def redis(url, folder):
         return
     (port,) = broker.free_ports(1)
     command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
-    server = storage.start(command, "127.0.0.1", port, log=folder)
+    server = xrootd_server.start(command, "127.0.0.1", port, log=folder)
     try:
         yield f"redis://127.0.0.1:{port}"
     finally:

@@ -275,7 +275,7 @@ def campaign(folder: Path, rehearsal: Any = None) -> Iterator[Campaign]:
 @click.option("--report", type=click.Path(path_type=Path), help="Folder for the report; by default none is kept.")
 def main(runs: int, seed: int, only: int | None, globus: bool, report: Path | None) -> None:
     """Disturb runs at random, and say what is wrong with what comes of them."""
-    from cafetal.rehearsal.federation import Rehearsal
+    from cafetal.rehearsal.rehearsal import Rehearsal
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that namespaces and mounts are taken away
     seeds = [only] if only is not None else range(seed, seed + runs)

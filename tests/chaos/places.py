@@ -19,9 +19,9 @@ import yaml
 from cafetal.config import SiteTable, load_sites
 from cafetal.errors import RehearsalError
 from cafetal.fileset import Fileset
-from cafetal.rehearsal.data import Recipe, make_files, write_fileset
-from cafetal.rehearsal.federation import SITES as REHEARSAL_TABLE
-from cafetal.rehearsal.federation import Rehearsal
+from cafetal.rehearsal.rehearsal import SITES as REHEARSAL_TABLE
+from cafetal.rehearsal.rehearsal import Rehearsal
+from cafetal.rehearsal.toy_data import Recipe, make_files, write_fileset
 from tests.chaos.schedule import REPLICA, Fault
 
 TAG = "CAFETAL_CHAOS"

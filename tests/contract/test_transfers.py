@@ -11,7 +11,7 @@ import pytest
 
 from cafetal.config import Collection
 from cafetal.errors import ConfigError, LoginError, TransferFailed
-from cafetal.rehearsal.transfers import TransferRehearsal
+from cafetal.rehearsal.globus_transfer_service import TransferRehearsal
 from cafetal.transfers.globus_transfer import GlobusTransfer, Patience, connect
 from cafetal.transfers.through_laptop import ThroughLaptop
 from cafetal.transfers.transfer_tool import Copy, Order, copy_name

@@ -18,7 +18,7 @@ from coffea.processor.executor import UprootMissTreeError
 
 from cafetal.errors import ConfigError, MissingTree, ProcessorError, SiteError, UnreadableFile
 from cafetal.fileset import DataFile, Dataset, Fileset
-from cafetal.rehearsal.data import Recipe, describe, make_files
+from cafetal.rehearsal.toy_data import Recipe, describe, make_files
 from cafetal.runner.multi_site_executor import MultiSiteExecutor
 
 pytestmark = pytest.mark.sites

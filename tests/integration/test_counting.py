@@ -15,7 +15,7 @@ from cafetal.config import load_sites
 from cafetal.engine.entry_counts import Uncounted
 from cafetal.errors import FilesetError, RunInterrupted, UnreadableFile
 from cafetal.fileset import Fileset, load
-from cafetal.rehearsal.data import Recipe, make_files
+from cafetal.rehearsal.toy_data import Recipe, make_files
 from cafetal.results.journal import JOURNAL
 from cafetal.results.run_status import look_at
 from cafetal.runner.multi_site_executor import MultiSiteExecutor

@@ -22,7 +22,7 @@ from cafetal.errors import EnvironmentFailed, ProcessorError, SiteError
 from cafetal.federation import versions
 from cafetal.federation.federation import Federation
 from cafetal.federation.site_status import ask_sites
-from cafetal.rehearsal.data import Recipe, make_files
+from cafetal.rehearsal.toy_data import Recipe, make_files
 from cafetal.runner.multi_site_executor import MultiSiteExecutor
 from cafetal.worker import bootstrap
 from nano import Nano

@@ -11,7 +11,7 @@ from coffea.nanoevents import BaseSchema
 from cafetal.config import load_sites
 from cafetal.errors import ProcessorError, UnreadableFile
 from cafetal.fileset import DataFile, Dataset, Fileset
-from cafetal.rehearsal.data import Recipe, make_files
+from cafetal.rehearsal.toy_data import Recipe, make_files
 from cafetal.runner.multi_site_executor import MultiSiteExecutor
 
 pytestmark = pytest.mark.sites

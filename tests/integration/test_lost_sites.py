@@ -15,7 +15,7 @@ from parsl.providers import LocalProvider
 from cafetal.config import load_sites
 from cafetal.engine.loop import Execution
 from cafetal.errors import SiteError, UnreadableFile
-from cafetal.rehearsal.data import Recipe, make_files
+from cafetal.rehearsal.toy_data import Recipe, make_files
 from cafetal.runner.multi_site_executor import MultiSiteExecutor
 from tests.conftest import in_background, wait_until
 

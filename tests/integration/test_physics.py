@@ -12,7 +12,7 @@ from scipy.stats import norm
 
 from adl import ADL
 from cafetal.fileset import load
-from cafetal.rehearsal.data import lay_out
+from cafetal.rehearsal.toy_data import lay_out
 from cafetal.results.histograms import yields_of
 from hzz import CUTS, HZZ
 from tests.conftest import ROOT

@@ -13,7 +13,7 @@ from cafetal import LFN, FederatedExecutor, Kept, python_app, ship
 from cafetal.errors import ConfigError, NoReplica, SiteError
 from cafetal.federation.app_arguments import kept_at
 from cafetal.federation.pools import make_endpoint
-from cafetal.rehearsal.data import Recipe, make_files
+from cafetal.rehearsal.toy_data import Recipe, make_files
 from tests.conftest import ROOT, three_sites
 
 pytestmark = pytest.mark.sites

@@ -9,7 +9,7 @@ from coffea.nanoevents import BaseSchema
 from cafetal.config import load_sites
 from cafetal.engine.sites.site_monitor import drain
 from cafetal.errors import NoReplica, SiteError
-from cafetal.rehearsal.data import Recipe, make_files
+from cafetal.rehearsal.toy_data import Recipe, make_files
 from cafetal.results.explanation import explain
 from cafetal.results.journal import read
 from cafetal.runner.multi_site_executor import MultiSiteExecutor

@@ -16,7 +16,7 @@ from coffea.processor.executor import Err, Ok, WorkItem
 import cafetal
 from cafetal.errors import ConfigError, NoReplica, UnreadableFile
 from cafetal.fileset import DataFile, Dataset, Fileset
-from cafetal.rehearsal.data import EVENTS_APART, Recipe, make_files
+from cafetal.rehearsal.toy_data import EVENTS_APART, Recipe, make_files
 
 pytestmark = pytest.mark.sites
 
@@ -99,7 +99,7 @@ def test_plain_list_of_pfns(make_executor, toys, table):
 @pytest.mark.parametrize("form", ["ttree", "rntuple"])
 def test_align_clusters(make_executor, table, form, monkeypatch):
     """Chunk edges lie at the edges of clusters, though an earlier run has counted the files without them."""
-    monkeypatch.setattr("cafetal.rehearsal.data.CLUSTER", 200)
+    monkeypatch.setattr("cafetal.rehearsal.toy_data.CLUSTER", 200)
     fileset = make_files(Recipe(f"clusters_{form}", files=1, events=500, format=form), table)
     for aligned, edges in ((False, {0, 84, 168, 252, 336, 420}), (True, {0, 200, 400})):
         out = make_runner(make_executor(fileset), align_clusters=aligned, chunksize=80)(fileset.for_runner(), Count())

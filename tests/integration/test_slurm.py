@@ -18,8 +18,8 @@ from cafetal.errors import ConfigError
 from cafetal.federation.federation import Federation
 from cafetal.federation.pools import make_endpoint
 from cafetal.federation.site_status import ask_sites
-from cafetal.rehearsal.data import Recipe, make_files
 from cafetal.rehearsal.slurm import Slurm, missing
+from cafetal.rehearsal.toy_data import Recipe, make_files
 from cafetal.runner.multi_site_executor import MultiSiteExecutor
 from tests.conftest import in_background, wait_until
 

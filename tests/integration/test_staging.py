@@ -10,8 +10,8 @@ from coffea.nanoevents import BaseSchema
 
 from cafetal.config import load_sites
 from cafetal.errors import LoginError
-from cafetal.rehearsal.data import Recipe, make_files
-from cafetal.rehearsal.transfers import TransferRehearsal
+from cafetal.rehearsal.globus_transfer_service import TransferRehearsal
+from cafetal.rehearsal.toy_data import Recipe, make_files
 from cafetal.results.journal import read
 from cafetal.runner.multi_site_executor import MultiSiteExecutor
 from cafetal.worker.copy_tasks import STAGED

@@ -12,10 +12,10 @@ import pytest
 
 from cafetal.config import load_sites
 from cafetal.fileset import load
-from cafetal.rehearsal import wan as wans
+from cafetal.rehearsal import wan_lines as wans
 from cafetal.rehearsal.broker import free_ports
-from cafetal.rehearsal.data import Recipe, make_files
-from cafetal.rehearsal.storage import Nginx
+from cafetal.rehearsal.toy_data import Recipe, make_files
+from cafetal.rehearsal.xrootd_server import Nginx
 from tests.conftest import wait_until
 from tests.far import PROCESSOR, SITES, cut, kill, lie, open_folder, pause, three_servers
 from tests.integration.test_command_line import assert_all_gone, cafetal, tagged

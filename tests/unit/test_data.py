@@ -10,7 +10,7 @@ import uproot
 
 from cafetal.config import load_sites
 from cafetal.errors import ConfigError
-from cafetal.rehearsal.data import CLUSTER, EVENTS_APART, Recipe, lay_out, make_files
+from cafetal.rehearsal.toy_data import CLUSTER, EVENTS_APART, Recipe, lay_out, make_files
 
 
 @pytest.fixture

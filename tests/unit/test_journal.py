@@ -19,8 +19,8 @@ from cafetal.scheduling.estimates.rates import Rates
 from cafetal.scheduling.limits import Limits
 from cafetal.simulation.scenario import Block, Scenario, SimulatedSite
 from cafetal.simulation.simulator import Simulator
-from cafetal.views.story import tell
-from cafetal.views.trees import grow
+from cafetal.views.merge_diagram import grow
+from cafetal.views.timeline import tell
 from cafetal.worker.chunkset import ChunkSet
 
 

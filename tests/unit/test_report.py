@@ -8,9 +8,9 @@ import subprocess
 import pytest
 
 from cafetal.errors import OutputError
+from cafetal.views.merge_diagram import grow, lay_out
 from cafetal.views.report import flows, render, seconds, ticks, timeline, tree, write_report
-from cafetal.views.story import tell
-from cafetal.views.trees import grow, lay_out
+from cafetal.views.timeline import tell
 
 LINES = [
     {"is": "run", "run": "r", "life": 1, "policy": "Balanced", "code": "c", "about": {}},

@@ -12,7 +12,7 @@ from coffea.processor.executor import WorkItem
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cafetal.rehearsal.wan import Line, Queue
+from cafetal.rehearsal.wan_lines import Line, Queue
 from cafetal.worker.failures import Unanswered, describe, kind_of
 from cafetal.worker.inputs import remote_files
 from cafetal.worker.inputs.open_files import OpenFiles, share_files

@@ -16,9 +16,9 @@ import jinja2
 from cafetal.results import run_folder
 from cafetal.results.journal import JOURNAL, read
 from cafetal.results.task_logs import read_task_logs
-from cafetal.views.story import Bar, Story, tell
+from cafetal.views.merge_diagram import Node, grow, lay_out
 from cafetal.views.tables import size
-from cafetal.views.trees import Node, grow, lay_out
+from cafetal.views.timeline import Bar, Story, tell
 from cafetal.worker.atomic_files import write_bytes
 
 REPORT = "report.html"

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from cafetal.errors import ConfigError, nearest
 from cafetal.results import histograms
 from cafetal.results.histograms import Histogram
-from cafetal.views.requests import read_request
+from cafetal.views.yaml_files import read_request
 
 
 class Stack(BaseModel):

@@ -24,8 +24,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from cafetal.errors import ConfigError, nearest
 from cafetal.results import histograms
 from cafetal.results.histograms import Histogram
-from cafetal.views.requests import read_request
 from cafetal.views.stacks import category_axes, select, variances
+from cafetal.views.yaml_files import read_request
 
 _DIRECTION = re.compile(r"^(?P<name>.*?)[_ ]?(?P<way>up|down|Up|Down|UP|DOWN)$")
 

@@ -17,8 +17,8 @@ from cafetal.config import load_sites
 from cafetal.errors import ProcessorError
 from cafetal.federation.globus_compute.endpoint import RESULT_LIMIT, GlobusComputeEndpoint
 from cafetal.federation.globus_compute.submitter import BATCH_BYTES
-from cafetal.rehearsal.data import Recipe, lay_out, make_files, write_fileset
-from cafetal.rehearsal.federation import SITES as TABLE
+from cafetal.rehearsal.rehearsal import SITES as TABLE
+from cafetal.rehearsal.toy_data import Recipe, lay_out, make_files, write_fileset
 from cafetal.runner.multi_site_executor import MultiSiteExecutor
 from zpeak import OpenDataSchema, ZPeak
 

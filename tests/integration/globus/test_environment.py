@@ -8,7 +8,7 @@ from tests.plain import count
 from cafetal.config import load_sites
 from cafetal.environments.requirements import detect
 from cafetal.federation.federation import Federation
-from cafetal.rehearsal.data import Recipe, make_files
+from cafetal.rehearsal.toy_data import Recipe, make_files
 from cafetal.runner.multi_site_executor import MultiSiteExecutor
 
 pytestmark = [pytest.mark.sites, pytest.mark.timeout(900)]

@@ -18,7 +18,7 @@ from cafetal.errors import CafetalError, LoginError, SiteError
 from cafetal.federation.federation import Federation
 from cafetal.federation.globus_compute.auth import REHEARSAL
 from cafetal.federation.globus_compute.endpoint import GlobusComputeEndpoint
-from cafetal.rehearsal.data import Recipe, make_files
+from cafetal.rehearsal.toy_data import Recipe, make_files
 from cafetal.runner.multi_site_executor import MultiSiteExecutor
 
 pytestmark = [pytest.mark.sites, pytest.mark.timeout(400)]

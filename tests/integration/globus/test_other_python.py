@@ -14,7 +14,7 @@ from tests.conftest import ROOT
 from cafetal.config import load_sites
 from cafetal.federation.federation import Federation
 from cafetal.federation.site_status import ask_sites
-from cafetal.rehearsal.data import Recipe, make_files
+from cafetal.rehearsal.toy_data import Recipe, make_files
 from cafetal.runner.multi_site_executor import MultiSiteExecutor
 
 pytestmark = [pytest.mark.sites, pytest.mark.timeout(600)]

@@ -9,8 +9,8 @@ import time
 import pytest
 
 from cafetal.errors import RehearsalError
-from cafetal.rehearsal import agents, broker
-from cafetal.rehearsal.federation import Rehearsal
+from cafetal.rehearsal import broker, endpoint_agents
+from cafetal.rehearsal.rehearsal import Rehearsal
 
 pytestmark = [pytest.mark.sites, pytest.mark.usefixtures("rehearsal")]
 
@@ -66,7 +66,7 @@ def test_what_cannot_be_rehearsed(tmp_path, monkeypatch):
         with pytest.raises(RehearsalError, match="RabbitMQ is not installed"):
             Rehearsal(tmp_path / "new").up(["desy"])
     with monkeypatch.context() as patch:
-        patch.setattr(agents, "find_spec", lambda name: None)
+        patch.setattr(endpoint_agents, "find_spec", lambda name: None)
         with pytest.raises(RehearsalError, match=r"pip install 'cafetal\[endpoint\]'"):
             Rehearsal(tmp_path / "newer").up(["desy"])
 

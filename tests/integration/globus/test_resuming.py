@@ -9,8 +9,8 @@ import pytest
 from tests.conftest import wait_until
 from tests.integration.test_command_line import assert_all_gone, cafetal, tagged
 
-from cafetal.rehearsal.data import Recipe, make_files, write_fileset
-from cafetal.rehearsal.federation import SITES as TABLE
+from cafetal.rehearsal.rehearsal import SITES as TABLE
+from cafetal.rehearsal.toy_data import Recipe, make_files, write_fileset
 from cafetal.worker.chunkset import ChunkSet
 
 pytestmark = [pytest.mark.sites, pytest.mark.timeout(400)]

@@ -18,7 +18,7 @@ import psutil
 import yaml
 
 from cafetal.errors import RehearsalError
-from cafetal.rehearsal import agents, broker
+from cafetal.rehearsal import broker, endpoint_agents
 from cafetal.rehearsal.processes import Process, belonging, descendants, spawn, stop
 from cafetal.worker.atomic_files import private_folder, write_bytes
 
@@ -72,7 +72,7 @@ class Rehearsal:
         Raises:
             RehearsalError: if a part is not installed or does not start, or the folder is in use.
         """
-        agents.check_installed()
+        endpoint_agents.check_installed()
         if self.tag and self.running():
             raise RehearsalError(f"A rehearsal is running in {self.folder}; `cafetal rehearse down` ends it.")
         if self.folder.exists() and any(self.folder.iterdir()) and not self._state_path.exists():
@@ -109,7 +109,7 @@ class Rehearsal:
         """Start the web service, with what it knew before."""
         ready, log = self.cloud / "ready", self.cloud / "log"
         ready.unlink(missing_ok=True)
-        command = [sys.executable, "-P", "-m", "cafetal.rehearsal.cloud", str(self.cloud)]
+        command = [sys.executable, "-P", "-m", "cafetal.rehearsal.globus_web_service", str(self.cloud)]
         process = spawn(command, log=log, tag=self.tag, env={"PATH": "/usr/bin:/bin"}, cwd=self.cloud)
         broker.wait_until(ready.exists, 30, f"The web service did not start; its log is {log}.", process)
         self._keep("cloud", process)
@@ -128,12 +128,12 @@ class Rehearsal:
         for part in ("data", "scratch"):
             private_folder(place / part)
         if kind == "core":
-            process, endpoint = agents.start_core(place, self.settings, self.tag, workers)
+            process, endpoint = endpoint_agents.start_core(place, self.settings, self.tag, workers)
         else:
             credentials = self.ask("POST", "/_direct", {"name": name})
             endpoint = credentials["endpoint_id"]
-            engine = engine or agents.direct_engine(workers)
-            process = agents.start_direct(place, self.settings, credentials, self.tag, engine, python)
+            engine = engine or endpoint_agents.direct_engine(workers)
+            process = endpoint_agents.start_direct(place, self.settings, credentials, self.tag, engine, python)
         self._state["sites"][name] = {
             "endpoint": endpoint,
             "kind": kind,
@@ -149,10 +149,12 @@ class Rehearsal:
         """Start the agent of a site again, under the same endpoint id."""
         site, place = self._state["sites"][name], self._place(name)
         if site["kind"] == "core":
-            process = agents.restart_core(place, self.settings, self.tag)
+            process = endpoint_agents.restart_core(place, self.settings, self.tag)
         else:
             credentials = self.ask("POST", "/_direct", {"name": name, "endpoint_id": site["endpoint"]})
-            process = agents.start_direct(place, self.settings, credentials, self.tag, site["engine"], site["python"])
+            process = endpoint_agents.start_direct(
+                place, self.settings, credentials, self.tag, site["engine"], site["python"]
+            )
         self._keep(name, process)
 
     def table(self) -> dict[str, Any]:

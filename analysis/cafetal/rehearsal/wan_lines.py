@@ -4,8 +4,8 @@ Each node is a namespace with one TUN device; a process of ours takes each packe
 when it would have arrived (Linux's own netem is not in every kernel). Nothing is added to the network of the machine
 itself, so a node is needed for the user's machine too. Making namespaces needs root.
 
-``python -m cafetal.rehearsal.wan NAME SPEC``, as `Wan` starts it, reads changes of the lines from its standard input,
-and takes the namespaces away when that ends.
+``python -m cafetal.rehearsal.wan_lines NAME SPEC``, as `Wan` starts it, reads changes of the lines from its standard
+input, and takes the namespaces away when that ends.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class Wan:
 
     def __enter__(self) -> Wan:
         spec = json.dumps({"nodes": self.nodes, "line": asdict(self.line)})
-        command = [sys.executable, "-P", "-m", "cafetal.rehearsal.wan", self.name, spec]
+        command = [sys.executable, "-P", "-m", "cafetal.rehearsal.wan_lines", self.name, spec]
         self._switch = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self._switch.stdout is not None
         if self._switch.stdout.readline().strip() != "ready":

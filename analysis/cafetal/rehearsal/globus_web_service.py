@@ -25,8 +25,8 @@ from urllib.parse import parse_qs, urlsplit
 
 from globus_compute_sdk.serialize import ComputeSerializer, PureSourceTextInspect
 
-from cafetal.rehearsal.cloudqueues import COMMANDS, HEARTBEATS, PREFIX, RESULTS, TASKS, CloudQueues
-from cafetal.rehearsal.cloudstate import RESULT_LIFE, CloudState
+from cafetal.rehearsal.globus_queues import COMMANDS, HEARTBEATS, PREFIX, RESULTS, TASKS, CloudQueues
+from cafetal.rehearsal.globus_state import RESULT_LIFE, CloudState
 from cafetal.worker.atomic_files import write_bytes
 
 logger = logging.getLogger(__name__)
