@@ -28,7 +28,6 @@ LAYERS = [
     {"engine"},
     {"runner"},
     {"views"},
-    {"tending", "cataloguing", "visiting", "rehearsing", "equipping"},
     {"cli"},
 ]
 EVERYBODY = {"worker"}  # the types on the wire; it imports nothing of ours

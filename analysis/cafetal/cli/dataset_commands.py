@@ -8,16 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
 
+from cafetal.cli.options import TEXT, sites_option
 from cafetal.errors import OutputError
 
 if TYPE_CHECKING:
     from cafetal.config import SiteTable
     from cafetal.fileset import Dataset, Fileset
-
-_out = Console(soft_wrap=True, highlight=False)
-_sites = click.option("--sites", "sites_path", default="config/sites.yaml", show_default=True, help="The site table.")
 
 
 @click.group()
@@ -27,7 +24,7 @@ def datasets() -> None:
 
 @datasets.command()
 @click.argument("pattern")
-@_sites
+@sites_option
 @click.option("--rucio", "from_rucio", is_flag=True, help="Look in Rucio (the only catalogue that can be searched).")
 def find(pattern: str, sites_path: str, from_rucio: bool) -> None:
     """Show datasets whose names fit PATTERN (SCOPE:NAME, with *), and how much of each every site holds."""
@@ -40,7 +37,7 @@ def find(pattern: str, sites_path: str, from_rucio: bool) -> None:
     table, rucio = load_sites(sites_path), Rucio()
     found = rucio.find(Did.parse(pattern))
     if not found:
-        _out.print(f"Rucio knows no dataset {pattern}.")
+        TEXT.print(f"Rucio knows no dataset {pattern}.")
     for did in found:
         wanted = {str(did): specs.Wanted(source=f"rucio:{did}")}
         (dataset,) = specs.build(wanted, table, lambda: rucio).values()
@@ -49,7 +46,7 @@ def find(pattern: str, sites_path: str, from_rucio: bool) -> None:
 
 @datasets.command()
 @click.argument("spec", nargs=-1, required=True)
-@_sites
+@sites_option
 @click.option("-o", "output", required=True, type=click.Path(path_type=Path), help="The fileset, .json or .json.gz.")
 @click.option("--entries", is_flag=True, help="Write entries and UUIDs of the files that can be opened from here.")
 def build(spec: tuple[str, ...], sites_path: str, output: Path, entries: bool) -> None:
@@ -68,14 +65,14 @@ def build(spec: tuple[str, ...], sites_path: str, output: Path, entries: bool) -
     for dataset in fileset.values():
         _show(dataset, table)
     with_entries = sum(file.num_entries is not None for file in fileset.files())
-    _out.print(
+    TEXT.print(
         f"{output}: {sum(1 for _ in fileset.files()):,} files; the number of entries of {with_entries:,} is known."
     )
 
 
 @datasets.command()
 @click.argument("fileset_path", metavar="FILESET", type=click.Path(exists=True, path_type=Path))
-@_sites
+@sites_option
 @click.option("--dry-run", is_flag=True, help="Show what is other, and leave the file as it is.")
 def refresh(fileset_path: Path, sites_path: str, dry_run: bool) -> None:
     """Look again at the sources of a fileset, and show what has changed."""
@@ -89,14 +86,14 @@ def refresh(fileset_path: Path, sites_path: str, dry_run: bool) -> None:
     new = specs.refresh(old, load_sites(sites_path), Rucio)
     lines = differences(old, new)
     for line in lines or ["Nothing has changed."]:
-        _out.print(line, markup=False)
+        TEXT.print(line, markup=False)
     if lines and not dry_run:
         _write(new, fileset_path)
 
 
 @datasets.command()
 @click.argument("fileset_path", metavar="FILESET", type=click.Path(exists=True, path_type=Path))
-@_sites
+@sites_option
 @click.option("--to", "site", required=True, help="The site of the table to which the files are to come.")
 @click.option("--days", default=14.0, show_default=True, help="How long the copies are to stay.")
 def stage(fileset_path: Path, sites_path: str, site: str, days: float) -> None:
@@ -117,10 +114,10 @@ def stage(fileset_path: Path, sites_path: str, site: str, days: float) -> None:
         dids = specs.sources_in_rucio(dataset, lambda: rucio)
         rules = rucio.stage(dids, table.sites[site].rses, days)
         for rule in rules:
-            _out.print(f"{name}: rule {rule} (`rucio rule show {rule}` tells how far it is)")
+            TEXT.print(f"{name}: rule {rule} (`rucio rule show {rule}` tells how far it is)")
         if not rules:
-            _out.print(f"{name}: {'it was asked for before' if dids else 'its source is not in Rucio'}.")
-    _out.print(f"When the rules are done, `cafetal datasets refresh {fileset_path}` finds the new replicas.")
+            TEXT.print(f"{name}: {'it was asked for before' if dids else 'its source is not in Rucio'}.")
+    TEXT.print(f"When the rules are done, `cafetal datasets refresh {fileset_path}` finds the new replicas.")
 
 
 def _write(fileset: Fileset, path: Path) -> None:
@@ -147,7 +144,7 @@ def _show(dataset: Dataset, table: SiteTable) -> None:
         part = "whole" if share.files == whole.files else f"{share.files / whole.files:.0%}"
         known = "" if place in table.sites else "not in the site table"
         shown.add_row(place, f"{share.files:,} ({part})", f"{share.bytes / 1e9:,.3g} GB", known)
-    _out.print(shown)
+    TEXT.print(shown)
     missing = unheld(dataset)
     if missing:
-        _out.print(f"No site of the table holds {len(missing):,} of the files, e.g. {missing[0]}.")
+        TEXT.print(f"No site of the table holds {len(missing):,} of the files, e.g. {missing[0]}.")

@@ -8,18 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 
+from cafetal.cli.options import TABLES, sites_option
 from cafetal.errors import OutputError
 
-_out = Console(soft_wrap=False)
 _FILES = 5
 """Files of a fileset that each site is to open in a check."""
-_sites = click.option("--sites", "sites_path", default="config/sites.yaml", show_default=True, help="The site table.")
 
 
 @click.group(invoke_without_command=True)
-@_sites
+@sites_option
 @click.pass_context
 def sites(context: click.Context, sites_path: str) -> None:
     """Who is there; `cafetal sites` alone is `cafetal sites check`."""
@@ -29,7 +27,7 @@ def sites(context: click.Context, sites_path: str) -> None:
 
 
 @sites.command()
-@_sites
+@sites_option
 @click.option("--timeout", default=90.0, show_default=True, help="Seconds to wait for an answer.")
 @click.option("--files", type=click.Path(path_type=Path), help="A fileset: have each site open some of its files.")
 @click.option("--treename", default="Events", show_default=True, help="With --files, for files that name none.")
@@ -53,7 +51,7 @@ def check(
             if fileset is None
             else check_files(federation, fileset, usable, treename, most=None if everything else 5)
         )
-    print_sites(statuses, _out)
+    print_sites(statuses, TABLES)
     for found in checks:
         click.echo(found.sentence)
         for line in found.failures:
@@ -63,7 +61,7 @@ def check(
 
 
 @sites.command()
-@_sites
+@sites_option
 @click.argument("names", nargs=-1)
 def status(sites_path: str, names: tuple[str, ...]) -> None:
     """Show what the endpoints of sites report: workers, queue, age of the report. Sends no task."""
@@ -72,13 +70,13 @@ def status(sites_path: str, names: tuple[str, ...]) -> None:
 
     with open_federation(sites_path) as federation:
         statuses = look_at_sites(federation, names or tuple(federation.table.sites))
-    print_endpoints(statuses, _out)
+    print_endpoints(statuses, TABLES)
     if any(status.alive is False for status in statuses):
         raise click.exceptions.Exit(1)
 
 
 @sites.command()
-@_sites
+@sites_option
 @click.option("--run", "folder", required=True, type=click.Path(path_type=Path), help="The run's `-o`.")
 @click.option("--undo", is_flag=True, help="They may get tasks again.")
 @click.argument("names", nargs=-1, required=True)
@@ -100,7 +98,7 @@ def drain(sites_path: str, folder: Path, undo: bool, names: tuple[str, ...]) -> 
 
 
 @sites.command()
-@_sites
+@sites_option
 def login(sites_path: str) -> None:
     """Log in to Globus, for sites with a Globus Compute endpoint or a collection."""
     from cafetal.config import load_sites

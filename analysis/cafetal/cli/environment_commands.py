@@ -6,13 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 
+from cafetal.cli.options import TEXT, sites_option
+from cafetal.cli.site_commands import open_federation
 from cafetal.errors import OutputError
-from cafetal.visiting import open_federation
 
-_out = Console(soft_wrap=False)
-_sites = click.option("--sites", "sites_path", default="config/sites.yaml", show_default=True, help="The site table.")
 _target = click.argument("target", required=False)
 
 
@@ -22,7 +20,7 @@ def env() -> None:
 
 
 @env.command()
-@_sites
+@sites_option
 @_target
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the lock there.")
 @click.option("--hashes", is_flag=True, help="With the checksum of each wheel, as the package index tells them.")
@@ -35,19 +33,19 @@ def detect(sites_path: str, target: str | None, output: Path | None, hashes: boo
     table = _table(sites_path)
     more = {} if table is None else {"also": table.environment.modules, "packages": table.environment.packages}
     needs = find([] if target is None else [named(target)], **more)
-    _out.print(f"own modules: {', '.join(needs.local) or 'none'}", highlight=False)
+    TEXT.print(f"own modules: {', '.join(needs.local) or 'none'}")
     for module, package in sorted(needs.imported.items()):
-        _out.print(f"imports {module}: {package} {needs.packages[package]}", highlight=False)
+        TEXT.print(f"imports {module}: {package} {needs.packages[package]}")
     for module in needs.missing:
-        _out.print(f"[yellow]imports {module}, which is not installed here[/]", highlight=False)
-    _out.print(f"{len(needs.packages)} packages with all that they need, and what cafetal does", highlight=False)
+        TEXT.print(f"[yellow]imports {module}, which is not installed here[/]")
+    TEXT.print(f"{len(needs.packages)} packages with all that they need, and what cafetal does")
     if output is not None:
         _write(output, (add_hashes(needs.lock) if hashes else needs.lock).text)
-        _out.print(f"Written: {output}", highlight=False)
+        TEXT.print(f"Written: {output}")
 
 
 @env.command()
-@_sites
+@sites_option
 @_target
 @click.option("--lock", type=click.Path(path_type=Path), help="A lock, in place of what TARGET needs.")
 def pack(sites_path: str, target: str | None, lock: Path | None) -> None:
@@ -60,7 +58,7 @@ def pack(sites_path: str, target: str | None, lock: Path | None) -> None:
 
 
 @env.command()
-@_sites
+@sites_option
 @_target
 @click.option("--lock", type=click.Path(path_type=Path), help="A lock, in place of what TARGET needs.")
 @click.option("-o", "--output", "folder", required=True, type=click.Path(path_type=Path), help="Folder for them.")
@@ -74,7 +72,7 @@ def recipes(sites_path: str, target: str | None, lock: Path | None, folder: Path
 
 
 @env.command()
-@_sites
+@sites_option
 @click.argument("site")
 @_target
 @click.option("--lock", type=click.Path(path_type=Path), help="A lock, in place of what TARGET needs.")
@@ -88,12 +86,12 @@ def diff(sites_path: str, site: str, target: str | None, lock: Path | None) -> N
         found = ask_versions(federation, site, list(wanted.packages))
     told = compare(found, {"python": wanted.python, **wanted.packages})
     for line in (*told.others, *told.missing):
-        _out.print(f"[yellow]{line}[/]", highlight=False)
+        TEXT.print(f"[yellow]{line}[/]")
     if told.refused:
-        _out.print(f"[red]{told.refused}[/]", highlight=False)
+        TEXT.print(f"[red]{told.refused}[/]")
         raise click.exceptions.Exit(1)
     if not (told.others or told.missing):
-        _out.print(f"{site} has all that is needed, in the same versions.", highlight=False)
+        TEXT.print(f"{site} has all that is needed, in the same versions.")
 
 
 def _table(sites_path: str) -> Any:

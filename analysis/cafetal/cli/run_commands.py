@@ -6,30 +6,27 @@ import warnings
 from pathlib import Path
 
 import click
-from rich.console import Console
 
+from cafetal.cli.options import ERRORS, TABLES, folder_argument, sites_option
+from cafetal.cli.site_commands import open_federation
 from cafetal.errors import OutputError
-from cafetal.visiting import open_federation
 
-_out = Console()
-_err = Console(stderr=True, soft_wrap=True, highlight=False)
 _TASKS = 10
 """The last tasks whose logs are shown."""
-_folder = click.argument("folder", type=click.Path(path_type=Path))
 
 
 @click.command()
-@_folder
+@folder_argument
 def status(folder: Path) -> None:
     """Tell how the run in FOLDER stands, whoever does it."""
     from cafetal.results.run_status import look_at
     from cafetal.views.tables import print_standing
 
-    print_standing(look_at(folder), _out)
+    print_standing(look_at(folder), TABLES)
 
 
 @click.command()
-@_folder
+@folder_argument
 def peek(folder: Path) -> None:
     """Merge what the run in FOLDER has finished, and draw it: the run goes on, and nothing of it is taken."""
     from cafetal.engine.merging.snapshot import PEEK
@@ -38,7 +35,7 @@ def peek(folder: Path) -> None:
     from cafetal.views.tables import print_peek
 
     found, output = look(folder)
-    print_peek(found, _err)
+    print_peek(found, ERRORS)
     share = found.events / found.planned if found.planned else 1.0
     mark = f"Not finished: {share:.0%} of the events" + " counted so far" * bool(found.uncounted)
     paths, not_drawn = draw(output, folder / PEEK, mark=mark)
@@ -50,7 +47,7 @@ def peek(folder: Path) -> None:
 
 
 @click.command()
-@_folder
+@folder_argument
 @click.option("-n", "lines", default=20, show_default=True, type=click.IntRange(min=1), help="Lines of each log.")
 @click.option("--task", type=int, help="Show all that one task has printed.")
 @click.option("--site", help="Show only the tasks of one site.")
@@ -77,7 +74,7 @@ def logs(folder: Path, lines: int, task: int | None, site: str | None) -> None:
 
 
 @click.command()
-@_folder
+@folder_argument
 @click.option("--now", is_flag=True, help="Do not wait for what is under way.")
 def cancel(folder: Path, now: bool) -> None:
     """Stop the run in FOLDER as Ctrl-C does: what is finished is merged and saved, and `resume` goes on."""
@@ -88,7 +85,7 @@ def cancel(folder: Path, now: bool) -> None:
 
 
 @click.command()
-@click.option("--sites", "sites_path", default="config/sites.yaml", show_default=True, help="The site table.")
+@sites_option
 @click.option("--remove", "runs", multiple=True, metavar="RUN", help="Remove what this run has left; repeatable.")
 @click.option("--all", "everything", is_flag=True, help="Remove everything, also of runs that others may go on with.")
 def clean(sites_path: str, runs: tuple[str, ...], everything: bool) -> None:
@@ -100,7 +97,7 @@ def clean(sites_path: str, runs: tuple[str, ...], everything: bool) -> None:
         found, silent = find_leftovers(federation, list(federation.table.sites))
         gone = [each for each in found if everything or each.run in runs]
         remove_leftovers(federation, gone)
-    print_leftovers([each for each in found if each not in gone], silent, _out)
+    print_leftovers([each for each in found if each not in gone], silent, TABLES)
     if gone:
         click.echo(f"Removed what {len({each.run for each in gone})} runs had left, {len(gone)} folders.")
     if silent:

@@ -1,0 +1,242 @@
+"""The commands that carry an analysis out: run, resume, postprocess, plan."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cafetal.cli.options import (
+    ERRORS,
+    TABLES,
+    analysis_options,
+    folder_argument,
+    parse_arguments,
+    parse_pairs,
+    plots_option,
+)
+from cafetal.errors import CafetalError, ResumeRefused
+
+
+@click.command()
+@analysis_options
+@click.option("-o", "--output", "folder", required=True, type=click.Path(path_type=Path), help="Where results go.")
+@click.option("--fan-in", default=16, show_default=True, type=click.IntRange(min=2), help="Partials a reduce merges.")
+@click.option("--aux", multiple=True, metavar="NAME=PATH", help="A file that the processor opens by this name.")
+@click.option(
+    "--accept",
+    default=1.0,
+    type=click.FloatRange(0, 1),
+    help="Share of the events, and of files with unknown entries, that is enough.",
+)
+@click.option("--skip-bad-files", is_flag=True, help="Leave out unreadable files, as coffea's skipbadfiles does.")
+@click.option("--module", "modules", multiple=True, help="A local module imported by a computed name; it travels too.")
+@click.option("--overwrite", is_flag=True, help="Replace the run that is there.")
+@plots_option
+@click.option("--quiet", is_flag=True, help="No progress.")
+@click.option("--detach", is_flag=True, help="Go on when the terminal is closed; see `status`, `logs`, `cancel`.")
+def run(
+    folder: Path, fan_in: int, accept: float, overwrite: bool, plots: bool, quiet: bool, detach: bool, **given: Any
+) -> None:
+    """Process FILESET with PROCESSOR (FILE.py:CLASS) where its files are, and merge the output here."""
+    from cafetal.results.run_folder import refuse_to_replace
+
+    if not overwrite:
+        refuse_to_replace(folder)
+    if detach:
+        _detach(folder)
+        return
+    about = {"cwd": str(Path.cwd()), "fan_in": fan_in, "accept": accept, **given}
+    options = {"fan_in": fan_in, "accept": accept, "about": about, "overwrite": overwrite}
+    _carry_out(folder, given, status=not quiet, plots=plots, **options)
+
+
+@click.command()
+@folder_argument
+@click.option("--quiet", is_flag=True, help="No progress.")
+@plots_option
+@click.option("--detach", is_flag=True, help="Go on when the terminal is closed; see `status`, `logs`, `cancel`.")
+def resume(folder: Path, quiet: bool, plots: bool, detach: bool) -> None:
+    """Continue the run in FOLDER: only what is not safe at a site, or here, is processed again."""
+    from cafetal.results.previous_attempts import read_past
+
+    if detach:
+        _detach(folder)
+        return
+    asked = dict(read_past(folder).about)
+    if "processor" not in asked:
+        raise ResumeRefused(
+            f"The run in {folder} was started from Python: continue it there, by MultiSiteExecutor(..., resume=True)."
+        )
+    folder = folder.absolute()
+    try:
+        os.chdir(asked.pop("cwd"))  # paths were given relative to this
+    except OSError as error:
+        raise ResumeRefused(f"The run was started in a folder that cannot be entered any more: {error}.") from None
+    fan_in, accept = asked.pop("fan_in"), asked.pop("accept")
+    _carry_out(folder, asked, status=not quiet, plots=plots, fan_in=fan_in, accept=accept, resume=True)
+
+
+def _detach(folder: Path) -> None:
+    """Do what this command was told in a process of its own."""
+    from cafetal.runner.background import detach
+
+    process = detach(folder, [each for each in sys.argv[1:] if each != "--detach"])
+    click.echo(f"It runs as process {process}. See `cafetal status`, `logs` and `cancel`, each with {folder}.")
+
+
+def _carry_out(folder: Path, given: dict[str, Any], *, plots: bool, **options: Any) -> None:
+    """Run, save what came of it, and raise what went wrong."""
+    from cafetal.results.run_lock import locked
+
+    prepared = _prepare(given, folder=folder, **options)
+    with locked(folder):
+        _run_and_save(folder, given, plots, *prepared)
+
+
+def _run_and_save(
+    folder: Path, given: dict[str, Any], plots: bool, executor: Any, runner: Any, instance: Any, fileset: Any
+) -> None:
+    from cafetal.engine.entry_counts import Uncounted
+    from cafetal.results.run_folder import MERGED
+    from cafetal.runner.postprocess import failed
+
+    error: BaseException | None = None
+    out, problem = None, ""
+    try:
+        files = fileset.for_runner(given["treename"])
+        if executor.resume or given["maxchunks"] is not None:  # what is counted decides what is planned
+            out = runner(files, instance)
+        else:
+            out = runner.run([Uncounted.of(files, runner)], instance)["out"]
+        error = executor.session.error
+    except CafetalError as caught:
+        if not hasattr(caught, "partial_output"):
+            raise
+        error, out = caught, caught.partial_output
+    except (Exception, KeyboardInterrupt) as caught:
+        if not (executor.session.merged and (folder / MERGED).exists()):
+            raise
+        error = failed(instance, caught, folder)
+        problem = f"{type(caught).__name__}: {caught}"
+    _save(folder, out, executor, given, problem)
+    _show(folder, out, plots=plots and not problem)
+    if error is not None:
+        raise error
+
+
+def _prepare(given: dict[str, Any], **options: Any) -> tuple[Any, Any, Any, Any]:
+    """Everything that can be wrong with what was given is found here, before a site is started."""
+    from coffea.processor import Runner
+
+    from cafetal.fileset import load
+    from cafetal.replicas import FilesetCatalog
+    from cafetal.runner.multi_site_executor import MultiSiteExecutor
+    from cafetal.runner.processors import load_processor, load_schema
+    from cafetal.shipping.processor_pickles import check_picklable
+
+    instance = load_processor(given["processor"], parse_arguments(given["arguments"]))
+    check_picklable(instance)
+    duplicates = given.get("allow_duplicates", False)
+    fileset = load(given["fileset"], allow_duplicates=duplicates)
+    aux = parse_pairs("--aux", given.get("aux", ()))
+    executor = MultiSiteExecutor(
+        given["sites_path"],
+        fileset=fileset,
+        policy=given["policy"],
+        allow_duplicates=duplicates,
+        aux=aux,
+        modules=[_module_of(instance), *given.get("modules", ())],
+        **options,
+    )
+    catalog = FilesetCatalog(executor.sites, fileset)
+    for file in fileset.files():
+        catalog.replicas(file.lfn)
+    runner = Runner(
+        executor=executor,
+        schema=load_schema(given["schema"]),
+        chunksize=given["chunksize"],
+        maxchunks=given["maxchunks"],
+        format=given["file_format"],
+        skipbadfiles=given.get("skip_bad_files", False),
+    )
+    return executor, runner, instance, fileset
+
+
+def _module_of(instance: Any) -> str:
+    """Return the module that a processor, or a function, comes from."""
+    return str(getattr(instance, "__module__", None) or type(instance).__module__)
+
+
+def _save(folder: Path, out: Any, executor: Any, given: dict[str, Any], problem: str) -> None:
+    from cafetal.engine.interrupts import interrupts
+    from cafetal.results import run_folder
+
+    options = {key: given[key] for key in ("schema", "treename", "chunksize", "maxchunks", "arguments", "policy")}
+    provenance = run_folder.Provenance(
+        processor=given["processor"],
+        processor_hash=executor.session.code_hash or "",
+        fileset=f"{given['fileset']} (sha256 {hashlib.sha256(Path(given['fileset']).read_bytes()).hexdigest()})",
+        sites=str(given["sites_path"]),
+        options=options,
+    )
+    with interrupts(lambda: None):  # what was computed is written down first
+        run_folder.save(folder, out, executor.record, provenance, problem=problem)
+
+
+def _show(folder: Path, out: Any, *, plots: bool) -> None:
+    """Draw the results that are saved, and tell what came out; nothing that fails here does them any harm."""
+    from cafetal.results import run_folder
+    from cafetal.views.plots import draw
+    from cafetal.views.report import write_report
+    from cafetal.views.tables import print_result
+
+    pictures, not_drawn = draw(out, folder / run_folder.PLOTS) if plots else ([], {})
+    run_folder.note(folder, not_drawn=not_drawn)
+    try:
+        pictures.append(write_report(folder))
+    except Exception as error:
+        warnings.warn(f"The report could not be written ({type(error).__name__}: {error}).", stacklevel=1)
+    print_result(run_folder.read_manifest(folder), str(folder), ERRORS)
+    for path in pictures:
+        click.echo(path)
+
+
+@click.command()
+@folder_argument
+@click.argument("processor", required=False)
+@plots_option
+def postprocess(folder: Path, processor: str | None, plots: bool) -> None:
+    """Apply the postprocess of PROCESSOR, by default the one of the run, to what the run in FOLDER has merged."""
+    from cafetal.results import run_folder
+    from cafetal.results.run_lock import locked
+    from cafetal.runner.postprocess import apply
+
+    manifest = run_folder.read_manifest(folder)
+    processor = processor or manifest["processor"]
+    with locked(folder):
+        out = apply(folder, processor, parse_arguments(manifest["options"].get("arguments") or ()))
+        run_folder.save_again(folder, out, postprocessed_by=processor)
+        _show(folder, out, plots=plots)
+
+
+@click.command()
+@analysis_options
+@click.option("--ask", is_flag=True, help="Have the sites count the entries of files where that is not known.")
+def plan(ask: bool, **given: Any) -> None:
+    """Show what would run where: chunks, events and bytes for each site. Submits nothing."""
+    from cafetal.runner.forecast import forecast
+    from cafetal.views.tables import print_code, print_plan
+
+    executor, runner, instance, fileset = _prepare(given, status=False)
+    if ask:
+        with executor:
+            runner.preprocess(fileset.for_runner(given["treename"]))
+    keys = ("treename", "chunksize", "maxchunks", "policy")
+    print_plan(forecast(fileset, executor.sites, **{key: given[key] for key in keys}), TABLES)
+    print_code(executor.ship(instance), TABLES)

@@ -1,0 +1,72 @@
+"""The command line as a whole: the group of commands, and what an error becomes."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Sequence
+
+import click
+from rich.markup import escape
+
+from cafetal.cli.analysis_commands import plan, postprocess, resume, run
+from cafetal.cli.dataset_commands import datasets
+from cafetal.cli.environment_commands import env
+from cafetal.cli.options import ERRORS
+from cafetal.cli.output_commands import export, plot, report, verify, why, yields
+from cafetal.cli.project_commands import init
+from cafetal.cli.rehearse_commands import rehearse
+from cafetal.cli.run_commands import cancel, clean, logs, peek, status
+from cafetal.cli.site_commands import sites
+from cafetal.errors import CafetalError, RunInterrupted
+
+COMMANDS = (
+    *(run, resume, plan, postprocess),
+    *(status, peek, logs, cancel, clean),
+    *(why, verify, plot, export, report, yields),
+    *(init, datasets, env, rehearse, sites),
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--debug", is_flag=True, help="Show tracebacks of our own code.")
+@click.version_option(package_name="cafetal")
+def cli(debug: bool) -> None:
+    """Run coffea analyses at the sites that hold the data."""
+    del debug  # `main` looks for it, as it handles what commands raise
+
+
+for command in COMMANDS:
+    cli.add_command(command)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; every error becomes a sentence and an exit code that is not 0."""
+    debug = next(iter(sys.argv[1:] if arguments is None else arguments), "") == "--debug"
+    warnings.showwarning = lambda message, *_: ERRORS.print(f"[yellow]warning:[/] {escape(str(message))}")
+    try:
+        code = cli.main(args=arguments, standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except click.exceptions.Exit as exit_:
+        sys.exit(exit_.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort) as error:
+        # click makes an Abort of everything that derives from KeyboardInterrupt.
+        reason = error if isinstance(error, RunInterrupted) else error.__cause__
+        _complain(str(reason) if isinstance(reason, RunInterrupted) else "Interrupted.", debug)
+        sys.exit(130)
+    except CafetalError as error:
+        _complain(str(error), debug)
+        sys.exit(1)
+    except Exception as error:
+        _complain(f"{type(error).__name__}: {error}\nThis was not expected: `cafetal --debug ...` shows where.", debug)
+        sys.exit(1)
+
+
+def _complain(message: str, debug: bool) -> None:
+    if debug:
+        ERRORS.print_exception()
+    ERRORS.print("[red]error:[/] ", end="")
+    ERRORS.print(message, markup=False)
