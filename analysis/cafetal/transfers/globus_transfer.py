@@ -64,12 +64,12 @@ class GlobusTransfer:
         try:
             paths = self._paths(order, targets)
             task = self._submit(order, paths)
-            told = self._wait(order, task, progress, stopped)
-            if told["status"] == "SUCCEEDED":
-                return Delivery(targets, int(told["bytes_transferred"]))
+            status = self._wait(order, task, progress, stopped)
+            if status["status"] == "SUCCEEDED":
+                return Delivery(targets, int(status["bytes_transferred"]))
             arrived = self._arrived(task)
             partly = {lfn: targets[lfn] for lfn, (_, path) in paths.items() if path in arrived}
-            return Delivery(partly, int(told["bytes_transferred"]), self._failure(order, task, told))
+            return Delivery(partly, int(status["bytes_transferred"]), self._failure(order, task, status))
         except TransferFailed as error:
             return Delivery(error=error)
         except globus_sdk.GlobusError as error:
@@ -116,22 +116,25 @@ class GlobusTransfer:
     def _wait(self, order: Order, task: str, progress: Callable[[int], None], stopped: Event) -> Mapping[str, Any]:
         """The task, once it has ended. One that makes no progress, or that nobody wants any more, is cancelled."""
         began = moved = time.monotonic()
-        seen = -1, -1
+        last_counts = -1, -1
         while True:
-            told: Mapping[str, Any] = self._client.get_task(task).data
-            if told["status"] in ("SUCCEEDED", "FAILED"):
-                return told
-            now = int(told["bytes_transferred"]), int(told["files_transferred"]) + int(told.get("files_skipped") or 0)
-            if now != seen:
-                seen, moved = now, time.monotonic()
-                progress(now[0])
+            status: Mapping[str, Any] = self._client.get_task(task).data
+            counts = (
+                int(status["bytes_transferred"]),
+                int(status["files_transferred"]) + int(status.get("files_skipped") or 0),
+            )
+            if counts != last_counts:
+                last_counts, moved = counts, time.monotonic()
+                progress(counts[0])
+            if status["status"] in ("SUCCEEDED", "FAILED"):
+                return status
             stalled = time.monotonic() - moved
             if stopped.is_set() or stalled > self._patience.stall:
                 self._cancel(task)
                 why = "nobody waits for it any more"
                 if not stopped.is_set():
-                    why = f"there was no progress for {stalled:.0f} s ({told.get('nice_status')})"
-                raise self._failure(order, task, told, why)
+                    why = f"there was no progress for {stalled:.0f} s ({status.get('nice_status')})"
+                raise self._failure(order, task, status, why)
             stopped.wait(min(self._patience.poll, max(0.2, (time.monotonic() - began) / 10)))
 
     def _cancel(self, task: str) -> None:
@@ -140,20 +143,20 @@ class GlobusTransfer:
 
     def _arrived(self, task: str) -> set[str]:
         """Paths at the target of those files that a failed task had brought."""
-        found: set[str] = set()
+        arrived: set[str] = set()
         marker: Any = globus_sdk.MISSING
         while True:
             page = self._client.task_successful_transfers(task, marker=marker)
-            found.update(str(each["destination_path"]) for each in page)
+            arrived.update(str(transfer["destination_path"]) for transfer in page)
             marker = page.get("next_marker")
             if not marker:
-                return found
+                return arrived
 
-    def _failure(self, order: Order, task: str, told: Mapping[str, Any], why: str = "") -> TransferFailed:
+    def _failure(self, order: Order, task: str, status: Mapping[str, Any], why: str = "") -> TransferFailed:
         """With what the service tells of the last things that went wrong."""
-        events = [each for each in self._events(task) if each.get("is_error")]
-        fatal = told.get("fatal_error") or {}
-        reason = why or fatal.get("description") or told.get("nice_status") or "the service does not tell why"
+        events = [event for event in self._events(task) if event.get("is_error")]
+        fatal = status.get("fatal_error") or {}
+        reason = why or fatal.get("description") or status.get("nice_status") or "the service does not tell why"
         last = f" Before: {events[0]['description']} ({events[0]['details']})." if events else ""
         return TransferFailed(
             f"Globus Transfer did not bring {len(order.copies)} files from {order.source} to {order.site}: {reason}."
@@ -161,7 +164,7 @@ class GlobusTransfer:
             source=order.source,
             site=order.site,
             task=task,
-            events=[f"{each['code']}: {each['details']}" for each in events],
+            events=[f"{event['code']}: {event['details']}" for event in events],
         )
 
     def _events(self, task: str) -> Iterable[Mapping[str, Any]]:
@@ -179,7 +182,7 @@ def connect(collections: Iterable[Collection]) -> globus_sdk.TransferClient:
         ConfigError: if there is no rehearsal where a collection names one.
     """
     listed = list(collections)
-    folders = {each.rehearsal for each in listed}
+    folders = {collection.rehearsal for collection in listed}
     if folders != {None}:
         if len(folders) > 1:
             raise ConfigError("Collections of a rehearsal and others cannot be used in one run.")
@@ -197,7 +200,7 @@ def connect(collections: Iterable[Collection]) -> globus_sdk.TransferClient:
 def transfer_client(app: Any, collections: Iterable[Collection]) -> globus_sdk.TransferClient:
     """Tells the app which scopes transfers need."""
     client = globus_sdk.TransferClient(app=app)
-    consents = [each.id for each in collections if each.consent]
+    consents = [collection.id for collection in collections if collection.consent]
     return client.add_app_data_access_scope(consents) if consents else client
 
 
