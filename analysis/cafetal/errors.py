@@ -156,13 +156,13 @@ class RemoteCause(Exception):
     """Stands for an exception of a site whose class is not known on this machine."""
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
+def nearest(word: str, candidates: Iterable[str]) -> str:
     """A hint for a message: the nearest known word, then all of them.
 
     >>> nearest("scrach", ["scratch", "pfn"])
     "did you mean 'scratch'? Known: pfn, scratch"
     """
-    known = sorted(known)
-    close = difflib.get_close_matches(word, known, n=1)
-    listing = f"Known: {', '.join(known)}" if known else "None are known"
+    candidates = sorted(candidates)
+    close = difflib.get_close_matches(word, candidates, n=1)
+    listing = f"Known: {', '.join(candidates)}" if candidates else "None are known"
     return f"did you mean {close[0]!r}? {listing}" if close else listing

@@ -41,18 +41,18 @@ def find_policy(policy: str | RoutingPolicy) -> RoutingPolicy:
     Raises:
         ConfigError: if there is none of that name, or what is there is not a policy.
     """
-    found: object = policy
+    chosen: object = policy
     if isinstance(policy, str):
         if policy in POLICIES:
-            found = POLICIES[policy]
+            chosen = POLICIES[policy]
         elif ":" in policy:
-            found = import_object(policy)
+            chosen = import_object(policy)
         else:
             raise ConfigError(f"There is no policy {policy!r}; {nearest(policy, POLICIES)}, or `module:Class`.")
     try:
-        found = found() if isinstance(found, type) else found
+        chosen = chosen() if isinstance(chosen, type) else chosen
     except Exception as error:
         raise ConfigError(f"The policy {policy!r} cannot be made: {type(error).__name__}: {error}.") from error
-    if not isinstance(found, RoutingPolicy):
+    if not isinstance(chosen, RoutingPolicy):
         raise ConfigError(f"{policy!r} is not a routing policy: it has no method `choose(task, sites)`.")
-    return found
+    return chosen

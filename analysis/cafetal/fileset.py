@@ -125,14 +125,14 @@ class Fileset(Mapping[str, Dataset]):
         self.locate: Callable[[str], Sequence[str]] | None = None
         self._files: dict[tuple[str, str | None], DataFile] = {}
         for file in self.files():
-            known = self._files.setdefault((file.lfn, None), file)
-            if known.replicas != file.replicas:
+            earlier = self._files.setdefault((file.lfn, None), file)
+            if earlier.replicas != file.replicas:
                 raise FilesetError(f"{file.lfn} is in two datasets with different replicas.", lfn=file.lfn)
             self._files.setdefault((file.lfn, file.object_path), file)
 
     def __repr__(self) -> str:
-        told = [f"{name}: {len(dataset.files)} files" for name, dataset in self._datasets.items()]
-        return f"<Fileset: {', '.join(told[:5])}{f' and {len(told) - 5} more' if len(told) > 5 else ''}>"
+        summaries = [f"{name}: {len(dataset.files)} files" for name, dataset in self._datasets.items()]
+        return f"<Fileset: {', '.join(summaries[:5])}{f' and {len(summaries) - 5} more' if len(summaries) > 5 else ''}>"
 
     def __getitem__(self, name: str) -> Dataset:
         return self._datasets[name]
@@ -240,11 +240,11 @@ def _read(path: Path) -> Any:
         raise FilesetError(f"The fileset {path} is not valid JSON or YAML: {error}.") from None
 
 
-def _refuse_equal(what: str, names: Iterable[Any]) -> None:
+def _refuse_equal(subject: str, names: Iterable[Any]) -> None:
     """Raise `FilesetError` if two names are the same as text: one of them would be lost."""
     for name, count in Counter(str(name) for name in names).items():
         if count > 1:
-            raise FilesetError(f"{what} {name!r} is there {count} times.")
+            raise FilesetError(f"{subject} {name!r} is there {count} times.")
 
 
 def _dataset(where: str, name: str, content: Any, allow_duplicates: bool) -> Dataset:
@@ -273,14 +273,14 @@ def _dataset(where: str, name: str, content: Any, allow_duplicates: bool) -> Dat
     for key, value in listed:
         if not isinstance(key, str | os.PathLike):
             raise FilesetError(f"{where}: {key!r} is not the name of a file, which must be text (in YAML, quote it).")
-        lfn, named = split_tree(str(key))
+        lfn, tree_in_name = split_tree(str(key))
         if lfn in parsed and not allow_duplicates:
             raise FilesetError(
                 f"{where}: {lfn} is there twice, and its events would count twice. Remove one, or allow it "
                 "(`--allow-duplicates`): then it is processed once.",
                 lfn=lfn,
             )
-        parsed.setdefault(lfn, _file(f"{where}, {lfn}", lfn, value, tree, named))
+        parsed.setdefault(lfn, _file(f"{where}, {lfn}", lfn, value, tree, tree_in_name))
     identities = FileIdentities(allow_duplicates)
     for file in parsed.values():
         if file.uuid is not None:
@@ -325,21 +325,21 @@ def split_tree(name: str) -> tuple[str, str | None]:
     return (match[1], match[2]) if match else (name, None)
 
 
-def _file(where: str, lfn: str, content: Any, tree: str | None, named: str | None) -> DataFile:
+def _file(where: str, lfn: str, content: Any, tree: str | None, tree_in_name: str | None) -> DataFile:
     if content is None or isinstance(content, str):
         content = {"object_path": content}
     if not isinstance(content, Mapping):
         raise FilesetError(f"{where}: expected a tree name or a mapping.")
     refuse_typos(where, content, FILE_KEYS)
     path = content.get("object_path") or content.get("treename")
-    if path and named and path != named:
-        raise FilesetError(f"{where}: its tree is {named!r} by its name, and {path!r} by its entry.", lfn=lfn)
+    if path and tree_in_name and path != tree_in_name:
+        raise FilesetError(f"{where}: its tree is {tree_in_name!r} by its name, and {path!r} by its entry.", lfn=lfn)
     entries, size = (whole_number(where, key, content.get(key)) for key in ("num_entries", "size"))
     check_steps(where, content.get("steps"), entries)
     uuid = content.get("uuid")
     return DataFile(
         lfn=lfn,
-        object_path=path or named or tree,
+        object_path=path or tree_in_name or tree,
         replicas=_replicas(where, "replicas", content),
         elsewhere=_replicas(where, "elsewhere", content),
         num_entries=entries,

@@ -61,11 +61,11 @@ def check_metadata(where: str, name: str, content: Any) -> dict[str, Any]:
     return dict(content)
 
 
-def refuse_typos(where: str, content: Mapping[Any, Any], known: Sequence[str]) -> None:
+def refuse_typos(where: str, content: Mapping[Any, Any], allowed: Sequence[str]) -> None:
     """Refuse a key that is nearly one that is known; other catalogues may have keys of their own."""
     for key in content:
-        if key not in known:
-            close = difflib.get_close_matches(str(key), known, 1, 0.8)
+        if key not in allowed:
+            close = difflib.get_close_matches(str(key), allowed, 1, 0.8)
             if close and close[0] not in content:
                 raise FilesetError(f"{where}: there is no key {key!r}; did you mean {close[0]!r}?")
 

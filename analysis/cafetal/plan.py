@@ -143,14 +143,14 @@ def allow(dataset: str, lfn: str, holders: Sequence[str], routing: Routing) -> t
         NoReplica: if none is left.
     """
     pinned = pinned_to(dataset, lfn, routing)
-    left = tuple(s for s in holders if s not in routing.forbid and (pinned is None or s in pinned))
-    if not left:
+    allowed = tuple(s for s in holders if s not in routing.forbid and (pinned is None or s in pinned))
+    if not allowed:
         raise NoReplica(
             f"No site may process {lfn} of {dataset}: replicas are at {', '.join(holders)}; pinned to "
             f"{', '.join(pinned) if pinned else 'no site'}, forbidden {', '.join(routing.forbid) or 'none'}.",
             lfn=lfn,
         )
-    return left
+    return allowed
 
 
 def _fits(pattern: str, dataset: str, lfn: str) -> bool:

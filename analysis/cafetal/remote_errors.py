@@ -79,9 +79,9 @@ def also(error: Ours, other: type[Exception]) -> Ours:
     """
     if isinstance(error, other):
         return error
-    made = cast(Ours, _again(type(error), other, error.message, error.details, {}))
-    made.__cause__, made.__traceback__ = error.__cause__, error.__traceback__
-    return made
+    copy = cast(Ours, _again(type(error), other, error.message, error.details, {}))
+    copy.__cause__, copy.__traceback__ = error.__cause__, error.__traceback__
+    return copy
 
 
 def _both(ours: type[CafetalError], other: type[Exception]) -> type[CafetalError]:

@@ -41,25 +41,29 @@ class FilesetCatalog:
             ConfigError: if the fileset names a site that the table does not have.
         """
         file = (self._fileset and self._fileset.file(lfn)) or DataFile(lfn)
-        known = {name: pfn for name, pfn in file.elsewhere.items() if self._sites.site_named(name)}
-        found = self._declared(file, {**known, **file.replicas}) if file.replicas or known else self._guessed(lfn)
-        if not found:
+        at_named_sites = {name: pfn for name, pfn in file.elsewhere.items() if self._sites.site_named(name)}
+        replicas = (
+            self._declared(file, {**at_named_sites, **file.replicas})
+            if file.replicas or at_named_sites
+            else self._guessed(lfn)
+        )
+        if not replicas:
             raise NoReplica(
                 f"No site holds {lfn}: the fileset names no replica of it, no site's `pfn` begins as it does, and "
                 f"its dataset has no `placement`. Known sites: {', '.join(self._sites.sites)}.",
                 lfn=lfn,
             )
-        return {site: found[site] for site in self._sites.sites if site in found}
+        return {site: replicas[site] for site in self._sites.sites if site in replicas}
 
     def _declared(self, file: DataFile, replicas: Replicas) -> dict[str, str]:
-        found: dict[str, str] = {}
+        pfns: dict[str, str] = {}
         for name, pfn in replicas.items():
             site = self._sites.site_named(name)
             if site is None:
-                known = [*self._sites.sites, *(rse for s in self._sites.sites.values() for rse in s.rses)]
+                candidates = [*self._sites.sites, *(rse for s in self._sites.sites.values() for rse in s.rses)]
                 raise ConfigError(
                     f"The fileset has a replica of {file.lfn} at {name!r}, which the site table does not know; "
-                    f"{nearest(name, known)}.",
+                    f"{nearest(name, candidates)}.",
                     lfn=file.lfn,
                     site=name,
                 )
@@ -70,8 +74,8 @@ class FilesetCatalog:
                     lfn=file.lfn,
                     site=site,
                 )
-            found[site] = pfn
-        return found
+            pfns[site] = pfn
+        return pfns
 
     def _here(self, site: str, pfn: str) -> str:
         """Return a PFN that a task finds wherever it runs: one of a local site is relative to this folder."""

@@ -19,26 +19,26 @@ def load_json(text: str) -> Any:
 
 
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made: dict[str, Any] = {}
+    content: dict[str, Any] = {}
     for key, value in pairs:
-        if key in made:
+        if key in content:
             raise ValueError(f"the key {key!r} is there twice")
-        made[key] = value
-    return made
+        content[key] = value
+    return content
 
 
 class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """Construct a mapping as always, if no key comes twice, also as text: ``1`` and ``"1"``."""
-        seen: set[str] = set()
+        names: set[str] = set()
         for key, _ in node.value:
             if key.tag == "tag:yaml.org,2002:merge":
                 continue
             value = self.construct_object(key, deep=True)
             name = str(value) if isinstance(value, Hashable) else str(key.value)
-            if name in seen:
+            if name in names:
                 raise yaml.constructor.ConstructorError(None, None, f"the key {name!r} is there twice", key.start_mark)
-            seen.add(name)
+            names.add(name)
         return super().construct_mapping(node, deep)
 
 

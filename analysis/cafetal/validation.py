@@ -52,8 +52,8 @@ def sentence(finding: Mapping[str, Any], model: type[BaseModel]) -> str:
     else:
         words = _MUST_BE.get(kind, finding["msg"][:1].lower() + finding["msg"][1:])
     value = finding["input"]
-    shown = f" (given: {value!r})" if not isinstance(value, Mapping) and len(repr(value)) <= _MOST else ""
-    return f"{place}{words}{shown}."
+    value_text = f" (given: {value!r})" if not isinstance(value, Mapping) and len(repr(value)) <= _MOST else ""
+    return f"{place}{words}{value_text}."
 
 
 def fields_at(model: type[BaseModel], steps: Iterable[Any]) -> set[str]:

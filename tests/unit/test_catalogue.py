@@ -92,7 +92,7 @@ def found(make, path, tree, schema, start, stop, preload):
 
 def keeping(folder):
     """Of a process that knows nothing but what is kept there."""
-    return partial(Catalogue().from_root, kept=KeptLayouts(folder))
+    return partial(Catalogue().from_root, kept_layouts=KeptLayouts(folder))
 
 
 def assert_the_same(path, tree, catalogue):

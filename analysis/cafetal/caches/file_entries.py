@@ -27,13 +27,13 @@ class FileCache:
 
     def get(self, keys: Iterable[Key]) -> dict[Key, dict[str, Any]]:
         """The records there are."""
-        found: dict[Key, dict[str, Any]] = {}
+        records: dict[Key, dict[str, Any]] = {}
         with contextlib.suppress(sqlite3.Error, OSError), self._open() as database:
             for key in keys:
                 row = database.execute("SELECT record FROM files WHERE site=? AND pfn=? AND tree=?", key).fetchone()
                 if row:
-                    found[key] = json.loads(row[0])
-        return found
+                    records[key] = json.loads(row[0])
+        return records
 
     def put(self, records: Mapping[Key, Mapping[str, Any]]) -> None:
         """Keep records, replacing older ones of the same files."""

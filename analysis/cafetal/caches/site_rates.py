@@ -51,11 +51,11 @@ class Experience:
 
     def learn(self, code: str, rates: Rates, waits: Mapping[str, float]) -> None:
         """Take in what a run has found."""
-        known = self.rates.pop(code, {})
+        by_source = self.rates.pop(code, {})
         for (site, dataset, source), rate in rates.known().items():
-            known.setdefault(source or "", {}).setdefault(site, {})[dataset] = rate
-        if known:
-            self.rates[code] = known
+            by_source.setdefault(source or "", {}).setdefault(site, {})[dataset] = rate
+        if by_source:
+            self.rates[code] = by_source
             self.fixed[code] = self.fixed.get(code, {}) | rates.fixed_costs()
         while len(self.rates) > _CODES:
             oldest = next(iter(self.rates))
@@ -80,7 +80,7 @@ def load_experience() -> Experience:
 def _tree(value: Any, depth: int) -> Any:
     """Nested dictionaries with positive numbers as leaves; raises `ValueError` for anything else."""
     if depth:
-        return {str(key): _tree(each, depth - 1) for key, each in value.items()}
+        return {str(key): _tree(branch, depth - 1) for key, branch in value.items()}
     if not 0 <= float(value) < float("inf"):
         raise ValueError(value)
     return float(value)

@@ -41,7 +41,7 @@ from cafetal.errors import CafetalError, ResumeRefused
 @click.option("--quiet", is_flag=True, help="No progress.")
 @click.option("--detach", is_flag=True, help="Go on when the terminal is closed; see `status`, `logs`, `cancel`.")
 def run(
-    folder: Path, fan_in: int, accept: float, overwrite: bool, plots: bool, quiet: bool, detach: bool, **given: Any
+    folder: Path, fan_in: int, accept: float, overwrite: bool, plots: bool, quiet: bool, detach: bool, **request: Any
 ) -> None:
     """Process FILESET with PROCESSOR (FILE.py:CLASS) where its files are, and merge the output here."""
     from cafetal.results.run_folder import refuse_to_replace
@@ -51,9 +51,9 @@ def run(
     if detach:
         _detach(folder)
         return
-    about = {"cwd": str(Path.cwd()), "fan_in": fan_in, "accept": accept, **given}
+    about = {"cwd": str(Path.cwd()), "fan_in": fan_in, "accept": accept, **request}
     options = {"fan_in": fan_in, "accept": accept, "about": about, "overwrite": overwrite}
-    _carry_out(folder, given, status=not quiet, plots=plots, **options)
+    _carry_out(folder, request, status=not quiet, plots=plots, **options)
 
 
 @click.command()
@@ -68,39 +68,39 @@ def resume(folder: Path, quiet: bool, plots: bool, detach: bool) -> None:
     if detach:
         _detach(folder)
         return
-    asked = dict(read_past(folder).about)
-    if "processor" not in asked:
+    options = dict(read_past(folder).about)
+    if "processor" not in options:
         raise ResumeRefused(
             f"The run in {folder} was started from Python: continue it there, by MultiSiteExecutor(..., resume=True)."
         )
     folder = folder.absolute()
     try:
-        os.chdir(asked.pop("cwd"))  # paths were given relative to this
+        os.chdir(options.pop("cwd"))  # paths were given relative to this
     except OSError as error:
         raise ResumeRefused(f"The run was started in a folder that cannot be entered any more: {error}.") from None
-    fan_in, accept = asked.pop("fan_in"), asked.pop("accept")
-    _carry_out(folder, asked, status=not quiet, plots=plots, fan_in=fan_in, accept=accept, resume=True)
+    fan_in, accept = options.pop("fan_in"), options.pop("accept")
+    _carry_out(folder, options, status=not quiet, plots=plots, fan_in=fan_in, accept=accept, resume=True)
 
 
 def _detach(folder: Path) -> None:
     """Do what this command was told in a process of its own."""
     from cafetal.runner.background import detach
 
-    process = detach(folder, [each for each in sys.argv[1:] if each != "--detach"])
+    process = detach(folder, [argument for argument in sys.argv[1:] if argument != "--detach"])
     click.echo(f"It runs as process {process}. See `cafetal status`, `logs` and `cancel`, each with {folder}.")
 
 
-def _carry_out(folder: Path, given: dict[str, Any], *, plots: bool, **options: Any) -> None:
+def _carry_out(folder: Path, request: dict[str, Any], *, plots: bool, **options: Any) -> None:
     """Run, save what came of it, and raise what went wrong."""
     from cafetal.results.run_lock import locked
 
-    prepared = _prepare(given, folder=folder, **options)
+    prepared = _prepare(request, folder=folder, **options)
     with locked(folder):
-        _run_and_save(folder, given, plots, *prepared)
+        _run_and_save(folder, request, plots, *prepared)
 
 
 def _run_and_save(
-    folder: Path, given: dict[str, Any], plots: bool, executor: Any, runner: Any, instance: Any, fileset: Any
+    folder: Path, request: dict[str, Any], plots: bool, executor: Any, runner: Any, instance: Any, fileset: Any
 ) -> None:
     from cafetal.engine.entry_counts import Uncounted
     from cafetal.results.run_folder import MERGED
@@ -109,8 +109,8 @@ def _run_and_save(
     error: BaseException | None = None
     out, problem = None, ""
     try:
-        files = fileset.for_runner(given["treename"])
-        if executor.resume or given["maxchunks"] is not None:  # what is counted decides what is planned
+        files = fileset.for_runner(request["treename"])
+        if executor.resume or request["maxchunks"] is not None:  # what is counted decides what is planned
             out = runner(files, instance)
         else:
             out = runner.run([Uncounted.of(files, runner)], instance)["out"]
@@ -124,13 +124,13 @@ def _run_and_save(
             raise
         error = failed(instance, caught, folder)
         problem = f"{type(caught).__name__}: {caught}"
-    _save(folder, out, executor, given, problem)
+    _save(folder, out, executor, request, problem)
     _show(folder, out, plots=plots and not problem)
     if error is not None:
         raise error
 
 
-def _prepare(given: dict[str, Any], **options: Any) -> tuple[Any, Any, Any, Any]:
+def _prepare(request: dict[str, Any], **options: Any) -> tuple[Any, Any, Any, Any]:
     """Everything that can be wrong with what was given is found here, before a site is started."""
     from coffea.processor import Runner
 
@@ -140,18 +140,18 @@ def _prepare(given: dict[str, Any], **options: Any) -> tuple[Any, Any, Any, Any]
     from cafetal.runner.processors import load_processor, load_schema
     from cafetal.shipping.processor_pickles import check_picklable
 
-    instance = load_processor(given["processor"], parse_arguments(given["arguments"]))
+    instance = load_processor(request["processor"], parse_arguments(request["arguments"]))
     check_picklable(instance)
-    duplicates = given.get("allow_duplicates", False)
-    fileset = load(given["fileset"], allow_duplicates=duplicates)
-    aux = parse_pairs("--aux", given.get("aux", ()))
+    duplicates = request.get("allow_duplicates", False)
+    fileset = load(request["fileset"], allow_duplicates=duplicates)
+    aux = parse_pairs("--aux", request.get("aux", ()))
     executor = MultiSiteExecutor(
-        given["sites_path"],
+        request["sites_path"],
         fileset=fileset,
-        policy=given["policy"],
+        policy=request["policy"],
         allow_duplicates=duplicates,
         aux=aux,
-        modules=[_module_of(instance), *given.get("modules", ())],
+        modules=[_module_of(instance), *request.get("modules", ())],
         **options,
     )
     catalog = FilesetCatalog(executor.sites, fileset)
@@ -159,11 +159,11 @@ def _prepare(given: dict[str, Any], **options: Any) -> tuple[Any, Any, Any, Any]
         catalog.replicas(file.lfn)
     runner = Runner(
         executor=executor,
-        schema=load_schema(given["schema"]),
-        chunksize=given["chunksize"],
-        maxchunks=given["maxchunks"],
-        format=given["file_format"],
-        skipbadfiles=given.get("skip_bad_files", False),
+        schema=load_schema(request["schema"]),
+        chunksize=request["chunksize"],
+        maxchunks=request["maxchunks"],
+        format=request["file_format"],
+        skipbadfiles=request.get("skip_bad_files", False),
     )
     return executor, runner, instance, fileset
 
@@ -173,16 +173,16 @@ def _module_of(instance: Any) -> str:
     return str(getattr(instance, "__module__", None) or type(instance).__module__)
 
 
-def _save(folder: Path, out: Any, executor: Any, given: dict[str, Any], problem: str) -> None:
+def _save(folder: Path, out: Any, executor: Any, request: dict[str, Any], problem: str) -> None:
     from cafetal.engine.interrupts import interrupts
     from cafetal.results import run_folder
 
-    options = {key: given[key] for key in ("schema", "treename", "chunksize", "maxchunks", "arguments", "policy")}
+    options = {key: request[key] for key in ("schema", "treename", "chunksize", "maxchunks", "arguments", "policy")}
     provenance = run_folder.Provenance(
-        processor=given["processor"],
+        processor=request["processor"],
         processor_hash=executor.session.code_hash or "",
-        fileset=f"{given['fileset']} (sha256 {hashlib.sha256(Path(given['fileset']).read_bytes()).hexdigest()})",
-        sites=str(given["sites_path"]),
+        fileset=f"{request['fileset']} (sha256 {hashlib.sha256(Path(request['fileset']).read_bytes()).hexdigest()})",
+        sites=str(request["sites_path"]),
         options=options,
     )
     with interrupts(lambda: None):  # what was computed is written down first
@@ -228,15 +228,15 @@ def postprocess(folder: Path, processor: str | None, plots: bool) -> None:
 @click.command()
 @analysis_options
 @click.option("--ask", is_flag=True, help="Have the sites count the entries of files where that is not known.")
-def plan(ask: bool, **given: Any) -> None:
+def plan(ask: bool, **request: Any) -> None:
     """Show what would run where: chunks, events and bytes for each site. Submits nothing."""
     from cafetal.runner.forecast import forecast
     from cafetal.views.tables import print_code, print_plan
 
-    executor, runner, instance, fileset = _prepare(given, status=False)
+    executor, runner, instance, fileset = _prepare(request, status=False)
     if ask:
         with executor:
-            runner.preprocess(fileset.for_runner(given["treename"]))
+            runner.preprocess(fileset.for_runner(request["treename"]))
     keys = ("treename", "chunksize", "maxchunks", "policy")
-    print_plan(forecast(fileset, executor.sites, **{key: given[key] for key in keys}), TABLES)
+    print_plan(forecast(fileset, executor.sites, **{key: request[key] for key in keys}), TABLES)
     print_code(executor.ship(instance), TABLES)

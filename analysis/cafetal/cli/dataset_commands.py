@@ -35,12 +35,12 @@ def find(pattern: str, sites_path: str, from_rucio: bool) -> None:
     from cafetal.discovery.rucio import Did, Rucio
 
     table, rucio = load_sites(sites_path), Rucio()
-    found = rucio.find(Did.parse(pattern))
-    if not found:
+    dids = rucio.find(Did.parse(pattern))
+    if not dids:
         TEXT.print(f"Rucio knows no dataset {pattern}.")
-    for did in found:
-        wanted = {str(did): specs.Wanted(source=f"rucio:{did}")}
-        (dataset,) = specs.build(wanted, table, lambda: rucio).values()
+    for did in dids:
+        spec = {str(did): specs.Wanted(source=f"rucio:{did}")}
+        (dataset,) = specs.build(spec, table, lambda: rucio).values()
         _show(dataset, table)
 
 
@@ -135,16 +135,16 @@ def _show(dataset: Dataset, table: SiteTable) -> None:
 
     from cafetal.discovery.merge import shares, unheld
 
-    told = shares(dataset)
-    whole = told.pop("")
-    shown = Table(
+    by_place = shares(dataset)
+    whole = by_place.pop("")
+    table_of_shares = Table(
         "site or RSE", "files", "size", "", title=f"{dataset.name}: {whole.files:,} files", title_justify="left"
     )
-    for place, share in sorted(told.items(), key=lambda item: (-item[1].files, item[0])):
+    for place, share in sorted(by_place.items(), key=lambda item: (-item[1].files, item[0])):
         part = "whole" if share.files == whole.files else f"{share.files / whole.files:.0%}"
-        known = "" if place in table.sites else "not in the site table"
-        shown.add_row(place, f"{share.files:,} ({part})", f"{share.bytes / 1e9:,.3g} GB", known)
-    TEXT.print(shown)
+        remark = "" if place in table.sites else "not in the site table"
+        table_of_shares.add_row(place, f"{share.files:,} ({part})", f"{share.bytes / 1e9:,.3g} GB", remark)
+    TEXT.print(table_of_shares)
     missing = unheld(dataset)
     if missing:
         TEXT.print(f"No site of the table holds {len(missing):,} of the files, e.g. {missing[0]}.")

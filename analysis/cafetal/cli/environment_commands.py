@@ -81,16 +81,16 @@ def diff(sites_path: str, site: str, target: str | None, lock: Path | None) -> N
     from cafetal.federation.site_status import ask_versions
     from cafetal.federation.versions import compare
 
-    wanted = _lock(sites_path, target, lock)
+    required = _lock(sites_path, target, lock)
     with open_federation(sites_path, equip=False) as federation:
-        found = ask_versions(federation, site, list(wanted.packages))
-    told = compare(found, {"python": wanted.python, **wanted.packages})
-    for line in (*told.others, *told.missing):
+        versions = ask_versions(federation, site, list(required.packages))
+    comparison = compare(versions, {"python": required.python, **required.packages})
+    for line in (*comparison.others, *comparison.missing):
         TEXT.print(f"[yellow]{line}[/]")
-    if told.refused:
-        TEXT.print(f"[red]{told.refused}[/]")
+    if comparison.refused:
+        TEXT.print(f"[red]{comparison.refused}[/]")
         raise click.exceptions.Exit(1)
-    if not (told.others or told.missing):
+    if not (comparison.others or comparison.missing):
         TEXT.print(f"{site} has all that is needed, in the same versions.")
 
 

@@ -15,12 +15,12 @@ from cafetal.errors import OutputError, nearest
 @click.command()
 @click.argument("what")
 @folder_argument
-def why(what: str, folder: Path) -> None:
+def why(subject: str, folder: Path) -> None:
     """Tell why a chunk (number), a file (LFN) or a site was treated as it was in the run in FOLDER."""
     from cafetal.results.explanation import explain
     from cafetal.results.journal import read
 
-    for sentence in explain(read(folder), what):
+    for sentence in explain(read(folder), subject):
         click.echo(sentence)
 
 
@@ -96,7 +96,7 @@ def yields(folder: Path, histogram: str) -> None:
     from cafetal.results import histograms, run_folder
     from cafetal.views.tables import print_yields
 
-    found = dict(histograms.find(run_folder.read_output(folder)))
-    if histogram not in found:
-        raise OutputError(f"The output has no histogram {histogram!r}; {nearest(histogram, found)}.")
-    print_yields(histograms.yields_of(found[histogram]), TABLES)
+    available = dict(histograms.find(run_folder.read_output(folder)))
+    if histogram not in available:
+        raise OutputError(f"The output has no histogram {histogram!r}; {nearest(histogram, available)}.")
+    print_yields(histograms.yields_of(available[histogram]), TABLES)

@@ -24,8 +24,8 @@ def init(folder: Path) -> None:
     with as_file(files("cafetal") / "templates" / "analysis") as template:
         shutil.copytree(template, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
     table = load_sites(folder / "config" / "sites.yaml")
-    made = make_files(Recipe("dimuon", files=6, events=20_000), table)
-    write_fileset(folder / "datasets" / "dimuon.json", made)
+    toy_files = make_files(Recipe("dimuon", files=6, events=20_000), table)
+    write_fileset(folder / "datasets" / "dimuon.json", toy_files)
     click.echo(
         f"{folder} is ready. Try it:\n\n  cd {folder}\n"
         "  cafetal plan processors/dimuon.py datasets/dimuon.json\n"

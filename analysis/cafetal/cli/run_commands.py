@@ -34,10 +34,10 @@ def peek(folder: Path) -> None:
     from cafetal.views.plots import draw
     from cafetal.views.tables import print_peek
 
-    found, output = look(folder)
-    print_peek(found, ERRORS)
-    share = found.events / found.planned if found.planned else 1.0
-    mark = f"Not finished: {share:.0%} of the events" + " counted so far" * bool(found.uncounted)
+    snapshot, output = look(folder)
+    print_peek(snapshot, ERRORS)
+    share = snapshot.events / snapshot.planned if snapshot.planned else 1.0
+    mark = f"Not finished: {share:.0%} of the events" + " counted so far" * bool(snapshot.uncounted)
     paths, not_drawn = draw(output, folder / PEEK, mark=mark)
     for path in paths:
         click.echo(path)
@@ -62,15 +62,15 @@ def logs(folder: Path, lines: int, task: int | None, site: str | None) -> None:
             click.echo(tail(folder, lines))
         elif not task_logs:
             raise OutputError(f"No such task in {folder} has printed anything.")
-    shown = task_logs if task is not None else task_logs[-_TASKS:]
-    if len(shown) < len(task_logs):
+    listed = task_logs if task is not None else task_logs[-_TASKS:]
+    if len(listed) < len(task_logs):
         click.echo(
-            f"The last {len(shown)} of {len(task_logs)} tasks that have printed something (`--task N` shows one):"
+            f"The last {len(listed)} of {len(task_logs)} tasks that have printed something (`--task N` shows one):"
         )
-    for number, where, text in shown:
+    for number, where, text in listed:
         click.echo(f"--- task {number} at {where}")
-        kept = text.splitlines() if task is not None else text.splitlines()[-lines:]
-        click.echo("\n".join(kept))
+        lines_shown = text.splitlines() if task is not None else text.splitlines()[-lines:]
+        click.echo("\n".join(lines_shown))
 
 
 @click.command()
@@ -94,11 +94,13 @@ def clean(sites_path: str, runs: tuple[str, ...], everything: bool) -> None:
     from cafetal.views.tables import print_leftovers
 
     with open_federation(sites_path) as federation:
-        found, silent = find_leftovers(federation, list(federation.table.sites))
-        gone = [each for each in found if everything or each.run in runs]
-        remove_leftovers(federation, gone)
-    print_leftovers([each for each in found if each not in gone], silent, TABLES)
-    if gone:
-        click.echo(f"Removed what {len({each.run for each in gone})} runs had left, {len(gone)} folders.")
+        leftovers, silent = find_leftovers(federation, list(federation.table.sites))
+        to_remove = [leftover for leftover in leftovers if everything or leftover.run in runs]
+        remove_leftovers(federation, to_remove)
+    print_leftovers([leftover for leftover in leftovers if leftover not in to_remove], silent, TABLES)
+    if to_remove:
+        click.echo(
+            f"Removed what {len({leftover.run for leftover in to_remove})} runs had left, {len(to_remove)} folders."
+        )
     if silent:
         raise click.exceptions.Exit(1)

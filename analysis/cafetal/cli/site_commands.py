@@ -52,11 +52,11 @@ def check(
             else check_files(federation, fileset, usable, treename, most=None if everything else 5)
         )
     print_sites(statuses, TABLES)
-    for found in checks:
-        click.echo(found.sentence)
-        for line in found.failures:
+    for file_check in checks:
+        click.echo(file_check.sentence)
+        for line in file_check.failures:
             click.echo(f"  {line}")
-    if not all(status.usable for status in statuses) or any(found.failures for found in checks):
+    if not all(status.usable for status in statuses) or any(file_check.failures for file_check in checks):
         raise click.exceptions.Exit(1)
 
 
@@ -87,14 +87,14 @@ def drain(sites_path: str, folder: Path, undo: bool, names: tuple[str, ...]) -> 
     from cafetal.errors import UnknownEndpoint, nearest
     from cafetal.results.journal import JOURNAL
 
-    known = load_sites(sites_path).sites
+    sites = load_sites(sites_path).sites
     for name in names:
-        if name not in known:
-            raise UnknownEndpoint(f"There is no site {name!r}; {nearest(name, known)}.", site=name)
+        if name not in sites:
+            raise UnknownEndpoint(f"There is no site {name!r}; {nearest(name, sites)}.", site=name)
     if not (folder / JOURNAL).is_file():
         raise OutputError(f"{folder} is not the folder of a run: it has no {JOURNAL}.")
-    named = drain(folder, names, undo=undo)
-    click.echo(f"Drained in {folder}: {', '.join(sorted(named)) or 'none'}.")
+    drained = drain(folder, names, undo=undo)
+    click.echo(f"Drained in {folder}: {', '.join(sorted(drained)) or 'none'}.")
 
 
 @sites.command()

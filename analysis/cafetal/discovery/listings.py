@@ -40,7 +40,7 @@ def _list_local(place: str) -> Iterator[tuple[str, int]]:
     if folder.is_dir():
         paths = folder.rglob("*.root")
     else:
-        paths = (Path(each) for each in glob.iglob(str(folder), recursive=True))
+        paths = (Path(path) for path in glob.iglob(str(folder), recursive=True))
     files = sorted(path.resolve() for path in paths if path.is_file())
     if not files:
         raise CatalogError(f"There are no ROOT files at {place}.")
@@ -60,7 +60,7 @@ def _list_xrootd(place: str) -> Iterator[tuple[str, int]]:
     status, listing = client.FileSystem(server).dirlist(path, flags, timeout=_TIMEOUT)
     if not status.ok:
         raise CatalogError(f"{place} cannot be listed: {status.message.strip()}.")
-    files = sorted((posixpath.join(path, each.name), each.statinfo.size) for each in listing)
+    files = sorted((posixpath.join(path, entry.name), entry.statinfo.size) for entry in listing)
     roots = [(name, size) for name, size in files if name.endswith(".root")]
     if not roots:
         raise CatalogError(f"There are no ROOT files at {place}.")
@@ -82,9 +82,9 @@ def read_list(place: str, table: SiteTable) -> list[Found]:
     except ValueError:
         lines = (line.strip() for line in text.splitlines())
         content = [{"uri": line} for line in lines if line and not line.startswith("#")]
-    if not isinstance(content, list) or not content or not all(_is_file(each) for each in content):
+    if not isinstance(content, list) or not content or not all(_is_file(entry) for entry in content):
         raise CatalogError(f"{place} is no list of files: a URL a line, or JSON with `uri`, is expected.")
-    return [_found(each["uri"], each.get("size"), _adler32(each.get("checksum")), table) for each in content]
+    return [_found(entry["uri"], entry.get("size"), _adler32(entry.get("checksum")), table) for entry in content]
 
 
 def _is_file(entry: Any) -> bool:
@@ -109,6 +109,6 @@ def _read(place: str) -> str:
         raise CatalogError(f"The list {place} cannot be read: {error}.") from None
 
 
-def places(found: Iterable[Found]) -> set[str]:
+def places(files: Iterable[Found]) -> set[str]:
     """Every RSE and site that is named."""
-    return {rse for each in found for rse in each.pfns}
+    return {rse for file in files for rse in file.pfns}

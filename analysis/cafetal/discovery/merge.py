@@ -46,7 +46,7 @@ class Share:
 
 def make_dataset(
     name: str,
-    found: Iterable[Found],
+    listed: Iterable[Found],
     table: SiteTable,
     *,
     tree: str | None = None,
@@ -65,38 +65,38 @@ def make_dataset(
     Raises:
         FilesetError: if nothing was found.
     """
-    files = [_file(each, table, tree, allow, deny, helped or {}) for each in together(found)]
+    files = [_file(file, table, tree, allow, deny, helped or {}) for file in together(listed)]
     if not files:
         raise FilesetError(f"Nothing was found for the dataset {name}. Is its source spelled right?")
     return Dataset(name, tuple(files), dict(metadata or {}))
 
 
-def together(found: Iterable[Found]) -> list[Found]:
+def together(listed: Iterable[Found]) -> list[Found]:
     """Each file once, with what all that was found says of it, in the order of their names.
 
     Raises:
         FilesetError: if two replicas of a file differ in size or checksum.
     """
     merged: dict[str, Found] = {}
-    for each in found:
-        known = merged.setdefault(each.name, each)
+    for file in listed:
+        merged_file = merged.setdefault(file.name, file)
         for key in ("size", "adler32"):
-            one, other = getattr(known, key), getattr(each, key)
+            one, other = getattr(merged_file, key), getattr(file, key)
             if None not in (one, other) and one != other:
-                raise FilesetError(f"Two replicas of {each.name} differ in {key}: {one} and {other}.", lfn=each.name)
-        merged[each.name] = replace(
-            known,
-            pfns={**each.pfns, **known.pfns},
-            unavailable=tuple(sorted({*known.unavailable, *each.unavailable})),
-            tape=tuple(sorted({*known.tape, *each.tape})),
-            size=known.size if known.size is not None else each.size,
-            adler32=known.adler32 or each.adler32,
+                raise FilesetError(f"Two replicas of {file.name} differ in {key}: {one} and {other}.", lfn=file.name)
+        merged[file.name] = replace(
+            merged_file,
+            pfns={**file.pfns, **merged_file.pfns},
+            unavailable=tuple(sorted({*merged_file.unavailable, *file.unavailable})),
+            tape=tuple(sorted({*merged_file.tape, *file.tape})),
+            size=merged_file.size if merged_file.size is not None else file.size,
+            adler32=merged_file.adler32 or file.adler32,
         )
     return [merged[name] for name in sorted(merged)]
 
 
 def _file(
-    found: Found,
+    listed: Found,
     table: SiteTable,
     tree: str | None,
     allow: Sequence[str],
@@ -105,7 +105,7 @@ def _file(
 ) -> DataFile:
     replicas: dict[str, str | None] = {}
     elsewhere: dict[str, str | None] = {}
-    for rse, pfns in found.pfns.items():
+    for rse, pfns in listed.pfns.items():
         site = table.site_named(rse) or helped.get(rse)
         names = [rse, *([site] if site else [])]
         if (allow and not _fits(names, allow)) or _fits(names, deny):
@@ -113,14 +113,14 @@ def _file(
         if site is None:
             elsewhere[rse] = next(iter(pfns), None)
         elif site not in replicas:
-            replicas[site] = _pfn(found.name, site, pfns, table)
+            replicas[site] = _pfn(listed.name, site, pfns, table)
     return DataFile(
-        found.name,
+        listed.name,
         tree,
         replicas=replicas,
         elsewhere=elsewhere,
-        size=found.size,
-        adler32=found.adler32,
+        size=listed.size,
+        adler32=listed.adler32,
     )
 
 
@@ -150,17 +150,17 @@ def lfn_of(pfn: str, table: SiteTable) -> tuple[str, str | None]:
 
 def shares(dataset: Dataset) -> dict[str, Share]:
     """What each site holds of a dataset, with RSEs that the table does not know, and all of it under ``""``."""
-    told: dict[str, Share] = {"": Share()}
+    by_place: dict[str, Share] = {"": Share()}
     for file in dataset.files:
         one = Share(1, file.size or 0)
         for place in ("", *file.replicas, *file.elsewhere):
-            told[place] = told.get(place, Share()) + one
-    return told
+            by_place[place] = by_place.get(place, Share()) + one
+    return by_place
 
 
-def on_tape_alone(found: Iterable[Found]) -> dict[str, tuple[str, ...]]:
+def on_tape_alone(listed: Iterable[Found]) -> dict[str, tuple[str, ...]]:
     """Return the files that no disk has: ``{LFN: RSEs that have it on tape}``."""
-    return {file.name: file.tape for file in together(found) if file.tape and not file.pfns}
+    return {file.name: file.tape for file in together(listed) if file.tape and not file.pfns}
 
 
 def unheld(dataset: Dataset) -> list[str]:
@@ -170,10 +170,10 @@ def unheld(dataset: Dataset) -> list[str]:
 
 def refreshed(old: Dataset, new: Dataset) -> Dataset:
     """The new dataset, with what only users and runs can know of the files that are still the same."""
-    known = {file.lfn: file for file in old.files}
+    old_files = {file.lfn: file for file in old.files}
     files = []
     for file in new.files:
-        before = known.get(file.lfn)
+        before = old_files.get(file.lfn)
         if before is not None:
             file = replace(file, object_path=before.object_path or file.object_path)
             if _same_content(before, file):

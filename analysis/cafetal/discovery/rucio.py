@@ -69,13 +69,13 @@ class Rucio:
 
     def files(self, dids: Iterable[Did]) -> list[Found]:
         """All files of some collections, with all their replicas."""
-        asked = [{"scope": did.scope, "name": did.name} for did in dids]
+        queries = [{"scope": did.scope, "name": did.name} for did in dids]
         with _asking():
             # The server leaves out replicas at storage that cannot be read at the moment.
             replicas = self._client.list_replicas(
-                asked, schemes=list(SCHEMES), all_states=True, ignore_availability=False
+                queries, schemes=list(SCHEMES), all_states=True, ignore_availability=False
             )
-            return [read_replicas(each) for each in replicas]
+            return [read_replicas(replica) for replica in replicas]
 
     def stage(self, dids: Iterable[Did], rses: Iterable[str], days: float) -> list[str]:
         """Ask for copies on disk at one of some RSEs, for so many days; return the ids of the rules that were made.
@@ -102,44 +102,48 @@ class Rucio:
 
     def helped(self, rses: Iterable[str], table: SiteTable) -> dict[str, str]:
         """``{RSE: site}`` of RSEs that the table does not name, by their attributes in Rucio."""
-        known: dict[str, str] = {}
+        sites_by_rse: dict[str, str] = {}
         for name, site in table.sites.items():
-            known[name] = name
+            sites_by_rse[name] = name
             if isinstance(site.endpoint, GlobusEndpoint):
-                known[str(site.endpoint.endpoint)] = name
-        found = {}
+                sites_by_rse[str(site.endpoint.endpoint)] = name
+        helpers = {}
         for rse in sorted(rses):
             if table.site_named(rse) is None:
                 with _asking():
                     attributes = self._client.list_rse_attributes(rse)
-                named = [known[str(attributes[key])] for key in _ATTRIBUTES if str(attributes.get(key)) in known]
-                if named:
-                    found[rse] = named[0]
-        return found
+                sites = [
+                    sites_by_rse[str(attributes[key])]
+                    for key in _ATTRIBUTES
+                    if str(attributes.get(key)) in sites_by_rse
+                ]
+                if sites:
+                    helpers[rse] = sites[0]
+        return helpers
 
 
-def read_replicas(told: Mapping[str, Any]) -> Found:
+def read_replicas(row: Mapping[str, Any]) -> Found:
     """A file as Rucio's `list_replicas` describes it.
 
     >>> read_replicas({"scope": "cms", "name": "/a", "bytes": 1, "rses": {"T2": ["root://h//a"]},
     ...                "states": {"T2": "AVAILABLE", "T1": "COPYING"}}).unavailable
     ('T1',)
     """
-    states = told.get("states") or {}
-    pfns_by_name: Mapping[str, Mapping[str, Any]] = told.get("pfns") or {}
+    states = row.get("states") or {}
+    pfns_by_name: Mapping[str, Mapping[str, Any]] = row.get("pfns") or {}
     tape = {str(place["rse"]) for place in pfns_by_name.values() if place.get("type") == "TAPE"}
     readable = {
         rse: tuple(sorted((pfn for pfn in pfns if _rank(pfn) < len(SCHEMES)), key=_rank))
-        for rse, pfns in (told.get("rses") or {}).items()
+        for rse, pfns in (row.get("rses") or {}).items()
         if states.get(rse, "AVAILABLE") == "AVAILABLE" and rse not in tape
     }
     return Found(
-        name=str(told["name"]),
+        name=str(row["name"]),
         pfns={rse: pfns for rse, pfns in sorted(readable.items()) if pfns},
         unavailable=tuple(sorted(rse for rse, state in states.items() if state != "AVAILABLE")),
         tape=tuple(sorted(tape)),
-        size=told.get("bytes"),
-        adler32=told.get("adler32"),
+        size=row.get("bytes"),
+        adler32=row.get("adler32"),
     )
 
 

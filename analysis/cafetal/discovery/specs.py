@@ -41,14 +41,14 @@ class Wanted(BaseModel):
         return (self.source,) if isinstance(self.source, str) else self.source
 
 
-def read_spec(asked: Iterable[str]) -> dict[str, Wanted]:
+def read_spec(words: Iterable[str]) -> dict[str, Wanted]:
     """What is wanted, by name: of YAML files ``{name: {source: ..., ...}}``, and of words ``NAME=SOURCE``.
 
     Raises:
         FilesetError: if it cannot be understood.
     """
-    wanted: dict[str, Wanted] = {}
-    for word in asked:
+    specs: dict[str, Wanted] = {}
+    for word in words:
         name, equals, source = word.partition("=")
         if equals and not Path(word).exists():
             content: Any = {name: {"source": source}}
@@ -61,45 +61,45 @@ def read_spec(asked: Iterable[str]) -> dict[str, Wanted]:
             raise FilesetError(f"{word} is neither NAME=SOURCE nor a mapping from names to sources.")
         for key, value in content.items():
             try:
-                wanted[str(key)] = Wanted.model_validate({"source": value} if isinstance(value, str) else value)
+                specs[str(key)] = Wanted.model_validate({"source": value} if isinstance(value, str) else value)
             except ValidationError as error:
                 raise FilesetError(f"{word}, {key}: {_sentence(error)}") from None
-    return wanted
+    return specs
 
 
 def _sentence(error: ValidationError) -> str:
-    first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
+    first = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
     key = ".".join(str(step) for step in first["loc"])
     if first["type"] == "extra_forbidden":
         return f"no such key as {key}; {nearest(key, Wanted.model_fields)}."
     return f"{key or 'it'}: {first['msg']}."
 
 
-def build(wanted: Mapping[str, Wanted], table: SiteTable, ask: Callable[[], Rucio]) -> Fileset:
+def build(specs: Mapping[str, Wanted], table: SiteTable, ask: Callable[[], Rucio]) -> Fileset:
     """The fileset of what is wanted. Rucio is asked for only if a source names it.
 
     Raises:
         CatalogError: if a source cannot be asked.
         FilesetError: if it knows no such files.
     """
-    return Fileset([_build_one(name, each, table, ask) for name, each in wanted.items()])
+    return Fileset([_build_one(name, spec, table, ask) for name, spec in specs.items()])
 
 
-def _build_one(name: str, wanted: Wanted, table: SiteTable, ask: Callable[[], Rucio]) -> Dataset:
+def _build_one(name: str, spec: Wanted, table: SiteTable, ask: Callable[[], Rucio]) -> Dataset:
     helped: dict[str, str] = {}
-    found: list[Found] = []
-    for source in wanted.sources:
+    files_found: list[Found] = []
+    for source in spec.sources:
         if source.startswith(_RUCIO):
             rucio, did = ask(), Did.parse(source.removeprefix(_RUCIO))
             dids = rucio.find(did) if "*" in did.name else [did]
             files = rucio.files(dids) if dids else []
             helped |= rucio.helped(places(files), table)
-            found += files
+            files_found += files
         elif source.startswith(_LIST):
-            found += read_list(source.removeprefix(_LIST), table)
+            files_found += read_list(source.removeprefix(_LIST), table)
         else:
-            found += list_directory(source, table)
-    tape = on_tape_alone(found)
+            files_found += list_directory(source, table)
+    tape = on_tape_alone(files_found)
     if tape:
         rses = ", ".join(sorted({rse for places in tape.values() for rse in places}))
         warnings.warn(
@@ -107,15 +107,15 @@ def _build_one(name: str, wanted: Wanted, table: SiteTable, ask: Callable[[], Ru
             "asks for copies on disk.",
             stacklevel=2,
         )
-    kept = wanted.model_dump(mode="json", exclude_defaults=True, exclude={"metadata", "tree"})
+    recorded = spec.model_dump(mode="json", exclude_defaults=True, exclude={"metadata", "tree"})
     return make_dataset(
         name,
-        found,
+        files_found,
         table,
-        tree=wanted.tree,
-        metadata={**wanted.metadata, SOURCE: kept if len(kept) > 1 else kept["source"]},
-        allow=wanted.allow,
-        deny=wanted.deny,
+        tree=spec.tree,
+        metadata={**spec.metadata, SOURCE: recorded if len(recorded) > 1 else recorded["source"]},
+        allow=spec.allow,
+        deny=spec.deny,
         helped=helped,
     )
 
@@ -124,11 +124,11 @@ def sources_in_rucio(dataset: Dataset, ask: Callable[[], Rucio]) -> list[Did]:
     """Return the collections of Rucio that a dataset was made from."""
     source = dataset.metadata.get(SOURCE)
     try:
-        wanted = Wanted.model_validate(source if isinstance(source, Mapping) else {"source": source})
+        spec = Wanted.model_validate(source if isinstance(source, Mapping) else {"source": source})
     except ValidationError:
         return []
-    dids = [Did.parse(name.removeprefix(_RUCIO)) for name in wanted.sources if name.startswith(_RUCIO)]
-    return [found for did in dids for found in (ask().find(did) if "*" in did.name else [did])]
+    dids = [Did.parse(name.removeprefix(_RUCIO)) for name in spec.sources if name.startswith(_RUCIO)]
+    return [dataset for did in dids for dataset in (ask().find(did) if "*" in did.name else [did])]
 
 
 def refresh(fileset: Fileset, table: SiteTable, ask: Callable[[], Rucio]) -> Fileset:
@@ -137,10 +137,10 @@ def refresh(fileset: Fileset, table: SiteTable, ask: Callable[[], Rucio]) -> Fil
     for name, dataset in fileset.items():
         source = dataset.metadata.get(SOURCE)
         try:
-            wanted = Wanted.model_validate(source if isinstance(source, Mapping) else {"source": source})
+            spec = Wanted.model_validate(source if isinstance(source, Mapping) else {"source": source})
         except ValidationError:
-            wanted = Wanted(source="")
-        if all(each.startswith((_RUCIO, _LIST, "/", "~", ".")) or "://" in each for each in wanted.sources):
-            dataset = refreshed(dataset, _build_one(name, wanted, table, ask))
+            spec = Wanted(source="")
+        if all(part.startswith((_RUCIO, _LIST, "/", "~", ".")) or "://" in part for part in spec.sources):
+            dataset = refreshed(dataset, _build_one(name, spec, table, ask))
         datasets.append(dataset)
     return Fileset(datasets)

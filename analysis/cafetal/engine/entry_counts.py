@@ -51,11 +51,11 @@ class Uncounted(WorkItem):  # type: ignore[misc]  # coffea's classes are Any to 
                 plain_name(dataset),
                 plain_name(lfn),
                 tree,
-                told["metadata"],
-                frozenset(told["preload"]) if "preload" in told else None,
+                files["metadata"],
+                frozenset(files["preload"]) if "preload" in files else None,
             )
-            for dataset, told in fileset.items()
-            for lfn, tree in told["files"].items()
+            for dataset, files in fileset.items()
+            for lfn, tree in files["files"].items()
         )
         options = {} if runner.format == "parquet" else {"timeout": runner.xrootdtimeout}
         return cls("", "", "", 0, 0, "", None, None, metas, runner.chunksize, runner.format, options)
@@ -91,17 +91,19 @@ class EntryCounts:
             self._metas.setdefault((str(meta.filename), str(meta.treename)), []).append(meta)
         self.questions: list[Question] = []
         self._bad: dict[Key, Answer] = {}
-        for (lfn, tree), wanted in self._metas.items():
+        for (lfn, tree), wanted_metas in self._metas.items():
             replicas = catalog.replicas(lfn)
-            able, blocked = _able(wanted, lfn, tuple(replicas), table)
+            able, blocked = _able(wanted_metas, lfn, tuple(replicas), table)
             if blocked is not None:
                 self._bad[lfn, tree] = Answer(None, ({**describe(blocked, site="", lfn=lfn), "kind": "site"},))
                 if len(self._bad) == len(self._metas):
                     raise blocked
                 continue
-            asked = {site: pfn for site, pfn in replicas.items() if site in able}
+            candidates = {site: pfn for site, pfn in replicas.items() if site in able}
             declared = fileset.file(lfn, tree) if fileset else None
-            self.questions.append(Question(lfn, tree, asked, declared, format=request.format, options=request.options))
+            self.questions.append(
+                Question(lfn, tree, candidates, declared, format=request.format, options=request.options)
+            )
         self.sizes: dict[str, int] = {}
         """``{lfn: bytes}``"""
         self.bad_replicas: dict[str, frozenset[str]] = {}
@@ -165,9 +167,10 @@ class EntryCounts:
             UnreadableFile, SiteError: if no file at all could be opened, and that may not be.
         """
         declared = {
-            question.key: said
+            question.key: declaration
             for question in self.questions
-            if question.key in self._bad and (said := _as_declared(question, self._bad[question.key].failures[-1]))
+            if question.key in self._bad
+            and (declaration := _as_declared(question, self._bad[question.key].failures[-1]))
         }
         none = len(self._bad) == len(self._metas)  # it is not the files that are bad
         if none:
@@ -177,7 +180,7 @@ class EntryCounts:
         refused = [failure for key in needed if key not in declared for failure in self._bad[key].failures]
         if refused and none:
             raise user_messages.unreadable(refused, "opened")
-        found = []
+        populated = []
         for key, failure in why.items():
             if key not in needed:
                 self.unreadable += [(meta.dataset, failure) for meta in self._metas[key]]
@@ -185,9 +188,9 @@ class EntryCounts:
             elif key not in declared:
                 self.missing += [(meta.dataset, failure) for meta in self._metas[key]]
             else:
-                found += [_populated(meta, declared[key]) for meta in self._metas[key]]
+                populated += [_populated(meta, declared[key]) for meta in self._metas[key]]
                 user_messages.warn(f"No replica can be opened of {user_messages.place(failure)} ({reason(failure)}).")
-        return found
+        return populated
 
     def cut(self, metas: Iterable[FileMeta]) -> Iterator[WorkItem]:
         """The chunks of files, as Runner cuts them."""
@@ -207,10 +210,10 @@ def _able(
 
 def _as_declared(question: Question, failure: Failure) -> dict[str, Any] | None:
     """What the fileset says of a file that cannot be opened anywhere, if that is enough to plan with it."""
-    said = question.declared
-    if failure["kind"] == "stale" or said is None or said.num_entries is None or said.uuid is None:
+    declared = question.declared
+    if failure["kind"] == "stale" or declared is None or declared.num_entries is None or declared.uuid is None:
         return None
-    return {"num_entries": said.num_entries, "uuid": said.uuid}
+    return {"num_entries": declared.num_entries, "uuid": declared.uuid}
 
 
 def _populated(meta: FileMeta, record: Mapping[str, Any]) -> FileMeta:

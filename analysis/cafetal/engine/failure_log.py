@@ -36,7 +36,7 @@ class Reasons:
         Raises:
             ProcessorError: if it is seen again.
         """
-        told: list[tuple[Kind, tuple[int, ...]]] = []
+        judged: list[tuple[Kind, tuple[int, ...]]] = []
         for failure in failures:
             kind, ids = failure["kind"], tuple(ChunkSet.parse(failure["chunks"]))
             self._chunks.update(dict.fromkeys(ids, failure))
@@ -45,8 +45,8 @@ class Reasons:
                     raise user_messages.processor_error(failure, self._left_out)
                 self._mistakes.add(failure["signature"])
                 kind = "once"
-            told.append((kind, ids))
-        return tuple(told)
+            judged.append((kind, ids))
+        return tuple(judged)
 
     def enter_site(self, site: str, failure: Failure) -> None:
         """A site is given up."""
@@ -64,23 +64,23 @@ class Reasons:
     def enter_partial(self, site: str, chunks: ChunkSet) -> None:
         """A partial with these chunks is gone."""
         failure = self._sites.get(site)
-        said = reason(failure) if failure else "it was damaged or removed"
-        error = PartialLost(f"A partial of the site {site} is gone: {said}.")
+        words = reason(failure) if failure else "it was damaged or removed"
+        error = PartialLost(f"A partial of the site {site} is gone: {words}.")
         why: Failure = {**describe(error, site=site, chunks=str(chunks)), "kind": "partial"}
         self._chunks.update(dict.fromkeys(chunks, why))
 
-    def of(self, told: GiveUp, chunks: Mapping[int, Chunk]) -> Iterator[Failure]:
+    def of(self, given_up: GiveUp, chunks: Mapping[int, Chunk]) -> Iterator[Failure]:
         """Why these chunks are given up; with files and entries, also where a failure does not name any."""
-        otherwise = self._sites.get(told.site) or _drained(told.site)
+        otherwise = self._sites.get(given_up.site) or _drained(given_up.site)
         reasons: dict[int, tuple[Failure, list[int]]] = {}
-        for i in told.chunks:
+        for i in given_up.chunks:
             failure = self._chunks.get(i, otherwise)
             reasons.setdefault(id(failure), (failure, []))[1].append(i)
         for failure, numbers in reasons.values():
             if failure["lfn"]:
                 others = {site: self._sites[site] for i in numbers for site in chunks[i].sites if site in self._sites}
-                said = [f"{site}, which holds it too, was lost: {reason(why)}" for site, why in others.items()]
-                words = [*failure["messages"][:-1], "; ".join([*failure["messages"][-1:], *said])]
+                losses = [f"{site}, which holds it too, was lost: {reason(why)}" for site, why in others.items()]
+                words = [*failure["messages"][:-1], "; ".join([*failure["messages"][-1:], *losses])]
                 yield {**failure, "messages": words, "chunks": str(ChunkSet.of(numbers))}
                 continue
             concerned = sorted((chunks[i] for i in numbers), key=lambda chunk: chunk.rank)

@@ -56,9 +56,9 @@ class Question:
         """What it is about."""
         return self.lfn, self.treename
 
-    def plain(self, site: str, known: Mapping[tuple[str, str, str], Any] | None = None) -> dict[str, Any]:
-        """Return it as a site is asked; ``known`` are records of earlier runs by site, PFN and tree."""
-        record = (known or {}).get((site, self.replicas[site], self.treename))
+    def plain(self, site: str, records: Mapping[tuple[str, str, str], Any] | None = None) -> dict[str, Any]:
+        """Return it as a site is asked; ``records`` are records of earlier runs by site, PFN and tree."""
+        record = (records or {}).get((site, self.replicas[site], self.treename))
         if record is not None and record.get("adler32") != getattr(self.declared, "adler32", None):
             record = None  # the fileset has been told of another content since
         return {
@@ -144,52 +144,52 @@ class Inspection:
         """A site will not come (back): the other replicas are asked for. Returns what nobody can answer now."""
         self._there.discard(site)
         self._lost[site] = {**failure, "kind": "site"}
-        here = [question for question in self._todo.values() if site in question.replicas]
-        return self._judge(site, [(question, {"failure": self._lost[site]}) for question in here])
+        questions = [question for question in self._todo.values() if site in question.replicas]
+        return self._judge(site, [(question, {"failure": self._lost[site]}) for question in questions])
 
     def take(self, batch: Batch, records: Sequence[Mapping[str, Any]]) -> dict[Key, Answer]:
         """The records of a batch. Returns what is answered by them, or cannot be answered by anybody."""
         self._under_way[batch.site] -= 1
         if not self.left:
             return {}
-        found = list(zip(batch.questions, records, strict=True))
+        results = list(zip(batch.questions, records, strict=True))
         self._cache.put(
             {
                 (batch.site, question.replicas[batch.site], question.treename): {
                     **record,
                     "adler32": getattr(question.declared, "adler32", None),
                 }
-                for question, record in found
+                for question, record in results
                 if "failure" not in record
             }
         )
         if any(record.get("failure", {}).get("kind") == "away" for record in records):
             self._there.discard(batch.site)
             self._ask([batch.site])
-        return self._judge(batch.site, found)
+        return self._judge(batch.site, results)
 
-    def _judge(self, site: str, found: Iterable[tuple[Question, Mapping[str, Any]]]) -> dict[Key, Answer]:
+    def _judge(self, site: str, results: Iterable[tuple[Question, Mapping[str, Any]]]) -> dict[Key, Answer]:
         """What can be believed; other replicas are asked for the rest, if there are any."""
-        told: dict[Key, Answer] = {}
-        for question, record in found:
+        answers: dict[Key, Answer] = {}
+        for question, record in results:
             self._todo.pop(question.key, None)
             failure = record.get("failure") or contradiction(question, site, record)
-            tried = self._failures.get(question.key, ())
+            failures = self._failures.get(question.key, ())
             if failure is None:
-                told[question.key] = Answer(record, tried, site)
+                answers[question.key] = Answer(record, failures, site)
                 continue
-            tried = self._failures[question.key] = (*tried, {**failure, "lfn": question.lfn})
-            again = _after_failure(question, site, tried)
+            failures = self._failures[question.key] = (*failures, {**failure, "lfn": question.lfn})
+            again = _after_failure(question, site, failures)
             for name in [name for name in self._lost if name in again]:
                 del again[name]
-                tried = self._failures[question.key] = (*tried, {**self._lost[name], "lfn": question.lfn})
+                failures = self._failures[question.key] = (*failures, {**self._lost[name], "lfn": question.lfn})
             if again:
                 self._todo[question.key] = replace(question, replicas=again, alone=question.alone or _is_loss(failure))
             else:
-                told[question.key] = Answer(None, tried)
-        self.left -= len(told)
+                answers[question.key] = Answer(None, failures)
+        self.left -= len(answers)
         self._send()
-        return told
+        return answers
 
     def _send(self) -> None:
         """Ask the sites that are there for as much as they may have at once, balanced as if files were events."""
@@ -205,7 +205,7 @@ class Inspection:
             able = [site for site in question.replicas if site in left and left[site] >= cost[site]]
             if not able:
                 continue
-            site = checked_choice(self._policy, Task(number), [loads[each] for each in able])
+            site = checked_choice(self._policy, Task(number), [loads[site] for site in able])
             loads[site] = replace(loads[site], outstanding=loads[site].outstanding + 1)
             chosen.setdefault(site, []).append(question)
             left[site] -= cost[site]
@@ -229,15 +229,15 @@ class Inspection:
         for question in batch.questions:
             del self._todo[question.key]
         self._under_way[site] += 1
-        known = self._cache.get((site, q.replicas[site], q.treename) for q in batch.questions)
+        records = self._cache.get((site, q.replicas[site], q.treename) for q in batch.questions)
         arguments = {
             "site": site,
-            "files": [question.plain(site, known) for question in batch.questions],
+            "files": [question.plain(site, records) for question in batch.questions],
             "names": site_names(entry.pfn, {q.lfn: q.replicas[site] for q in batch.questions}),
             "reading": self._table.reading.model_dump(),
         }
-        sent = self._call(site, arguments, len(batch.questions))
-        sent.add_done_callback(lambda done: self._tell(batch, done.result()))
+        reply = self._call(site, arguments, len(batch.questions))
+        reply.add_done_callback(lambda done: self._tell(batch, done.result()))
 
 
 def inspect(
@@ -260,30 +260,30 @@ def inspect(
 
     def ask(sites: Sequence[str]) -> None:
         for site in sites:
-            install(federation, site, shipment).add_done_callback(partial(answered, site))
+            install(federation, site, shipment).add_done_callback(partial(installed, site))
 
-    def answered(site: str, done: Future[Any]) -> None:
+    def installed(site: str, done: Future[Any]) -> None:
         events.put((site, done.result()))
 
     def call(site: str, arguments: Mapping[str, Any], count: int) -> Future[Any]:
-        asked = {**arguments, "function": function, "archive": shipment.modules}
-        sent = federation.call(site, shipment.code, "inspect", asked)
-        return settle(sent, partial(all_lost, site, count), check=reply_checks.of_inspect(site, count))
+        request = {**arguments, "function": function, "archive": shipment.modules}
+        reply = federation.call(site, shipment.code, "inspect", request)
+        return settle(reply, partial(all_lost, site, count), check=reply_checks.of_inspect(site, count))
 
-    inspection = make(ask=ask, call=call, tell=lambda *told: events.put(told))
-    told: dict[Key, Answer] = {}
+    inspection = make(ask=ask, call=call, tell=lambda *values: events.put(values))
+    answers: dict[Key, Answer] = {}
     inspection.begin()
     while inspection.left:
         key, result = events.get()
         if isinstance(key, Batch):
-            told |= inspection.take(key, result)
+            answers |= inspection.take(key, result)
         elif isinstance(result, LoginError):
             raise result
         elif isinstance(result, Exception):
-            told |= inspection.site_lost(key, lost_task(result, key))
+            answers |= inspection.site_lost(key, lost_task(result, key))
         else:
             inspection.site_answered(key)
-    return told
+    return answers
 
 
 def all_lost(site: str, count: int, error: Exception) -> list[dict[str, Any]]:
@@ -291,10 +291,10 @@ def all_lost(site: str, count: int, error: Exception) -> list[dict[str, Any]]:
     return [{"failure": lost_task(error, site)}] * count
 
 
-def _after_failure(question: Question, site: str, tried: Sequence[Failure]) -> dict[str, str]:
+def _after_failure(question: Question, site: str, failures: Sequence[Failure]) -> dict[str, str]:
     """The replicas that may still be tried: also the last one, if asking for it has cost no more than a worker."""
-    losses = sum(failure["site"] == site and _is_loss(failure) for failure in tried)
-    if _is_loss(tried[-1]) and losses < _LOSSES:
+    losses = sum(failure["site"] == site and _is_loss(failure) for failure in failures)
+    if _is_loss(failures[-1]) and losses < _LOSSES:
         return dict(question.replicas)
     return {name: pfn for name, pfn in question.replicas.items() if name != site}
 
@@ -306,9 +306,9 @@ def _is_loss(failure: Failure) -> bool:
 def contradiction(question: Question, site: str, record: Mapping[str, Any]) -> Failure | None:
     """A failure if the file is not what the fileset says it is: another UUID, size or number of entries."""
     for key, name in (("uuid", "UUID"), ("size", "size"), ("num_entries", "number of entries")):
-        said = getattr(question.declared, key, None)
+        declared = getattr(question.declared, key, None)
         made_up = key == "uuid" and question.format == "parquet"  # such files have none
-        if said is not None and record[key] is not None and said != record[key] and not made_up:
+        if declared is not None and record[key] is not None and declared != record[key] and not made_up:
             return {
                 "kind": "stale",
                 "site": site,
@@ -318,7 +318,7 @@ def contradiction(question: Question, site: str, record: Mapping[str, Any]) -> F
                 "stop": 0,
                 "chunks": "",
                 "types": ["StaleFile"],
-                "messages": [f"the {name} is {record[key]} there, and {said} in the fileset"],
+                "messages": [f"the {name} is {record[key]} there, and {declared} in the fileset"],
                 "traceback": "",
                 "signature": "",
             }

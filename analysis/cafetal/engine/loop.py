@@ -154,11 +154,11 @@ class Execution:
         self._surveys: Counter[str] = Counter()
         self._salvage = Salvage(None, None, ChunkSet(), ())
         self._reasons = Reasons(may_skip, shipment.left_out)
-        self._logins = Logins(self.calls, record, plan.table, lambda *told: self._events.put(("logins", *told)))
+        self._logins = Logins(self.calls, record, plan.table, lambda *values: self._events.put(("logins", *values)))
         self._drained: frozenset[str] = frozenset()
         self._ticked = 0.0
         self._transfers = Transfers(
-            self.calls, plan, record, lambda number, *came: self._events.put(("staged", number, came))
+            self.calls, plan, record, lambda number, *values: self._events.put(("staged", number, values))
         )
         self._logs = TaskLogs(folder)
         self._journaled = 0
@@ -172,9 +172,9 @@ class Execution:
             FileCache(),
             ask=self._ask,
             call=self.calls.inspect,
-            tell=lambda *told: self._events.put(("counted", *told)),
+            tell=lambda *values: self._events.put(("counted", *values)),
         )
-        self._lookout = Lookout(federation, lambda *told: self._events.put(("report", told[0], told[1:])))
+        self._lookout = Lookout(federation, lambda *values: self._events.put(("report", values[0], values[1:])))
         if past is not None and folder is not None:
             restore(record, read(folder))
         record.files_planned = len(plan.allowed) + len(missing)
@@ -317,13 +317,13 @@ class Execution:
         self.record.events_done += done
         self.record.events_salvaged += done
 
-    def _surveyed(self, site: str, told: Any) -> None:
+    def _surveyed(self, site: str, reply: Any) -> None:
         """Take over what earlier lives have left at a site; one that does not tell is asked a few times."""
         self._surveys[site] += 1
-        if isinstance(told, Exception) and site in self._salvage.held and self._surveys[site] < TRIES:
+        if isinstance(reply, Exception) and site in self._salvage.held and self._surveys[site] < TRIES:
             self._ask([site])
             return
-        chosen, left = self._salvage.take(site, told if isinstance(told, list) else ())
+        chosen, left = self._salvage.take(site, reply if isinstance(reply, list) else ())
         for reference in chosen:
             done: Future[Any] = Future()
             done.set_result({"partial": reference})
@@ -346,9 +346,9 @@ class Execution:
             self.calls.give_up_overdue(self._ticked, self._queueing())
             for number, site, task in self.calls.accepted():
                 self.journal.note_accepted(self._now(), number, site, task)
-            for each, state in self.scheduler.state.sites.items():
+            for name, state in self.scheduler.state.sites.items():
                 if state.ready:
-                    self._logins.look(each)
+                    self._logins.look(name)
             self._tell(messages.Tick(self._ticked))
         try:
             kind, key, result = self._events.get(timeout=_TICK)
@@ -398,8 +398,8 @@ class Execution:
     def _interrupt(self) -> None:
         """The first Ctrl-C ends each task with the chunk that it is in; the second one waits for nothing."""
         if self.record.interrupted:
-            kept = "nothing of this run is kept" if self.folder is None else f"`cafetal resume {self.folder}` continues"
-            raise RunInterrupted(f"Stopped at once; {kept}.")
+            hint = "nothing of this run is kept" if self.folder is None else f"`cafetal resume {self.folder}` continues"
+            raise RunInterrupted(f"Stopped at once; {hint}.")
         self.record.interrupted = True
         self._transfers.abandon()
         self._salvage.held.clear()  # the next life may find it
@@ -416,19 +416,19 @@ class Execution:
         end = None if self.scheduler.done else self.scheduler.state.end
         self.record.seconds_left = None if end is None else max(0.0, end - self._now())
         self.record.seconds_unsure = self.scheduler.state.unsure
-        for each in decided:
-            if isinstance(each, messages.Assign):
-                self._send(each)
-            elif isinstance(each, messages.Commit):
-                self._commit(each)
-            elif isinstance(each, messages.Split):
-                self._split(each)
-            elif isinstance(each, messages.GiveUp):
-                self._give_up(each)
-            elif isinstance(each, messages.Transfer):
-                self._transfers.begin(each, self._now)
+        for instruction in decided:
+            if isinstance(instruction, messages.Assign):
+                self._send(instruction)
+            elif isinstance(instruction, messages.Commit):
+                self._commit(instruction)
+            elif isinstance(instruction, messages.Split):
+                self._split(instruction)
+            elif isinstance(instruction, messages.GiveUp):
+                self._give_up(instruction)
+            elif isinstance(instruction, messages.Transfer):
+                self._transfers.begin(instruction, self._now)
             # Parsl's executors cannot cancel what was sent: what is discarded runs on, and counts for nothing.
-        self._ask([each.site for each in decided if isinstance(each, messages.Ask)])
+        self._ask([instruction.site for instruction in decided if isinstance(instruction, messages.Ask)])
 
     def _ask(self, sites: Sequence[str]) -> None:
         """Start sites, side by side, and have them answer."""
@@ -464,10 +464,10 @@ class Execution:
             picked_up = self.calls.picked_up(site, running.values())
             picked_up.add_done_callback(lambda _: self._events.put(("picked up", site, None)))
 
-    def _introduce(self, site: str, told: Mapping[str, Any]) -> None:
+    def _introduce(self, site: str, introduction: Mapping[str, Any]) -> None:
         """Record the software of a site, and how it differs from the software here."""
         names = ("python", *LOOKED_AT, "environment", "hash_seed")
-        software = {name: told[name] for name in names if told.get(name)}
+        software = {name: introduction[name] for name in names if introduction.get(name)}
         remarks = [f"{site}: {difference}" for difference in differences(software, versions_here())]
         self.record.remarks += [remark for remark in remarks if remark not in self.record.remarks]
         self.record.software[site] = software
@@ -517,87 +517,87 @@ class Execution:
 
     def _drain(self) -> None:
         """Take note of sites that the user has drained, or has taken back."""
-        named = drained(self.folder) & self.scheduler.state.sites.keys()
-        for site in named ^ self._drained:
-            self._tell(messages.SiteDrained(self._now(), site, site in named))
-        self._drained = named
+        drained_now = drained(self.folder) & self.scheduler.state.sites.keys()
+        for site in drained_now ^ self._drained:
+            self._tell(messages.SiteDrained(self._now(), site, site in drained_now))
+        self._drained = drained_now
 
     def _let_peek(self) -> None:
         """Show the output so far to a user who has asked for it."""
         if name := self._peeks.asked():
             ready = [site for site, it in self.scheduler.state.sites.items() if it.ready and it.lost is None]
-            held = {site: chunks for site in self._in_order(ready) if (chunks := self._whereabouts.at(site))}
-            self._peeks.answer(name, held, tuple(self.home), self.ledger, self.record)
+            by_site = {site: chunks for site in self._in_order(ready) if (chunks := self._whereabouts.at(site))}
+            self._peeks.answer(name, by_site, tuple(self.home), self.ledger, self.record)
 
-    def _staged(self, number: int, came: Delivery, seconds: float) -> None:
+    def _staged(self, number: int, delivery: Delivery, seconds: float) -> None:
         """Files have come to another site, or not; what has arrived is a replica like any other."""
         site, _, _ = self.record.transfers.pop(number)
-        for lfn, pfn in came.arrived.items():
+        for lfn, pfn in delivery.arrived.items():
             self.plan.replicas[lfn][site] = pfn
-        self.record.files_staged[site] += len(came.arrived)
-        self.record.bytes_staged[site] += came.bytes
-        if isinstance(came.error, LoginError):
-            raise came.error  # as everywhere: it is the user's to mend
-        if came.error is not None:
-            self.record.remarks.append(str(came.error))
-        self._tell(messages.TransferEnded(self._now(), number, tuple(came.arrived), came.bytes, seconds))
+        self.record.files_staged[site] += len(delivery.arrived)
+        self.record.bytes_staged[site] += delivery.bytes
+        if isinstance(delivery.error, LoginError):
+            raise delivery.error  # as everywhere: it is the user's to mend
+        if delivery.error is not None:
+            self.record.remarks.append(str(delivery.error))
+        self._tell(messages.TransferEnded(self._now(), number, tuple(delivery.arrived), delivery.bytes, seconds))
 
-    def _split(self, told: messages.Split) -> None:
-        self.plan.cut(told.chunk, told.parts)
-        self.ledger.cut(told.chunk, told.parts)
-        self.record.chunks_planned += len(told.parts) - 1
+    def _split(self, split: messages.Split) -> None:
+        self.plan.cut(split.chunk, split.parts)
+        self.ledger.cut(split.chunk, split.parts)
+        self.record.chunks_planned += len(split.parts) - 1
 
-    def _give_up(self, told: messages.GiveUp) -> None:
+    def _give_up(self, given_up: messages.GiveUp) -> None:
         if self.record.interrupted:
             return
-        ids = ChunkSet.of(told.chunks)
+        ids = ChunkSet.of(given_up.chunks)
         self.given_up = self.given_up.union(ids)
-        self.record.given_up += self._reasons.of(told, self.ledger.chunks)
+        self.record.given_up += self._reasons.of(given_up, self.ledger.chunks)
 
     # --- map -------------------------------------------------------------------------------------------
 
-    def _send(self, told: messages.Assign) -> None:
-        number = told.task
-        future = self.calls.map(told)
-        self._sent[number] = told, future
+    def _send(self, assignment: messages.Assign) -> None:
+        number = assignment.task
+        future = self.calls.map(assignment)
+        self._sent[number] = assignment, future
         self.record.first_sent = self.record.first_sent or time.time()
-        self.record.running[told.site] += 1
-        if told.reason.rule == "retry":
+        self.record.running[assignment.site] += 1
+        if assignment.reason.rule == "retry":
             self.record.retries += 1
         future.add_done_callback(lambda done: self._events.put(("map", number, done.result())))
 
     def _map_done(self, number: int, result: Mapping[str, Any]) -> None:
-        told, _ = self._sent[number]
-        self.record.running[told.site] -= 1
+        assignment, _ = self._sent[number]
+        self.record.running[assignment.site] -= 1
         self._note("map", result)
-        self.journal.note_partial(self._now(), "Partial", told.site, result["partial"], task=number)
-        self.journal.note_map(self._now(), number, told.site, told.source, result)
-        self._logs.keep(self.record, told.site, self.life, number, result.get("log", ""))
-        user_messages.check_modules(told.site, result.get("modules", {}))
+        self.journal.note_partial(self._now(), "Partial", assignment.site, result["partial"], task=number)
+        self.journal.note_map(self._now(), number, assignment.site, assignment.source, result)
+        self._logs.keep(self.record, assignment.site, self.life, number, result.get("log", ""))
+        user_messages.check_modules(assignment.site, result.get("modules", {}))
         self.record.failures.extend(result["failures"])
         counts = number in self.scheduler.state.tasks  # not if another task with these chunks was there first
         failed = self._reasons.enter(result["failures"], counts=counts)
         if left := tuple(ChunkSet.parse(result.get("left", ""))):
             failed += (("stopped" if self.record.interrupted else "site", left),)
         for why in result.get("aside", ()):
-            remark = f"{told.site}: {why}."
+            remark = f"{assignment.site}: {why}."
             self.record.remarks += [remark] if remark not in self.record.remarks else []
         self.calls.be_patient(ids for kind, ids in failed if kind == "timeout")
         for lfn, size in result.get("read", {}).items():
-            self.record.note_read(lfn, told.site, told.source, size)
+            self.record.note_read(lfn, assignment.site, assignment.source, size)
         read = sum(size or 0 for size in result.get("read", {}).values())
         seconds = result.get("seconds", 0.0)
-        self.record.site_seconds[told.site] += seconds
+        self.record.site_seconds[assignment.site] += seconds
         self._tell(messages.TaskEnded(self._now(), number, seconds, read, failed))
         self._sent.pop(number)
 
-    def _commit(self, told: messages.Commit) -> None:
-        assigned, future = self._sent[told.task]
-        ids = ChunkSet.of(told.chunks)
+    def _commit(self, commit: messages.Commit) -> None:
+        assigned, future = self._sent[commit.task]
+        ids = ChunkSet.of(commit.chunks)
         done = self.ledger.events(ids)
         self.record.events_done += done
         self.record.site_events[assigned.site] += done
-        self._whereabouts.put(told.chunks, assigned.site)
+        self._whereabouts.put(commit.chunks, assigned.site)
         self.trees.add(assigned.site, future)
 
     def _redo(self, lost: ChunkSet) -> None:
@@ -652,8 +652,8 @@ class Execution:
 
     def _in_order(self, names: Iterable[str]) -> list[str]:
         """As in the site table, so that the same run gives the same sums."""
-        known = set(names)
-        return [name for name in self.federation.table.sites if name in known]
+        members = set(names)
+        return [name for name in self.federation.table.sites if name in members]
 
     def _fetch_patiently(self, site: str, reference: partials.Reference) -> bytes:
         """Fetch a partial; from a site that is away, when it has answered again, if nobody else could do its work."""
@@ -670,8 +670,8 @@ class Execution:
 
     def _alone(self, site: str, reference: partials.Reference) -> bool:
         """Whether some chunk of a partial could be processed at no other site now."""
-        there = {name for name, it in self.scheduler.state.sites.items() if it.open and it.ready and name != site}
-        return any(there.isdisjoint(self.ledger.chunks[i].sites) for i in ChunkSet.parse(reference["chunks"]))
+        others = {name for name, it in self.scheduler.state.sites.items() if it.open and it.ready and name != site}
+        return any(others.isdisjoint(self.ledger.chunks[i].sites) for i in ChunkSet.parse(reference["chunks"]))
 
     def _fetch(self, site: str, reference: partials.Reference) -> bytes:
         def ask(request: Mapping[str, Any]) -> Future[Any]:
@@ -684,8 +684,8 @@ class Execution:
     def _clean(self, patience: float) -> None:
         """Remove what this run left at the sites that answer."""
         sites = self.scheduler.state.sites.items()
-        there = [name for name, state in sites if state.ready and state.lost is None]
-        self.calls.clean(there, patience, self._replaced)
+        reachable = [name for name, state in sites if state.ready and state.lost is None]
+        self.calls.clean(reachable, patience, self._replaced)
 
     def _note(self, task: str, result: Mapping[str, Any]) -> None:
         self.record.tasks[task] += 1

@@ -66,5 +66,5 @@ def make_scheduler(
     numbers = {"first_task": 0, "first_part": planned}
     if past is not None:
         numbers = {"first_task": past.tasks, "first_part": max(planned, past.next_chunk)}
-    known = {lfn: names for lfn, names in (bad or {}).items() if lfn in plan.replicas and names}
-    return Scheduler(sites, dispatcher, experience.for_code(code), bad=known, **numbers)
+    bad_replicas = {lfn: names for lfn, names in (bad or {}).items() if lfn in plan.replicas and names}
+    return Scheduler(sites, dispatcher, experience.for_code(code), bad=bad_replicas, **numbers)

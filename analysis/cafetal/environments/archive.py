@@ -99,10 +99,10 @@ def pack(lock: Lock, folder: Path | None = None) -> Bundle:
     _check_fits(lock)
     note = folder / f"{lock.digest}.json"
     try:
-        told = json.loads(note.read_text())
-        known = Bundle(folder / told["file"], told["digest"], told["checksum"], told["size"], lock)
-        if known.path.stat().st_size == known.size:
-            return known
+        record = json.loads(note.read_text())
+        earlier = Bundle(folder / record["file"], record["digest"], record["checksum"], record["size"], lock)
+        if earlier.path.stat().st_size == earlier.size:
+            return earlier
     except (OSError, ValueError, KeyError):
         pass  # it is made (anew)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -111,17 +111,17 @@ def pack(lock: Lock, folder: Path | None = None) -> Bundle:
             bundle = _write(lock, places, folder)
     except OSError as error:
         raise EnvironmentFailed(f"The environment cannot be packed in {folder}: {error}.") from error
-    made = {"file": bundle.path.name, "digest": bundle.digest, "checksum": bundle.checksum, "size": bundle.size}
-    note.write_text(json.dumps(made))
+    record = {"file": bundle.path.name, "digest": bundle.digest, "checksum": bundle.checksum, "size": bundle.size}
+    note.write_text(json.dumps(record))
     return bundle
 
 
 def _check_fits(lock: Lock) -> None:
-    here = platform.python_version(), platform_here()
-    if (lock.python, lock.platform) != here:
+    current = platform.python_version(), platform_here()
+    if (lock.python, lock.platform) != current:
         raise EnvironmentFailed(
-            f"The lock is for Python {lock.python} on {lock.platform}, and here is Python {here[0]} on {here[1]}: pack "
-            "it there, or make a lock here."
+            f"The lock is for Python {lock.python} on {lock.platform}, and this is Python {current[0]} on "
+            f"{current[1]}. Pack it there, or make a lock here."
         )
 
 
@@ -134,9 +134,9 @@ def _installed_packages(lock: Lock) -> Iterator[list[Path]]:
 
     Checksums are compared where packages are fetched; what is installed here is taken as it is.
     """
-    here = [Path(sysconfig.get_path(key)) for key in ("purelib", "platlib")]
-    if _versions(here).items() >= lock.packages.items():
-        yield here
+    folders = [Path(sysconfig.get_path(key)) for key in ("purelib", "platlib")]
+    if _versions(folders).items() >= lock.packages.items():
+        yield folders
         return
     with tempfile.TemporaryDirectory(prefix="cafetal-environment-") as name:
         install(lock, Path(name))
@@ -149,42 +149,42 @@ def install(lock: Lock, folder: Path) -> None:
     Raises:
         EnvironmentFailed: if that fails, with the last line of what it says.
     """
-    wanted = folder.with_name(folder.name + ".txt")
-    wanted.write_text(lock.text)
+    requirements = folder.with_name(folder.name + ".txt")
+    requirements.write_text(lock.text)
     uv = shutil.which("uv")
     tool = [uv, "pip", "install", "--python", sys.executable] if uv else [sys.executable, "-P", "-m", "pip", "install"]
     hashes = ["--require-hashes"] if lock.packages.keys() <= lock.hashes.keys() else []
-    command = [*tool, "--quiet", "--no-deps", *hashes, "--target", str(folder), "-r", str(wanted)]
-    told = subprocess.run(command, capture_output=True, text=True, check=False)
-    wanted.unlink()
-    if told.returncode:
-        last = (told.stderr.strip().splitlines() or ["it does not say why"])[-1]
+    command = [*tool, "--quiet", "--no-deps", *hashes, "--target", str(folder), "-r", str(requirements)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    requirements.unlink()
+    if result.returncode:
+        last = (result.stderr.strip().splitlines() or ["it does not say why"])[-1]
         raise EnvironmentFailed(f"`{Path(tool[0]).name}` cannot install the lock: {last}")
 
 
 def _versions(places: Iterable[Path]) -> dict[str, str]:
-    found = importlib.metadata.distributions(path=[str(place) for place in places])
-    return {canonicalize_name(each.name): each.version for each in found}
+    distributions = importlib.metadata.distributions(path=[str(place) for place in places])
+    return {canonicalize_name(distribution.name): distribution.version for distribution in distributions}
 
 
 def _package_files(lock: Lock, places: Iterable[Path]) -> Iterator[tuple[str, Path]]:
     """Files of packages by their names in the bundle; what a package puts elsewhere is not taken along."""
     inside = f"lib/python{sysconfig.get_python_version()}/site-packages"
-    for each in importlib.metadata.distributions(path=[str(place) for place in places]):
-        if canonicalize_name(each.name) not in lock.packages:
+    for distribution in importlib.metadata.distributions(path=[str(place) for place in places]):
+        if canonicalize_name(distribution.name) not in lock.packages:
             continue
-        for file in each.files or ():
+        for file in distribution.files or ():
             if ".." in file.parts or "__pycache__" in file.parts or file.name in _OF_THE_INSTALLER:
                 continue
-            path = Path(str(each.locate_file(file)))
+            path = Path(str(distribution.locate_file(file)))
             if path.is_file():
                 yield f"{inside}/{file}", path
 
 
 def _scripts(lock: Lock, places: Iterable[Path]) -> Iterator[tuple[str, bytes]]:
-    for each in importlib.metadata.distributions(path=[str(place) for place in places]):
-        if canonicalize_name(each.name) in lock.packages:
-            for entry in each.entry_points.select(group="console_scripts"):
+    for distribution in importlib.metadata.distributions(path=[str(place) for place in places]):
+        if canonicalize_name(distribution.name) in lock.packages:
+            for entry in distribution.entry_points.select(group="console_scripts"):
                 top = entry.attr.partition(".")[0]
                 yield f"bin/{entry.name}", _SCRIPT.format(module=entry.module, top=top, attribute=entry.attr).encode()
 
@@ -209,9 +209,9 @@ def _interpreter_files() -> Iterator[tuple[str, Path]]:
 
 def _libraries(linked: Iterable[Path]) -> dict[str, Path]:
     """Shared libraries that files need, but for those of the system's core."""
-    told = subprocess.run(["ldd", *map(str, linked)], capture_output=True, text=True, check=False).stdout
-    found = re.findall(r"^\s*(\S+) => (/\S+)", told, re.MULTILINE)
-    return {f"lib/{name}": Path(path) for name, path in found if not _OF_THE_SYSTEM.match(name)}
+    output = subprocess.run(["ldd", *map(str, linked)], capture_output=True, text=True, check=False).stdout
+    libraries = re.findall(r"^\s*(\S+) => (/\S+)", output, re.MULTILINE)
+    return {f"lib/{name}": Path(path) for name, path in libraries if not _OF_THE_SYSTEM.match(name)}
 
 
 # --- how it is written -------------------------------------------------------------------------------------

@@ -73,17 +73,17 @@ def read_lock(path: Path) -> Lock:
     packages: dict[str, str] = {}
     hashes: dict[str, str] = {}
     for line in re.sub(r"\\\n\s*", " ", text).splitlines():
-        wanted, *options = re.split(r"\s+--hash=", line.partition("#")[0].strip())
-        if not wanted:
+        requirement, *options = re.split(r"\s+--hash=", line.partition("#")[0].strip())
+        if not requirement:
             continue
         try:
-            asked = Requirement(wanted)
-            (pin,) = asked.specifier
+            parsed = Requirement(requirement)
+            (pin,) = parsed.specifier
         except (InvalidRequirement, ValueError):
-            raise EnvironmentFailed(f"{path}: `{wanted}` is not of the form name==version.") from None
+            raise EnvironmentFailed(f"{path}: `{requirement}` is not of the form name==version.") from None
         if pin.operator != "==" or "*" in pin.version:
-            raise EnvironmentFailed(f"{path}: `{wanted}` does not pin one version.")
-        name = canonicalize_name(asked.name)
+            raise EnvironmentFailed(f"{path}: `{requirement}` does not pin one version.")
+        name = canonicalize_name(parsed.name)
         packages[name] = pin.version
         if options:
             hashes[name] = options[0].removeprefix("sha256:")
@@ -98,9 +98,9 @@ def add_hashes(lock: Lock) -> Lock:
     Raises:
         EnvironmentFailed: if it does not have them.
     """
-    with tempfile.NamedTemporaryFile("w", suffix=".txt") as wanted:
-        wanted.write(replace(lock, hashes={}).text)
-        wanted.flush()
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as requirements:
+        requirements.write(replace(lock, hashes={}).text)
+        requirements.flush()
         command = [
             sys.executable,
             "-P",
@@ -112,17 +112,20 @@ def add_hashes(lock: Lock) -> Lock:
             "--ignore-installed",
             "--no-deps",
         ]
-        told = subprocess.run(
-            [*command, "--no-deps", "--report", "-", "-r", wanted.name], capture_output=True, text=True, check=False
+        result = subprocess.run(
+            [*command, "--no-deps", "--report", "-", "-r", requirements.name],
+            capture_output=True,
+            text=True,
+            check=False,
         )
-    if told.returncode:
-        raise EnvironmentFailed(f"The package index does not tell the checksums: {_last_line(told.stderr)}")
+    if result.returncode:
+        raise EnvironmentFailed(f"The package index does not tell the checksums: {_last_line(result.stderr)}")
     hashes: dict[str, str] = {}
-    for each in json.loads(told.stdout)["install"]:
-        name = canonicalize_name(each["metadata"]["name"])
-        found = each["download_info"].get("archive_info", {}).get("hashes", {}).get("sha256")
-        if found:
-            hashes[name] = found
+    for package in json.loads(result.stdout)["install"]:
+        name = canonicalize_name(package["metadata"]["name"])
+        sha256 = package["download_info"].get("archive_info", {}).get("hashes", {}).get("sha256")
+        if sha256:
+            hashes[name] = sha256
     missing = lock.packages.keys() - hashes.keys()
     if missing:
         raise EnvironmentFailed(f"The package index tells no checksum of {', '.join(sorted(missing))}.")

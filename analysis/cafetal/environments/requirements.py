@@ -55,9 +55,9 @@ def detect(modules: Iterable[str], *, also: Sequence[str] = (), packages: Sequen
     """
     sources = local_sources([*modules, *also])
     names = {name for path, source in sources.items() for name in imports(source, _package_of(path))}
-    found, missing = _installed({*names, *modules, *also})
-    roots = {*_ALWAYS, *found.values(), *_of_the_worker().values(), *packages}
-    return Needs(tuple(sorted(sources)), found, tuple(sorted(missing)), close(roots))
+    installed, missing = _installed({*names, *modules, *also})
+    roots = {*_ALWAYS, *installed.values(), *_of_the_worker().values(), *packages}
+    return Needs(tuple(sorted(sources)), installed, tuple(sorted(missing)), close(roots))
 
 
 def lock_for(table: SiteTable, modules: Iterable[str] = ()) -> Lock:
@@ -83,17 +83,17 @@ def _package_of(path: str) -> str:
 
 def _installed(names: Iterable[str]) -> tuple[dict[str, str], set[str]]:
     """``{top-level module: package}`` of the modules that are installed, and those that are not there at all."""
-    found: dict[str, str] = {}
+    owners_of: dict[str, str] = {}
     missing: set[str] = set()
     for top in {name.partition(".")[0] for name in names} - {"", "cafetal", "__main__", "__future__"}:
         if top in sys.stdlib_module_names or is_local(top):
             continue
         owners = _owners().get(top)
         if owners:
-            found[top] = canonicalize_name(owners[0])
+            owners_of[top] = canonicalize_name(owners[0])
         else:
             missing.add(top)
-    return found, missing
+    return owners_of, missing
 
 
 @cache
@@ -119,22 +119,24 @@ def close(roots: Iterable[str]) -> dict[str, str]:
     done: set[tuple[str, frozenset[str]]] = set()
     todo = [(Requirement(root), True) for root in sorted(roots)]
     while todo:
-        wanted, is_root = todo.pop()
-        name, extras = canonicalize_name(wanted.name), frozenset(wanted.extras)
+        requirement, is_root = todo.pop()
+        name, extras = canonicalize_name(requirement.name), frozenset(requirement.extras)
         if (name, extras) in done:
             continue
         done.add((name, extras))
         try:
-            found = importlib.metadata.distribution(wanted.name)
+            distribution = importlib.metadata.distribution(requirement.name)
         except importlib.metadata.PackageNotFoundError:
             if is_root:
-                raise EnvironmentFailed(f"{wanted.name} is needed, and is not installed here.") from None
+                raise EnvironmentFailed(f"{requirement.name} is needed, and is not installed here.") from None
             continue  # only on other machines, or left out on purpose
-        versions[name] = found.version
-        for line in found.requires or ():
-            each = Requirement(line)
-            if each.marker is None or any(each.marker.evaluate({"extra": extra}) for extra in ("", *extras)):
-                todo.append((each, False))
+        versions[name] = distribution.version
+        for line in distribution.requires or ():
+            dependency = Requirement(line)
+            if dependency.marker is None or any(
+                dependency.marker.evaluate({"extra": extra}) for extra in ("", *extras)
+            ):
+                todo.append((dependency, False))
     return versions
 
 

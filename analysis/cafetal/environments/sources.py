@@ -24,12 +24,12 @@ def local_sources(names: Iterable[str]) -> dict[str, bytes]:
     read from the sources, so those inside functions are seen too. Keys are paths inside the zip.
     """
     sources: dict[str, bytes] = {}
-    todo, seen = list(names), set()
+    todo, visited = list(names), set()
     while todo:
         name = todo.pop()
-        if name in seen:
+        if name in visited:
             continue
-        seen.add(name)
+        visited.add(name)
         path = local_path(name)
         if path is None:
             continue
@@ -93,8 +93,8 @@ def is_local(top: str) -> bool:
     except (ImportError, ValueError):
         return False
     places = [spec.origin, *(spec.submodule_search_locations or ())] if spec else []
-    found = [Path(place).resolve() for place in places if place and place not in ("built-in", "frozen")]
-    return bool(found) and not any(_is_installed(path) for path in found)
+    paths = [Path(place).resolve() for place in places if place and place not in ("built-in", "frozen")]
+    return bool(paths) and not any(_is_installed(path) for path in paths)
 
 
 def _is_installed(path: Path) -> bool:

@@ -94,16 +94,16 @@ def _add_data(code: UserCode, data: dict[str, Path], limits: Limits) -> None:
 
 def _walk(root: Path, limits: Limits) -> Iterator[Path]:
     """Yield the files below a folder, without what is excluded; each folder once, also where links lead back."""
-    seen = set()
+    visited = set()
     for folder, folders, files in os.walk(root, followlinks=True):
-        here = Path(folder)
-        if here.resolve() in seen or (here != root and _stays(here, root, files, limits)):
+        current = Path(folder)
+        if current.resolve() in visited or (current != root and _stays(current, root, files, limits)):
             folders.clear()
             continue
-        seen.add(here.resolve())
+        visited.add(current.resolve())
         folders.sort()
         for name in sorted(files):
-            path = here / name
+            path = current / name
             if path.is_file() and not _excluded(path, root, limits.exclude):
                 yield path
 
@@ -115,7 +115,7 @@ def _stays(folder: Path, root: Path, files: Sequence[str], limits: Limits) -> bo
 
 def _excluded(path: Path, root: Path, patterns: Iterable[str]) -> bool:
     below = path.relative_to(root).as_posix()
-    return any(fnmatch(path.name, each) or fnmatch(below, each.rstrip("/")) for each in (*EXCLUDE, *patterns))
+    return any(fnmatch(path.name, pattern) or fnmatch(below, pattern.rstrip("/")) for pattern in (*EXCLUDE, *patterns))
 
 
 def _looks_beside(source: bytes) -> bool:

@@ -109,7 +109,7 @@ class References:
         self._lock = threading.Lock()
         self._movers = ThreadPoolExecutor(4, thread_name_prefix="moves what apps name")
 
-    def able(self, found: Sequence[LFN | Kept | Shipped], usable: Sequence[str], *, by_hand: bool) -> Sequence[str]:
+    def able(self, things: Sequence[LFN | Kept | Shipped], usable: Sequence[str], *, by_hand: bool) -> Sequence[str]:
         """Those of the endpoints that hold a task's files; of these, those that hold most of what is kept.
 
         ``by_hand``: the user has named them; then what is kept elsewhere is brought there.
@@ -121,34 +121,34 @@ class References:
         able = [site for site in usable if site in self.table.sites]
         if not able:
             raise ConfigError(f"The site table has none of {', '.join(usable)}, where a task names something.")
-        for each in found:
-            if isinstance(each, LFN):
-                holders = self._catalog.replicas(each.name)
+        for thing in things:
+            if isinstance(thing, LFN):
+                holders = self._catalog.replicas(thing.name)
                 able = [site for site in able if site in holders]
                 if not able:
                     raise NoReplica(
-                        f"No site that the task may go to holds {each.name} with all else that it names: replicas are "
+                        f"No site that the task may go to holds {thing.name} with all else that it names: replicas are "
                         f"at {', '.join(holders)}.",
-                        lfn=each.name,
+                        lfn=thing.name,
                     )
         if by_hand:
             return able
-        sizes = {site: sum(k.size for k in found if isinstance(k, Kept) and k.endpoint == site) for site in able}
+        sizes = {site: sum(k.size for k in things if isinstance(k, Kept) and k.endpoint == site) for site in able}
         most = max(sizes.values())
         return [site for site in able if sizes[site] == most]
 
-    def bring(self, endpoint: str, found: Sequence[LFN | Kept | Shipped]) -> Future[None]:
+    def bring(self, endpoint: str, things: Sequence[LFN | Kept | Shipped]) -> Future[None]:
         """Ends when all that a task names is at an endpoint."""
         moves = []
         with self._lock:
             self._used.add(endpoint)
-            for each in found:
-                if isinstance(each, LFN) or (isinstance(each, Kept) and each.endpoint == endpoint):
+            for thing in things:
+                if isinstance(thing, LFN) or (isinstance(thing, Kept) and thing.endpoint == endpoint):
                     continue
-                known = self._there.get((endpoint, each.name))
-                if known is None or (known.done() and known.exception() is not None):
-                    known = self._there[endpoint, each.name] = self._movers.submit(self._move, endpoint, each)
-                moves.append(known)
+                transfer = self._there.get((endpoint, thing.name))
+                if transfer is None or (transfer.done() and transfer.exception() is not None):
+                    transfer = self._there[endpoint, thing.name] = self._movers.submit(self._move, endpoint, thing)
+                moves.append(transfer)
         return _all_of(moves)
 
     def _move(self, endpoint: str, thing: Kept | Shipped) -> None:
@@ -160,8 +160,8 @@ class References:
         size = thing.size if isinstance(thing, Kept) else len(thing.content)
         for offset in range(0, size, _PART):
             if isinstance(thing, Kept):
-                asked = {"name": thing.name, "offset": offset, "length": _PART}
-                part = self._do(thing.endpoint, "read_kept", asked).result()
+                arguments = {"name": thing.name, "offset": offset, "length": _PART}
+                part = self._do(thing.endpoint, "read_kept", arguments).result()
             else:
                 part = thing.content[offset : offset + _PART]
             self._do(endpoint, "write_kept", {"name": thing.name, "offset": offset, "content": part}).result()
@@ -198,25 +198,25 @@ class References:
     def close(self) -> None:
         """Remove what was kept, where that can be done at once."""
         self._movers.shutdown(cancel_futures=True)
-        asked = []
+        futures = []
         for endpoint in self._used:
             try:
-                asked.append(self._do(endpoint, "forget_kept", {}))
+                futures.append(self._do(endpoint, "forget_kept", {}))
             except Exception:  # it is lost: what lies there is found by `cafetal clean`
                 continue
-        wait(asked, timeout=_CLOSING)
+        wait(futures, timeout=_CLOSING)
 
 
-def kept_at(endpoint: str, name: str, told: Any) -> Kept:
+def kept_at(endpoint: str, name: str, reply: Any) -> Kept:
     """What a site has told of a result that it has kept under a name of ours.
 
     Raises:
         SiteError: if it speaks of something else.
     """
     try:
-        if told["name"] != name:
-            raise ValueError(told["name"])  # it would become a path at other sites
-        return Kept(endpoint, name, int(told["size"]), str(told["digest"]))
+        if reply["name"] != name:
+            raise ValueError(reply["name"])  # it would become a path at other sites
+        return Kept(endpoint, name, int(reply["size"]), str(reply["digest"]))
     except (TypeError, KeyError, ValueError):
         raise SiteError(f"{endpoint} has not told what it has kept.") from None
 
@@ -237,8 +237,8 @@ def _all_of(futures: Sequence[Future[None]]) -> Future[None]:
             elif last:
                 ended.set_result(None)
 
-    for each in futures:
-        each.add_done_callback(count)
+    for future in futures:
+        future.add_done_callback(count)
     if not futures:
         ended.set_result(None)
     return ended

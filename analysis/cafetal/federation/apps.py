@@ -73,16 +73,16 @@ def by_value(module: ModuleType) -> dict[str, Callable[..., Any]]:
     def alone(name: str) -> Callable[..., Any]:
         used, new = {name}, {name}
         while new:
-            new = {each for known in new for each in _globals(tables[known])} & tables.keys() - used
+            new = {name for user in new for name in _globals(tables[user])} & tables.keys() - used
             used |= new
-        body = [each for each in statements if getattr(each, "name", None) in {None, *used}]
+        body = [statement for statement in statements if getattr(statement, "name", None) in {None, *used}]
         namespace: dict[str, Any] = {"__name__": BY_VALUE}
         exec(compile(ast.Module(body, type_ignores=[]), module.__name__, "exec", optimize=2), namespace)
         del namespace["__builtins__"]
         function: Callable[..., Any] = namespace[name]
         return function
 
-    return {each.name: alone(each.name) for each in statements if isinstance(each, ast.FunctionDef)}
+    return {statement.name: alone(statement.name) for statement in statements if isinstance(statement, ast.FunctionDef)}
 
 
 def _globals(table: symtable.SymbolTable) -> Iterator[str]:

@@ -75,9 +75,9 @@ class Facade(ParslExecutor):  # type: ignore[misc]  # parsl comes without types
         """
         folder = os.path.abspath(self.run_dir)
         with _lock:
-            taken = _labels.setdefault(folder, {})
-            shared = [label for label in self.endpoints if taken.get(label, self.label) != self.label]
-            taken.update((label, self.label) for label in self.endpoints if label not in shared)
+            labels = _labels.setdefault(folder, {})
+            shared = [label for label in self.endpoints if labels.get(label, self.label) != self.label]
+            labels.update((label, self.label) for label in self.endpoints if label not in shared)
         if shared:
             folder = os.path.join(folder, self.label)
             os.makedirs(folder, exist_ok=True)
@@ -86,9 +86,9 @@ class Facade(ParslExecutor):  # type: ignore[misc]  # parsl comes without types
     def _leave_folder(self) -> None:
         self._forget_name()
         with _lock:
-            taken = _labels.get(os.path.abspath(self.run_dir), {})
-            for label in [label for label, federation in taken.items() if federation == self.label]:
-                del taken[label]
+            labels = _labels.get(os.path.abspath(self.run_dir), {})
+            for label in [label for label, federation in labels.items() if federation == self.label]:
+                del labels[label]
 
 
 def common_radio(endpoints: Iterable[ParslExecutor]) -> RadioConfig | None:

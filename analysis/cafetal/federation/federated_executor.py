@@ -116,8 +116,8 @@ class FederatedExecutor(Facade):
         self._starting: set[str] = set()
         self.references: References | None = None
         if sites is not None:
-            known = None if fileset is None else load(fileset)
-            self.references = References(load_sites(sites), known, self._call, self._trusts)
+            loaded = None if fileset is None else load(fileset)
+            self.references = References(load_sites(sites), loaded, self._call, self._trusts)
         self.telemetry = Telemetry()
         executors = [endpoint if isinstance(endpoint, ParslExecutor) else by_id(endpoint) for endpoint in endpoints]
         self._enter(executors)
@@ -171,7 +171,11 @@ class FederatedExecutor(Facade):
         Raises:
             LoginError: if there is no valid login for an endpoint.
         """
-        old = [self.endpoints[each.label] for each in endpoints if each.label in self.endpoints.keys() - self.broken]
+        old = [
+            self.endpoints[endpoint.label]
+            for endpoint in endpoints
+            if endpoint.label in self.endpoints.keys() - self.broken
+        ]
         self._enter(endpoints)
         for endpoint in old:  # it is of no use any more, but may have processes
             if self._poller is not None:
@@ -235,47 +239,47 @@ class FederatedExecutor(Facade):
             ConfigError: if it names something, and the executor knows no sites.
         """
         specification = dict(resource_specification)
-        named, avoided = (_names(specification.pop(key, None)) for key in ("endpoints", "avoid"))
+        requested, avoided = (_names(specification.pop(key, None)) for key in ("endpoints", "avoid"))
         keep = bool(specification.pop("keep", False))
         # Parsl hands the specification to the function too, whether it has such a parameter or not.
         if not _wants_specification(func):
             kwargs.pop("parsl_resource_specification", None)
-        found = list(find([args, kwargs]))
-        if not found and not keep:
-            return self._send(self._enlist(named, avoided), func, specification, args, kwargs)
+        things = list(find([args, kwargs]))
+        if not things and not keep:
+            return self._send(self._enlist(requested, avoided), func, specification, args, kwargs)
         if self.references is None:
             raise ConfigError(f"A task names something at a site, and {self.label} knows none: give it `sites`.")
         against = {*self.failed, *self.drained, *avoided}
-        usable = [name for name in named or self.endpoints if name not in against]
+        usable = [name for name in requested or self.endpoints if name not in against]
         # If there is none, it is said why when one is to be chosen.
-        able = self.references.able(found, usable, by_hand=bool(named)) if usable else named
+        able = self.references.able(things, usable, by_hand=bool(requested)) if usable else requested
         name = self._enlist(able, avoided)
         outcome = _Outcome()
 
-        def go(there: Future[None], references: References = self.references) -> None:
+        def go(brought: Future[None], references: References = self.references) -> None:
             try:
-                there.result()
-                wrapped, asked = references.wrap(name, func, args, kwargs, keep=keep)
+                brought.result()
+                wrapped, arguments = references.wrap(name, func, args, kwargs, keep=keep)
             except Exception as error:
                 self._came_back(name)
                 outcome.set_exception(error)
                 return
             try:
-                sent = outcome.sent = self._send(name, wrapped, specification, (), asked)
+                future = outcome.sent = self._send(name, wrapped, specification, (), arguments)
             except Exception as error:
                 outcome.set_exception(error)
                 return
-            kept = asked["keep"]
-            read = partial(kept_at, name, kept) if kept is not None else lambda result: result
-            sent.add_done_callback(lambda done: _pass_on(done, outcome, read))
+            name_to_keep = arguments["keep"]
+            read = partial(kept_at, name, name_to_keep) if name_to_keep is not None else lambda result: result
+            future.add_done_callback(lambda done: _pass_on(done, outcome, read))
 
-        self.references.bring(name, found).add_done_callback(go)
+        self.references.bring(name, things).add_done_callback(go)
         return outcome
 
-    def _enlist(self, named: Sequence[str], avoided: Sequence[str]) -> str:
+    def _enlist(self, requested: Sequence[str], avoided: Sequence[str]) -> str:
         """Choose an endpoint for a task, which counts as sent there from now on."""
         with self._lock:
-            name = self._choose(named, avoided)
+            name = self._choose(requested, avoided)
             self._submitted += 1
             self._outstanding[name] += 1
         return name
@@ -325,9 +329,9 @@ class FederatedExecutor(Facade):
         kind = SiteAway if self.telemetry.finished(name) else SiteError
         endpoint = self.endpoints[name]
         jobs = list(endpoint.status_facade.values()) if isinstance(endpoint, BlockProviderExecutor) else []
-        said = [job.stderr_summary or job.stdout_summary or job.message or "" for job in jobs]
+        outputs = [job.stderr_summary or job.stdout_summary or job.message or "" for job in jobs]
         own = f"{getattr(error, 'reason', error)}"
-        why = (of_jobs(said) if jobs and "interchange" not in own.lower() else "") or summary(own)
+        why = (of_jobs(outputs) if jobs and "interchange" not in own.lower() else "") or summary(own)
         failure = also(kind(f"The endpoint {name} has failed: {why}", text=own[-5000:]), BadStateException)
         vars(failure).update(executor=None, reason=why)  # as Parsl's own has them; an executor cannot be pickled
         return failure
@@ -349,14 +353,14 @@ class FederatedExecutor(Facade):
                 f"{self.label} has no endpoint {name!r}; {nearest(name, self.endpoints)}.", endpoint=name
             )
 
-    def _choose(self, named: Sequence[str], avoided: Sequence[str]) -> str:
-        for name in (*named, *avoided):
+    def _choose(self, requested: Sequence[str], avoided: Sequence[str]) -> str:
+        for name in (*requested, *avoided):
             self._check(name)
         against = {name: str(error) for name, error in list(self.broken.items())}
         against |= {**dict.fromkeys(self.drained, "it is drained"), **dict.fromkeys(avoided, "the task avoids it")}
-        able = [name for name in named or self.endpoints if name not in against]
+        able = [name for name in requested or self.endpoints if name not in against]
         if not able:
-            reasons = "; ".join(f"{name}: {against[name]}" for name in named or self.endpoints)
+            reasons = "; ".join(f"{name}: {against[name]}" for name in requested or self.endpoints)
             raise SiteError(f"No endpoint that could take the task was started. {reasons or 'There is none.'}")
         best = self._best(able)
         chosen = best[0]
@@ -371,8 +375,8 @@ class FederatedExecutor(Facade):
         A dead endpoint has the shortest queue, and would get all tasks. If it must be taken, it tells why it fails.
         """
         alive = [name for name in able if name not in self.failed]
-        there = [name for name in alive if not getattr(self.endpoints[name], "away", False)]
-        return self._health.trusted(there) or there or alive or able
+        present = [name for name in alive if not getattr(self.endpoints[name], "away", False)]
+        return self._health.trusted(present) or present or alive or able
 
     def _load(self, name: str) -> SiteLoad:
         workers, rate = workers_of(self.endpoints[name]), self.telemetry.rate(name)
@@ -396,18 +400,18 @@ class FederatedExecutor(Facade):
         name = label_of(name)
         self._check(name)
         endpoint = self.endpoints[name]
-        told = look_at(endpoint, started=self._poller is not None, broken=self.broken.get(name))
-        told = replace(told, outstanding=self._outstanding[name])
-        return self.telemetry.complete(told, told.workers or workers_of(endpoint))
+        status = look_at(endpoint, started=self._poller is not None, broken=self.broken.get(name))
+        status = replace(status, outstanding=self._outstanding[name])
+        return self.telemetry.complete(status, status.workers or workers_of(endpoint))
 
     def get_task_status(self, future: Future[Any]) -> TaskStatus | None:
         """What is known of a task, by the future of its app; ``None`` if it was not sent (yet) by this executor."""
-        sent: Future[Any] | None = future
-        if isinstance(sent, AppFuture):
-            sent = sent.task_record["exec_fu"]
-        if isinstance(sent, _Outcome):
-            sent = sent.sent
-        return self.telemetry.task(sent) if sent is not None else None
+        inner: Future[Any] | None = future
+        if isinstance(inner, AppFuture):
+            inner = inner.task_record["exec_fu"]
+        if isinstance(inner, _Outcome):
+            inner = inner.sent
+        return self.telemetry.task(inner) if inner is not None else None
 
     def shutdown(self) -> None:
         """Stop polling, release the blocks, and shut every endpoint down; one that fails does not spare the rest."""

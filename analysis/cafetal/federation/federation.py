@@ -95,17 +95,17 @@ class Federation:
             UnknownEndpoint: if the table has no such site.
             LoginError: if there is no valid login for a site.
         """
-        wanted = {name: self.site(name) for name in sites}
+        by_name = {name: self.site(name) for name in sites}
         with ExitStack() as locks:
-            for name in sorted(wanted):  # in one order, lest two threads wait for each other
+            for name in sorted(by_name):  # in one order, lest two threads wait for each other
                 locks.enter_context(self._starting[name])
             running = self.executor.endpoints.keys() - self.executor.failed
-            missing = {name: site for name, site in wanted.items() if name not in running}
-            made = []
+            missing = {name: site for name, site in by_name.items() if name not in running}
+            endpoints = []
             for name, site in missing.items():
-                made.append(make_endpoint(name, site, self.equipment.of(name), apart=True))
-                self._folders += filter(None, [getattr(made[-1], "shared_folder", None)])
-            self.executor.add(made, {name: site.start_timeout for name, site in missing.items()})
+                endpoints.append(make_endpoint(name, site, self.equipment.of(name), apart=True))
+                self._folders += filter(None, [getattr(endpoints[-1], "shared_folder", None)])
+            self.executor.add(endpoints, {name: site.start_timeout for name, site in missing.items()})
 
     def site(self, name: str) -> Site:
         """A site of the table.
@@ -132,19 +132,21 @@ class Federation:
             installed.add_done_callback(lambda done: _pass_on(lambda: judge(done), ready))
 
         def judge(done: Future[dict[str, Any]]) -> None:
-            found = done.result()
-            error = None if "error" in found else mismatch(found, versions_here())
-            if "error" not in found and self.equipment.wanted(site, fits=error is None):
+            versions = done.result()
+            error = None if "error" in versions else mismatch(versions, versions_here())
+            if "error" not in versions and self.equipment.wanted(site, fits=error is None):
                 threading.Thread(target=lambda: _pass_on(equip, ready), daemon=True, name=f"equips {site}").start()
                 return
             if error is not None:
-                found = {**found, "error": f"The site {site} cannot be used. {error}"}
-            missing = {} if "error" in found else {n: c for n, c in large.items() if n not in found["present"]}
+                versions = {**versions, "error": f"The site {site} cannot be used. {error}"}
+            missing = {} if "error" in versions else {n: c for n, c in large.items() if n not in versions["present"]}
             if not missing:
-                ready.set_result(found)
+                ready.set_result(versions)
                 return
             joined = self._send_in_parts(site, missing)
-            joined.add_done_callback(lambda last: _pass_on(lambda: ready.set_result({**found, **last.result()}), ready))
+            joined.add_done_callback(
+                lambda last: _pass_on(lambda: ready.set_result({**versions, **last.result()}), ready)
+            )
 
         def equip() -> None:
             self.equipment.bring(site)
@@ -197,15 +199,15 @@ class Federation:
 
         Returns whether there was anything.
         """
-        kept = False
+        any_kept = False
         for root in map(Path, self._folders):
             with suppress(OSError):  # the site may be lost since its disk is
-                kept = self._keep_words_of(root, site, folder) or kept
-        return kept
+                any_kept = self._keep_words_of(root, site, folder) or any_kept
+        return any_kept
 
     @staticmethod
     def _keep_words_of(root: Path, site: str, folder: Path) -> bool:
-        kept = False
+        any_kept = False
         for path, name in ((path, path.relative_to(root)) for path in root.rglob("*")):
             of_job = path.parent.name == "submit_scripts" and path.name.startswith(f"parsl.{site}.block-")
             if (of_job or (site in name.parts and path.suffix in (".log", ".err"))) and path.is_file():
@@ -213,8 +215,8 @@ class Federation:
                     content = path.read_bytes()[-_MOST_WORDS:]
                     if content:
                         write_bytes(folder / "-".join(name.parts), content)
-                        kept = True
-        return kept
+                        any_kept = True
+        return any_kept
 
     def close(self) -> None:
         """Stop all sites; their workers are gone when this returns."""

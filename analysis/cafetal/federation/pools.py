@@ -272,14 +272,14 @@ def numbers(name: str | None) -> list[str]:
     Raises:
         ConfigError: if the name cannot be resolved.
     """
-    here = {
+    files = {
         address.address
         for addresses in psutil.net_if_addrs().values()
         for address in addresses
         if address.family == socket.AF_INET
     }
     if name is None:
-        return sorted(here)
+        return sorted(files)
     with suppress(ValueError):
         return [str(ipaddress.ip_address(name))]
     try:
@@ -287,7 +287,7 @@ def numbers(name: str | None) -> list[str]:
     except OSError as error:
         raise ConfigError(f"`address: {name}` cannot be resolved on this machine ({error}); give a number.") from None
     # Debian resolves a machine's own name to 127.0.1.1, by which no other finds it.
-    return sorted(resolved | here if all(number.startswith("127.") for number in resolved) else resolved)
+    return sorted(resolved | files if all(number.startswith("127.") for number in resolved) else resolved)
 
 
 def _from_factory(name: str, workers: int, endpoint: ParslEndpoint) -> ParslExecutor:

@@ -110,8 +110,8 @@ class Equipment:
     def _unpack_here(self, name: str, site: Site) -> str:
         """Unpack it on a scratch that this machine sees."""
         bundle = self._packed()
-        told = bootstrap.unpack(site.scratch, site.store, bundle.name, bundle.digest)
-        if told.get("missing"):
+        reply = bootstrap.unpack(site.scratch, site.store, bundle.name, bundle.digest)
+        if reply.get("missing"):
             code = private_folder(Path(os.path.expanduser(os.path.expandvars(site.scratch))) / "code")
             handle, temporary = tempfile.mkstemp(dir=code)
             try:
@@ -121,14 +121,14 @@ class Equipment:
             except OSError as error:
                 Path(temporary).unlink(missing_ok=True)
                 raise SiteError(f"The environment cannot be copied to the scratch of {name}: {error}.") from error
-            told = bootstrap.unpack(site.scratch, site.store, bundle.name, bundle.digest)
-        return _folder(name, told)
+            reply = bootstrap.unpack(site.scratch, site.store, bundle.name, bundle.digest)
+        return _folder(name, reply)
 
     def _send(self, name: str) -> str:
         """Send it to a site in tasks, unless it is there, and have it unpacked."""
         bundle = self._packed()
-        told = self._sites.submit(name, "unpack", bundle.name, bundle.digest).result()
-        if told.get("missing"):
+        reply = self._sites.submit(name, "unpack", bundle.name, bundle.digest).result()
+        if reply.get("missing"):
             under_way: deque[Future[Any]] = deque()
             count = 0
             with bundle.path.open("rb") as file:
@@ -138,11 +138,11 @@ class Equipment:
                     if len(under_way) == _WINDOW:
                         under_way.popleft().result()
             joined = self._sites.submit(name, "join", {bundle.name: count}, *under_way).result()
-            told = joined or self._sites.submit(name, "unpack", bundle.name, bundle.digest).result()
-        return _folder(name, told)
+            reply = joined or self._sites.submit(name, "unpack", bundle.name, bundle.digest).result()
+        return _folder(name, reply)
 
 
-def _folder(name: str, told: dict[str, Any]) -> str:
-    if "path" not in told:
-        raise SiteError(f"{name}: {told.get('error', 'it does not tell where the environment is')}", site=name)
-    return str(told["path"])
+def _folder(name: str, reply: dict[str, Any]) -> str:
+    if "path" not in reply:
+        raise SiteError(f"{name}: {reply.get('error', 'it does not tell where the environment is')}", site=name)
+    return str(reply["path"])

@@ -57,17 +57,17 @@ def ask_sites(federation: Federation, names: Sequence[str], timeout: float = 90)
     """
     for name in names:
         federation.site(name)
-    asked: dict[str, Future[Any] | Exception] = {}
+    replies: dict[str, Future[Any] | Exception] = {}
     with ThreadPoolExecutor(max_workers=max(1, len(names))) as pool:
         for name, started in [(name, pool.submit(federation.start, [name])) for name in names]:
             error = started.exception()
             if isinstance(error, CafetalError):
-                asked[name] = error
+                replies[name] = error
             elif error is not None:
                 raise error
-    asked |= {name: federation.install(name, {}) for name in names if name not in asked}
-    wait([answer for answer in asked.values() if isinstance(answer, Future)], timeout=timeout)
-    return [_status(federation, name, asked[name], timeout) for name in names]
+    replies |= {name: federation.install(name, {}) for name in names if name not in replies}
+    wait([answer for answer in replies.values() if isinstance(answer, Future)], timeout=timeout)
+    return [_status(federation, name, replies[name], timeout) for name in names]
 
 
 def ask_versions(federation: Federation, name: str, packages: Sequence[str], timeout: float = 90) -> dict[str, str]:
@@ -77,14 +77,14 @@ def ask_versions(federation: Federation, name: str, packages: Sequence[str], tim
         SiteError: if the site does not answer.
     """
     federation.start([name])
-    asked = federation.submit(name, "install", {}, list(packages), [])
+    reply = federation.submit(name, "install", {}, list(packages), [])
     try:
-        told = asked.result(timeout=timeout)
+        versions = reply.result(timeout=timeout)
     except FutureTimeout:
         raise SiteError(f"{name} has not answered within {timeout:.0f} s.", site=name) from None
-    if "error" in told:
-        raise SiteError(f"{name}: {told['error']}", site=name)
-    return {each: str(told.get(each, "")) for each in ("python", *packages)}
+    if "error" in versions:
+        raise SiteError(f"{name}: {versions['error']}", site=name)
+    return {package: str(versions.get(package, "")) for package in ("python", *packages)}
 
 
 def look_at_sites(federation: Federation, names: Sequence[str]) -> list[EndpointStatus]:
@@ -95,10 +95,10 @@ def look_at_sites(federation: Federation, names: Sequence[str]) -> list[Endpoint
     """
     agents = [n for n in names if isinstance(federation.site(n).endpoint, GlobusEndpoint)]
     federation.start(agents)
-    known = federation.executor.endpoints
+    endpoints = federation.executor.endpoints
     return [
         federation.executor.get_endpoint_status(name)
-        if name in known
+        if name in endpoints
         else EndpointStatus(name, federation.site(name).endpoint.kind, alive=None, error="starts with a run")
         for name in names
     ]
@@ -106,28 +106,28 @@ def look_at_sites(federation: Federation, names: Sequence[str]) -> list[Endpoint
 
 def _status(federation: Federation, name: str, answer: Future[Any] | Exception, timeout: float) -> SiteStatus:
     site = federation.table.sites[name]
-    found: dict[str, Any] = {}
+    versions: dict[str, Any] = {}
     try:
         if isinstance(answer, Exception):
             raise answer
-        found = dict(answer.result(timeout=0))
-        error = found.pop("error", "")
+        versions = dict(answer.result(timeout=0))
+        error = versions.pop("error", "")
     except FutureTimeout:
         error = f"no answer within {timeout:.0f} s"
     except Exception as reason:
         error = str(reason)
-    machine = found.pop("machine", {})
-    found.pop("present", None)
-    host = found.pop("host", "")
+    machine = versions.pop("machine", {})
+    versions.pop("present", None)
+    host = versions.pop("host", "")
     return SiteStatus(
         name=name,
         endpoint=site.endpoint.kind,
         alive=isinstance(answer, Future) and answer.done() and answer.exception() is None,
         workers=site.workers,
-        workers_connected=federation.executor.get_endpoint_status(name).workers if found else None,
+        workers_connected=federation.executor.get_endpoint_status(name).workers if versions else None,
         host=host,
-        software=found,
-        remarks=tuple(differences(found, versions_here())) if found else (),
+        software=versions,
+        remarks=tuple(differences(versions, versions_here())) if versions else (),
         error=error,
         **machine,
     )

@@ -44,8 +44,8 @@ def send(
         future: Future[Any] = endpoint.submit_watched(func, specification, args, kwargs, measure)
         return future
     if isinstance(endpoint, ThreadPoolExecutor):  # nothing travels, so nothing needs to be packed
-        sent = endpoint.submit(bootstrap.measured, specification, func, args, kwargs)
-        return _unpacked(sent, measure, lambda result: result, given_up)
+        future = endpoint.submit(bootstrap.measured, specification, func, args, kwargs)
+        return _unpacked(future, measure, lambda result: result, given_up)
     run, measured = _by_value()
     try:
         packed = pack_buffers([serialization.pack(part) for part in (measured, func, args, kwargs)])
@@ -59,15 +59,15 @@ def _submit(
     endpoint: ParslExecutor, run: Callable[..., Any], specification: dict[str, Any], packed: bytes
 ) -> Future[Any]:
     """Have a function called with bytes; what Parsl's pools are sent for that is made here, as dill takes its time."""
-    sent: Future[Any]
+    future: Future[Any]
     if type(endpoint).submit is not HighThroughputExecutor.submit:
-        sent = endpoint.submit(run, specification, packed)
-        return sent
+        future = endpoint.submit(run, specification, packed)
+        return future
     endpoint.validate_resource_spec(specification)
     arguments = DillSerializer.identifier + b"\n" + pickle.dumps((packed,), pickle.HIGHEST_PROTOCOL)  # dill reads it
     content = pack_buffers([serialize(run), arguments, _NOTHING])
-    sent = endpoint.submit_payload({"resource_spec": specification} if specification else {}, content)
-    return sent
+    future = endpoint.submit_payload({"resource_spec": specification} if specification else {}, content)
+    return future
 
 
 @cache
@@ -76,12 +76,12 @@ def _by_value() -> tuple[Callable[..., Any], Callable[..., Any]]:
 
 
 def _unpacked(
-    sent: Future[Any], measure: Measure, unpack: Callable[[Any], Any], given_up: Callable[[Exception], Exception]
+    packed: Future[Any], measure: Measure, unpack: Callable[[Any], Any], given_up: Callable[[Exception], Exception]
 ) -> Future[Any]:
     """The future of the function's own result, for one of ``(result, measures)``."""
     future: Future[Any] = Future()
-    if hasattr(sent, "parsl_executor_task_id"):
-        future.parsl_executor_task_id = sent.parsl_executor_task_id  # type: ignore[attr-defined]
+    if hasattr(packed, "parsl_executor_task_id"):
+        future.parsl_executor_task_id = packed.parsl_executor_task_id  # type: ignore[attr-defined]
 
     def finish(done: Future[Any]) -> None:
         try:
@@ -95,7 +95,7 @@ def _unpacked(
         else:
             future.set_result(result)
 
-    sent.add_done_callback(finish)
+    packed.add_done_callback(finish)
     return future
 
 
@@ -117,35 +117,35 @@ def look_at(endpoint: ParslExecutor, *, started: bool, broken: Exception | None)
         return EndpointStatus(endpoint.label, kind, alive=None)
     if hasattr(endpoint, "look_closely"):
         return _from_agent(endpoint.label, endpoint.look_closely())
-    told: dict[str, Any] = {"report_age": 0.0}
+    values: dict[str, Any] = {"report_age": 0.0}
     if isinstance(endpoint, HighThroughputExecutor):
         managers = endpoint.connected_managers()
-        told["workers"] = sum(manager["worker_count"] for manager in managers)
-        told["idle"] = sum(max(0, manager["worker_count"] - manager["tasks"]) for manager in managers)
-        told["queued"] = max(0, endpoint.outstanding() - sum(manager["tasks"] for manager in managers))
+        values["workers"] = sum(manager["worker_count"] for manager in managers)
+        values["idle"] = sum(max(0, manager["worker_count"] - manager["tasks"]) for manager in managers)
+        values["queued"] = max(0, endpoint.outstanding() - sum(manager["tasks"] for manager in managers))
     elif isinstance(endpoint, ThreadPoolExecutor):
-        told["workers"] = endpoint.max_threads
+        values["workers"] = endpoint.max_threads
     if isinstance(endpoint, BlockProviderExecutor):
         states = [status.state for status in endpoint.status().values()]
-        told["waiting"] = states.count(JobState.PENDING)
-        told["blocks"] = states.count(JobState.RUNNING) + told["waiting"]
-    return EndpointStatus(endpoint.label, kind, alive=not getattr(endpoint, "bad_state_is_set", False), **told)
+        values["waiting"] = states.count(JobState.PENDING)
+        values["blocks"] = states.count(JobState.RUNNING) + values["waiting"]
+    return EndpointStatus(endpoint.label, kind, alive=not getattr(endpoint, "bad_state_is_set", False), **values)
 
 
-def _from_agent(name: str, seen: Sighting | None) -> EndpointStatus:
+def _from_agent(name: str, sighting: Sighting | None) -> EndpointStatus:
     kind = "globus_compute"
-    if seen is None:
+    if sighting is None:
         return EndpointStatus(name, kind, alive=None, error="the service does not answer")
-    report = seen.report
+    report = sighting.report
     nodes: Mapping[str, Any] = report.get("node_info") or {}
     return EndpointStatus(
         name,
         kind,
-        alive=seen.online,
+        alive=sighting.online,
         workers=report.get("total_workers"),
         idle=report.get("idle_workers"),
         queued=report.get("pending_tasks"),
         blocks=len(nodes) if "node_info" in report else None,
-        report_age=2 * seen.period if seen.online else None,  # after that the service calls it offline
-        error="" if seen.online else "offline",
+        report_age=2 * sighting.period if sighting.online else None,  # after that the service calls it offline
+        error="" if sighting.online else "offline",
     )

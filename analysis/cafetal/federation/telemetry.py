@@ -93,15 +93,15 @@ class _Tally:
     bytes_out: int = 0
     job_ends: float | None = None
 
-    def add(self, told: Mapping[str, Any]) -> None:
+    def add(self, measured: Mapping[str, Any]) -> None:
         """Count a task that has come back."""
-        self.finished += not told["error"]
-        self.failed += bool(told["error"])
-        if told.get("started") is not None and told.get("finished") is not None:
-            self.busy += told["finished"] - told["started"]
-        self.bytes_in += told.get("bytes_in") or 0
-        self.bytes_out += told.get("bytes_out") or 0
-        self.job_ends = told.get("job_ends") or self.job_ends
+        self.finished += not measured["error"]
+        self.failed += bool(measured["error"])
+        if measured.get("started") is not None and measured.get("finished") is not None:
+            self.busy += measured["finished"] - measured["started"]
+        self.bytes_in += measured.get("bytes_in") or 0
+        self.bytes_out += measured.get("bytes_out") or 0
+        self.job_ends = measured.get("job_ends") or self.job_ends
 
 
 @dataclass(slots=True)

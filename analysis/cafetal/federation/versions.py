@@ -15,33 +15,33 @@ _SAME = ("coffea",)
 """Packages of which both must have the same version: functions that are pickled by value name what is in them."""
 
 
-def mismatch(found: Mapping[str, str], here: Mapping[str, str], needed: Iterable[str] = NEEDED) -> str | None:
+def mismatch(theirs: Mapping[str, str], own: Mapping[str, str], needed: Iterable[str] = NEEDED) -> str | None:
     """A sentence on what differs too much to work, with the remedy; ``None`` if nothing does.
 
-    ``found`` and ``here`` are versions by package, with ``python`` among them; ``""`` where one is not installed.
+    ``theirs`` and ``here`` are versions by package, with ``python`` among them; ``""`` where one is not installed.
     Functions that are pickled by value are byte code of one Python X.Y.
     """
     faults = []
-    if minor(found["python"]) != minor(here["python"]):
-        faults.append(f"Python {minor(found['python'])}, and here is {minor(here['python'])}")
-    missing = [name for name in needed if found.get(name) == ""]
+    if minor(theirs["python"]) != minor(own["python"]):
+        faults.append(f"Python {minor(theirs['python'])}, and here is {minor(own['python'])}")
+    missing = [name for name in needed if theirs.get(name) == ""]
     if missing:
         faults.append(f"no {', '.join(missing)}")
-    different = [name for name in _SAME if name not in missing and found[name] != here[name]]
-    faults += [f"{name} {found[name]}, and here is {here[name]}" for name in different]
+    different = [name for name in _SAME if name not in missing and theirs[name] != own[name]]
+    faults += [f"{name} {theirs[name]}, and here is {own[name]}" for name in different]
     if not faults:
         return None
-    wanted = [f"Python {minor(here['python'])}"] + [f"{name}=={here[name]}" for name in (*missing, *different)]
+    packages = [f"Python {minor(own['python'])}"] + [f"{name}=={own[name]}" for name in (*missing, *different)]
     return (
-        f"It has {'; '.join(faults)}. Make an environment there with {', '.join(wanted)}, use that "
+        f"It has {'; '.join(faults)}. Make an environment there with {', '.join(packages)}, use that "
         "version here, or have one sent (`env: auto` in the site table)."
     )
 
 
-def differences(found: Mapping[str, str], here: Mapping[str, str]) -> list[str]:
+def differences(theirs: Mapping[str, str], own: Mapping[str, str]) -> list[str]:
     """What differs and does no harm by experience: ``["uproot 5.7.1, here 5.7.4"]``."""
-    names = [name for name in here if name not in _SAME and found.get(name) not in ("", None, here[name])]
-    return [f"{name} {found[name]}, here {here[name]}" for name in names]
+    names = [name for name in own if name not in _SAME and theirs.get(name) not in ("", None, own[name])]
+    return [f"{name} {theirs[name]}, here {own[name]}" for name in names]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +56,14 @@ class Comparison:
     """Other versions: ``numpy 2.1.0, here 2.4.1``."""
 
 
-def compare(found: Mapping[str, str], wanted: Mapping[str, str]) -> Comparison:
+def compare(theirs: Mapping[str, str], required: Mapping[str, str]) -> Comparison:
     """Versions at a site (``""`` for what is missing) with those of a lock; both have ``python`` too."""
-    needed = [name for name in NEEDED if name in wanted]
-    others = [f"{name} {found[name]}, here {wanted[name]}" for name in wanted if found[name] not in ("", wanted[name])]
-    missing = [f"{name} {wanted[name]} is not installed there" for name in wanted if not found[name]]
-    return Comparison(mismatch(found, wanted, needed), tuple(missing), tuple(others))
+    needed = [name for name in NEEDED if name in required]
+    others = [
+        f"{name} {theirs[name]}, here {required[name]}" for name in required if theirs[name] not in ("", required[name])
+    ]
+    missing = [f"{name} {required[name]} is not installed there" for name in required if not theirs[name]]
+    return Comparison(mismatch(theirs, required, needed), tuple(missing), tuple(others))
 
 
 def minor(version: str) -> str:

@@ -35,8 +35,8 @@ _USER = "cafetal"
 
 def find_server() -> str | None:
     """The start script of RabbitMQ, ``None`` if it is not installed."""
-    found = next((path for path in _SERVER if os.access(path, os.X_OK)), None)
-    return found if found and shutil.which("erl") else None
+    server = next((path for path in _SERVER if os.access(path, os.X_OK)), None)
+    return server if server and shutil.which("erl") else None
 
 
 def prepare(folder: Path) -> str:
@@ -111,12 +111,12 @@ def free_ports(count: int) -> list[int]:
     """Ports of the loopback interface that nobody uses now."""
     sockets = [socket.socket() for _ in range(count)]
     try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [int(each.getsockname()[1]) for each in sockets]
+        for sock in sockets:
+            sock.bind(("127.0.0.1", 0))
+        return [int(sock.getsockname()[1]) for sock in sockets]
     finally:
-        for each in sockets:
-            each.close()
+        for sock in sockets:
+            sock.close()
 
 
 def wait_until(ready: Callable[[], bool], seconds: float, complaint: str, process: Process | None = None) -> None:

@@ -91,8 +91,8 @@ def start_direct(
     place = private_folder(home / folder.name)
     config = yaml.safe_dump({"heartbeat_period": HEARTBEAT, "engine": dict(engine)})
     # The agent ends when its parent does, so it is told of none. What it reads has credentials in it.
-    given = {"amqp_creds": dict(credentials), "config": config, "ep_info": {}}
-    write_bytes(place / "start.json", json.dumps(given).encode())
+    start_values = {"amqp_creds": dict(credentials), "config": config, "ep_info": {}}
+    write_bytes(place / "start.json", json.dumps(start_values).encode())
     start = [str(Path(python).with_name("globus-compute-endpoint")), "_start-user-endpoint", folder.name]
     # A shell that stays is the parent for which the agent watches.
     keeper = ["sh", "-c", f"{shlex.join(start)} < start.json; exit"]

@@ -94,19 +94,19 @@ class CloudQueues:
 
     def endpoint_queue(self, kind: str, endpoint: str) -> dict[str, Any]:
         """What an endpoint must know of one of its queues; the queue is made if it is its own."""
-        told: dict[str, Any] = {"connection_url": self.url, "exchange": kind}
+        queue: dict[str, Any] = {"connection_url": self.url, "exchange": kind}
         if kind in (RESULTS, HEARTBEATS):
-            told["queue"] = kind
-            told["queue_publish_kwargs"] = {
+            queue["queue"] = kind
+            queue["queue_publish_kwargs"] = {
                 "exchange": kind,
                 "routing_key": f"{endpoint}.{kind}",
                 "mandatory": True,
                 "properties": {"delivery_mode": _LASTING},
             }
         else:
-            told["queue"] = f"{endpoint}.{kind}"
-            self.declare_queue(told["queue"], kind)
-        return told
+            queue["queue"] = f"{endpoint}.{kind}"
+            self.declare_queue(queue["queue"], kind)
+        return queue
 
     def _take(self) -> None:
         while True:

@@ -119,10 +119,10 @@ class CloudState:
         if not rows:
             return None
         row = rows[0]
-        told = {"task_id": row["id"], "status": row["status"], "result": row["result"], "exception": row["exception"]}
-        told["details"] = json.loads(row["details"] or "null")
-        told["completion_t"] = None if row["completed"] is None else str(row["completed"])
-        return {key: value for key, value in told.items() if value is not None}
+        task = {"task_id": row["id"], "status": row["status"], "result": row["result"], "exception": row["exception"]}
+        task["details"] = json.loads(row["details"] or "null")
+        task["completion_t"] = None if row["completed"] is None else str(row["completed"])
+        return {key: value for key, value in task.items() if value is not None}
 
     def group(self, identifier: str) -> list[str]:
         """Ids of the tasks of a group."""

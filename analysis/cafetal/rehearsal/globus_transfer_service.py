@@ -84,24 +84,24 @@ class TransferRehearsal(AbstractContextManager["TransferRehearsal"]):
     def path(self, collection: str, path: str) -> Path:
         """A file of a collection; none outside of it."""
         base = self.collections[collection]
-        found = (base / path.lstrip("/")).resolve()
-        if not found.is_relative_to(base):
+        resolved = (base / path.lstrip("/")).resolve()
+        if not resolved.is_relative_to(base):
             raise PermissionError(path)
-        return found
+        return resolved
 
     # --- what is asked -------------------------------------------------------------------------------------
 
-    def get(self, path: str, asked: Mapping[str, str]) -> Answer:
+    def get(self, path: str, query: Mapping[str, str]) -> Answer:
         """Answer a GET."""
         if path == "/v0.10/submission_id":
             return 200, {"value": str(uuid.uuid4())}
-        found = re.fullmatch(r"/v0.10/task/([0-9a-f-]{36})(/event_list|/successful_transfers)?", path)
-        task = self.tasks.get(found[1]) if found else None
-        if found is None or task is None:
-            return 404, {"code": "TaskNotFound" if found else "ClientError.NotFound", "message": path}
-        if found[2] == "/event_list":
-            return 200, {"DATA": task.events[: int(asked.get("limit", 10))]}
-        if found[2]:
+        match = re.fullmatch(r"/v0.10/task/([0-9a-f-]{36})(/event_list|/successful_transfers)?", path)
+        task = self.tasks.get(match[1]) if match else None
+        if match is None or task is None:
+            return 404, {"code": "TaskNotFound" if match else "ClientError.NotFound", "message": path}
+        if match[2] == "/event_list":
+            return 200, {"DATA": task.events[: int(query.get("limit", 10))]}
+        if match[2]:
             return 200, {"DATA": task.done, "next_marker": None}
         return 200, task.document()
 
@@ -118,28 +118,28 @@ class TransferRehearsal(AbstractContextManager["TransferRehearsal"]):
         if not body.get("DATA"):
             return 400, {"code": "ClientError.BadRequest.NoTransferItems", "message": "Nothing to transfer"}
         with self._lock:
-            known = self._submissions.get(body["submission_id"])
-            if known is None:
+            earlier = self._submissions.get(body["submission_id"])
+            if earlier is None:
                 task = Task(self, body)
                 self.tasks[task.id] = task
                 self._submissions[body["submission_id"]] = task.id
                 task.start()
-        told = {"code": "Duplicate" if known else "Accepted", "message": "", "task_id": known or task.id}
-        return 200 if known else 202, told
+        reply = {"code": "Duplicate" if earlier else "Accepted", "message": "", "task_id": earlier or task.id}
+        return 200 if earlier else 202, reply
 
 
 class Task(threading.Thread):
     """One transfer, as the service carries it out."""
 
-    def __init__(self, rehearsal: TransferRehearsal, asked: Mapping[str, Any]) -> None:
+    def __init__(self, rehearsal: TransferRehearsal, request: Mapping[str, Any]) -> None:
         super().__init__(daemon=True)
-        self.rehearsal, self.asked, self.id = rehearsal, asked, str(uuid.uuid4())
+        self.rehearsal, self.asked, self.id = rehearsal, request, str(uuid.uuid4())
         self.events: list[dict[str, Any]] = []
         """The newest first."""
         self.done: list[dict[str, Any]] = []
         self._status: dict[str, Any] = {"status": "ACTIVE", "nice_status": "OK", "fatal_error": None}
         self._counts: Counter[str] = Counter(files_transferred=0, files_skipped=0, bytes_transferred=0, faults=0)
-        deadline = asked.get("deadline")
+        deadline = request.get("deadline")
         self._deadline = datetime.fromisoformat(deadline).astimezone(UTC) if deadline else None
 
     def document(self) -> dict[str, Any]:
@@ -164,8 +164,8 @@ class Task(threading.Thread):
         self._status = {"status": "FAILED", "nice_status": why, "fatal_error": fatal}
 
     def _trouble(self, code: str, description: str, details: str) -> None:
-        told = {"code": code, "description": description, "is_error": True, "details": details}
-        self.events.insert(0, {**told, "time": datetime.now(UTC).isoformat()})
+        event = {"code": code, "description": description, "is_error": True, "details": details}
+        self.events.insert(0, {**event, "time": datetime.now(UTC).isoformat()})
         self._counts["faults"] += 1
         if self._status["status"] == "ACTIVE":
             self._status["nice_status"] = code
@@ -196,8 +196,8 @@ class Task(threading.Thread):
         if not source.is_file():
             self._end("FILE_NOT_FOUND", f"No such file: {item['source_path']}")
             return False
-        sent = _digest(source)
-        if target.is_file() and self.asked.get("sync_level") == 3 and _digest(target) == sent:
+        digest = _digest(source)
+        if target.is_file() and self.asked.get("sync_level") == 3 and _digest(target) == digest:
             self._counts["files_skipped"] += 1
             return True
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -207,7 +207,7 @@ class Task(threading.Thread):
         if play("checksum"):
             with unfinished.open("r+b") as file:
                 file.write(b"\xff")
-        if self.asked.get("verify_checksum") and _digest(unfinished) != sent:
+        if self.asked.get("verify_checksum") and _digest(unfinished) != digest:
             unfinished.unlink()
             self._trouble("VERIFY_CHECKSUM", "the checksum of the copy differs", item["destination_path"])
             return False
@@ -244,10 +244,8 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self) -> None:
-        asked = urlsplit(self.path)
-        self._answer(
-            self._refusal() or self.rehearsal.get(asked.path, {k: v[0] for k, v in parse_qs(asked.query).items()})
-        )
+        url = urlsplit(self.path)
+        self._answer(self._refusal() or self.rehearsal.get(url.path, {k: v[0] for k, v in parse_qs(url.query).items()}))
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or "{}")
@@ -261,8 +259,8 @@ class _Handler(BaseHTTPRequestHandler):
         return None
 
     def _answer(self, answer: Answer) -> None:
-        status, told = answer
-        body = json.dumps(told).encode()
+        status, content = answer
+        body = json.dumps(content).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))

@@ -100,9 +100,9 @@ class CloudService:
         """A core endpoint introduces itself, or comes back."""
         endpoint = id or str(uuid.uuid4())
         self.state.add_endpoint(endpoint, {**body, "name": body.get("endpoint_name")})
-        told = self._credentials(endpoint)
-        del told["task_queue_info"]
-        return 200, {**told, "command_queue_info": self.queues.endpoint_queue(COMMANDS, endpoint)}
+        reply = self._credentials(endpoint)
+        del reply["task_queue_info"]
+        return 200, {**reply, "command_queue_info": self.queues.endpoint_queue(COMMANDS, endpoint)}
 
     def register_direct(self, body: dict[str, Any]) -> Answer:
         """A user endpoint without a core endpoint: its credentials."""
@@ -120,8 +120,8 @@ class CloudService:
 
     def endpoint(self, body: dict[str, Any], id: str) -> Answer:
         """What is known of an endpoint."""
-        found = self.state.endpoint(id)
-        return (200, {**found["body"], "uuid": id}) if found else _missing("Endpoint", id)
+        endpoint = self.state.endpoint(id)
+        return (200, {**endpoint["body"], "uuid": id}) if endpoint else _missing("Endpoint", id)
 
     def lock_endpoint(self, body: dict[str, Any], id: str) -> Answer:
         """An agent asks that nobody else registers under its id meanwhile."""
@@ -179,21 +179,21 @@ class CloudService:
             headers["resource_specification"] = json.dumps(body["resource_specification"])
         if body.get("result_serializers"):
             headers["result_serializers"] = body["result_serializers"]
-        taken: dict[str, list[str]] = {}
+        accepted: dict[str, list[str]] = {}
         sizes, messages = [], []
         for name, payloads in body["tasks"].items():
             for payload in payloads:
                 task = str(uuid.uuid4())
-                taken.setdefault(name, []).append(task)
+                accepted.setdefault(name, []).append(task)
                 sizes.append(len(payload))
                 code = (functions[name] or {})["function_code"]
                 message = _message("task", {"task_id": task, "task_buffer": code + payload})
                 messages.append((message, {"headers": {"task_uuid": task, "function_uuid": name, **headers}}))
-        self.state.add_tasks([task for tasks in taken.values() for task in tasks], group, target, sizes)
+        self.state.add_tasks([task for tasks in accepted.values() for task in tasks], group, target, sizes)
         self.queues.publish(TASKS, f"{target}.{TASKS}", messages)
         if target != id and not self.online(target):
             self._start(target, body.get("user_runtime") or {})
-        return 200, {"tasks": taken, "task_group_id": group, "request_id": str(uuid.uuid4()), "endpoint_id": id}
+        return 200, {"tasks": accepted, "task_group_id": group, "request_id": str(uuid.uuid4()), "endpoint_id": id}
 
     def _user_endpoint(self, core: str, config: Mapping[str, Any]) -> str:
         """One user endpoint for each core endpoint and configuration, with an id of its own."""
@@ -226,13 +226,13 @@ class CloudService:
 
     def task(self, body: dict[str, Any], id: str) -> Answer:
         """Where a task stands."""
-        found = self.state.task(id)
-        return (200, found) if found else _missing("Task", id)
+        task = self.state.task(id)
+        return (200, task) if task else _missing("Task", id)
 
     def tasks(self, body: dict[str, Any]) -> Answer:
         """Where several tasks stand."""
-        found = {task: self.state.task(task) for task in body["task_ids"]}
-        return 200, {"response": "batch", "results": {task: told for task, told in found.items() if told}}
+        tasks = {task: self.state.task(task) for task in body["task_ids"]}
+        return 200, {"response": "batch", "results": {task: state for task, state in tasks.items() if state}}
 
     def group(self, body: dict[str, Any], id: str) -> Answer:
         """The tasks of a group."""
@@ -254,17 +254,17 @@ class CloudService:
         scopes: dict[str, list[str]] = {}
         for scope in sorted(set(body.get("scope", "").split())) or [_COMPUTE_SCOPE]:
             scopes.setdefault("funcx_service" if scope == _COMPUTE_SCOPE else "auth.globus.org", []).append(scope)
-        given = [
+        tokens = [
             {
                 "access_token": self.agent_token,
-                "scope": " ".join(wanted),
+                "scope": " ".join(names),
                 "expires_in": 172800,
                 "token_type": "Bearer",
                 "resource_server": server,
             }
-            for server, wanted in scopes.items()
+            for server, names in scopes.items()
         ]
-        return 200, {**given[0], "other_tokens": given[1:]}
+        return 200, {**tokens[0], "other_tokens": tokens[1:]}
 
     def user_info(self, body: dict[str, Any]) -> Answer:
         """The one identity there is."""
@@ -288,8 +288,8 @@ class CloudService:
         if "error" in state:
             self._fail_tasks(endpoint, f"Endpoint {endpoint} failed to start: {state['error']}")
         for child in self.state.children(endpoint):
-            waited = time.monotonic() - self._started.get(child["id"], 0)
-            if waited > _START_AGAIN and not self.online(child["id"]) and self.state.open_tasks(child["id"]):
+            elapsed = time.monotonic() - self._started.get(child["id"], 0)
+            if elapsed > _START_AGAIN and not self.online(child["id"]) and self.state.open_tasks(child["id"]):
                 self._start(child["id"], {})
 
     def _fail_tasks(self, endpoint: str, reason: str) -> None:
@@ -311,8 +311,8 @@ def _message(kind: str, data: Mapping[str, Any]) -> bytes:
     return b"\x01" + json.dumps({"message_type": kind, "data": data}).encode()
 
 
-def _missing(what: str, identifier: str) -> Answer:
-    reason = f"{what} {identifier} could not be resolved"
+def _missing(kind: str, identifier: str) -> Answer:
+    reason = f"{kind} {identifier} could not be resolved"
     return 404, {"status": "Failed", "code": "RESOURCE_NOT_FOUND", "reason": reason, "http_status_code": 404}
 
 

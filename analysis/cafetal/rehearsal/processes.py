@@ -37,11 +37,11 @@ class Process:
     def find(self) -> psutil.Process | None:
         """The running process, ``None`` if it has ended (also if its pid is another's now)."""
         try:
-            found = psutil.Process(self.pid)
-            same = abs(found.create_time() - self.started) < 0.01 and found.status() != psutil.STATUS_ZOMBIE
+            process = psutil.Process(self.pid)
+            same = abs(process.create_time() - self.started) < 0.01 and process.status() != psutil.STATUS_ZOMBIE
         except psutil.Error:
             return None
-        return found if same else None
+        return process if same else None
 
 
 def spawn(command: Sequence[str], *, log: Path, tag: str, env: Mapping[str, str], cwd: Path) -> Process:
@@ -73,12 +73,12 @@ def reap() -> None:
 def belonging(tag: str, folder: Path) -> list[psutil.Process]:
     """All processes of this user that carry the tag, and those with a title that work in the folder."""
     reap()
-    found = []
+    processes = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             if (_works_in(process, folder) or process.environ().get(TAG) == tag) and _lives(process):
-                found.append(process)
-    return found
+                processes.append(process)
+    return processes
 
 
 def descendants(process: psutil.Process) -> list[psutil.Process]:

@@ -56,8 +56,8 @@ class Rehearsal:
     @property
     def settings(self) -> dict[str, Any]:
         """Address and tokens of the web service."""
-        found: dict[str, Any] = json.loads((self.cloud / "cloud.json").read_text())
-        return found
+        settings: dict[str, Any] = json.loads((self.cloud / "cloud.json").read_text())
+        return settings
 
     @property
     def endpoints(self) -> dict[str, str]:

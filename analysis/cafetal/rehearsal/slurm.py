@@ -112,19 +112,19 @@ class Slurm(AbstractContextManager["Slurm"]):
                 )
             )
 
-    def _wait(self, there: Callable[[], bool], what: str) -> None:
+    def _wait(self, is_ready: Callable[[], bool], subject: str) -> None:
         end = time.monotonic() + _UP
-        while not there():
+        while not is_ready():
             if time.monotonic() > end or any(daemon.poll() is not None for daemon in self._daemons):
-                raise RehearsalError(f"Slurm did not come up ({what}); its logs are in {self.folder}.")
+                raise RehearsalError(f"Slurm did not come up ({subject}); its logs are in {self.folder}.")
             time.sleep(0.1)
 
     def run(self, *command: str) -> str:
         """What one of Slurm's commands prints; nothing if it fails."""
-        told = subprocess.run(
+        result = subprocess.run(
             command, env={**os.environ, **self.environment}, capture_output=True, text=True, timeout=60, check=False
         )
-        return told.stdout
+        return result.stdout
 
     def close(self) -> None:
         """End all jobs, then the daemons."""

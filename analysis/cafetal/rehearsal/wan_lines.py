@@ -136,8 +136,8 @@ class Wan:
     def __exit__(self, *_: object) -> None:
         assert self._switch.stdout is not None
         with contextlib.suppress(subprocess.TimeoutExpired, ValueError):
-            told, _errors = self._switch.communicate(timeout=20)
-            self.counts = json.loads(told or "{}")
+            output, _errors = self._switch.communicate(timeout=20)
+            self.counts = json.loads(output or "{}")
         self._switch.kill()
         self._switch.wait()
 
@@ -214,15 +214,15 @@ def _switch(devices: Mapping[str, int], line: Line) -> dict[str, int]:
                 os.write(devices[target], packet)
 
 
-def _change(queues: Mapping[tuple[str, str], Queue], asked: IO[str]) -> bool:
+def _change(queues: Mapping[tuple[str, str], Queue], commands: IO[str]) -> bool:
     """Carry out a change; false at the end of the input."""
-    text = asked.readline()
+    text = commands.readline()
     if not text:
         return False
-    told = json.loads(text)
-    one, other = told["between"]
+    command = json.loads(text)
+    one, other = command["between"]
     for pair in ((one, other), (other, one)):
-        queues[pair].line = Line(**told["line"])
+        queues[pair].line = Line(**command["line"])
     return True
 
 

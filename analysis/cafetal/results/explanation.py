@@ -48,37 +48,37 @@ class _History:
 
     @classmethod
     def read(cls, lines: Iterable[Line]) -> _History:
-        found = cls()
+        history = cls()
         for line in lines:
             kind = line["is"]
             if kind == "run":
-                found.run = line
+                history.run = line
             elif kind == "file":
-                found.files.append(line)
+                history.files.append(line)
                 for site in line["sites"]:
-                    found.sites.setdefault(site, [])
+                    history.sites.setdefault(site, [])
             elif kind == "Assign":
-                found.tasks[line["task"]] = _Task(line, ChunkSet.parse(line["chunks"]))
+                history.tasks[line["task"]] = _Task(line, ChunkSet.parse(line["chunks"]))
             elif kind == "Commit":
-                found.tasks[line["task"]].commit = line
+                history.tasks[line["task"]].commit = line
             elif kind == "Discard":
-                found.tasks[line["task"]].discarded = True
-            elif kind == "TaskEnded" and line["task"] in found.tasks:
-                found.tasks[line["task"]].ended = line
+                history.tasks[line["task"]].discarded = True
+            elif kind == "TaskEnded" and line["task"] in history.tasks:
+                history.tasks[line["task"]].ended = line
             elif kind == "GiveUp":
-                found.given_up.append(line)
+                history.given_up.append(line)
             elif kind == "Salvaged":
-                found.salvaged |= dict.fromkeys(ChunkSet.parse(line["chunks"]), line)
-                found.sites.setdefault(line["site"], []).append(line)
+                history.salvaged |= dict.fromkeys(ChunkSet.parse(line["chunks"]), line)
+                history.sites.setdefault(line["site"], []).append(line)
             elif kind == "Split":
-                found.parts[line["chunk"]] = [tuple(part) for part in line["parts"]]
+                history.parts[line["chunk"]] = [tuple(part) for part in line["parts"]]
             elif kind in ("Failure", "Missing"):
-                found.failures.append(line)
+                history.failures.append(line)
                 if line["site"]:
-                    found.sites.setdefault(line["site"], []).append(line)
+                    history.sites.setdefault(line["site"], []).append(line)
             elif "site" in line and kind not in ("Partial", "Read"):  # each of these belongs to a task
-                found.sites.setdefault(line["site"], []).append(line)
-        return found
+                history.sites.setdefault(line["site"], []).append(line)
+        return history
 
     def why(self, task: _Task, chunk: int) -> str:
         """Return what a task said when it failed on a chunk."""
@@ -97,10 +97,10 @@ class _History:
 
     def with_parts(self, chunks: Iterable[int]) -> set[int]:
         """Chunks, and what they were cut into."""
-        found = set(chunks)
-        for chunk in list(found):
-            found |= self.with_parts(part for part, *_ in self.parts.get(chunk, []))
-        return found
+        numbers = set(chunks)
+        for chunk in list(numbers):
+            numbers |= self.with_parts(part for part, *_ in self.parts.get(chunk, []))
+        return numbers
 
 
 def explain(lines: Iterable[Line], subject: str) -> Iterator[str]:
@@ -116,19 +116,19 @@ def explain(lines: Iterable[Line], subject: str) -> Iterator[str]:
         if history.place(int(subject)) is None:
             raise UnknownSubject(f"The run had no chunk {subject}.")
         return _chunk(history, int(subject))
-    known = dict.fromkeys([*(line["lfn"] for line in history.files), *(line["file"] for line in history.failures)])
-    lfns = [subject] if subject in known else [lfn for lfn in known if subject in lfn]
+    lfns_known = dict.fromkeys([*(line["lfn"] for line in history.files), *(line["file"] for line in history.failures)])
+    lfns = [subject] if subject in lfns_known else [lfn for lfn in lfns_known if subject in lfn]
     if len(lfns) != 1:
-        hint = nearest(subject, [*history.sites, *known])
+        hint = nearest(subject, [*history.sites, *lfns_known])
         why = f"{len(lfns)} files have it in their names" if lfns else f"there is none; {hint}"
         raise UnknownSubject(f"{subject!r} is no chunk, file or site of the run: {why}.")
     return _file(history, lfns[0])
 
 
 def _chunk(history: _History, chunk: int) -> Iterator[str]:
-    found = history.place(chunk)
-    assert found is not None
-    file, start, stop = found
+    place = history.place(chunk)
+    assert place is not None
+    file, start, stop = place
     yield f"Chunk {chunk} is {file['lfn']}, entries {start} to {stop}, of {file['dataset']}."
     yield f"It could run at {_listed(file['sites'])}."
     yield from _steps(history, chunk)

@@ -29,10 +29,10 @@ def find(output: Any, prefix: str = "") -> Iterator[tuple[str, Histogram]]:
 
     No name comes twice: of ``{"a/b": h, "a": {"b": h}}`` the second one is ``a/b (2)``.
     """
-    given: dict[str, int] = {}
+    counts: dict[str, int] = {}
     for name, histogram in _find(output, prefix):
-        given[name] = given.get(name, 0) + 1
-        yield name if given[name] == 1 else f"{name} ({given[name]})", histogram
+        counts[name] = counts.get(name, 0) + 1
+        yield name if counts[name] == 1 else f"{name} ({counts[name]})", histogram
 
 
 def _find(output: Any, prefix: str) -> Iterator[tuple[str, Histogram]]:

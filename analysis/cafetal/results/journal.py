@@ -98,18 +98,18 @@ class Journal:
         """What happened, and what was decided upon it."""
         if self._file is None:
             return
-        told = list(instructions)
+        listed = list(instructions)
         if not isinstance(event, (messages.Tick, messages.WorkAdded)):
             self._write({"at": round(now, 3), "is": type(event).__name__, **_event(event)})
-        for each in told:
-            self._write({"at": round(now, 3), "is": type(each).__name__, **_instruction(each)})
+        for instruction in listed:
+            self._write({"at": round(now, 3), "is": type(instruction).__name__, **_instruction(instruction)})
         # Before a part of a chunk is processed: its number must not come to mean another one.
-        self._flush(durable=any(isinstance(each, messages.Split) for each in told))
+        self._flush(durable=any(isinstance(instruction, messages.Split) for instruction in listed))
 
-    def note_partial(self, now: float, what: str, site: str, reference: Reference | None, **more: Any) -> None:
+    def note_partial(self, now: float, kind: str, site: str, reference: Reference | None, **more: Any) -> None:
         """Write that a partial is there: of a map or reduce task, at home, or left by an earlier attempt."""
         if self._file is not None and reference is not None:
-            self._write({"at": round(now, 3), "is": what, "site": site, **reference, **more})
+            self._write({"at": round(now, 3), "is": kind, "site": site, **reference, **more})
 
     def note_map(self, now: float, task: int, site: str, source: str | None, result: Mapping[str, Any]) -> None:
         """Write the bytes that a map task has read of each file, and its duration in seconds."""
@@ -168,8 +168,8 @@ def _end_last_line(path: Path) -> None:
 
 def file_lines(chunks: Iterable[Chunk], uuids: Mapping[str, str]) -> Iterator[FileLine]:
     """A line for each run of chunks of one file."""
-    for (dataset, lfn), each in groupby(chunks, key=lambda chunk: (chunk.dataset, chunk.lfn)):
-        listed = list(each)
+    for (dataset, lfn), group in groupby(chunks, key=lambda chunk: (chunk.dataset, chunk.lfn)):
+        listed = list(group)
         edges = [[chunk.start, chunk.stop] for chunk in listed]
         yield {
             "lfn": lfn,
@@ -210,25 +210,25 @@ def _event(event: messages.Event) -> dict[str, Any]:
     return line
 
 
-def _instruction(each: messages.Instruction) -> dict[str, Any]:
-    line = _plain(each, "site", "task", "reason", "source", "twin", "kind", "chunk")
-    if isinstance(each, messages.Assign):
-        line["reason"] = each.reason.rule
-        line["seconds"] = _rounded(each.reason.seconds)
-        line["candidates"] = {site: round(when, 1) for site, when in each.reason.candidates.items()}
-        line["chunks"] = _ids(chunk.id for chunk in each.chunks)
-    elif isinstance(each, (messages.Commit, messages.GiveUp)):
-        line["chunks"] = _ids(each.chunks)
-    elif isinstance(each, messages.Transfer):
-        line |= {"transfer": each.transfer, "lfns": list(each.lfns), "bytes": each.bytes}
-    elif isinstance(each, messages.Split):
-        line["parts"] = [[part.id, part.start, part.stop] for part in each.parts]
+def _instruction(instruction: messages.Instruction) -> dict[str, Any]:
+    line = _plain(instruction, "site", "task", "reason", "source", "twin", "kind", "chunk")
+    if isinstance(instruction, messages.Assign):
+        line["reason"] = instruction.reason.rule
+        line["seconds"] = _rounded(instruction.reason.seconds)
+        line["candidates"] = {site: round(when, 1) for site, when in instruction.reason.candidates.items()}
+        line["chunks"] = _ids(chunk.id for chunk in instruction.chunks)
+    elif isinstance(instruction, (messages.Commit, messages.GiveUp)):
+        line["chunks"] = _ids(instruction.chunks)
+    elif isinstance(instruction, messages.Transfer):
+        line |= {"transfer": instruction.transfer, "lfns": list(instruction.lfns), "bytes": instruction.bytes}
+    elif isinstance(instruction, messages.Split):
+        line["parts"] = [[part.id, part.start, part.stop] for part in instruction.parts]
     return line
 
 
 def _plain(value: Any, *names: str) -> dict[str, Any]:
-    found = {name: getattr(value, name, None) for name in names}
-    return {name: _rounded(value) for name, value in found.items() if value is not None}
+    values = {name: getattr(value, name, None) for name in names}
+    return {name: _rounded(value) for name, value in values.items() if value is not None}
 
 
 def _rounded(value: Any) -> Any:

@@ -118,11 +118,11 @@ def _began(pid: int) -> str | None:
 
 def _is_alive(owner: Mapping[str, Any]) -> bool | None:
     """Tell whether the owner still runs; ``None`` if that cannot be told here."""
-    here = _identity(int(owner["process"]))
-    if owner["host"] != here["host"]:
+    own = _identity(int(owner["process"]))
+    if owner["host"] != own["host"]:
         return None
-    if owner["boot"] != here["boot"]:
+    if owner["boot"] != own["boot"]:
         return False
-    if owner["namespace"] != here["namespace"]:
+    if owner["namespace"] != own["namespace"]:
         return None
-    return bool(owner["began"] is not None and owner["began"] == here["began"])
+    return bool(owner["began"] is not None and owner["began"] == own["began"])

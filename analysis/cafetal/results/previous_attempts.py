@@ -53,7 +53,7 @@ class Past:
         ids: dict[str, list[int]] = {}
         for chunk, site in self.where.items():
             ids.setdefault(site, []).append(chunk)
-        return {site: ChunkSet.of(each) for site, each in ids.items()}
+        return {site: ChunkSet.of(numbers) for site, numbers in ids.items()}
 
     @property
     def next_chunk(self) -> int:
@@ -150,7 +150,9 @@ def differences(
             changes.append(f"{key[1]} has the UUID {uuid}, and had {one['uuid']}")
         elif one["edges"] != [[item.entrystart, item.entrystop] for item in two]:
             changes.append(f"{key[1]} is cut into {len(two)} chunks, and was into {len(one['edges'])}")
-    if not changes and any(line.get("position", here) != here for line, here in _positioned(past, positions)):
+    if not changes and any(
+        line.get("position", position) != position for line, position in _positioned(past, positions)
+    ):
         changes.append("the files come in another order, which is also that of what the output holds")
     return changes
 
@@ -176,7 +178,7 @@ def numbered(past: Past, items: Sequence[WorkItem]) -> Iterator[tuple[int, list[
     for line in sorted(past.files, key=lambda line: line["first"]):
         yield line["first"], now.pop((line["dataset"], line["lfn"]))
     if now:
-        yield past.next_chunk, [item for each in now.values() for item in each]
+        yield past.next_chunk, [item for work_item in now.values() for item in work_item]
 
 
 def _by_file(items: Iterable[WorkItem]) -> dict[tuple[str, str], list[WorkItem]]:
@@ -189,16 +191,16 @@ def _by_file(items: Iterable[WorkItem]) -> dict[tuple[str, str], list[WorkItem]]
 def cuts(past: Past, plan: Plan) -> Iterator[tuple[int, tuple[Chunk, ...]]]:
     """The chunks that were cut, each with its parts, in the order in which that was done."""
     chunks = {chunk.id: chunk for chunk in plan.chunks}
-    for number, told in past.splits:
+    for number, parts_of in past.splits:
         whole = chunks.pop(number)
         origin = whole.id if whole.origin is None else whole.origin
-        parts = tuple(replace(whole, id=part, start=start, stop=stop, origin=origin) for part, start, stop in told)
+        parts = tuple(replace(whole, id=part, start=start, stop=stop, origin=origin) for part, start, stop in parts_of)
         chunks |= {part.id: part for part in parts}
         yield number, parts
 
 
 def listed(sentences: Iterable[str], most: int = 8) -> str:
     """The first of some sentences, one a line."""
-    each = list(sentences)
-    more = [f"  ... and {len(each) - most} more"] if len(each) > most else []
-    return "\n".join([f"  {sentence}" for sentence in each[:most]] + more)
+    listed = list(sentences)
+    more = [f"  ... and {len(listed) - most} more"] if len(listed) > most else []
+    return "\n".join([f"  {sentence}" for sentence in listed[:most]] + more)

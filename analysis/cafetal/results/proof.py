@@ -35,7 +35,7 @@ def account(plan: Plan, home: Iterable[Home], counted: ChunkSet, merged: Any) ->
     return {
         "files": [{**line, "edges": _short(line["edges"])} for line in file_lines(plan.chunks, plan.uuids)],
         "cuts": [[chunk, [[part.id, part.start, part.stop] for part in parts]] for chunk, parts in plan.cuts],
-        "partials": {each.name: {**each.reference, "site": each.site} for each in home},
+        "partials": {partial.name: {**partial.reference, "site": partial.site} for partial in home},
         "missing": str(planned.minus(counted)),
         "fingerprint": codec.fingerprint(merged),
     }
@@ -44,8 +44,8 @@ def account(plan: Plan, home: Iterable[Home], counted: ChunkSet, merged: Any) ->
 def _short(edges: Sequence[Sequence[int]]) -> Any:
     """``{"from", "step", "to"}`` for neighbours of one length, the last of which may be shorter; else as they are."""
     start, step, stop = edges[0][0], edges[0][1] - edges[0][0], edges[-1][1]
-    made = {"from": start, "step": step, "to": stop}
-    return made if step and _long(made) == [list(edge) for edge in edges] else edges
+    shortened = {"from": start, "step": step, "to": stop}
+    return shortened if step and _long(shortened) == [list(edge) for edge in edges] else edges
 
 
 def _long(edges: Any) -> list[list[int]]:
@@ -111,12 +111,14 @@ def _check_account(folder: Path, manifest: Mapping[str, Any], proof: Proof, trus
     counted = ChunkSet.of(chunks).minus(missing)
     proof.events = sum(chunks[i][1] - chunks[i][0] for i in counted)
     carried, nodes = ChunkSet(), []
-    for name, told in ledger["partials"].items():
+    for name, entry in ledger["partials"].items():
         proof.partials += 1
         try:
-            reference = partials.Reference(name=name, size=told["size"], digest=told["digest"], chunks=told["chunks"])
+            reference = partials.Reference(
+                name=name, size=entry["size"], digest=entry["digest"], chunks=entry["chunks"]
+            )
             content = partials.read_bytes(FileStore(folder / PARTIALS), reference)
-            carried = carried.union(ChunkSet.parse(told["chunks"]))
+            carried = carried.union(ChunkSet.parse(entry["chunks"]))
             nodes.append(codec.decode(partials.body(content), trusted=trust))
         except Overlap as error:
             say(f"The partial {name} holds what another one holds too: {error}")

@@ -158,8 +158,8 @@ class RunRecord:
 
     def __repr__(self) -> str:
         state = "complete" if self.complete else "interrupted" if self.interrupted else "incomplete"
-        told = f"{self.events_counted:,} of {self.events_planned:,} events, {state}, {self.seconds:.1f} s"
-        return f"<RunRecord: {told}>"
+        summary = f"{self.events_counted:,} of {self.events_planned:,} events, {state}, {self.seconds:.1f} s"
+        return f"<RunRecord: {summary}>"
 
     def _repr_html_(self) -> str:
         """For notebooks."""
@@ -235,7 +235,7 @@ _MOST_TEXT = 5000
 
 def brief(failure: Failure) -> dict[str, Any]:
     """Tell of a failure what the manifest keeps."""
-    told = {
+    summary = {
         "kind": failure["kind"],
         "site": failure["site"],
         "file": failure["lfn"],
@@ -244,7 +244,7 @@ def brief(failure: Failure) -> dict[str, Any]:
         "reason": reason(failure),
     }
     text = failure["messages"][-1] if failure["messages"] else ""
-    return {**told, "text": text[:_MOST_TEXT]} if "\n" in text.strip() else told
+    return {**summary, "text": text[:_MOST_TEXT]} if "\n" in text.strip() else summary
 
 
 _ENDS = {

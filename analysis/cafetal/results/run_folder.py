@@ -141,8 +141,8 @@ def _save(path: Path, output: Any) -> None:
 
 def _sums(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of each form of the output that is there."""
-    there = [name for name in (OUTPUT, MERGED, ROOT, UHI) if (folder / name).exists()]
-    return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in there}
+    present = [name for name in (OUTPUT, MERGED, ROOT, UHI) if (folder / name).exists()]
+    return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in present}
 
 
 def _write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
@@ -189,8 +189,8 @@ def refuse_to_replace(folder: Path) -> None:
 
 def versions() -> dict[str, str]:
     """Of Python and of the packages that decide the result."""
-    found = {name: importlib.metadata.version(name) for name in _PACKAGES}
-    return {"python": platform.python_version(), "platform": sys.platform, **found}
+    packages = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    return {"python": platform.python_version(), "platform": sys.platform, **packages}
 
 
 def read_output(folder: Path) -> Any:

@@ -61,28 +61,28 @@ def look_at(folder: Path) -> Standing:
 
 def stand(lines: Iterable[Mapping[str, Any]], process: int | None) -> Standing:
     """How a run stands by the lines of its journal."""
-    found = Standing(process)
+    status = Standing(process)
     sizes: dict[int, int] = {}
     running: dict[int, str] = {}
     counted: set[int] = set()
     for line in lines:
         kind = line["is"]
-        found.seconds = max(found.seconds, line.get("at", 0.0))
+        status.seconds = max(status.seconds, line.get("at", 0.0))
         if kind == "run":
-            found.life, found.ended = line["life"], None
-            found.missing.clear()
+            status.life, status.ended = line["life"], None
+            status.missing.clear()
             running.clear()
         elif kind == "file":
             sizes |= {line["first"] + i: stop - start for i, (start, stop) in enumerate(line["edges"])}
-            found.planned += sum(stop - start for start, stop in line["edges"])
+            status.planned += sum(stop - start for start, stop in line["edges"])
         elif kind == "planned":
-            found.counted = True
+            status.counted = True
         elif kind == "Split":
             sizes |= {part: stop - start for part, start, stop in line["parts"]}
         elif kind == "Assign":
             running[line["task"]] = line["site"]
         elif kind == "TaskEnded":
-            found.failures.update(failure for failure, _ in line["failures"] if failure != "stopped")
+            status.failures.update(failure for failure, _ in line["failures"] if failure != "stopped")
             running.pop(line["task"], None)
         elif kind in ("Commit", "Salvaged"):
             counted.update(ChunkSet.parse(line["chunks"]))
@@ -91,21 +91,21 @@ def stand(lines: Iterable[Mapping[str, Any]], process: int | None) -> Standing:
         elif kind == "PartialLost":
             counted.difference_update(ChunkSet.parse(line["chunks"]))
         elif kind == "GiveUp" and line["kind"] != "stopped":
-            found.given_up += _events(line, sizes)
+            status.given_up += _events(line, sizes)
         elif kind == "Partial":
-            found.sites[line["site"]] += _events(line, sizes)
+            status.sites[line["site"]] += _events(line, sizes)
         elif kind == "Failure":
-            found.last_failure = f"{line['reason']}, at {line['site'] or 'no site'}"
+            status.last_failure = f"{line['reason']}, at {line['site'] or 'no site'}"
         elif kind == "Missing":
-            found.missing.append(line["file"])
+            status.missing.append(line["file"])
         elif kind == "end":
-            found.ended = line["how"]
+            status.ended = line["how"]
             running.clear()
-    found.done = sum(sizes.get(chunk, 0) for chunk in counted)
-    found.counted = found.counted and not found.missing
+    status.done = sum(sizes.get(chunk, 0) for chunk in counted)
+    status.counted = status.counted and not status.missing
     if process is not None:
-        found.tasks.update(running.values())
-    return found
+        status.tasks.update(running.values())
+    return status
 
 
 def _events(line: Mapping[str, Any], sizes: Mapping[int, int]) -> int:

@@ -45,8 +45,8 @@ def detach(folder: Path, arguments: Sequence[str]) -> int:
         if process.poll() is not None:
             if process.returncode == 0:
                 break  # it was that short
-            said = (folder / LOG).read_bytes()[begin:].decode(errors="replace").strip()
-            raise OutputError(f"The run has ended at once, with the exit code {process.returncode}:\n{said}")
+            output = (folder / LOG).read_bytes()[begin:].decode(errors="replace").strip()
+            raise OutputError(f"The run has ended at once, with the exit code {process.returncode}:\n{output}")
         time.sleep(0.1)
     return process.pid
 
@@ -77,9 +77,9 @@ def tail(folder: Path, lines: int) -> str:
         OutputError: if there is none.
     """
     try:
-        said = (folder / LOG).read_text(errors="replace")
+        output = (folder / LOG).read_text(errors="replace")
     except FileNotFoundError:
         raise OutputError(
             f"{folder} has no log: only runs with `--detach` have one, and no task has printed anything."
         ) from None
-    return "\n".join(said.splitlines()[-lines:])
+    return "\n".join(output.splitlines()[-lines:])

@@ -86,15 +86,15 @@ def forecast(
         NoReplica, ConfigError, FilesetError: as a run would.
     """
     catalog = FilesetCatalog(table, fileset)
-    known = {(file.lfn, file.object_path or treename): file for file in fileset.files()}
-    cached = _from_cache(known, catalog)
-    items, uncounted = _items(fileset, known, cached, treename, chunksize, maxchunks)
+    files = {(file.lfn, file.object_path or treename): file for file in fileset.files()}
+    cached = _from_cache(files, catalog)
+    items, uncounted = _items(fileset, files, cached, treename, chunksize, maxchunks)
     plan = make_plan(((item.dataset, str(item.filename)) for item in items), catalog, table)
     plan.add(items)
     experience = load_experience()
     rates = experience.latest()
     timed = bool(rates.known())  # playing teaches, too
-    sizes = {lfn: file.size or cached.get((lfn, tree), {}).get("size") for (lfn, tree), file in known.items()}
+    sizes = {lfn: file.size or cached.get((lfn, tree), {}).get("size") for (lfn, tree), file in files.items()}
     event_bytes = _event_bytes(plan, sizes)
     tallies, outcome = _play(plan, policy or table.policy, experience, rates, event_bytes)
     unknown = outcome.bytes_remote and event_bytes.keys() != {chunk.dataset for chunk in plan.chunks}
@@ -107,7 +107,7 @@ def forecast(
         rows,
         plan.events,
         len(plan.chunks),
-        len(known),
+        len(files),
         uncounted,
         None if unknown else int(outcome.bytes_remote),
         outcome.makespan if timed and items else None,
@@ -116,7 +116,7 @@ def forecast(
 
 def _items(
     fileset: Fileset,
-    known: Mapping[tuple[str, str | None], DataFile],
+    files: Mapping[tuple[str, str | None], DataFile],
     cached: Mapping[tuple[str, str | None], Mapping[str, Any]],
     treename: str | None,
     chunksize: int,
@@ -128,7 +128,7 @@ def _items(
     for dataset, content in fileset.for_runner(treename).items():
         left = maxchunks
         for lfn, tree in content["files"].items():
-            entries = _entries(known[lfn, tree], cached.get((lfn, tree)))
+            entries = _entries(files[lfn, tree], cached.get((lfn, tree)))
             if entries is None:
                 uncounted += 1
                 continue
@@ -160,14 +160,16 @@ def _play(
     sites: dict[int, str] = {}
 
     def watch(event: Event, decided: list[Instruction]) -> None:
-        for each in decided:
-            if isinstance(each, Assign):
-                sites[each.task] = each.site
-                tally = tallies.setdefault(each.site, _Tally())
-                tally.counts.update(tasks=1, chunks=len(each.chunks), events=sum(chunk.events for chunk in each.chunks))
-                tally.lfns.update(chunk.lfn for chunk in each.chunks)
-            elif isinstance(each, Commit):
-                tallies[sites[each.task]].ends = event.time
+        for instruction in decided:
+            if isinstance(instruction, Assign):
+                sites[instruction.task] = instruction.site
+                tally = tallies.setdefault(instruction.site, _Tally())
+                tally.counts.update(
+                    tasks=1, chunks=len(instruction.chunks), events=sum(chunk.events for chunk in instruction.chunks)
+                )
+                tally.lfns.update(chunk.lfn for chunk in instruction.chunks)
+            elif isinstance(instruction, Commit):
+                tallies[sites[instruction.task]].ends = event.time
 
     dispatcher = make_dispatcher(plan, find_policy(policy))
     scenario = scenario_of(plan, experience.waits, rates, event_bytes)
@@ -209,7 +211,7 @@ def scenario_of(
 def _row(
     site: str, tally: _Tally, table: SiteTable, sizes: Mapping[str, int | None], begins: float | None
 ) -> SiteForecast:
-    known = [size for lfn in tally.lfns if (size := sizes[lfn]) is not None]
+    known_sizes = [size for lfn in tally.lfns if (size := sizes[lfn]) is not None]
     return SiteForecast(
         name=site,
         workers=table.sites[site].workers,
@@ -217,7 +219,7 @@ def _row(
         chunks=tally.counts["chunks"],
         events=tally.counts["events"],
         files=len(tally.lfns),
-        bytes=sum(known) if len(known) == len(tally.lfns) else None,
+        bytes=sum(known_sizes) if len(known_sizes) == len(tally.lfns) else None,
         begins=begins,
         ends=None if begins is None else tally.ends,
     )
@@ -230,7 +232,7 @@ def _entries(file: DataFile, cached: Mapping[str, Any] | None) -> int | None:
 
 
 def _from_cache(
-    known: Mapping[tuple[str, str | None], DataFile], catalog: FilesetCatalog
+    files: Mapping[tuple[str, str | None], DataFile], catalog: FilesetCatalog
 ) -> dict[tuple[str, str | None], dict[str, Any]]:
-    keys = {(site, pfn, tree or ""): (lfn, tree) for lfn, tree in known for site, pfn in catalog.replicas(lfn).items()}
+    keys = {(site, pfn, tree or ""): (lfn, tree) for lfn, tree in files for site, pfn in catalog.replicas(lfn).items()}
     return {keys[key]: record for key, record in FileCache().get(keys).items()}

@@ -235,8 +235,8 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         self.session.tried += entries.tried
         self.session.opened += entries.opened
         self.session.unopened += entries.unopened
-        asked = {meta.dataset for meta in metas}
-        self.session.unreadable = [pair for pair in self.session.unreadable if pair[0] not in asked]
+        datasets = {meta.dataset for meta in metas}
+        self.session.unreadable = [pair for pair in self.session.unreadable if pair[0] not in datasets]
         self.session.unreadable += entries.unreadable
         return accumulate([set_accumulator(planned), accumulator]), 0
 
@@ -273,8 +273,8 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
             )
         code = self.session.code_hash = shipment.code_hash
         past = self._past(shipment, items, plan)
-        for first, each in [(0, items)] if past is None else numbered(past, items):
-            plan.add(each, first)
+        for first, group in [(0, items)] if past is None else numbered(past, items):
+            plan.add(group, first)
         opening = replace(request, format=uncounted.format, options=uncounted.options)
         identities = self._identify(items)
         entries = EntryCounts(
@@ -387,9 +387,9 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
 
     def _plan(self, files: Iterable[tuple[str, str]]) -> Plan:
         """For files, by dataset and LFN; without chunks."""
-        told = list(self.fileset.files()) if self.fileset is not None else []
-        checksums = {file.lfn: file.adler32 for file in told if file.adler32}
-        sizes = {**self.session.sizes, **{file.lfn: file.size for file in told if file.size is not None}}
+        fileset_files = list(self.fileset.files()) if self.fileset is not None else []
+        checksums = {file.lfn: file.adler32 for file in fileset_files if file.adler32}
+        sizes = {**self.session.sizes, **{file.lfn: file.size for file in fileset_files if file.size is not None}}
         listed = [(name, file.lfn) for name, dataset in (self.fileset or {}).items() for file in dataset.files]
         positions = {file: number for number, file in enumerate(dict.fromkeys([*listed, *files]))}
         return make_plan(files, self._catalog(), self.sites, checksums, sizes, positions)
@@ -441,8 +441,8 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         else:
             attempt = past.lives + 1
             journal.begin(run, policy, life=attempt, code=past.code, about=past.about, parts=past.parts)
-        known = 0 if past is None else past.next_chunk
-        fresh = [chunk for chunk in plan.chunks if chunk.id >= known]
+        first_new = 0 if past is None else past.next_chunk
+        fresh = [chunk for chunk in plan.chunks if chunk.id >= first_new]
         if fresh or (past is not None and not past.planned):
             journal.plan(fresh, plan.uuids)
         return journal

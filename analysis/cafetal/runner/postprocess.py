@@ -25,8 +25,8 @@ def apply(folder: Path, processor: str, arguments: Mapping[str, Any]) -> Any:
     if not callable(getattr(instance, "postprocess", None)):
         return merged
     try:
-        made = instance.postprocess(merged)
-        return merged if made is None else made  # as Runner does
+        result = instance.postprocess(merged)
+        return merged if result is None else result  # as Runner does
     except (Exception, KeyboardInterrupt) as error:
         raise failed(instance, error, folder) from error
 

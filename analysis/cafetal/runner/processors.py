@@ -34,17 +34,17 @@ def load_processor(name: str, arguments: Mapping[str, Any]) -> Any:
     if not attribute:
         attribute = _only_processor(module, name)
     try:
-        found = getattr(module, attribute)
+        attribute_value = getattr(module, attribute)
     except AttributeError:
-        known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        raise ProcessorNotFound(f"{path} has no {attribute!r}; {nearest(attribute, known)}.") from None
-    if isinstance(found, type):
-        return _construct(found, name, arguments)
+        names = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        raise ProcessorNotFound(f"{path} has no {attribute!r}; {nearest(attribute, names)}.") from None
+    if isinstance(attribute_value, type):
+        return _construct(attribute_value, name, arguments)
     if arguments:
         raise ProcessorNotFound(f"{name} is not a class, so it takes no `--arg`.")
-    if not callable(found) and not isinstance(found, ProcessorABC):
+    if not callable(attribute_value) and not isinstance(attribute_value, ProcessorABC):
         raise ProcessorNotFound(f"{name} is neither a processor nor a function of events.")
-    return found
+    return attribute_value
 
 
 def _construct(kind: type, name: str, arguments: Mapping[str, Any]) -> Any:
@@ -62,14 +62,16 @@ def _construct(kind: type, name: str, arguments: Mapping[str, Any]) -> Any:
 
 
 def _only_processor(module: ModuleType, name: str) -> str:
-    found = [
+    candidates = [
         key
         for key, value in vars(module).items()
         if isinstance(value, type) and issubclass(value, ProcessorABC) and value.__module__ == module.__name__
     ]
-    if len(found) != 1:
-        raise ProcessorNotFound(f"{name} has {len(found)} processors; name one: `{name}:Class`. {nearest('', found)}.")
-    return found[0]
+    if len(candidates) != 1:
+        raise ProcessorNotFound(
+            f"{name} has {len(candidates)} processors; name one: `{name}:Class`. {nearest('', candidates)}."
+        )
+    return candidates[0]
 
 
 def _import(path: str) -> ModuleType:
@@ -163,10 +165,10 @@ def load_schema(name: str) -> type[BaseSchema]:
     """
     if ":" in name:
         path, _, attribute = name.partition(":")
-        found = getattr(_import(path), attribute, None)
+        schema = getattr(_import(path), attribute, None)
     else:
-        found = getattr(coffea.nanoevents, name, None)
-    if not (isinstance(found, type) and issubclass(found, BaseSchema)):
-        known = [key for key in dir(coffea.nanoevents) if key.endswith("Schema")]
-        raise ConfigError(f"There is no schema {name!r}; {nearest(name, known)}, or `path/to/file.py:Class`.")
-    return found
+        schema = getattr(coffea.nanoevents, name, None)
+    if not (isinstance(schema, type) and issubclass(schema, BaseSchema)):
+        names = [key for key in dir(coffea.nanoevents) if key.endswith("Schema")]
+        raise ConfigError(f"There is no schema {name!r}; {nearest(name, names)}, or `path/to/file.py:Class`.")
+    return schema

@@ -78,7 +78,7 @@ def site_table(record: RunRecord) -> Table:
 def site_rows(record: RunRecord) -> Iterator[tuple[str, ...]]:
     """What stands in the `SITE_COLUMNS`."""
     for site in sorted({*record.site_events, *record.running}):
-        remote = sum(size or 0 for each in record.read_remotely.values() for size in each.get(site, {}).values())
+        remote = sum(size or 0 for by_site in record.read_remotely.values() for size in by_site.get(site, {}).values())
         busy = record.site_seconds[site]
         rate = record.site_events[site] / busy if busy else 0.0
         failures = sum(failure["site"] == site for failure in record.failures)
@@ -99,14 +99,14 @@ def _cell(desc: str) -> Callable[[RunRecord], None]:
     """What stands below a notebook's cell; the front end draws it, so nothing need be installed there."""
     from IPython.display import HTML, display
 
-    shown = display(HTML(f"{escape(desc)}: starting the sites"), display_id=True)
+    handle = display(HTML(f"{escape(desc)}: starting the sites"), display_id=True)
     last = 0.0
 
     def show(record: RunRecord) -> None:
         nonlocal last
         if record.all_counted or time.monotonic() - last > _SECONDS_BETWEEN_TABLES:
             last = time.monotonic()
-            shown.update(HTML(draw_cell(desc, record)))
+            handle.update(HTML(draw_cell(desc, record)))
 
     return show
 
@@ -114,7 +114,7 @@ def _cell(desc: str) -> Callable[[RunRecord], None]:
 def draw_cell(desc: str, record: RunRecord) -> str:
     """The bar and the sites in HTML."""
     rows = [
-        "".join(f'<{tag} style="text-align:right;padding-left:1.5em">{escape(each)}</{tag}>' for each in row)
+        "".join(f'<{tag} style="text-align:right;padding-left:1.5em">{escape(cell)}</{tag}>' for cell in row)
         for tag, row in [("th", SITE_COLUMNS), *(("td", row) for row in site_rows(record))]
     ]
     return (

@@ -62,7 +62,7 @@ class Session:
     def stand_in(self, missing: Iterable[tuple[str, Failure]], metas: Iterable[FileMeta]) -> list[FileMeta]:
         """Return metadata for files that could not be opened, with which Runner goes on to the others."""
         self._missing |= {(dataset, failure["lfn"]): failure for dataset, failure in missing}
-        made = [
+        stand_ins = [
             FileMeta(
                 meta.dataset,
                 str(meta.filename),
@@ -73,8 +73,8 @@ class Session:
             for meta in metas
             if (meta.dataset, str(meta.filename)) in self._missing
         ]
-        self._stand_ins += made
-        return made
+        self._stand_ins += stand_ins
+        return stand_ins
 
     def hand_over(self, record: RunRecord) -> None:
         """Give a record what was found of replicas while the entries of files were counted, and forget it."""

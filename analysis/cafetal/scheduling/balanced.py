@@ -118,9 +118,9 @@ class BalancedDispatch:
         """Files for a site that would be done with them well before those that hold them."""
         return self.staging.next(state, self._levels)
 
-    def staged(self, state: State, order: Transfer, told: TransferEnded) -> None:
+    def staged(self, state: State, order: Transfer, ended: TransferEnded) -> None:
         """What has arrived is divided anew."""
-        self.staging.ended(order, told)
+        self.staging.ended(order, ended)
         self._dirty = True
         self._stir()
 
@@ -151,8 +151,8 @@ class BalancedDispatch:
 
     def _is_short(self, state: State) -> bool:
         """Whether what waits is less than a bundle for each worker, so that the next ones may be the last."""
-        sent = sum(site.events for site in state.sites.values())
-        waiting = state.events_added - state.events_committed - sent
+        assigned = sum(site.events for site in state.sites.values())
+        waiting = state.events_added - state.events_committed - assigned
         return waiting < _SHORTEST * state.rates.fastest * max(1, self._workers)
 
     def _plan(self, state: State) -> None:
@@ -197,9 +197,9 @@ class BalancedDispatch:
 
     def _power(self, state: State, site: str, dataset: str) -> float:
         """Work/s of all workers of a site together, as much as the user wants of it."""
-        known = state.sites[site]
+        state_of_site = state.sites[site]
         rate = state.rates.rate(site, dataset) or _UNKNOWN_RATE
-        return rate * max(1, known.hands) * known.weight
+        return rate * max(1, state_of_site.hands) * state_of_site.weight
 
     # --- what is next ------------------------------------------------------------------------------------------
 
@@ -208,15 +208,15 @@ class BalancedDispatch:
 
         At the end, a task that waits behind another one would better be somewhere else.
         """
-        known = state.sites[site]
+        state_of_site = state.sites[site]
         if self._nothing.get(site, -math.inf) > state.now:
             return 0
         left = self._levels.get(site, 0.0) - state.now
         if left < _TAIL * self.limits.bundle_seconds:
-            return known.workers + self._ahead(state, known, left) - len(known.running)
+            return state_of_site.workers + self._ahead(state, state_of_site, left) - len(state_of_site.running)
         if site not in self._steady:  # until the next plan
-            self._steady[site] = self._ahead(state, known, left)
-        return known.workers + self._steady[site] - len(known.running)
+            self._steady[site] = self._ahead(state, state_of_site, left)
+        return state_of_site.workers + self._steady[site] - len(state_of_site.running)
 
     def _ahead(self, state: State, site: SiteState, left: float) -> int:
         """How many tasks more than it has workers a site should have, with so many seconds left for it to do."""

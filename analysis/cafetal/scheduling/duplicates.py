@@ -18,9 +18,9 @@ def duplicate(state: State, site: str, share: float) -> Choice | None:
 
     ``share`` is that of all events that may be processed twice.
     """
-    here = state.sites[site]
+    idle_site = state.sites[site]
     at_the_end = state.events_committed >= _TAIL_BEGINS * state.events_added and not state.more
-    if not at_the_end or len(here.running) >= here.workers:
+    if not at_the_end or len(idle_site.running) >= idle_site.workers:
         return None
     slow = [task for task in state.tasks.values() if _is_worth_doing_again(state, task, site, share)]
     if not slow:
@@ -41,10 +41,10 @@ def _is_worth_doing_again(state: State, task: Running, site: str, share: float) 
         return False
     if task.site == site and len(state.able(item.sites)) > 1:
         return False  # another replica is better: what slows this one may slow its neighbours
-    here = state.seconds(site, item)
-    if here is None:
+    seconds = state.seconds(site, item)
+    if seconds is None:
         return False
-    here += state.sites[site].trip
+    seconds += state.sites[site].trip
     late = state.age(task) > _LATE * (task.seconds + state.sites[task.site].trip)
     left = state.left(task)
-    return here * _MARGIN < left and (late or (task.site != site and left > 2 * here))
+    return seconds * _MARGIN < left and (late or (task.site != site and left > 2 * seconds))

@@ -24,9 +24,9 @@ class Numbered(Mapping[int, T], Generic[T]):
             KeyError: if a number was given before.
         """
         numbers = range(first, first + len(more))
-        given = next((number for number in (*self.added, *self._gone) if number in numbers), None)
-        if given is not None or first < len(self._planned):
-            raise KeyError(first if given is None else given)
+        duplicate = next((number for number in (*self.added, *self._gone) if number in numbers), None)
+        if duplicate is not None or first < len(self._planned):
+            raise KeyError(first if duplicate is None else duplicate)
         if first == len(self._planned):
             self._planned.extend(more)
         else:  # numbers have been given to others meanwhile

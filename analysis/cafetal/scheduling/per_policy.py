@@ -32,8 +32,8 @@ class PolicyDispatch:
 
     def add(self, state: State, chunks: Sequence[Chunk]) -> None:
         """Make bundles of chunks."""
-        held = {site for chunk in chunks for site in chunk.sites}
-        workers = sum(state.sites[name].workers for name in held)
+        holders = {site for chunk in chunks for site in chunk.sites}
+        workers = sum(state.sites[name].workers for name in holders)
         events = self.bundle_events or target_events(sum(chunk.events for chunk in chunks), workers)
         self._unbound.extend(bundle(chunks, events))
         if getattr(self.policy, "early", False):
@@ -54,22 +54,24 @@ class PolicyDispatch:
         return chosen
 
     def _load(self, state: State, site: str, item: Bundle) -> SiteLoad:
-        known = state.sites[site]
-        waiting = self._sizes.get(site, 0) + known.events
+        state_of_site = state.sites[site]
+        waiting = self._sizes.get(site, 0) + state_of_site.events
         seconds = state.seconds(site, item)
         rate = item.events / seconds if seconds else None
-        wait = 0.0 if known.ready else state.backlog(site)
-        return SiteLoad(site, max(1, known.workers), waiting, rate or 1.0, wait if rate else 0.0, known.weight)
+        wait = 0.0 if state_of_site.ready else state.backlog(site)
+        return SiteLoad(
+            site, max(1, state_of_site.workers), waiting, rate or 1.0, wait if rate else 0.0, state_of_site.weight
+        )
 
     def room(self, state: State, site: str) -> int:
         """One task in four more than there are workers keeps them busy while results travel."""
-        known = state.sites[site]
-        return known.workers + max(1, known.workers // 4) - len(known.running)
+        state_of_site = state.sites[site]
+        return state_of_site.workers + max(1, state_of_site.workers // 4) - len(state_of_site.running)
 
     def next(self, state: State, site: str) -> Choice | None:
         """The first of the site's backlog; the policy is asked about more work if that is empty."""
         while not self._backlogs.get(site) and self._unbound:
-            ready = ((i, able) for i, each in enumerate(self._unbound) if (able := state.able(each.sites)))
+            ready = ((i, able) for i, bundle in enumerate(self._unbound) if (able := state.able(bundle.sites)))
             place, able = next(ready, (None, ()))
             if place is None:
                 break  # it waits for sites that get no tasks
@@ -112,7 +114,7 @@ class PolicyDispatch:
         """Nothing: files stay where they are."""
         return None
 
-    def staged(self, state: State, order: Transfer, told: TransferEnded) -> None:
+    def staged(self, state: State, order: Transfer, ended: TransferEnded) -> None:
         """Never."""
 
     def waiting(self, state: State, site: str) -> bool:

@@ -32,16 +32,16 @@ class TreeGrower:
         """A new leaf: its number, and the reduces that it makes possible, inputs before outputs."""
         leaf = self._number()
         self._open[0].append(leaf)
-        made = []
+        merges = []
         level = 0
         while len(self._open[level]) == self.fan_in:
-            made.append(self._merge(tuple(self._open[level])))
+            merges.append(self._merge(tuple(self._open[level])))
             self._open[level] = []
             level += 1
             if level == len(self._open):
                 self._open.append([])
-            self._open[level].append(made[-1].node)
-        return leaf, made
+            self._open[level].append(merges[-1].node)
+        return leaf, merges
 
     def finish(self) -> tuple[int | None, list[Reduce]]:
         """The root, and the last reduces that lead to it; ``None`` if there was no leaf.
@@ -50,14 +50,14 @@ class TreeGrower:
         """
         # Higher levels hold earlier leaves; the small ones of the end are merged first.
         nodes = [node for level in reversed(self._open) for node in level]
-        made = []
+        merges = []
         while len(nodes) > 1:
             # Taking no more than is needed keeps the last merge from being wider than it must.
             width = min(self.fan_in, len(nodes))
-            made.append(self._merge(tuple(nodes[-width:])))
-            nodes[-width:] = [made[-1].node]
+            merges.append(self._merge(tuple(nodes[-width:])))
+            nodes[-width:] = [merges[-1].node]
         self._open = [[], nodes]
-        return (nodes[0] if nodes else None), made
+        return (nodes[0] if nodes else None), merges
 
     def _merge(self, inputs: tuple[int, ...]) -> Reduce:
         return Reduce(self._number(), inputs)

@@ -62,7 +62,7 @@ def after_failure(
         return [Retry(part, fresh or others or able)]
     if kind == "worker" and len(bundle.chunks) > 1:
         middle = len(bundle.chunks) // 2
-        parts = [replace(bundle, chunks=each) for each in (bundle.chunks[:middle], bundle.chunks[middle:])]
+        parts = [replace(bundle, chunks=half) for half in (bundle.chunks[:middle], bundle.chunks[middle:])]
     elif kind in ("worker", "away", "partial"):
         parts = [replace(bundle, losses=bundle.losses + 1)]
         if kind == "worker" and may_cut and _to_be_cut(parts[0], too_large):

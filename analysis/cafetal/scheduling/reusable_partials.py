@@ -18,7 +18,7 @@ class Found:
     chunks: ChunkSet
 
 
-def select(found: Iterable[Found], planned: ChunkSet) -> list[Found]:
+def select(candidates: Iterable[Found], planned: ChunkSet) -> list[Found]:
     """Partials with planned chunks only, no two of which share one.
 
     Those on the user's machine come first, as nothing can happen to them; then the largest. A reduce that was broken
@@ -26,8 +26,8 @@ def select(found: Iterable[Found], planned: ChunkSet) -> list[Found]:
     """
     chosen: list[Found] = []
     left = planned
-    for each in sorted(found, key=lambda one: (bool(one.site), -len(one.chunks), one.site, one.name)):
-        if each.chunks and not each.chunks.minus(left):
-            left = left.minus(each.chunks)
-            chosen.append(each)
+    for candidate in sorted(candidates, key=lambda one: (bool(one.site), -len(one.chunks), one.site, one.name)):
+        if candidate.chunks and not candidate.chunks.minus(left):
+            left = left.minus(candidate.chunks)
+            chosen.append(candidate)
     return chosen

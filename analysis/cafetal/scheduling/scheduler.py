@@ -184,14 +184,14 @@ class Scheduler:
         if only is None:
             self._round = self.state.now
         for site in self._in_turn(only):
-            given = False
+            assigned = False
             while self.dispatcher.room(self.state, site.name) > 0 and not _full(site):
                 choice = self.dispatcher.next(self.state, site.name)
                 if choice is None:
                     break
-                given = True
+                assigned = True
                 self._assign(site, choice)
-            idle = not given and not site.running and self.dispatcher.waiting(self.state, site.name)
+            idle = not assigned and not site.running and self.dispatcher.waiting(self.state, site.name)
             if idle and not site.held:
                 self._out.append(Hold(site.name, "others would be done with what waits before it"))
             site.held = idle
@@ -217,7 +217,7 @@ class Scheduler:
         number = self._next_task
         self._next_task += 1
         item = replace(choice.bundle, id=number)
-        there = site.workers if site.connected is None else site.connected
+        workers = site.workers if site.connected is None else site.connected
         task = Running(
             number,
             site.name,
@@ -226,7 +226,7 @@ class Scheduler:
             choice.reason.seconds,
             choice.source,
             choice.twin,
-            queued=len(site.running) >= there,
+            queued=len(site.running) >= workers,
         )
         self._tasks[number] = site.running[number] = task
         if task.source is not None:
@@ -299,7 +299,7 @@ class Scheduler:
         self.state.remote.pop(task.id, None)
         site.events -= task.bundle.events
         if not task.queued or task.begun is not None:  # it has left a worker idle
-            waiting = next((each for each in site.running.values() if each.queued and each.begun is None), None)
+            waiting = next((task for task in site.running.values() if task.queued and task.begun is None), None)
             if waiting is not None:
                 waiting.begun = self.state.now
 
@@ -350,10 +350,10 @@ class Scheduler:
     def _halve(self, verdict: Retry, site: str) -> None:
         """Cut a chunk that has cost workers; if that is news of its size, the site gets fewer tasks at once."""
         (chunk,) = verdict.bundle.chunks
-        sizes, known = self.state.too_large, self.state.sites[site]
+        sizes, state_of_site = self.state.too_large, self.state.sites[site]
         if chunk.events < sizes.get(chunk.dataset, math.inf):
             sizes[chunk.dataset] = chunk.events
-            known.at_once, known.good = max(1, known.hands // 2), 0
+            state_of_site.at_once, state_of_site.good = max(1, state_of_site.hands // 2), 0
         parts = self.state.cut(chunk, chunk.start + chunk.events // 2)
         self._open_chunks += 1
         self._vain[chunk.dataset] += 1

@@ -90,8 +90,8 @@ class Staging:
         if not self.limits.bytes:
             return None
         able = [site for site in state.sites.values() if site.open and site.ready and site.paused_until <= state.now]
-        for site in sorted(able, key=lambda each: levels.get(each.name, 0.0)):
-            for group in sorted(self.pool, key=lambda each: -self._end(state, levels, each)):
+        for site in sorted(able, key=lambda site: levels.get(site.name, 0.0)):
+            for group in sorted(self.pool, key=lambda group: -self._end(state, levels, group)):
                 for source in self.sources(state, site.name, group):
                     order = self._order(state, levels, site.name, group, source)
                     if order is not None:
@@ -99,17 +99,17 @@ class Staging:
                         return order
         return None
 
-    def ended(self, order: Transfer, told: TransferEnded) -> None:
+    def ended(self, order: Transfer, ended: TransferEnded) -> None:
         """Learn from a transfer, and have what has arrived wait for its new site too."""
         line = self._line(order.source, order.site)
-        if told.arrived:
-            self.pool.arrive(frozenset(told.arrived), order.site)
+        if ended.arrived:
+            self.pool.arrive(frozenset(ended.arrived), order.site)
             line.failures = 0
-            line.bytes = line.bytes * _MEMORY + told.bytes
-            line.seconds = line.seconds * _MEMORY + told.seconds
+            line.bytes = line.bytes * _MEMORY + ended.bytes
+            line.seconds = line.seconds * _MEMORY + ended.seconds
         else:
             line.failures += 1
-        self._sent.difference_update((lfn, order.site) for lfn in order.lfns if lfn not in told.arrived)
+        self._sent.difference_update((lfn, order.site) for lfn in order.lfns if lfn not in ended.arrived)
 
     def _line(self, source: str, site: str) -> _Line:
         return self._lines.setdefault((source, site), _Line())
@@ -142,17 +142,19 @@ class Staging:
     ) -> Transfer | None:
         """Files, as many as the site would be done with well before their holders; of a line never tried, one."""
         line, end, now = self._line(source, site), self._end(state, levels, group), state.now
-        under_way = [each for each in state.transfers.values() if (each.source, each.site) == (source, site)]
+        under_way = [
+            transfer for transfer in state.transfers.values() if (transfer.source, transfer.site) == (source, site)
+        ]
         if len(under_way) >= (1 if line.rate is None else _AHEAD):
             return None
         rate = state.rates.rate(site, group.dataset)
         if rate is None and math.isfinite(end):
             return None
         power = (rate or 1.0) * max(1, state.sites[site].hands)
-        coming = sum(each.events for each in state.transfers.values() if each.site == site)
+        coming = sum(transfer.events for transfer in state.transfers.values() if transfer.site == site)
         begin = max(now, levels.get(site, now)) + coming / power
         pace = line.rate or math.inf
-        free = now + sum(each.bytes for each in under_way) / pace
+        free = now + sum(transfer.bytes for transfer in under_way) / pace
         lfns: list[str] = []
         size, events, left = 0.0, 0, self._left(state)
         for lfn, more_bytes, more_events in self._files(state, group, site, self.limits.lines[site][source]):

@@ -139,7 +139,7 @@ class Dispatcher(Protocol):
         """Files that should be brought to another site; the number of the transfer is given to it afterwards."""
         ...
 
-    def staged(self, state: State, order: Transfer, told: TransferEnded) -> None:
+    def staged(self, state: State, order: Transfer, ended: TransferEnded) -> None:
         """What has come of it."""
         ...
 
@@ -210,8 +210,8 @@ class State:
         if state.paused_until > self.now:
             return state.paused_until - self.now
         if not state.ready:  # the longer it has been late, the longer it will be
-            waited = self.now - state.asked
-            return max(state.wait - waited, 0.5 * waited)
+            elapsed = self.now - state.asked
+            return max(state.wait - elapsed, 0.5 * elapsed)
         return self.outstanding(site) / max(1, state.hands)
 
     def outstanding(self, site: str) -> float:

@@ -44,9 +44,9 @@ class WanReads:
             group, (source, *_) = far[number]
             rate = state.rates.rate(site, group.dataset, source)
             size = state.event_bytes.get(group.dataset)
-            tried = state.rates.tried(site, group.dataset, source)
+            has_rate = state.rates.tried(site, group.dataset, source)
             time = level - state.now
-            if not tried and any(task.source == source for task in state.sites[site].running.values()):
+            if not has_rate and any(task.source == source for task in state.sites[site].running.values()):
                 continue  # one is trying that link
             if rate is None or size is None:
                 if math.isfinite(level):
@@ -54,9 +54,9 @@ class WanReads:
                 item = group.take(1)
                 return Choice(item, Reason("remote", None, candidates(state, group, levels)), source=source)
             fixed = state.rates.fixed(group.dataset)
-            if (group.first + fixed) / rate * (_MARGIN if tried else _UNTRIED) > time:
+            if (group.first + fixed) / rate * (_MARGIN if has_rate else _UNTRIED) > time:
                 continue
-            most = min(self._limits.bundle_seconds, time / _TAIL) * rate if tried else 1
+            most = min(self._limits.bundle_seconds, time / _TAIL) * rate if has_rate else 1
             item = group.take(min(most, left / size if size else most), fixed)
             return Choice(
                 item, Reason("remote", state.work(item) / rate, candidates(state, group, levels)), source=source

@@ -49,8 +49,8 @@ class _Steady(cloudpickle.Pickler):  # type: ignore[misc]
         if isinstance(obj, (set, frozenset)):
             if id(obj) in self._inside:
                 return "set", "again"
-            held = sorted(_digest(each, self._inside | {id(obj)}) for each in obj)
-            return type(obj).__qualname__, held, getattr(obj, "__dict__", None)
+            digests = sorted(_digest(item, self._inside | {id(obj)}) for item in obj)
+            return type(obj).__qualname__, digests, getattr(obj, "__dict__", None)
         if isinstance(obj, CodeType) and obj.co_filename:
             return "code", _digest(obj.replace(co_filename=""), self._inside)
         if isinstance(obj, bytes) and obj.startswith(_LZ4):  # Runner compresses the pickled processor
@@ -63,6 +63,8 @@ class _Steady(cloudpickle.Pickler):  # type: ignore[misc]
         reduced = super().reducer_override(obj)
         if isinstance(obj, type) and isinstance(reduced, tuple):
             make, arguments, *more = reduced
-            kept = tuple(None if isinstance(each, str) and _DRAWN.fullmatch(each) else each for each in arguments)
-            return (make, kept, *more)
+            steady = tuple(
+                None if isinstance(argument, str) and _DRAWN.fullmatch(argument) else argument for argument in arguments
+            )
+            return (make, steady, *more)
         return reduced

@@ -102,8 +102,8 @@ def pack_function(
     """
     worker = pack_worker()
     pickled = pickle_function(function)
-    named = _modules_in(pickled, function)
-    code = collect([*named, *modules], limits)
+    names_in_pickle = _modules_in(pickled, function)
+    code = collect([*names_in_pickle, *modules], limits)
     live = script_state.find(_sources(code.files), _schema_of(function))
     if live.values:
         steady = {owner: dict(sorted(values.items())) for owner, values in sorted(live.values.items())}
@@ -111,26 +111,26 @@ def pack_function(
     archive = _zip(code.files)
     names = _hashed(pickled, ".pkl"), _hashed(archive, ".zip")
     files = {**worker.files, names[0]: pickled, names[1]: archive}
-    there: dict[str, str] = {}
+    aux_names: dict[str, str] = {}
     for name, path in sorted((aux or {}).items()):
         content = _read_aux(name, path)
         # Its own name stays at the end, as libraries tell the kind of a file by that.
-        there[name] = _hashed(content, "." + Path(path).name)
-        files[there[name]] = content
-    parts = [digest(function), names[1], *(f"{name}={hashed}" for name, hashed in there.items())]
+        aux_names[name] = _hashed(content, "." + Path(path).name)
+        files[aux_names[name]] = content
+    parts = [digest(function), names[1], *(f"{name}={hashed}" for name, hashed in aux_names.items())]
     return Shipment(
         worker.archive,
         worker.package,
         function=names[0],
         modules=names[1],
         code_hash=hashlib.sha256("/".join(parts).encode()).hexdigest(),
-        names=frozenset(named),
-        parts=_parts(function, code.files, there),
+        names=frozenset(names_in_pickle),
+        parts=_parts(function, code.files, aux_names),
         contents={name: len(content) for name, content in code.files.items()},
         left_out=code.left_out,
         state=tuple(live.names),
         state_left=tuple(live.left),
-        aux=there,
+        aux=aux_names,
         files=files,
     )
 
@@ -201,7 +201,7 @@ def limits(table: SiteTable) -> Limits:
     local = [site for site in table.sites.values() if isinstance(site.endpoint, LocalEndpoint)]
     folders = [prefix for site in local for prefix in (site.scratch, *prefixes(site.pfn)) if "://" not in prefix]
     code = table.code
-    return Limits(code.exclude, tuple(Path(each).resolve() for each in folders), code.max_file, code.max_total)
+    return Limits(code.exclude, tuple(Path(folder).resolve() for folder in folders), code.max_file, code.max_total)
 
 
 def _hashed(content: bytes, suffix: str) -> str:

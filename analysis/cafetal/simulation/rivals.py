@@ -72,7 +72,7 @@ class _Queues:
         """Nothing: files stay where they are."""
         return None
 
-    def staged(self, state: State, order: Transfer, told: TransferEnded) -> None:
+    def staged(self, state: State, order: Transfer, ended: TransferEnded) -> None:
         """Never."""
 
     def waiting(self, state: State, site: str) -> bool:
@@ -237,8 +237,8 @@ class Dha(_Queues):
 
     def room(self, state: State, site: str) -> int:
         """As many as are sent ahead."""
-        known = state.sites[site]
-        return math.ceil(self._AHEAD * known.workers) - len(known.running)
+        state_of_site = state.sites[site]
+        return math.ceil(self._AHEAD * state_of_site.workers) - len(state_of_site.running)
 
     def review(self, state: State, *, changed: bool) -> bool:
         """Place what is ready, and look again at what waits."""
@@ -255,7 +255,7 @@ class Dha(_Queues):
         return {name: self.load.get(name, 0.0) + state.outstanding(name) for name in state.sites}
 
     def _place(self, state: State) -> None:
-        there = {name for name, site in state.sites.items() if site.ready and site.open and site.workers}
+        usable = {name for name, site in state.sites.items() if site.ready and site.open and site.workers}
         work = self._backlogs(state)
         rank = {
             key: sum(seconds_of(state, name, item) for name in item.sites) / len(item.sites)
@@ -264,7 +264,7 @@ class Dha(_Queues):
         }
         later: list[Bundle] = []
         for item in sorted(self._unplaced, key=lambda i: -rank[i.chunks[0].dataset, i.sites, i.events]):
-            able = [name for name in item.sites if name in there and name not in item.tried]
+            able = [name for name in item.sites if name in usable and name not in item.tried]
             if not able:
                 later.append(item)
                 continue
@@ -275,22 +275,22 @@ class Dha(_Queues):
         self._unplaced = later
 
     def _move(self, state: State) -> None:
-        there = [name for name, site in state.sites.items() if site.ready and site.open and site.workers]
+        usable = [name for name, site in state.sites.items() if site.ready and site.open and site.workers]
         work = self._backlogs(state)
-        for here in there:
-            idle = {s: state.sites[s].workers - len(state.sites[s].running) - len(self.queue(s)) for s in there}
-            look = sum(max(10, idle[s]) for s in there if s != here)
-            for task in list(islice(self.queue(here), look)):
-                stay = work[here] / state.sites[here].workers + task.seconds
-                others = [s for s in there if s != here and s in task.bundle.sites and s not in task.bundle.tried]
+        for current in usable:
+            idle = {s: state.sites[s].workers - len(state.sites[s].running) - len(self.queue(s)) for s in usable}
+            look = sum(max(10, idle[s]) for s in usable if s != current)
+            for task in list(islice(self.queue(current), look)):
+                stay = work[current] / state.sites[current].workers + task.seconds
+                others = [s for s in usable if s != current and s in task.bundle.sites and s not in task.bundle.tried]
                 if task.moved or not others:
                     continue
                 costs = {s: work[s] / state.sites[s].workers + seconds_of(state, s, task.bundle) for s in others}
                 best = min(costs, key=lambda s: costs[s])
                 if costs[best] < self._BETTER * stay and stay - costs[best] > self._GAIN:
-                    self.queue(here).remove(task)
-                    self.load[here] -= task.seconds
+                    self.queue(current).remove(task)
+                    self.load[current] -= task.seconds
                     moved = _Placed(task.bundle, seconds_of(state, best, task.bundle), moved=True)
                     self.append(best, moved)
-                    work[here] -= task.seconds
+                    work[current] -= task.seconds
                     work[best] += moved.seconds

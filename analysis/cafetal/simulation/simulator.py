@@ -167,50 +167,54 @@ class Simulator:
             self._moved = self.now
         self.outcome.scheduling_seconds += time.perf_counter() - began
         self.watch(event, instructions)
-        for each in instructions:
-            if isinstance(each, Assign):
-                self._send(each)
-            elif isinstance(each, Commit):
-                self._commit(each)
-            elif isinstance(each, Cancel):
-                self._open.pop(each.task).cancelled = True
-            elif isinstance(each, Ask):
-                self._ask(self._sites[each.site])
-            elif isinstance(each, Transfer):
-                self._carry(each)
-            elif isinstance(each, Split):
-                self._whole.remove(each.chunk)
-                self._whole.update(part.id for part in each.parts)
-            elif isinstance(each, GiveUp):
-                self.outcome.given_up += len(each.chunks)
+        for instruction in instructions:
+            if isinstance(instruction, Assign):
+                self._send(instruction)
+            elif isinstance(instruction, Commit):
+                self._commit(instruction)
+            elif isinstance(instruction, Cancel):
+                self._open.pop(instruction.task).cancelled = True
+            elif isinstance(instruction, Ask):
+                self._ask(self._sites[instruction.site])
+            elif isinstance(instruction, Transfer):
+                self._carry(instruction)
+            elif isinstance(instruction, Split):
+                self._whole.remove(instruction.chunk)
+                self._whole.update(part.id for part in instruction.parts)
+            elif isinstance(instruction, GiveUp):
+                self.outcome.given_up += len(instruction.chunks)
 
-    def _send(self, told: Assign) -> None:
-        task = self._open[told.task] = _Task(told.task, self._sites[told.site], told.chunks, told.source)
+    def _send(self, assignment: Assign) -> None:
+        task = self._open[assignment.task] = _Task(
+            assignment.task, self._sites[assignment.site], assignment.chunks, assignment.source
+        )
         self._sender_free = max(self.now, self._sender_free) + 1 / self.scenario.submit_rate
         self.outcome.tasks += 1
         self._at(self._sender_free + task.site.spec.round_trip / 2, lambda: self._receive(task))
 
-    def _carry(self, told: Transfer) -> None:
+    def _carry(self, transfer: Transfer) -> None:
         """Transfers over the same line come one after another."""
-        begin = max(self.now, self._line_free.get((told.source, told.site), 0.0))
-        size = sum(self.scenario.file_bytes[lfn] for lfn in told.lfns)
-        arrives = begin + self.scenario.transfer_delay + size / self.scenario.bulk[told.source, told.site]
-        self._line_free[told.source, told.site] = arrives
+        begin = max(self.now, self._line_free.get((transfer.source, transfer.site), 0.0))
+        size = sum(self.scenario.file_bytes[lfn] for lfn in transfer.lfns)
+        arrives = begin + self.scenario.transfer_delay + size / self.scenario.bulk[transfer.source, transfer.site]
+        self._line_free[transfer.source, transfer.site] = arrives
         began = self.now
 
         def tell() -> None:
             good = self._chance.random() >= self.scenario.transfer_loss
             self.outcome.bytes_staged += size
-            self._tell(TransferEnded(self.now, told.transfer, told.lfns if good else (), size, self.now - began))
+            self._tell(
+                TransferEnded(self.now, transfer.transfer, transfer.lfns if good else (), size, self.now - began)
+            )
 
         self._at(arrives, tell)
 
-    def _commit(self, told: Commit) -> None:
-        twice = self._committed.intersection(told.chunks)
-        if twice or not self._whole.issuperset(told.chunks):
-            raise EventsLost(f"The chunks {sorted(twice) or told.chunks} were committed twice, or are none of ours.")
-        self._committed.update(told.chunks)
-        task = self._open.pop(told.task)
+    def _commit(self, commit: Commit) -> None:
+        twice = self._committed.intersection(commit.chunks)
+        if twice or not self._whole.issuperset(commit.chunks):
+            raise EventsLost(f"The chunks {sorted(twice) or commit.chunks} were committed twice, or are none of ours.")
+        self._committed.update(commit.chunks)
+        task = self._open.pop(commit.task)
         events = sum(chunk.events for chunk in task.chunks)
         self.outcome.events_committed += events
         self.outcome.sites[task.site.spec.name] += events
@@ -228,9 +232,9 @@ class Simulator:
     def _report(self, site: _Site) -> None:
         if site.asked and not site.gone:
             ends = min((worker.block.end for worker in site.workers), default=FOREVER)
-            told = ends if site.spec.tells_walltime and ends < FOREVER else None
-            there = len(site.workers)
-            self._tell(SiteReport(self.now, site.spec.name, there + site.spec.promised, told, there))
+            walltime_ends = ends if site.spec.tells_walltime and ends < FOREVER else None
+            connected = len(site.workers)
+            self._tell(SiteReport(self.now, site.spec.name, connected + site.spec.promised, walltime_ends, connected))
 
     def _lose(self, task: _Task, kind: Any) -> None:
         """A task will not come back, and that is known after a while."""

@@ -64,9 +64,9 @@ class _Bringing:
         """Its path at the site."""
         source, site = self._order.source, self._order.site
         weight = self._answer(source, "weigh", {"pfn": self._copy.pfn})
-        known = self._copy.adler32
-        if known is not None and int(known, 16) != int(weight["adler32"], 16):
-            raise self._failed(f"the replica has the Adler-32 {weight['adler32']}, and the catalogue says {known}")
+        expected = self._copy.adler32
+        if expected is not None and int(expected, 16) != int(weight["adler32"], 16):
+            raise self._failed(f"the replica has the Adler-32 {weight['adler32']}, and the catalogue says {expected}")
         if weight["size"] > LARGEST:
             raise self._failed(
                 f"{weight['size']:,} bytes are too many to pass through this machine (a `collection` at both sites "
@@ -80,29 +80,29 @@ class _Bringing:
         return path
 
     def _carry_part(self, offset: int) -> None:
-        asked = {"pfn": self._copy.pfn, "offset": offset, "length": _PART}
-        content = self._answer(self._order.source, "read", asked)
+        arguments = {"pfn": self._copy.pfn, "offset": offset, "length": _PART}
+        content = self._answer(self._order.source, "read", arguments)
         self._answer(self._order.site, "write", {**self._target, "offset": offset, "content": content})
         self._count(len(content))
 
     def _answer(self, site: str, task: str, arguments: Mapping[str, Any]) -> Any:
         """What a site answers; a worker may be lost, so it is asked a few times."""
-        told: Any = None
+        reply: Any = None
         for _ in range(TRIES):
             future = self._ask(site, task, arguments)
             while True:
                 if self._stopped.is_set():
                     raise self._failed("it is not wanted any more")
                 try:
-                    told = future.result(timeout=0.2)
+                    reply = future.result(timeout=0.2)
                     break
                 except NotYet:
                     continue
-            if not isinstance(told, Exception):
-                return told
-            if isinstance(told, OSError):
+            if not isinstance(reply, Exception):
+                return reply
+            if isinstance(reply, OSError):
                 break  # it will be so the next time too
-        raise self._failed(f"{site} tells: {told}") from told
+        raise self._failed(f"{site} tells: {reply}") from reply
 
     def _failed(self, why: str) -> TransferFailed:
         order = self._order

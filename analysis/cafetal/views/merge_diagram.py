@@ -19,12 +19,12 @@ class Node:
     @property
     def height(self) -> int:
         """Reduces on the longest way to a leaf."""
-        return 1 + max(each.height for each in self.inputs) if self.inputs else 0
+        return 1 + max(node.height for node in self.inputs) if self.inputs else 0
 
     @property
     def leaves(self) -> int:
         """Partials of map tasks in it."""
-        return sum(each.leaves for each in self.inputs) if self.inputs else 1
+        return sum(node.leaves for node in self.inputs) if self.inputs else 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,28 +44,28 @@ def grow(lines: Iterable[Mapping[str, Any]]) -> dict[str, list[Node]]:
     for line in lines:
         if line["is"] not in ("Partial", "Salvaged", "Reduced", "Home"):
             continue
-        chunks, there = ChunkSet.parse(line["chunks"]), loose.setdefault(line["site"], [])
+        chunks, nodes = ChunkSet.parse(line["chunks"]), loose.setdefault(line["site"], [])
         if line["is"] == "Salvaged":
-            loose[line["site"]] = [node for node in there if node.chunks.minus(chunks)]
-            loose[line["site"]].append(next((node for node in reversed(there) if node.chunks == chunks), Node(chunks)))
+            loose[line["site"]] = [node for node in nodes if node.chunks.minus(chunks)]
+            loose[line["site"]].append(next((node for node in reversed(nodes) if node.chunks == chunks), Node(chunks)))
         elif line["is"] == "Partial":
-            there.append(Node(chunks))
+            nodes.append(Node(chunks))
         elif line["is"] == "Reduced":
-            inputs = tuple(_inputs(there, chunks))
-            loose[line["site"]] = [node for node in there if node not in inputs]
+            inputs = tuple(_inputs(nodes, chunks))
+            loose[line["site"]] = [node for node in nodes if node not in inputs]
             loose[line["site"]].append(Node(chunks, inputs))
         else:
-            found = next((node for node in reversed(there) if node.chunks == chunks), Node(chunks))
-            roots.setdefault(line["site"], []).append(found)
+            root = next((node for node in reversed(nodes) if node.chunks == chunks), Node(chunks))
+            roots.setdefault(line["site"], []).append(root)
     return roots
 
 
-def _inputs(there: Iterable[Node], chunks: ChunkSet) -> Iterator[Node]:
+def _inputs(nodes: Iterable[Node], chunks: ChunkSet) -> Iterator[Node]:
     """What was merged: of the nodes inside, the latest where several hold the same chunks."""
-    taken = ChunkSet()
-    for node in reversed(list(there)):
-        if not node.chunks.minus(chunks) and node.chunks.minus(taken) == node.chunks:
-            taken = taken.union(node.chunks)
+    covered = ChunkSet()
+    for node in reversed(list(nodes)):
+        if not node.chunks.minus(chunks) and node.chunks.minus(covered) == node.chunks:
+            covered = covered.union(node.chunks)
             yield node
 
 
@@ -78,9 +78,9 @@ def lay_out(root: Node, width: float) -> list[Tile]:
         if size < 1:
             return
         tiles.append(Tile(x, size, row, node))
-        for each in sorted(node.inputs, key=lambda each: min(each.chunks)):
-            place(each, x, row + 1)
-            x += width * len(each.chunks) / len(root.chunks)
+        for child in sorted(node.inputs, key=lambda child: min(child.chunks)):
+            place(child, x, row + 1)
+            x += width * len(child.chunks) / len(root.chunks)
 
     place(root, 0.0, 0)
     return tiles

@@ -59,25 +59,25 @@ class _FileNames:
         """Return a name for the next picture of something."""
         plain = re.sub(r"[^\w.+-]", "_", stem)[:150].lstrip(".") or "histogram"
         tries = (plain, *(f"{plain}_{number}" for number in range(2, 100_000)))
-        name = next(each for each in tries if each.lower() not in self._given)
+        name = next(candidate for candidate in tries if candidate.lower() not in self._given)
         self._given.add(name.lower())
         return f"{name}.png"
 
 
 def _draw_one(name: str, whole: Any, folder: Path, names: _FileNames, mark: str) -> tuple[list[Path], int]:
     """Draw a histogram; return its pictures, and how many of its categories are not drawn."""
-    shown = list(itertools.islice(histograms.by_category(whole), CURVES * PAGES))
-    if not shown or shown[0][1].ndim not in (1, 2) or not shown[0][1].size:
+    drawn = list(itertools.islice(histograms.by_category(whole), CURVES * PAGES))
+    if not drawn or drawn[0][1].ndim not in (1, 2) or not drawn[0][1].size:
         return [], 0
-    flat = shown[0][1].ndim == 1
-    shown = shown if flat else shown[:CURVES]
+    flat = drawn[0][1].ndim == 1
+    drawn = drawn if flat else drawn[:CURVES]
     count = histograms.count_categories(whole)
-    left = count - len(shown)
-    note = " ".join(filter(None, [mark, f"({len(shown)} of {count:,} categories)" if left else ""]))
+    left = count - len(drawn)
+    note = " ".join(filter(None, [mark, f"({len(drawn)} of {count:,} categories)" if left else ""]))
     if not flat:
-        stems = [(part, f"{name}_{label}" if label else name) for label, part in shown]
+        stems = [(part, f"{name}_{label}" if label else name) for label, part in drawn]
         return [_draw_2d(part, folder / names.next(stem), note) for part, stem in stems], left
-    pages = [shown[start : start + CURVES] for start in range(0, len(shown), CURVES)]
+    pages = [drawn[start : start + CURVES] for start in range(0, len(drawn), CURVES)]
     return [_draw_1d(page, folder / names.next(name), note) for page in pages], left
 
 

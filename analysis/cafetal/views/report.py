@@ -159,8 +159,10 @@ def tree(roots: Sequence[Node]) -> tuple[str, list[Box], float]:
     for root in roots:
         for tile in lay_out(root, _WIDTH):
             kind = "reduce" if tile.node.inputs else "committed"
-            told = f"{len(tile.node.chunks):,} chunks, {'merged of ' if tile.node.inputs else ''}{_partials(tile.node)}"
-            boxes.append(Box(tile.x, top + tile.row * _LANE, max(1.0, tile.width - 1), _LANE - 2, kind, told))
+            tooltip = (
+                f"{len(tile.node.chunks):,} chunks, {'merged of ' if tile.node.inputs else ''}{_partials(tile.node)}"
+            )
+            boxes.append(Box(tile.x, top + tile.row * _LANE, max(1.0, tile.width - 1), _LANE - 2, kind, tooltip))
         top = max(box.y for box in boxes) + _LANE + _GAP
     return ", and ".join(map(_merged, roots)), boxes, top
 
@@ -178,18 +180,18 @@ def _partials(node: Node) -> str:
 
 def flows(manifest: Mapping[str, Any]) -> list[Flow]:
     """Bytes between places, the largest first."""
-    found: dict[tuple[str, str, str], int] = {}
+    sizes: dict[tuple[str, str, str], int] = {}
     for sites in manifest.get("files_over_wan", {}).values():
         for site, sources in sites.items():
             for source, read_bytes in sources.items():
                 key = (source, site, "read over the WAN")
-                found[key] = found.get(key, 0) + (read_bytes or 0)
-    for site, told in manifest.get("staged", {}).items():
-        found["other sites", site, "files brought"] = told["bytes"]
-    found[", ".join(manifest["partials_to_laptop"]), "here", "results"] = manifest["bytes_to_laptop"].get("partials", 0)
-    most = max(found.values(), default=0) or 1
-    listed = sorted(found.items(), key=lambda item: -item[1])
-    return [Flow(source, target, n, what, n / most) for (source, target, what), n in listed]
+                sizes[key] = sizes.get(key, 0) + (read_bytes or 0)
+    for site, staged in manifest.get("staged", {}).items():
+        sizes["other sites", site, "files brought"] = staged["bytes"]
+    sizes[", ".join(manifest["partials_to_laptop"]), "here", "results"] = manifest["bytes_to_laptop"].get("partials", 0)
+    most = max(sizes.values(), default=0) or 1
+    listed = sorted(sizes.items(), key=lambda item: -item[1])
+    return [Flow(source, target, n, label, n / most) for (source, target, label), n in listed]
 
 
 def seconds(number: float) -> str:

@@ -86,13 +86,13 @@ def draw_all(output: Any, plots: Plots, folder: Path) -> list[Path]:
     Raises:
         ConfigError: if the output has no such histogram, or it has no such categories.
     """
-    found = dict(histograms.find(output))
+    available = dict(histograms.find(output))
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for name, plot in plots.plots.items():
-        if name not in found:
-            raise ConfigError(f"The output has no histogram {name!r}; {nearest(name, found)}.")
-        paths.append(draw_stack(found[name], plot, folder / f"{name.replace('/', '_')}_stack.png"))
+        if name not in available:
+            raise ConfigError(f"The output has no histogram {name!r}; {nearest(name, available)}.")
+        paths.append(draw_stack(available[name], plot, folder / f"{name.replace('/', '_')}_stack.png"))
     return paths
 
 
@@ -119,7 +119,7 @@ def layers(histogram: Histogram, plot: Stack) -> Layers:
         raise ConfigError(f"There is no sample {missing[0]!r}; {nearest(missing[0], names)}.")
     if missing:  # categories come with the first event that is filled, or they may be written wrong
         warnings.warn(f"Nothing was filled for {', '.join(missing)}; there is {', '.join(names)}.", stacklevel=2)
-        groups = {label: [each for each in group if each in names] for label, group in groups.items()}
+        groups = {label: [name for name in group if name in names] for label, group in groups.items()}
         groups = {label: group for label, group in groups.items() if group}
     variations = [None] if plot.variations is None else list(selected.axes[plot.variations])
 
@@ -140,7 +140,7 @@ def layers(histogram: Histogram, plot: Stack) -> Layers:
         if variation not in (None, "nominal"):
             varied = {name: part(name, variation).values() for name in used}
             # A sample without a variation is what it is.
-            values = [each if np.any(each) else part(name, nominal).values() for name, each in varied.items()]
+            values = [values if np.any(values) else part(name, nominal).values() for name, values in varied.items()]
             shift = np.sum(values, axis=0) - total
             up += np.where(shift > 0, shift, 0) ** 2
             down += np.where(shift < 0, shift, 0) ** 2
@@ -155,19 +155,19 @@ def layers(histogram: Histogram, plot: Stack) -> Layers:
     )
 
 
-def select(histogram: Histogram, kept: set[str | None], chosen: Mapping[str, str]) -> Histogram:
+def select(histogram: Histogram, kept_axes: set[str | None], chosen: Mapping[str, str]) -> Histogram:
     """One category of each category axis that is not kept; summed over those of which nothing is said.
 
     Raises:
         ConfigError: if there is no such category, or not one axis besides the categories.
     """
     place: dict[str, Any] = {}
-    for name, known in category_axes(histogram).items():
-        if name not in kept:
-            wanted = chosen.get(name)
-            if wanted is not None and wanted not in known:
-                raise ConfigError(f"There is no {name} {wanted!r}; {nearest(wanted, known)}.")
-            place[name] = slice(None, None, sum) if wanted is None else bh.loc(wanted)
+    for name, categories in category_axes(histogram).items():
+        if name not in kept_axes:
+            category = chosen.get(name)
+            if category is not None and category not in categories:
+                raise ConfigError(f"There is no {name} {category!r}; {nearest(category, categories)}.")
+            place[name] = slice(None, None, sum) if category is None else bh.loc(category)
     left = histogram[place] if place else histogram
     drawn = [axis.name for axis in left.axes if not isinstance(axis, bh.axis.StrCategory)]
     if len(drawn) != 1:
@@ -177,7 +177,11 @@ def select(histogram: Histogram, kept: set[str | None], chosen: Mapping[str, str
 
 def category_axes(histogram: Histogram) -> dict[str, list[str]]:
     """Names of axes, and what is on them."""
-    return {axis.name: [str(each) for each in axis] for axis in histogram.axes if isinstance(axis, bh.axis.StrCategory)}
+    return {
+        axis.name: [str(category) for category in axis]
+        for axis in histogram.axes
+        if isinstance(axis, bh.axis.StrCategory)
+    }
 
 
 def variances(histogram: Histogram) -> np.ndarray[Any, Any]:
@@ -267,21 +271,21 @@ def _draw_upper(axes: Any, numbers: Layers, plot: Stack, mplhep: Any) -> None:
     if top > 0:  # room for the legend, also where counts are high
         axes.set_ylim(top=top * (30 if plot.log else 1.5), **({} if plot.log else {"bottom": 0}))
     axes.legend(fontsize="x-small", ncols=2)
-    told = {"lumi": plot.luminosity, "com": plot.energy}
-    known = {name: value for name, value in told.items() if value is not None}
+    fields = {"lumi": plot.luminosity, "com": plot.energy}
+    options = {name: value for name, value in fields.items() if value is not None}
     experiment = getattr(mplhep, plot.style.lower())
-    experiment.label(plot.text or "Preliminary", data=plot.data is not None, ax=axes, **known)
+    experiment.label(plot.text or "Preliminary", data=plot.data is not None, ax=axes, **options)
 
 
 def _draw_ratio(axes: Any, numbers: Layers) -> None:
     total, data, errors = numbers.total, np.asarray(numbers.data), np.asarray(numbers.data_errors)
     centres = (numbers.edges[:-1] + numbers.edges[1:]) / 2
-    there = total > 0
-    one = np.where(there, total, 1.0)
+    filled = total > 0
+    one = np.where(filled, total, 1.0)
     axes.stairs(
         1 + numbers.up / one, numbers.edges, baseline=1 - numbers.down / one, fill=True, color="lightgray", linewidth=0
     )
-    axes.errorbar(centres[there], (data / one)[there], yerr=(errors / one)[there], fmt="o", color="black")
+    axes.errorbar(centres[filled], (data / one)[filled], yerr=(errors / one)[filled], fmt="o", color="black")
     axes.axhline(1, color="gray", linewidth=1)
     axes.set_ylim(0.4, 1.6)
     axes.set_ylabel("Data / pred.", fontsize="small")

@@ -74,16 +74,16 @@ def _part(name: str, lengths: Sequence[int]) -> str:
     return name if len(lengths) == 1 else f"{name} ({len(lengths)} files, {size(sum(lengths))})"
 
 
-def print_peek(found: Peek, console: Console) -> None:
+def print_peek(peek: Peek, console: Console) -> None:
     """How much of a run there was to be seen, and of which sites nothing was."""
-    share = found.events / found.planned if found.planned else 1.0
+    share = peek.events / peek.planned if peek.planned else 1.0
     console.print(
-        f"After {duration(found.seconds)}: {found.events:,} of {found.planned:,} events ({share:.0%}), from "
-        f"{', '.join(f'{site} {events:,}' for site, events in found.sites.items())}. The run goes on."
+        f"After {duration(peek.seconds)}: {peek.events:,} of {peek.planned:,} events ({share:.0%}), from "
+        f"{', '.join(f'{site} {events:,}' for site, events in peek.sites.items())}. The run goes on."
     )
-    if found.uncounted:
-        console.print(f"The events of {found.uncounted:,} files are not counted yet.")
-    for site, reason in found.silent.items():
+    if peek.uncounted:
+        console.print(f"The events of {peek.uncounted:,} files are not counted yet.")
+    for site, reason in peek.silent.items():
         console.print(f"Nothing of what {site} has finished: {reason}.", markup=False)
 
 
@@ -101,8 +101,8 @@ def print_sites(statuses: Sequence[SiteStatus], console: Console) -> None:
         )  # fmt: skip
     console.print(table)
     for s in statuses:
-        told = [f"Python {s.software['python']}, coffea {s.software['coffea']}"] if s.software else []
-        _print_remark(console, s.name, s.error or "; ".join([*told, *s.remarks]))
+        remarks = [f"Python {s.software['python']}, coffea {s.software['coffea']}"] if s.software else []
+        _print_remark(console, s.name, s.error or "; ".join([*remarks, *s.remarks]))
 
 
 def print_endpoints(statuses: Sequence[EndpointStatus], console: Console) -> None:
@@ -136,8 +136,8 @@ def print_yields(yields: Yields, console: Console) -> None:
     for cut in yields.cuts:
         values = [yields.values[sample, cut] for sample in yields.samples]
         errors = [yields.errors[sample, cut] for sample in yields.samples]
-        told = [*zip(values, errors, strict=True), (sum(values), sum(error**2 for error in errors) ** 0.5)]
-        table.add_row(cut, *(f"{value:,.2f} ± {error:,.2f}" for value, error in told))
+        cells = [*zip(values, errors, strict=True), (sum(values), sum(error**2 for error in errors) ** 0.5)]
+        table.add_row(cut, *(f"{value:,.2f} ± {error:,.2f}" for value, error in cells))
     console.print(table)
 
 
@@ -149,11 +149,11 @@ def print_standing(standing: Standing, console: Console) -> None:
     of = f"{standing.planned:,}" if standing.counted else f"the {standing.planned:,} that are counted so far,"
     console.print(f"{standing.done:,} of {of} events ({share:.0%}) are safe", highlight=False)
     for site in sorted({*standing.sites, *standing.tasks}):
-        told = f"{standing.sites[site]:,} events processed, {standing.tasks[site]} tasks under way"
-        console.print(f"  {site}: {told}", highlight=False)
+        line = f"{standing.sites[site]:,} events processed, {standing.tasks[site]} tasks under way"
+        console.print(f"  {site}: {line}", highlight=False)
     if standing.failures:
-        told = ", ".join(f"{count} {kind}" for kind, count in standing.failures.most_common())
-        console.print(f"  failures: {told}; `cafetal why` tells more", highlight=False)
+        line = ", ".join(f"{count} {kind}" for kind, count in standing.failures.most_common())
+        console.print(f"  failures: {line}; `cafetal why` tells more", highlight=False)
     if standing.missing:
         console.print(
             f"  {len(standing.missing):,} files could not be opened: {_some(standing.missing)}", highlight=False
@@ -173,8 +173,15 @@ def print_leftovers(leftovers: Sequence[Leftover], silent: Mapping[str, str], co
     table = Table(box=box.SIMPLE_HEAD)
     for name in ("site", "run", "partials", "files", "size", "untouched for"):
         table.add_column(name)
-    for each in leftovers:
-        table.add_row(each.site, each.run, str(each.partials), str(each.files), size(each.bytes), _minutes(each.age))
+    for leftover in leftovers:
+        table.add_row(
+            leftover.site,
+            leftover.run,
+            str(leftover.partials),
+            str(leftover.files),
+            size(leftover.bytes),
+            _minutes(leftover.age),
+        )
     if leftovers:
         console.print(table)
     else:
@@ -222,10 +229,10 @@ def print_result(manifest: dict[str, Any], folder: str, console: Console) -> Non
         console.print(f"  left out: {failure['file']} ({failure['reason']})", highlight=False, markup=False)
     for failure in manifest["missing_files"]:
         console.print(f"  missing: {failure['file']} ({failure['reason']})", highlight=False, markup=False)
-    for key, what in _FORMS.items():
+    for key, form in _FORMS.items():
         lacking = [f"{name or 'all of it'} ({reason})" for name, reason in manifest.get(key, {}).items()]
         if lacking:
-            console.print(f"  {what}: {_some(lacking)}", highlight=False, markup=False)
+            console.print(f"  {form}: {_some(lacking)}", highlight=False, markup=False)
     count = len(manifest["missing_files"])
     missing = f", {count} of {manifest['files_planned']} files missing" if count else ""
     share = "" if manifest["complete"] else f" ({manifest['fraction']:.2%}{missing}: INCOMPLETE)"

@@ -76,20 +76,20 @@ def workspace_of(output: Any, statistics: Statistics) -> dict[str, Any]:
     Raises:
         ConfigError: if the output has no such histograms or categories, or a sample of the signal is in no channel.
     """
-    found = dict(histograms.find(output))
+    available = dict(histograms.find(output))
     channels, observations, signals = [], [], set()
     for name, channel in statistics.channels.items():
-        if channel.histogram not in found:
-            wanted = channel.histogram
-            raise ConfigError(f"The output has no histogram {wanted!r}; {nearest(wanted, found)}.")
-        samples = _samples(found[channel.histogram], channel, statistics)
+        if channel.histogram not in available:
+            missing_name = channel.histogram
+            raise ConfigError(f"The output has no histogram {missing_name!r}; {nearest(missing_name, available)}.")
+        samples = _samples(available[channel.histogram], channel, statistics)
         data = samples.pop(statistics.data, None) if statistics.data else None
         if statistics.data and data is None:
             raise ConfigError(f"The channel {name} has no sample {statistics.data!r} with its observations.")
         signals |= samples.keys() & set(statistics.signal)
         channels.append({"name": name, "samples": [_sample(n, it, name, statistics) for n, it in samples.items()]})
-        seen = np.sum([it["nominal"].values() for it in samples.values()], axis=0) if data is None else None
-        counts = data["nominal"].values() if data is not None else seen
+        observed = np.sum([it["nominal"].values() for it in samples.values()], axis=0) if data is None else None
+        counts = data["nominal"].values() if data is not None else observed
         observations.append({"name": name, "data": _numbers(counts)})
     if missing := sorted(set(statistics.signal) - signals):
         raise ConfigError(f"The signal {missing[0]!r} is in no channel.")
@@ -100,21 +100,21 @@ def workspace_of(output: Any, statistics: Statistics) -> dict[str, Any]:
 
 def _samples(histogram: Histogram, channel: Channel, statistics: Statistics) -> dict[str, dict[str, Histogram]]:
     """``{sample: {variation: histogram with one axis}}``; variations that were not filled are not there."""
-    known = category_axes(histogram)
-    axis = channel.samples or next((name for name in known if name != statistics.variations), None)
+    categories = category_axes(histogram)
+    axis = channel.samples or next((name for name in categories if name != statistics.variations), None)
     for name in (axis, statistics.variations):
-        if name is not None and name not in known:
-            raise ConfigError(f"{channel.histogram} has no category axis {name!r}; {nearest(name, known)}.")
+        if name is not None and name not in categories:
+            raise ConfigError(f"{channel.histogram} has no category axis {name!r}; {nearest(name, categories)}.")
     if axis is None:
         raise ConfigError(f"{channel.histogram} has no category axis with samples.")
     left = select(histogram, {axis, statistics.variations}, channel.select)
-    there = [str(each) for each in left.axes[axis]]
-    groups = dict(statistics.samples) or {name: [name] for name in there}
-    if statistics.data in there:
+    present = [str(category) for category in left.axes[axis]]
+    groups = dict(statistics.samples) or {name: [name] for name in present}
+    if statistics.data in present:
         groups.setdefault(str(statistics.data), [str(statistics.data)])
-    if unknown := [each for group in groups.values() for each in group if each not in there]:
-        raise ConfigError(f"{channel.histogram} has no sample {unknown[0]!r}; {nearest(unknown[0], there)}.")
-    ways = [None] if statistics.variations is None else [str(each) for each in left.axes[statistics.variations]]
+    if unknown := [name for group in groups.values() for name in group if name not in present]:
+        raise ConfigError(f"{channel.histogram} has no sample {unknown[0]!r}; {nearest(unknown[0], present)}.")
+    ways = [None] if statistics.variations is None else [str(way) for way in left.axes[statistics.variations]]
     if statistics.variations is not None and "nominal" not in ways:
         raise ConfigError(f"{channel.histogram} has no `nominal` on its axis {statistics.variations!r}.")
 
@@ -124,16 +124,16 @@ def _samples(histogram: Histogram, channel: Channel, statistics: Statistics) -> 
             place[statistics.variations] = bh.loc(way)
         return left[place]
 
-    found: dict[str, dict[str, Histogram]] = {}
+    samples: dict[str, dict[str, Histogram]] = {}
     for name, group in groups.items():
         nominal = [part(sample, None if statistics.variations is None else "nominal") for sample in group]
-        found[name] = {"nominal": sum(nominal[1:], nominal[0])}
+        samples[name] = {"nominal": sum(nominal[1:], nominal[0])}
         for way in ways:
             parts = [part(sample, way) for sample in group] if way not in (None, "nominal") else []
-            if any(np.any(each.values()) for each in parts):  # a sample that does not have it stays what it is
+            if any(np.any(part.values()) for part in parts):  # a sample that does not have it stays what it is
                 varied = [p if np.any(p.values()) else n for p, n in zip(parts, nominal, strict=True)]
-                found[name][str(way)] = sum(varied[1:], varied[0])
-    return found
+                samples[name][str(way)] = sum(varied[1:], varied[0])
+    return samples
 
 
 def _sample(name: str, ways: Mapping[str, Histogram], channel: str, statistics: Statistics) -> dict[str, Any]:
@@ -155,19 +155,19 @@ def _sample(name: str, ways: Mapping[str, Histogram], channel: str, statistics: 
 
 def _pairs(ways: Mapping[str, Histogram], nominal: Any) -> dict[str, tuple[Any, Any]]:
     """``{variation: (down, up)}``; where one way is missing it is the mirror image of the other one."""
-    found: dict[str, dict[str, Any]] = {}
+    pairs: dict[str, dict[str, Any]] = {}
     for way, histogram in ways.items():
         if way != "nominal":
-            told = _DIRECTION.match(way)
-            name, which = (told["name"] or "variation", told["way"].lower()) if told else (way, "up")
-            found.setdefault(name, {})[which] = histogram.values()
+            match = _DIRECTION.match(way)
+            name, which = (match["name"] or "variation", match["way"].lower()) if match else (way, "up")
+            pairs.setdefault(name, {})[which] = histogram.values()
 
     def mirrored(values: Any) -> Any:
         return np.maximum(2 * nominal - values, 0.0)
 
     return {
         name: (pair["down"] if "down" in pair else mirrored(pair["up"]), pair.get("up", mirrored(pair.get("down", 0))))
-        for name, pair in sorted(found.items())
+        for name, pair in sorted(pairs.items())
     }
 
 

@@ -15,8 +15,8 @@ from cafetal.validation import sentence
 Request = TypeVar("Request", bound=BaseModel)
 
 
-def read_request(path: Path, model: type[Request], what: str) -> Request:
-    """Read a YAML file that says ``what``, such as "what is to be drawn".
+def read_request(path: Path, model: type[Request], subject: str) -> Request:
+    """Read a YAML file that says ``subject``, such as "what is to be drawn".
 
     Raises:
         ConfigError: if it cannot be used.
@@ -31,4 +31,4 @@ def read_request(path: Path, model: type[Request], what: str) -> Request:
         raise ConfigError(f"{path} is not YAML: {error}") from None
     except ValidationError as error:
         lines = "\n".join(f"  {sentence(finding, model)}" for finding in error.errors())
-        raise ConfigError(f"{path} does not say {what}:\n{lines}") from None
+        raise ConfigError(f"{path} does not say {subject}:\n{lines}") from None

@@ -10,16 +10,14 @@ also another version of Python can answer.
 from typing import Any
 
 
-def install(
-    scratch: str, store: str, files: dict[str, bytes], packages: list[str], wanted: list[str]
-) -> dict[str, Any]:
+def install(scratch: str, store: str, files: dict[str, bytes], packages: list[str], names: list[str]) -> dict[str, Any]:
     """Keep files by content (the name of each begins with the SHA-256 of its bytes), and look what is there.
 
     They go to the scratch, and if the store of the site is a Redis server (``redis://host:port``), there too: then
     the machines of the site need not share a scratch.
 
     Returns ``{"host", "python", package: version, ...}`` (``""``: not installed), ``"present"`` with those of the
-    ``wanted`` file names that are there, and ``"machine"``: ``cpus``, ``memory`` and ``scratch_free`` in bytes,
+    ``names`` file names that are there, and ``"machine"``: ``cpus``, ``memory`` and ``scratch_free`` in bytes,
     ``walltime_left`` in seconds, each ``None`` if unknown. Or ``{"error": sentence}`` when the scratch, or the store,
     cannot be used.
     """
@@ -45,17 +43,17 @@ def install(
             with os.fdopen(handle, "wb") as file:
                 file.write(content)
             os.replace(temporary, os.path.join(folder, name))
-        present = [name for name in wanted if os.path.exists(os.path.join(folder, name))]
+        present = [name for name in names if os.path.exists(os.path.join(folder, name))]
         for name in present:
             os.utime(os.path.join(folder, name))  # what is used is not cleaned away
         if store.startswith("redis:"):
             from redis import Redis
 
-            kept = Redis.from_url(store, password=os.environ.get("REDISCLI_AUTH"), socket_timeout=30)
+            client = Redis.from_url(store, password=os.environ.get("REDISCLI_AUTH"), socket_timeout=30)
             prefix = f"cafetal:{getpass.getuser()}:code/"
             for name, content in files.items():
-                kept.set(prefix + name, content, ex=14 * 86400)
-            present += [name for name in wanted if kept.expire(prefix + name, 14 * 86400) and name not in present]
+                client.set(prefix + name, content, ex=14 * 86400)
+            present += [name for name in names if client.expire(prefix + name, 14 * 86400) and name not in present]
         free = shutil.disk_usage(folder).free
     except OSError as error:
         return {"error": f"The scratch folder {folder} cannot be written: {error}."}
@@ -70,15 +68,15 @@ def install(
         "scratch_free": free,
         "walltime_left": int(end) - time.time() if end.isdigit() else None,
     }
-    found: dict[str, Any] = {"host": platform.node(), "python": platform.python_version()}
+    versions: dict[str, Any] = {"host": platform.node(), "python": platform.python_version()}
     for package in packages:
         try:
-            found[package] = importlib.metadata.version(package)
+            versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
-            found[package] = ""
-    found["environment"] = os.environ.get("CAFETAL_ENVIRONMENT", "")
-    found["hash_seed"] = os.environ.get("PYTHONHASHSEED", "")
-    return {**found, "present": present, "machine": machine}
+            versions[package] = ""
+    versions["environment"] = os.environ.get("CAFETAL_ENVIRONMENT", "")
+    versions["hash_seed"] = os.environ.get("PYTHONHASHSEED", "")
+    return {**versions, "present": present, "machine": machine}
 
 
 def unpack(scratch: str, store: str, name: str, digest: str) -> dict[str, Any]:
@@ -96,7 +94,7 @@ def unpack(scratch: str, store: str, name: str, digest: str) -> dict[str, Any]:
     import tempfile
 
     root = os.path.expanduser(os.path.expandvars(scratch))
-    folder, sent = os.path.join(root, "environments"), os.path.join(root, "code", name)
+    folder, packed = os.path.join(root, "environments"), os.path.join(root, "code", name)
     path = os.path.join(folder, digest)
     try:
         os.makedirs(root, mode=0o700, exist_ok=True)
@@ -111,20 +109,20 @@ def unpack(scratch: str, store: str, name: str, digest: str) -> dict[str, Any]:
             if os.path.exists(os.path.join(path, "whole")):
                 os.utime(path)  # what is used is not cleaned away
                 return {"path": path}
-            if store.startswith("redis:") and not os.path.exists(sent):
+            if store.startswith("redis:") and not os.path.exists(packed):
                 return {"error": "An environment needs a scratch that all workers share, and the site has a store."}
-            if not os.path.exists(sent):
+            if not os.path.exists(packed):
                 return {"missing": True}
-            found = hashlib.sha256()
-            with open(sent, "rb") as file:
+            sha256 = hashlib.sha256()
+            with open(packed, "rb") as file:
                 for block in iter(lambda: file.read(1 << 20), b""):
-                    found.update(block)
-            if found.hexdigest() != name.split(".")[0]:
-                os.unlink(sent)
+                    sha256.update(block)
+            if sha256.hexdigest() != name.split(".")[0]:
+                os.unlink(packed)
                 return {"error": f"The environment {digest} arrived damaged on {root}; it was removed."}
             part = tempfile.mkdtemp(dir=folder, prefix="part-")
             try:
-                with tarfile.open(sent) as archive:
+                with tarfile.open(packed) as archive:
                     if hasattr(tarfile, "data_filter"):
                         archive.extractall(part, filter="data")
                     else:
@@ -144,7 +142,7 @@ def unpack(scratch: str, store: str, name: str, digest: str) -> dict[str, Any]:
             finally:
                 shutil.rmtree(part, ignore_errors=True)
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(sent)
+                os.unlink(packed)
     except OSError as error:
         return {"error": f"The environment {digest} cannot be unpacked on {root}: {error}."}
     return {"path": path}
@@ -159,8 +157,8 @@ def store(scratch: str, store: str, name: str, index: int, content: bytes) -> No
     if store.startswith("redis:"):
         from redis import Redis
 
-        kept = Redis.from_url(store, password=os.environ.get("REDISCLI_AUTH"), socket_timeout=30)
-        kept.set(f"cafetal:{getpass.getuser()}:code/{name}.part{index}", content, ex=86400)
+        client = Redis.from_url(store, password=os.environ.get("REDISCLI_AUTH"), socket_timeout=30)
+        client.set(f"cafetal:{getpass.getuser()}:code/{name}.part{index}", content, ex=86400)
         return
     folder = os.path.join(os.path.expanduser(os.path.expandvars(scratch)), "code")
     handle, temporary = tempfile.mkstemp(dir=folder)
@@ -182,16 +180,16 @@ def join(scratch: str, store: str, counts: dict[str, int], *stored: Any) -> dict
     if store.startswith("redis:"):
         from redis import Redis
 
-        kept = Redis.from_url(store, password=os.environ.get("REDISCLI_AUTH"), socket_timeout=30)
+        client = Redis.from_url(store, password=os.environ.get("REDISCLI_AUTH"), socket_timeout=30)
         prefix = f"cafetal:{getpass.getuser()}:code/"
         for name, count in counts.items():
             keys = [f"{prefix}{name}.part{index}" for index in range(count)]
-            pieces: Any = kept.mget(keys)
+            pieces: Any = client.mget(keys)
             content = b"".join(piece or b"" for piece in pieces)
             if hashlib.sha256(content).hexdigest() == name.split(".")[0]:
-                kept.set(prefix + name, content, ex=14 * 86400)
-                kept.delete(*keys)
-            elif not kept.exists(prefix + name):  # another run may have joined the same parts
+                client.set(prefix + name, content, ex=14 * 86400)
+                client.delete(*keys)
+            elif not client.exists(prefix + name):  # another run may have joined the same parts
                 return {"error": f"{name} arrived damaged, in {count} parts."}
         return {}
 
@@ -242,8 +240,8 @@ def call(scratch: str, store: str, archive: str, package: str, task: str, payloa
         if store.startswith("redis:") and not os.path.exists(path):  # it came to another machine of the site
             from redis import Redis
 
-            kept = Redis.from_url(store, password=os.environ.get("REDISCLI_AUTH"), socket_timeout=30)
-            content: Any = kept.get(f"cafetal:{getpass.getuser()}:code/{archive}")
+            client = Redis.from_url(store, password=os.environ.get("REDISCLI_AUTH"), socket_timeout=30)
+            content: Any = client.get(f"cafetal:{getpass.getuser()}:code/{archive}")
             if content is not None:
                 os.makedirs(folder, mode=0o700, exist_ok=True)
                 handle, temporary = tempfile.mkstemp(dir=folder)
@@ -356,13 +354,13 @@ def attributes(error: Any) -> dict[str, Any]:
     import contextlib
     import json
 
-    held = {"args": list(error.args), **getattr(error, "__dict__", {})}
+    values = {"args": list(error.args), **getattr(error, "__dict__", {})}
     for name in ("errno", "strerror", "filename", "filename2", "name", "path"):
         with contextlib.suppress(Exception):  # of a property of the user's
             if getattr(error, name, None) is not None:
-                held[name] = getattr(error, name)
+                values[name] = getattr(error, name)
     plain = {}
-    for name, value in held.items():
+    for name, value in values.items():
         if type(name) is not str:
             continue
         try:
@@ -388,28 +386,28 @@ def serve(request: str) -> str:
     import time
     import traceback
 
-    asked = json.loads(request)
+    task = json.loads(request)
     answer: dict[str, Any] = {}
     started, cpu = time.time(), time.process_time()
     try:
-        if "function" in asked:
-            function, args, kwargs = globals()[asked["function"]], decode(asked["args"]), {}
+        if "function" in task:
+            function, args, kwargs = globals()[task["function"]], decode(task["args"]), {}
         else:
             import platform
 
             import cloudpickle
 
-            here = platform.python_version()
-            if asked.get("python", here).split(".")[:2] != here.split(".")[:2]:
-                return json.dumps({"other_python": here})
-            function, args, kwargs = cloudpickle.loads(base64.b64decode(asked["pickle"]))
+            python = platform.python_version()
+            if task.get("python", python).split(".")[:2] != python.split(".")[:2]:
+                return json.dumps({"other_python": python})
+            function, args, kwargs = cloudpickle.loads(base64.b64decode(task["pickle"]))
         result, answer["measures"] = measured(function, args, kwargs)
         if type(result).__module__ == "parsl.app.errors":
             result.reraise()  # Parsl has wrapped what its app raised
         try:
             answer["result"] = encode(result)
         except NotPlain as error:
-            if asked.get("trust"):
+            if task.get("trust"):
                 import cloudpickle
 
                 answer["pickle"] = base64.b64encode(cloudpickle.dumps(result)).decode()
@@ -433,6 +431,6 @@ def serve(request: str) -> str:
         text = json.dumps(answer)
     except ValueError as error:  # an integer of more digits than Python converts
         text = json.dumps({"error": {"type": "builtins.ValueError", "message": str(error), "traceback": ""}})
-    if len(text) > asked["limit"]:
+    if len(text) > task["limit"]:
         text = json.dumps({"measures": answer.get("measures"), "too_large": len(text)})
     return text

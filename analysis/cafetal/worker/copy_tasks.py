@@ -68,10 +68,10 @@ def complete(place: Place, *, run: str, staging: str, name: str, weight: Weight)
     parts = _unfinished(path)
     if not parts.exists() and path.exists():
         parts = path  # it was completed by a task whose answer was lost
-    found = weigh(place, run=run, pfn=str(parts))
-    if found != weight:
+    checksum = weigh(place, run=run, pfn=str(parts))
+    if checksum != weight:
         parts.unlink()
-        raise Corrupt(f"{path} has arrived with {found['size']:,} bytes and the Adler-32 {found['adler32']}.")
+        raise Corrupt(f"{path} has arrived with {checksum['size']:,} bytes and the Adler-32 {checksum['adler32']}.")
     os.replace(parts, path)
     return str(path)
 
@@ -95,13 +95,13 @@ def clear(folder: Path, run: str, life: int | None) -> None:
 
 def staged(folder: Path) -> dict[str, dict[str, Any]]:
     """``{run: {"files", "bytes", "age"}}`` of what was brought here and lies there still."""
-    found = {}
+    by_run = {}
     for run in sorted(folder.glob("*")):
         states = [path.stat() for path in run.rglob("*") if path.is_file()]
         if states:
             age = time.time() - max(state.st_mtime for state in states)
-            found[run.name] = {"files": len(states), "bytes": sum(state.st_size for state in states), "age": age}
-    return found
+            by_run[run.name] = {"files": len(states), "bytes": sum(state.st_size for state in states), "age": age}
+    return by_run
 
 
 def _here(pfn: str) -> Path:

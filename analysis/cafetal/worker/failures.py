@@ -117,7 +117,7 @@ _SILENCE = ("timed out", "timeout", "expired", "connection error", "connection r
 def _unanswered(error: BaseException) -> bool:
     if isinstance(error, (TimeoutError, ConnectionError)):
         return True
-    if any(each.__name__ == "ClientConnectionError" for each in type(error).__mro__):  # aiohttp's
+    if any(base.__name__ == "ClientConnectionError" for base in type(error).__mro__):  # aiohttp's
         return True
     return any(words in text(error).lower() for words in _SILENCE)
 
@@ -140,7 +140,7 @@ def text(error: BaseException) -> str:
 
 def _signature(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
-    return " ".join([type_name(error), *(f"{Path(each.filename).name}:{each.lineno}" for each in frames)])
+    return " ".join([type_name(error), *(f"{Path(frame.filename).name}:{frame.lineno}" for frame in frames)])
 
 
 def type_name(error: BaseException) -> str:

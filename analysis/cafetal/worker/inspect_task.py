@@ -63,26 +63,26 @@ def _inspect_one(
     reading: Reading,
     silent: Silent,
 ) -> dict[str, Any]:
-    known = file["known"]
+    earlier = file["known"]
     try:
         silent.check(pfn)
-        found: dict[str, Any] = _stat(pfn)
-        unchanged = known and found["size"] is not None and all(known.get(key) == found[key] for key in found)
-        if unchanged and (call is None or "clusters" in known):
-            return dict(known)
+        state: dict[str, Any] = _stat(pfn)
+        unchanged = earlier and state["size"] is not None and all(earlier.get(key) == state[key] for key in state)
+        if unchanged and (call is None or "clusters" in earlier):
+            return dict(earlier)
         if file["format"] == "parquet":
             with ParquetFileContext(pfn) as table:
-                found.update(num_entries=int(table.num_entries), uuid=hashlib.md5(file["lfn"].encode()).hexdigest())
+                state.update(num_entries=int(table.num_entries), uuid=hashlib.md5(file["lfn"].encode()).hexdigest())
         else:
-            found.update(count(*prepare(pfn, reading, file["options"]), file["treename"], found["size"]))
+            state.update(count(*prepare(pfn, reading, file["options"]), file["treename"], state["size"]))
         if call is not None:
             (meta,) = call(FileMeta("", pfn, file["treename"]))
-            found["clusters"] = [int(edge) for edge in meta.metadata.get("clusters", [])]
+            state["clusters"] = [int(edge) for edge in meta.metadata.get("clusters", [])]
     except Exception as error:
         failure = describe(error, site=site, lfn=file["lfn"], pfn=pfn)
         silent.note(pfn, failure)
         return {"failure": {**failure, "kind": "data"}}
-    return found
+    return state
 
 
 def _stat(pfn: str) -> dict[str, Any]:

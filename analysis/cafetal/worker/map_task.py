@@ -70,7 +70,7 @@ def map_bundle(
     silent = Silent(0 if patient else reading["timeout"])
     with TaskLog() as log, OpenFiles(reading, KeptLayouts(place.layouts)) as files:
         try:
-            there = aux_files(place, aux)
+            aux_paths = aux_files(place, aux)
             runners = load_function(place, function, archive)
             work, columns = share_files(runners, files), columns_of(runners)
             todo = work_items.unpack(items)
@@ -84,8 +84,8 @@ def map_bundle(
             expected = adler32.get(item.filename)
             try:
                 silent.check(pfn)
-                if there:
-                    item = dataclasses.replace(item, usermeta={**(item.usermeta or {}), "aux": there})
+                if aux_paths:
+                    item = dataclasses.replace(item, usermeta={**(item.usermeta or {}), "aux": aux_paths})
                 item = dataclasses.replace(item, preload=columns.of(item, pfn, files, reading["preload"]))
                 files.next = _after(todo, number, columns, names, reading)
                 stamp = check.check(place.root, pfn, expected) if check.wanted(checksums, item.filename) else None

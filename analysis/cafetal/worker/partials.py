@@ -58,16 +58,16 @@ def _digest(chunks: str, body: bytes | memoryview) -> str:
 
     Most processors have instructions for it; then it is twice as fast as BLAKE2b.
     """
-    made = hashlib.sha256(f"{chunks}\n".encode())
-    made.update(body)
-    return made.hexdigest()[:16]
+    sha256 = hashlib.sha256(f"{chunks}\n".encode())
+    sha256.update(body)
+    return sha256.hexdigest()[:16]
 
 
 def _parse(content: bytes) -> tuple[str, str, bool]:
     """The chunks and the digest that a partial speaks of, and whether that is its digest."""
     head = content[: max(content.find(b"\n"), 0)]
-    chunks, _, told = head.decode(errors="replace").partition(" ")
-    return chunks, told, told == _digest(chunks, memoryview(content)[len(head) + 1 :])
+    chunks, _, digest = head.decode(errors="replace").partition(" ")
+    return chunks, digest, digest == _digest(chunks, memoryview(content)[len(head) + 1 :])
 
 
 def read_bytes(store: Store, reference: Reference) -> bytes:

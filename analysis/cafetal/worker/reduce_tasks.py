@@ -75,20 +75,20 @@ def peek(place: Place, *, run: str, name: str, chunks: str, archive: str, truste
     """
     activate(place, archive)
     store = place.partials(run)
-    asked, taken = ChunkSet.parse(chunks), ChunkSet()
+    requested, merged_ids = ChunkSet.parse(chunks), ChunkSet()
     total: Any = None
-    known = [(ChunkSet.parse(it["chunks"]), it) for each in store.names() if (it := partials.find(store, each))]
-    for held, reference in sorted(known, key=lambda each: len(each[0]), reverse=True):
-        if held.minus(asked) or taken.minus(held) != taken:
+    by_chunks = [(ChunkSet.parse(it["chunks"]), it) for name in store.names() if (it := partials.find(store, name))]
+    for chunk_ids, reference in sorted(by_chunks, key=lambda pair: len(pair[0]), reverse=True):
+        if chunk_ids.minus(requested) or merged_ids.minus(chunk_ids) != merged_ids:
             continue
         try:
             content = partials.read_bytes(store, reference)
         except partials.PartialLost:
             continue
         node = codec.decode(partials.body(content), trusted=trusted)
-        total = exact.merge(total, node) if taken else node
-        taken = taken.union(held)
-    return partials.write(store, name, codec.encode(total, trusted=trusted), taken) if taken else None
+        total = exact.merge(total, node) if merged_ids else node
+        merged_ids = merged_ids.union(chunk_ids)
+    return partials.write(store, name, codec.encode(total, trusted=trusted), merged_ids) if merged_ids else None
 
 
 def fetch(
@@ -106,26 +106,26 @@ def survey(place: Place, *, run: str, life: int) -> list[partials.Reference]:
     its inputs when it is done.
     """
     store = place.partials(run)
-    found = []
-    for number, told in enumerate(store.names()):
-        reference = partials.find(store, told)
+    references = []
+    for number, stored in enumerate(store.names()):
+        reference = partials.find(store, stored)
         if reference is None:
             continue
         name = f"{life}.found-{number}"
-        if store.alias(told, name):  # else its own name must do
+        if store.alias(stored, name):  # else its own name must do
             reference = {**reference, "name": name}
-        found.append(reference)
-    return found
+        references.append(reference)
+    return references
 
 
 def leftovers(place: Place, *, staging: str) -> list[Leftover]:
     """What lies in the store, and of files that were brought from other sites, of each run."""
-    found = {each["run"]: each for each in stores.leftovers(place.store, place.root)}
-    for run, told in copy_tasks.staged(copy_tasks.staging_folder(place, staging)).items():
-        known = found.setdefault(run, {"run": run, "partials": 0, "files": 0, "bytes": 0, "age": told["age"]})
-        known["files"], known["bytes"] = told["files"], known["bytes"] + told["bytes"]
-        known["age"] = min(known["age"], told["age"])
-    return list(found.values())
+    by_run = {leftover["run"]: leftover for leftover in stores.leftovers(place.store, place.root)}
+    for run, staged in copy_tasks.staged(copy_tasks.staging_folder(place, staging)).items():
+        leftover = by_run.setdefault(run, {"run": run, "partials": 0, "files": 0, "bytes": 0, "age": staged["age"]})
+        leftover["files"], leftover["bytes"] = staged["files"], leftover["bytes"] + staged["bytes"]
+        leftover["age"] = min(leftover["age"], staged["age"])
+    return list(by_run.values())
 
 
 def stop(place: Place, *, run: str, life: int) -> None:
@@ -143,11 +143,11 @@ def clean(place: Place, *, run: str, life: int | None, keep_days: float, staging
     for path in (place.root / STOPS).glob(f"{run}.*"):
         if life is None or int(path.suffix[1:]) <= life:
             path.unlink(missing_ok=True)
-    brought = copy_tasks.staging_folder(place, staging)
-    copy_tasks.clear(brought, run, life)
+    folder = copy_tasks.staging_folder(place, staging)
+    copy_tasks.clear(folder, run, life)
     rooms = [place.root / name for name in (CODE, MODULES, "runs", "environments", "parsl", STOPS)] + [
         place.layouts,
-        brought,
+        folder,
     ]
     for path in [path for room in rooms for path in room.glob("*")]:
         try:

@@ -112,12 +112,12 @@ class FileStore:
     @staticmethod
     def leftovers(root: Path) -> list[Leftover]:
         """Of all runs."""
-        found: list[Leftover] = []
+        leftovers: list[Leftover] = []
         for folder in sorted((root / "runs").glob("*")):
             sizes = [path.stat().st_size for path in folder.glob("*")]
             age = time.time() - folder.stat().st_mtime
-            found.append({"run": folder.name, "partials": len(sizes), "files": 0, "bytes": sum(sizes), "age": age})
-        return found
+            leftovers.append({"run": folder.name, "partials": len(sizes), "files": 0, "bytes": sum(sizes), "age": age})
+        return leftovers
 
 
 class MemoryStore:
@@ -140,10 +140,10 @@ class MemoryStore:
         return content if not offset and length is None else content[offset:][:length]
 
     def alias(self, name: str, other: str) -> bool:  # noqa: D102
-        held = self._held[self._key]
-        if name in held:
-            held[other] = held[name]
-        return name in held
+        partials = self._held[self._key]
+        if name in partials:
+            partials[other] = partials[name]
+        return name in partials
 
     def remove(self, name: str) -> None:  # noqa: D102
         self._held[self._key].pop(name, None)
@@ -164,13 +164,13 @@ class MemoryStore:
         return [
             {
                 "run": run,
-                "partials": len(held),
+                "partials": len(partials),
                 "files": 0,
-                "bytes": sum(map(len, held.values())),
+                "bytes": sum(map(len, partials.values())),
                 "age": time.time() - cls._changed[folder, run],
             }
-            for (folder, run), held in sorted(cls._held.items())
-            if folder == root and held
+            for (folder, run), partials in sorted(cls._held.items())
+            if folder == root and partials
         ]
 
 
@@ -217,15 +217,15 @@ class RedisStore:
     @staticmethod
     def leftovers(url: str) -> list[Leftover]:
         """Of all runs of this user."""
-        connector, found = _connect(url), dict[str, Leftover]()
+        connector, by_run = _connect(url), dict[str, Leftover]()
         with _asked():
             for key in sorted(connector.keys(f"{_owner()}/")):
                 run = key.split("/")[1]
                 size, age = connector.size_and_age(key)
-                known = found.setdefault(run, {"run": run, "partials": 0, "files": 0, "bytes": 0, "age": age})
-                known["partials"], known["bytes"] = known["partials"] + 1, known["bytes"] + size
-                known["age"] = min(known["age"], age)
-        return list(found.values())
+                leftover = by_run.setdefault(run, {"run": run, "partials": 0, "files": 0, "bytes": 0, "age": age})
+                leftover["partials"], leftover["bytes"] = leftover["partials"] + 1, leftover["bytes"] + size
+                leftover["age"] = min(leftover["age"], age)
+        return list(by_run.values())
 
 
 def _owner() -> str:
@@ -268,8 +268,8 @@ def _connect(url: str) -> Any:
             if not self.exists(RedisKey(name)):
                 return None
             last = -1 if length is None else offset + length - 1
-            found: Any = self._redis_client.getrange(name, offset, last)
-            return bytes(found)
+            content: Any = self._redis_client.getrange(name, offset, last)
+            return bytes(content)
 
         def copy(self, name: str, other: str) -> bool:
             return bool(self._redis_client.copy(name, other, replace=True))

@@ -33,13 +33,13 @@ def merge(
         ProcessorError: if the partials do not add up with one another.
     """
     total: Any = None
-    for each in home:
-        chunks = ChunkSet.parse(each.reference["chunks"])
+    for partial in home:
+        chunks = ChunkSet.parse(partial.reference["chunks"])
         ledger.count(chunks)
-        total = add(total, each, trusted)
+        total = add(total, partial, trusted)
         record.chunks_counted += len(chunks)
         record.events_counted += ledger.events(chunks)
-        record.partials_in[each.site] += 1
+        record.partials_in[partial.site] += 1
     unexplained = ledger.missing.minus(given_up)
     if unexplained and not record.interrupted:
         raise EventsLost(f"The chunks {unexplained} are not in the result, and nothing says why.")

@@ -51,13 +51,13 @@ class Whereabouts:
         Raises:
             EventsLost: if this has happened to one of them too often.
         """
-        found: dict[str, list[int]] = {}
+        lost: dict[str, list[int]] = {}
         for i in ids:
             if number := self._place(i):
-                found.setdefault(self._sites[number], []).append(i)
+                lost.setdefault(self._sites[number], []).append(i)
                 self._places[i] = 0
                 self._losses[i] += 1
-        often = ChunkSet.of(i for gone in found.values() for i in gone if self._losses[i] == TRIES)
+        often = ChunkSet.of(i for ids in lost.values() for i in ids if self._losses[i] == TRIES)
         if often:
             raise EventsLost(f"The partials of the chunks {often} were lost at the sites {TRIES} times.")
-        return {site: ChunkSet.of(gone) for site, gone in found.items()}
+        return {site: ChunkSet.of(ids) for site, ids in lost.items()}

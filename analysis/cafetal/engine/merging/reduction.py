@@ -81,11 +81,11 @@ class Trees:
         self._start(site, tree, reduces)
 
     def _start(self, site: str, tree: _SiteTree, reduces: Sequence[Reduce]) -> None:
-        for made in reduces:
+        for merge in reduces:
             settled: Future[Any] = Future()
-            tree.nodes[made.node] = settled
+            tree.nodes[merge.node] = settled
             tree.open += 1
-            self._submit(Merge(site, made, tree.number, settled), [tree.nodes[node] for node in made.inputs])
+            self._submit(Merge(site, merge, tree.number, settled), [tree.nodes[node] for node in merge.inputs])
 
     def send(self, merge: Merge) -> None:
         """Submit a reduce once more, if anybody still waits for it."""
@@ -138,12 +138,12 @@ class Trees:
 
     def references(self, ends: dict[str, Future[Any]]) -> dict[str, Reference]:
         """What the roots are; those that are lost, as their sites may be, are left out."""
-        found = {
+        references = {
             site: root.result()["partial"]
             for site, root in ends.items()
             if site in self._sites and root in self._sites[site].nodes.values()
         }
-        return {site: reference for site, reference in found.items() if reference is not None}
+        return {site: reference for site, reference in references.items() if reference is not None}
 
     def forget(self, site: str) -> None:
         """What a site held cannot be had any more."""

@@ -27,9 +27,9 @@ class Salvage:
     """
 
     def __init__(self, past: Past | None, folder: Path | None, planned: ChunkSet, sites: Container[str]) -> None:
-        kept = {home.name: home for home in find_kept(folder)} if past is not None and folder is not None else {}
-        chosen = _select("", ((name, home.reference) for name, home in kept.items()), planned)
-        self.home: list[Home] = [kept[name] for name in chosen]
+        local = {home.name: home for home in find_kept(folder)} if past is not None and folder is not None else {}
+        chosen = _select("", ((name, home.reference) for name, home in local.items()), planned)
+        self.home: list[Home] = [local[name] for name in chosen]
         """Partials that are on this machine."""
         self.free = planned
         """Chunks that nothing is known of."""
@@ -38,16 +38,16 @@ class Salvage:
         self.held: dict[str, ChunkSet] = {}
         """``{site: chunks that may be in partials there}``"""
         for site, ids in past.expected.items() if past is not None else ():
-            wanted = ids.minus(ids.minus(self.free))
-            if wanted and site in sites:
-                self.held[site] = wanted
-                self.free = self.free.minus(wanted)
+            expected = ids.minus(ids.minus(self.free))
+            if expected and site in sites:
+                self.held[site] = expected
+                self.free = self.free.minus(expected)
 
-    def take(self, site: str, told: Iterable[Reference]) -> tuple[list[Reference], ChunkSet]:
+    def take(self, site: str, references: Iterable[Reference]) -> tuple[list[Reference], ChunkSet]:
         """Partials of a site that hold nothing but what it was looked for, each chunk once; and what is not there."""
         left = self.held.pop(site, ChunkSet())
-        there = {reference["name"]: reference for reference in told}
-        chosen = [there[name] for name in _select(site, there.items(), left)]
+        by_name = {reference["name"]: reference for reference in references}
+        chosen = [by_name[name] for name in _select(site, by_name.items(), left)]
         for reference in chosen:
             left = left.minus(ChunkSet.parse(reference["chunks"]))
         return chosen, left
@@ -57,6 +57,6 @@ class Salvage:
         return self.held.pop(site, ChunkSet())
 
 
-def _select(site: str, there: Iterable[tuple[str, Reference]], wanted: ChunkSet) -> list[str]:
-    found = [Found(site, name, ChunkSet.parse(reference["chunks"])) for name, reference in there]
-    return [each.name for each in select(found, wanted)]
+def _select(site: str, references: Iterable[tuple[str, Reference]], expected: ChunkSet) -> list[str]:
+    candidates = [Found(site, name, ChunkSet.parse(reference["chunks"])) for name, reference in references]
+    return [candidate.name for candidate in select(candidates, expected)]

@@ -85,48 +85,48 @@ class Peeks:
         return name
 
     def answer(
-        self, name: str, held: Mapping[str, ChunkSet], home: Sequence[Home], ledger: Ledger, record: RunRecord
+        self, name: str, at_sites: Mapping[str, ChunkSet], home: Sequence[Home], ledger: Ledger, record: RunRecord
     ) -> None:
         """Begin to merge what each site holds, and what is here, and to write down what comes of it."""
         sizes = {chunk: it.events for chunk, it in ledger.chunks.items()}
         planned, uncounted, since = record.events_planned, record.files_uncounted, record.seconds
 
         def work() -> None:
-            found, error = _Found(self._calls.trusted), ""
+            collected, error = _Found(self._calls.trusted), ""
             try:
-                self._bring_together(found, held, home)
+                self._bring_together(collected, at_sites, home)
             except Exception as problem:
                 error = f"{type(problem).__name__}: {problem}"
-            if not found.chunks:
+            if not collected.chunks:
                 error = error or "Nothing is finished yet, or no site tells."
-            events = {site: sum(sizes[i] for i in ids) for site, ids in found.chunks.items()}
-            told = Peek(name, sum(events.values()), planned, since, events, found.silent, error, uncounted)
+            events = {site: sum(sizes[i] for i in ids) for site, ids in collected.chunks.items()}
+            peek = Peek(name, sum(events.values()), planned, since, events, collected.silent, error, uncounted)
             try:
-                self._write(told, found.total)
+                self._write(peek, collected.total)
             except Exception as problem:  # of the disk, or of an output that cannot be pickled
                 with suppress(OSError):  # then nobody is told, and who waits gives up; it is no fault of the run
-                    self._write(replace(told, error=f"{type(problem).__name__}: {problem}"), None)
+                    self._write(replace(peek, error=f"{type(problem).__name__}: {problem}"), None)
 
         self._thread = Thread(target=work, daemon=True, name="peek")
         self._thread.start()
 
-    def _bring_together(self, found: _Found, held: Mapping[str, ChunkSet], home: Sequence[Home]) -> None:
-        for each in home:
-            found.add(each)
-        asked = {site: self._calls.peek(site, 0, chunks) for site, chunks in held.items()}
-        for site, future in asked.items():
-            told = future.result()
+    def _bring_together(self, collected: _Found, at_sites: Mapping[str, ChunkSet], home: Sequence[Home]) -> None:
+        for partial in home:
+            collected.add(partial)
+        replies = {site: self._calls.peek(site, 0, chunks) for site, chunks in at_sites.items()}
+        for site, future in replies.items():
+            reply = future.result()
             try:
-                if isinstance(told, Exception):
-                    raise told
-                if told is None:
-                    found.silent[site] = "it is being merged"
+                if isinstance(reply, Exception):
+                    raise reply
+                if reply is None:
+                    collected.silent[site] = "it is being merged"
                 else:
-                    found.add(self._bring(site, told))
+                    collected.add(self._bring(site, reply))
             except ProcessorError:
                 raise  # the outputs do not add up with one another
             except Exception as error:  # of this site: the others can be shown all the same
-                found.silent[site] = f"{type(error).__name__}: {error}"
+                collected.silent[site] = f"{type(error).__name__}: {error}"
 
     def _bring(self, site: str, reference: Reference) -> Home:
         waiting: list[Future[Any]] = []
@@ -136,20 +136,20 @@ class Peeks:
             return waiting[-1]
 
         def wait_for_one() -> None:
-            wait([each for each in waiting if not each.done()], timeout=1, return_when=FIRST_COMPLETED)
+            wait([future for future in waiting if not future.done()], timeout=1, return_when=FIRST_COMPLETED)
 
         # A record of its own: what is only looked at is not what the run has brought home.
         content = fetch(reference, site, ask, wait_for_one, compression=self._compression, record=RunRecord())
         return Home(site, reference["name"], reference, content)
 
-    def _write(self, found: Peek, total: Any) -> None:
+    def _write(self, peek: Peek, total: Any) -> None:
         assert self._folder is not None
         place = private_folder(self._folder / PEEK)
-        if not found.error:
+        if not peek.error:
             temporary = place / f".{_OUTPUT}"
             coffea.util.save(of_the_user(exact.lower(total)), str(temporary))
             os.replace(temporary, place / _OUTPUT)
-        write_bytes(place / _FOUND, json.dumps(asdict(found)).encode())
+        write_bytes(place / _FOUND, json.dumps(asdict(peek)).encode())
 
 
 class _Found:
@@ -163,8 +163,8 @@ class _Found:
 
     def add(self, home: Home) -> None:
         self.total = add(self.total, home, self._trusted)
-        known = self.chunks.get(home.site, ChunkSet())
-        self.chunks[home.site] = known.union(ChunkSet.parse(home.reference["chunks"]))
+        earlier = self.chunks.get(home.site, ChunkSet())
+        self.chunks[home.site] = earlier.union(ChunkSet.parse(home.reference["chunks"]))
 
 
 def peek(folder: Path, *, patience: float = 300.0) -> tuple[Peek, Any]:
@@ -181,7 +181,7 @@ def peek(folder: Path, *, patience: float = 300.0) -> tuple[Peek, Any]:
     place = private_folder(folder / PEEK)
     write_bytes(place / _ASKED, name.encode())
     end = time.monotonic() + patience
-    while (found := _read(place)) is None or found.asked != name:
+    while (peek := _read(place)) is None or peek.asked != name:
         if owner(folder) is None:
             if (folder / MANIFEST).exists():
                 raise OutputError(f"The run in {folder} has ended meanwhile: its output is there.")
@@ -189,10 +189,10 @@ def peek(folder: Path, *, patience: float = 300.0) -> tuple[Peek, Any]:
         if time.monotonic() > end:
             raise OutputError(f"The run in {folder} has not answered within {patience:.0f} s.")
         time.sleep(0.2)
-    if found.error:
-        raise OutputError(f"There is no output of the run in {folder} to be seen. {found.error}")
+    if peek.error:
+        raise OutputError(f"There is no output of the run in {folder} to be seen. {peek.error}")
     with shipped_modules(folder):
-        return found, coffea.util.load(str(place / _OUTPUT))
+        return peek, coffea.util.load(str(place / _OUTPUT))
 
 
 def _read(place: Path) -> Peek | None:

@@ -29,22 +29,22 @@ class Leftover:
 
 def find_leftovers(federation: Federation, sites: Sequence[str]) -> tuple[list[Leftover], dict[str, str]]:
     """What lies at sites, also of runs that go on; and why sites do not tell, by site."""
-    found: list[Leftover] = []
+    leftovers: list[Leftover] = []
     silent: dict[str, str] = {}
-    for site, told in _ask(federation, sites, "leftovers", {}, reply_checks.of_leftovers).items():
-        if isinstance(told, Exception):
-            silent[site] = str(told)
+    for site, reply in _ask(federation, sites, "leftovers", {}, reply_checks.of_leftovers).items():
+        if isinstance(reply, Exception):
+            silent[site] = str(reply)
             continue
-        found += [
-            Leftover(site, each["run"], each["partials"], each["files"], each["bytes"], each["age"]) for each in told
+        leftovers += [
+            Leftover(site, item["run"], item["partials"], item["files"], item["bytes"], item["age"]) for item in reply
         ]
-    return found, silent
+    return leftovers, silent
 
 
 def remove_leftovers(federation: Federation, leftovers: Iterable[Leftover]) -> None:
     """Remove them."""
-    for each in leftovers:
-        _ask(federation, [each.site], "clean", {"run": each.run, "life": None, "keep_days": 14})
+    for leftover in leftovers:
+        _ask(federation, [leftover.site], "clean", {"run": leftover.run, "life": None, "keep_days": 14})
 
 
 def _ask(
@@ -57,15 +57,15 @@ def _ask(
     worker = pack_worker()
     federation.start(sites)
     ready = {site: install(federation, site, worker) for site in sites}
-    asked = {site: {**arguments, "staging": federation.table.sites[site].staging} for site in sites}
+    requests = {site: {**arguments, "staging": federation.table.sites[site].staging} for site in sites}
     readiness: dict[str, Any] = {site: future.result() for site, future in ready.items()}
     futures: dict[str, Future[Any]] = {
         site: settle(
-            federation.call(site, worker.code, task, asked[site]),
+            federation.call(site, worker.code, task, requests[site]),
             lambda error: error,
             check=check(site),
         )
-        for site, told in readiness.items()
-        if not isinstance(told, Exception)
+        for site, state in readiness.items()
+        if not isinstance(state, Exception)
     }
     return {**readiness, **{site: future.result() for site, future in futures.items()}}

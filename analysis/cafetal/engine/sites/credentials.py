@@ -43,13 +43,13 @@ class Logins:
             self._asked[site] = now
             self._calls.logins(site).add_done_callback(lambda done: self._tell(site, done.result()))
 
-    def take(self, site: str, told: Any) -> None:
+    def take(self, site: str, reply: Any) -> None:
         """Judge the answer of a site."""
-        if isinstance(told, Exception):
+        if isinstance(reply, Exception):
             return
         now = time.time()
         left = self._record.seconds_left
-        for login in (each for each in told if each["ends"] is None or math.isfinite(each["ends"])):
+        for login in (login for login in reply if login["ends"] is None or math.isfinite(login["ends"])):
             ended = login["ends"] is not None and login["ends"] <= now
             sentence = judge(site, login, now, None if left is None else now + left)
             if sentence is not None and (site, login["what"], ended) not in self._said:

@@ -32,10 +32,10 @@ class FileCheck:
     @property
     def sentence(self) -> str:
         """In words."""
-        tried = self.opened + len(self.failures)
-        if not tried:
+        checked = self.opened + len(self.failures)
+        if not checked:
             return f"{self.site} holds no file of the fileset."
-        return f"{self.site} can open {self.opened} of {tried} files{':' if self.failures else '.'}"
+        return f"{self.site} can open {self.opened} of {checked} files{':' if self.failures else '.'}"
 
 
 def check_files(
@@ -48,15 +48,15 @@ def check_files(
     """
     catalog = FilesetCatalog(federation.table, fileset)
     shipment = pack_worker()
-    held: dict[str, list[Question]] = {site: [] for site in sites}
+    at_site: dict[str, list[Question]] = {site: [] for site in sites}
     for file in fileset.files():
         for site, pfn in catalog.replicas(file.lfn).items():
-            if site in held:
+            if site in at_site:
                 tree = file.object_path or treename
-                held[site].append(Question(file.lfn, tree, {site: pfn}, file))
-    chosen = {site: list(_spread(questions, most)) for site, questions in held.items()}
+                at_site[site].append(Question(file.lfn, tree, {site: pfn}, file))
+    chosen = {site: list(_spread(questions, most)) for site, questions in at_site.items()}
     ready = {site: install(federation, site, shipment) for site, questions in chosen.items() if questions}
-    asked: dict[str, Future[Any]] = {}
+    replies: dict[str, Future[Any]] = {}
     for site, installed in ready.items():
         answer = installed.result()
         if isinstance(answer, Exception):
@@ -71,10 +71,10 @@ def check_files(
             "function": None,
             "archive": None,
         }
-        sent = federation.call(site, shipment.code, "inspect", arguments)
+        reply = federation.call(site, shipment.code, "inspect", arguments)
         count = len(chosen[site])
-        asked[site] = settle(sent, partial(all_lost, site, count), check=reply_checks.of_inspect(site, count))
-    return [_check(site, chosen[site], asked[site].result() if site in asked else []) for site in sites]
+        replies[site] = settle(reply, partial(all_lost, site, count), check=reply_checks.of_inspect(site, count))
+    return [_check(site, chosen[site], replies[site].result() if site in replies else []) for site in sites]
 
 
 def _spread(questions: Sequence[Question], most: int | None) -> Iterator[Question]:

@@ -49,26 +49,26 @@ class Transfers:
     """
 
     def __init__(
-        self, calls: Calls, plan: Plan, record: RunRecord, told: Callable[[int, Delivery, float], None]
+        self, calls: Calls, plan: Plan, record: RunRecord, on_delivery: Callable[[int, Delivery, float], None]
     ) -> None:
-        self._calls, self._plan, self._record, self._told = calls, plan, record, told
+        self._calls, self._plan, self._record, self._told = calls, plan, record, on_delivery
         self._stopped = Event()
         self._threads: list[Thread] = []
         self._choosing = Lock()
 
-    def begin(self, told: Transfer, now: Callable[[], float]) -> None:
+    def begin(self, transfer: Transfer, now: Callable[[], float]) -> None:
         """Have files brought; a clock tells how long it takes."""
         copies = tuple(
             Copy(
                 lfn,
-                self._plan.replicas[lfn][told.source],
+                self._plan.replicas[lfn][transfer.source],
                 copy_name(f"{self._calls.run}/{self._calls.life}", lfn),
                 self._plan.adler32.get(lfn),
             )
-            for lfn in told.lfns
+            for lfn in transfer.lfns
         )
-        order = Order(told.source, told.site, copies)
-        self._record.transfers[told.transfer] = (told.site, 0, round(told.bytes))
+        order = Order(transfer.source, transfer.site, copies)
+        self._record.transfers[transfer.transfer] = (transfer.site, 0, round(transfer.bytes))
 
         def work() -> None:
             began = now()
@@ -76,12 +76,12 @@ class Transfers:
                 delivery = self._carrier(order).carry(order, progress, self._stopped)
             except Exception as error:  # nothing may be waited for for ever
                 delivery = Delivery(error=error)
-            self._told(told.transfer, delivery, now() - began)
+            self._told(transfer.transfer, delivery, now() - began)
 
         def progress(size: int) -> None:
-            self._record.transfers[told.transfer] = (told.site, size, round(told.bytes))
+            self._record.transfers[transfer.transfer] = (transfer.site, size, round(transfer.bytes))
 
-        thread = Thread(target=work, daemon=True, name=f"transfer {told.transfer}")
+        thread = Thread(target=work, daemon=True, name=f"transfer {transfer.transfer}")
         self._threads.append(thread)
         thread.start()
 
@@ -103,9 +103,9 @@ class Transfers:
     def _service(self) -> Carrier:
         from cafetal.transfers.globus_transfer import GlobusTransfer, connect  # the SDK takes a second to import
 
-        known = {name: site.collection for name, site in self._plan.table.sites.items() if site.collection is not None}
+        sites = {name: site.collection for name, site in self._plan.table.sites.items() if site.collection is not None}
         staging = {name: site.staging or site.scratch for name, site in self._plan.table.sites.items()}
-        return GlobusTransfer(connect(known.values()), known, staging)
+        return GlobusTransfer(connect(sites.values()), sites, staging)
 
     def abandon(self) -> None:
         """Nobody waits for what is under way any more."""

@@ -30,15 +30,15 @@ def install(federation: Federation, site: str, shipment: Shipment) -> Future[Any
     def attempt(left: int) -> None:
         try:
             federation.start([site])  # it may have failed since it was started
-            sent = federation.install(site, shipment.files)
+            installed = federation.install(site, shipment.files)
         except Exception as error:  # the federation was closed meanwhile
             outcome.set_result(error)
             return
-        settled = settle(sent, lambda error: error, check=reply_checks.of_install(site))
+        settled = settle(installed, lambda error: error, check=reply_checks.of_install(site))
         settled.add_done_callback(lambda done: judge(done.result(), left))
 
-    def judge(told: Any, left: int) -> None:
-        kind = lost_task(told, site)["kind"] if isinstance(told, Exception) else None
+    def judge(outcome_here: Any, left: int) -> None:
+        kind = lost_task(outcome_here, site)["kind"] if isinstance(outcome_here, Exception) else None
         if kind == "away" and not ending.done():
             timer = threading.Timer(_BETWEEN_TRIES, attempt, (left,))
             timer.daemon = True
@@ -46,7 +46,7 @@ def install(federation: Federation, site: str, shipment: Shipment) -> Future[Any
         elif kind == "worker" and left > 1:
             attempt(left - 1)
         else:
-            outcome.set_result(told)
+            outcome.set_result(outcome_here)
 
     # Starting may take long, and be in vain; others should not have to wait for it.
     threading.Thread(target=attempt, args=(TRIES,), daemon=True, name=f"starts {site}").start()

@@ -70,13 +70,13 @@ class Lookout:
 
     def _look_at(self, site: str) -> None:
         try:
-            told = self.federation.executor.get_endpoint_status(site)
+            status = self.federation.executor.get_endpoint_status(site)
         except Exception:  # it is being started anew, or cannot be reached: who waits for a task there will be told
             logger.info("%s cannot be looked at", site, exc_info=True)
             return
-        if told.alive and told.workers is not None:
+        if status.alive and status.workers is not None:
             most = self.federation.site(site).workers
-            self.report(site, usable(told.workers, most), told.workers, told.walltime_left)
+            self.report(site, usable(status.workers, most), status.workers, status.walltime_left)
 
 
 def drained(folder: Path | None) -> frozenset[str]:
@@ -97,6 +97,6 @@ def forget_drained(folder: Path | None) -> None:
 
 def drain(folder: Path, sites: Iterable[str], *, undo: bool = False) -> frozenset[str]:
     """Name sites in a run's folder, or take them out again; return all that are named then."""
-    named = drained(folder) - frozenset(sites) if undo else drained(folder) | frozenset(sites)
-    (folder / DRAINED).write_text("".join(f"{name}\n" for name in sorted(named)))
-    return named
+    names = drained(folder) - frozenset(sites) if undo else drained(folder) | frozenset(sites)
+    (folder / DRAINED).write_text("".join(f"{name}\n" for name in sorted(names)))
+    return names

@@ -135,19 +135,19 @@ def _checked(site: str) -> Iterator[None]:
         raise SiteError(f"Malformed reply from {site} ({error}).") from None
 
 
-def of_map(site: str, asked: ChunkSet) -> Check:
+def of_map(site: str, requested: ChunkSet) -> Check:
     """For `worker.tasks.map_bundle`: each chunk that was asked for is in the partial, a failure, or not begun."""
 
     def check(answer: Any) -> Any:
         with _checked(site):
-            told = _MAP.validate_python(answer)
-            given = ChunkSet.parse(told.left)
-            if told.partial is not None:
-                given = given.union(ChunkSet.parse(told.partial.chunks))
-            for failure in told.failures:
-                given = given.union(ChunkSet.parse(failure.chunks))
-        if given != asked:
-            raise SiteError(f"{site} has answered for the chunks {given}, and was asked for {asked}.")
+            reply = _MAP.validate_python(answer)
+            accounted = ChunkSet.parse(reply.left)
+            if reply.partial is not None:
+                accounted = accounted.union(ChunkSet.parse(reply.partial.chunks))
+            for failure in reply.failures:
+                accounted = accounted.union(ChunkSet.parse(failure.chunks))
+        if accounted != requested:
+            raise SiteError(f"{site} has answered for the chunks {accounted}, and was asked for {requested}.")
         return answer
 
     return check
@@ -158,11 +158,13 @@ def of_reduce(site: str, inputs: Sequence[Future[Any]]) -> Check:
 
     def check(answer: Any) -> Any:
         with _checked(site):
-            told = _REDUCE.validate_python(answer)
-            given = {i for each in inputs if (it := each.result()["partial"]) for i in ChunkSet.parse(it["chunks"])}
-            spoken = [] if told.partial is None else [told.partial.chunks]
-            spoken += [failure.chunks for failure in told.lost]
-        if not all(given.issuperset(ChunkSet.parse(text)) for text in spoken):
+            reply = _REDUCE.validate_python(answer)
+            available = {
+                i for future in inputs if (it := future.result()["partial"]) for i in ChunkSet.parse(it["chunks"])
+            }
+            spoken = [] if reply.partial is None else [reply.partial.chunks]
+            spoken += [failure.chunks for failure in reply.lost]
+        if not all(available.issuperset(ChunkSet.parse(text)) for text in spoken):
             raise SiteError(f"{site} has answered for the chunks {', '.join(spoken)}, which it was not given.")
         return answer
 
@@ -174,14 +176,14 @@ def of_survey(site: str) -> Check:
     return _of(site, _SURVEY)
 
 
-def of_peek(site: str, asked: ChunkSet) -> Check:
+def of_peek(site: str, requested: ChunkSet) -> Check:
     """For `worker.tasks.peek`: it holds nothing but what was asked for."""
 
     def check(answer: Any) -> Any:
         with _checked(site):
-            told = _PEEK.validate_python(answer)
-        if told is not None and ChunkSet.parse(told.chunks).minus(asked):
-            raise SiteError(f"{site} has answered for the chunks {told.chunks}, and was asked for {asked}.")
+            reply = _PEEK.validate_python(answer)
+        if reply is not None and ChunkSet.parse(reply.chunks).minus(requested):
+            raise SiteError(f"{site} has answered for the chunks {reply.chunks}, and was asked for {requested}.")
         return answer
 
     return check

@@ -67,5 +67,5 @@ class RunnerCall:
         return False
 
 
-def _is_partial_of(function: Any, wanted: Callable[..., Any]) -> bool:
-    return isinstance(function, functools.partial) and function.func is wanted
+def _is_partial_of(function: Any, target: Callable[..., Any]) -> bool:
+    return isinstance(function, functools.partial) and function.func is target

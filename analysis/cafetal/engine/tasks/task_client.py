@@ -94,20 +94,20 @@ class Calls:
                 self._stop(error)
             return on_loss(error)
 
-        sent = self.federation.call(site, self.shipment.code, task, {"run": self.run, **arguments}, *inputs)
+        reply = self.federation.call(site, self.shipment.code, task, {"run": self.run, **arguments}, *inputs)
         patience = self.plan.table.routing.patience + _PATIENCE * (seconds or 0)
-        known = _Open(site, patience, inputs, number=number)
-        settled = settle(sent, lost, given_up=known.given_up, check=check)
-        known.sent = sent
-        self._open[settled] = known
+        open_task = _Open(site, patience, inputs, number=number)
+        settled = settle(reply, lost, given_up=open_task.given_up, check=check)
+        open_task.sent = reply
+        self._open[settled] = open_task
         settled.add_done_callback(lambda done: self._came_back(site, done))
         if settled.done():  # it may have been before it was entered
             self._open.pop(settled, None)
         return settled
 
     def _came_back(self, site: str, settled: Future[Any]) -> None:
-        known = self._open.pop(settled, None)
-        if known is None or not known.given_up.done():
+        open_task = self._open.pop(settled, None)
+        if open_task is None or not open_task.given_up.done():
             self._heard.put(site)  # in any thread
 
     def give_up_overdue(self, now: float, queueing: Container[str]) -> None:
@@ -121,40 +121,40 @@ class Calls:
         with suppress(queue.Empty):
             while True:
                 heard.add(self._heard.get_nowait())
-        for known in list(self._open.values()):
-            if known.site in heard:
-                known.since = None  # it works; what was sent there may wait for its turn
-            if known.site in queueing or not all(each.done() for each in known.inputs):
-                known.since = None
-            elif known.since is None:
-                known.since = now
-            elif now - known.since > known.patience and not known.given_up.done():
-                told = f"Nothing was heard of a task at {known.site} for {now - known.since:.0f} s."
-                known.given_up.set_result(Overdue(told))
+        for open_task in list(self._open.values()):
+            if open_task.site in heard:
+                open_task.since = None  # it works; what was sent there may wait for its turn
+            if open_task.site in queueing or not all(future.done() for future in open_task.inputs):
+                open_task.since = None
+            elif open_task.since is None:
+                open_task.since = now
+            elif now - open_task.since > open_task.patience and not open_task.given_up.done():
+                words = f"Nothing was heard of a task at {open_task.site} for {now - open_task.since:.0f} s."
+                open_task.given_up.set_result(Overdue(words))
 
     def inspect(self, site: str, arguments: Mapping[str, Any], count: int) -> Future[Any]:
         """Have the entries of so many files counted; see `worker.counting.inspect`."""
-        asked = {**arguments, "function": None, "archive": ""}
+        request = {**arguments, "function": None, "archive": ""}
         return self._call(
-            site, "inspect", asked, on_loss=partial(all_lost, site, count), check=reply_checks.of_inspect(site, count)
+            site, "inspect", request, on_loss=partial(all_lost, site, count), check=reply_checks.of_inspect(site, count)
         )
 
-    def map(self, told: Assign) -> Future[Any]:
+    def map(self, assignment: Assign) -> Future[Any]:
         """Process a bundle; see `worker.tasks.map_bundle`."""
-        site, chunks = told.site, str(ChunkSet.of(chunk.id for chunk in told.chunks))
-        pfns = {chunk.lfn: self.plan.pfn(chunk.lfn, site, told.source) for chunk in told.chunks}
+        site, chunks = assignment.site, str(ChunkSet.of(chunk.id for chunk in assignment.chunks))
+        pfns = {chunk.lfn: self.plan.pfn(chunk.lfn, site, assignment.source) for chunk in assignment.chunks}
         arguments = {
             "site": site,
             "life": self.life,
-            "name": f"{site}.{self.life}.map-{told.task}",
+            "name": f"{site}.{self.life}.map-{assignment.task}",
             "function": self.shipment.function,
             "archive": self.shipment.modules,
             "aux": dict(self.shipment.aux),
-            "items": work_items.pack((chunk.id, self.plan.items[chunk.id], chunk.rank) for chunk in told.chunks),
+            "items": work_items.pack((chunk.id, self.plan.items[chunk.id], chunk.rank) for chunk in assignment.chunks),
             "chunks": chunks,
             "names": site_names(self.federation.table.sites[site].pfn, pfns),
             "keep_going": self.keep_going,
-            "patient": any(len(chunk.sites) == 1 or chunk.id in self._patient for chunk in told.chunks),
+            "patient": any(len(chunk.sites) == 1 or chunk.id in self._patient for chunk in assignment.chunks),
             "trusted": site in self.trusted,
             "checksums": self.plan.table.checksums,
             "reading": self._reading,
@@ -165,9 +165,9 @@ class Calls:
             "map",
             arguments,
             on_loss=lambda error: {"partial": None, "failures": [lost_task(error, site, chunks)]},
-            check=reply_checks.of_map(site, ChunkSet.of(chunk.id for chunk in told.chunks)),
-            seconds=told.reason.seconds,
-            number=told.task,
+            check=reply_checks.of_map(site, ChunkSet.of(chunk.id for chunk in assignment.chunks)),
+            seconds=assignment.reason.seconds,
+            number=assignment.task,
         )
 
     def be_patient(self, chunks: Iterable[Iterable[int]]) -> None:
@@ -177,12 +177,12 @@ class Calls:
 
     def accepted(self) -> Iterator[tuple[int, str, str]]:
         """Map tasks that a service has taken since this was asked before: number, site, and the service's id."""
-        for known in list(self._open.values()):
-            if known.number is not None and known.sent is not None:
-                task = self.federation.service_task(known.sent)
+        for open_task in list(self._open.values()):
+            if open_task.number is not None and open_task.sent is not None:
+                task = self.federation.service_task(open_task.sent)
                 if task is not None:
-                    yield known.number, known.site, task
-                    known.number = None
+                    yield open_task.number, open_task.site, task
+                    open_task.number = None
 
     def picked_up(self, site: str, tasks: Iterable[str]) -> Future[Any]:
         """Ends when tasks that an earlier life has sent have ended, or nobody can wait for them any longer."""
@@ -199,8 +199,8 @@ class Calls:
                 ended.set_result(None)
 
         counting = Lock()
-        for each in waiting:
-            each.add_done_callback(count)
+        for future in waiting:
+            future.add_done_callback(count)
         if not waiting:
             ended.set_result(None)
         return settle(ended, lambda error: None, within=self.plan.table.routing.patience)
@@ -254,8 +254,8 @@ class Calls:
 
     def survey(self, site: str) -> Future[Any]:
         """References to all whole partials of the run at a site, or the reason why it does not tell."""
-        asked = {"life": self.life}
-        return self._call(site, "survey", asked, on_loss=lambda error: error, check=reply_checks.of_survey(site))
+        request = {"life": self.life}
+        return self._call(site, "survey", request, on_loss=lambda error: error, check=reply_checks.of_survey(site))
 
     def logins(self, site: str) -> Future[Any]:
         """The logins with which a site reads files, or the reason why it does not tell."""
@@ -272,17 +272,17 @@ class Calls:
 
         A site that does not answer in so many seconds keeps it.
         """
-        asked: list[dict[str, Any]] = [{"run": self.run, "life": self.life}]
-        asked += [{"run": replaced, "life": None}] if replaced else []
+        requests: list[dict[str, Any]] = [{"run": self.run, "life": self.life}]
+        requests += [{"run": replaced, "life": None}] if replaced else []
         table = self.federation.table.sites
         futures = [
             self._call(
                 site,
                 "clean",
-                {**what, "keep_days": _KEEP_DAYS, "staging": table[site].staging},
+                {**request, "keep_days": _KEEP_DAYS, "staging": table[site].staging},
                 on_loss=lambda error: None,
             )
             for site in sites
-            for what in asked
+            for request in requests
         ]
         wait(futures, timeout=patience)

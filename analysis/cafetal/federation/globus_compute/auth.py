@@ -43,8 +43,8 @@ class ListeningClient(Client):
     def _log_version_mismatch(self, worker_details: dict[str, Any] | None) -> None:
         # The SDK hands over what the agent says of itself with each result, to warn of differences between versions.
         # Our handshake judges these.
-        told = (worker_details or {}).get("endpoint_id")
-        self.worked_at = UUID(str(told)) if told else self.worked_at
+        endpoint_id = (worker_details or {}).get("endpoint_id")
+        self.worked_at = UUID(str(endpoint_id)) if endpoint_id else self.worked_at
 
 
 def connect(rehearsal: str | None = None) -> ListeningClient:

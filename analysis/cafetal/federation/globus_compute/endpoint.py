@@ -105,9 +105,9 @@ class GlobusComputeEndpoint(ParslExecutor):  # type: ignore[misc]  # parsl comes
             LoginError, SiteError: see the class.
         """
         self._client = connect(self.rehearsal)
-        seen = self.look()
-        if seen is None or not seen.online:
-            why = "it is offline" if seen else "the service cannot be reached"
+        sighting = self.look()
+        if sighting is None or not sighting.online:
+            why = "it is offline" if sighting else "the service cannot be reached"
             raise SiteError(f"The endpoint {self.endpoint_id} of {self.label} cannot be used: {why}.")
         self.courier = Courier(
             self.label,
@@ -173,13 +173,13 @@ class GlobusComputeEndpoint(ParslExecutor):  # type: ignore[misc]  # parsl comes
         return future
 
     def _request(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
-        asked: dict[str, Any] = {"limit": RESULT_LIMIT, "trust": self.trust == "pickle"}
+        request: dict[str, Any] = {"limit": RESULT_LIMIT, "trust": self.trust == "pickle"}
         if func.__module__ == BY_VALUE and not kwargs:
-            asked |= {"function": func.__name__, "args": bootstrap.encode(list(args))}
+            request |= {"function": func.__name__, "args": bootstrap.encode(list(args))}
         else:
-            asked["python"] = platform.python_version()
-            asked["pickle"] = base64.b64encode(cloudpickle.dumps((func, args, dict(kwargs)))).decode()
-        return json.dumps(asked)
+            request["python"] = platform.python_version()
+            request["pickle"] = base64.b64encode(cloudpickle.dumps((func, args, dict(kwargs)))).decode()
+        return json.dumps(request)
 
     @property
     def away(self) -> bool:
@@ -214,16 +214,16 @@ class GlobusComputeEndpoint(ParslExecutor):  # type: ignore[misc]  # parsl comes
             return
         SERVICE.wait()
         try:
-            told = self._client._compute_web_client.v2.get_task_batch(list(adopted))["results"]
+            results = self._client._compute_web_client.v2.get_task_batch(list(adopted))["results"]
         except globus_sdk.GlobusError:
             return  # it may answer the next time
         for task, parcel in adopted.items():
-            if task not in told:
+            if task not in results:
                 self._fail(parcel, SiteAway(f"Globus Compute does not know the task {task} of {self.label} any more."))
-            elif told[task].get("status") in ("success", "failed", "cancelled"):
-                taken = self._take(parcel)
-                if taken is not None:
-                    taken[0].set_result(None)
+            elif results[task].get("status") in ("success", "failed", "cancelled"):
+                future = self._take(parcel)
+                if future is not None:
+                    future[0].set_result(None)
 
     # --- answers ---------------------------------------------------------------------------------------------
 
@@ -232,21 +232,21 @@ class GlobusComputeEndpoint(ParslExecutor):  # type: ignore[misc]  # parsl comes
             return self._open.pop(parcel, None)
 
     def _fail(self, parcel: Parcel, error: Exception) -> None:
-        taken = self._take(parcel)
-        if taken is not None:
-            taken[0].set_exception(error)
+        future = self._take(parcel)
+        if future is not None:
+            future[0].set_exception(error)
 
     def _accepted(self, parcel: Parcel) -> None:
-        known = self._open.get(parcel)
-        if known is not None:
-            known[1]({"service_task": parcel.task})
+        open_task = self._open.get(parcel)
+        if open_task is not None:
+            open_task[1]({"service_task": parcel.task})
 
     def _answered(self, parcel: Parcel, done: Future[str]) -> None:
-        taken = self._take(parcel)
-        if taken is None:
+        open_task = self._take(parcel)
+        if open_task is None:
             self.late_answers += 1  # the work was given to somebody else, or is not wanted any more
             return
-        future, watch = taken
+        future, watch = open_task
         try:
             future.set_result(read_reply(self.label, done, watch, trusted=self.trust == "pickle"))
         except Exception as error:
@@ -262,11 +262,11 @@ class GlobusComputeEndpoint(ParslExecutor):  # type: ignore[misc]  # parsl comes
         """
         SERVICE.wait()
         try:
-            told = self._client.get_endpoint_status(str(endpoint or self.endpoint_id))
+            status = self._client.get_endpoint_status(str(endpoint or self.endpoint_id))
         except globus_sdk.GlobusError as error:
             if getattr(error, "http_status", None) == 404:
-                asked = endpoint or self.endpoint_id
-                raise SiteError(f"Globus Compute does not know the endpoint {asked} of {self.label}.") from None
+                endpoint_id = endpoint or self.endpoint_id
+                raise SiteError(f"Globus Compute does not know the endpoint {endpoint_id} of {self.label}.") from None
             login = refusal(error)
             if login is not None:
                 raise login from None
@@ -274,21 +274,21 @@ class GlobusComputeEndpoint(ParslExecutor):  # type: ignore[misc]  # parsl comes
                 why = getattr(error, "message", error)
                 raise SiteError(f"You may not use the endpoint of {self.label} ({why}).") from None
             return None
-        online, report = told.get("status") == "online", told.get("details") or {}
+        online, report = status.get("status") == "online", status.get("details") or {}
         return Sighting(time.monotonic(), online, report, endpoint or self.endpoint_id)
 
     def look_closely(self) -> Sighting | None:
         """The newest report of the user endpoint that does the work, or of the endpoint itself if there is none."""
-        seen = self._look_at_user_endpoint()
-        return seen if seen is not None and seen.online else self.look()
+        sighting = self._look_at_user_endpoint()
+        return sighting if sighting is not None and sighting.online else self.look()
 
     def _look_at_user_endpoint(self) -> Sighting | None:
-        told = self._client.worked_at
+        worked_at = self._client.worked_at
         if time.monotonic() - self._unknown_since > _ASK_AGAIN:
             self._unknown = None
-        if told not in (None, self._user_endpoint, self._unknown):
-            self._user_endpoint = told
-            remember(self.endpoint_id, self.user_endpoint_config, told)
+        if worked_at not in (None, self._user_endpoint, self._unknown):
+            self._user_endpoint = worked_at
+            remember(self.endpoint_id, self.user_endpoint_config, worked_at)
         if self._user_endpoint is None:
             return self.look()
         try:
@@ -313,25 +313,25 @@ class GlobusComputeEndpoint(ParslExecutor):  # type: ignore[misc]  # parsl comes
 
     def _watch_once(self) -> float:
         """Look once, give up what is lost, and return the seconds between two reports."""
-        seen = self._look_at_user_endpoint()
-        if seen is None:
+        sighting = self._look_at_user_endpoint()
+        if sighting is None:
             return _SHORTEST_PERIOD  # the service does not answer, which says nothing of the endpoint
-        self._sightings.append(seen)
+        self._sightings.append(sighting)
         self._look_after_adopted()
-        online = seen.online
+        online = sighting.online
         if not online and self._user_endpoint is not None:
             # A user endpoint may have ended for want of work; its core endpoint starts a new one when asked.
             core = self.look()
             if core is None:
                 return _SHORTEST_PERIOD
             online = core.online
-        self._keep_back(online, seen.time)
+        self._keep_back(online, sighting.time)
         accepted = {p.task: p.accepted for p in list(self._open) if p.task is not None and p.accepted is not None}
         hopeless = lost(accepted, list(self._sightings))
         for parcel in list(self._open):
             if parcel.task in hopeless:
                 self._fail(parcel, SiteAway(f"{self.label} has lost a task: {hopeless[parcel.task]}."))
-        return seen.period
+        return sighting.period
 
     def _keep_back(self, online: bool, now: float) -> None:
         """Do not send to an endpoint that is offline; give back what has waited for it long enough."""

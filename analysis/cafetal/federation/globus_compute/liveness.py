@@ -53,28 +53,28 @@ def lost(accepted: Mapping[str, float], sightings: Sequence[Sighting]) -> dict[s
     if not sightings:
         return {}
     sightings = [sighting for sighting in sightings if sighting.endpoint == sightings[-1].endpoint]
-    found = {}
+    reasons = {}
     for task, since in accepted.items():
-        seen = [sighting for sighting in sightings if sighting.time > since]
-        reason = _reason(since, seen)
+        later = [sighting for sighting in sightings if sighting.time > since]
+        reason = _reason(since, later)
         if reason:
-            found[task] = reason
-    return found
+            reasons[task] = reason
+    return reasons
 
 
-def _reason(since: float, seen: Sequence[Sighting]) -> str | None:
-    if not seen:
+def _reason(since: float, later: Sequence[Sighting]) -> str | None:
+    if not later:
         return None
-    newest = seen[-1]
+    newest = later[-1]
     if not newest.online:
-        if any(sighting.online for sighting in seen):
+        if any(sighting.online for sighting in later):
             return "it has gone offline with the task"
         if newest.time - since > START_GRACE:
             return f"it has been offline for {newest.time - since:.0f} s since it was given the task"
         return None
     # A report is up to one period old, so only what was seen a period after the task came can know of it.
-    later = [sighting for sighting in seen if sighting.time > since + sighting.period + 1]
-    idle = list(takewhile(lambda sighting: sighting.idle, reversed(later)))
+    telling = [sighting for sighting in later if sighting.time > since + sighting.period + 1]
+    idle = list(takewhile(lambda sighting: sighting.idle, reversed(telling)))
     if idle and newest.time - idle[-1].time >= newest.period:
         return "it reports that it has no such task"
     return None

@@ -52,10 +52,10 @@ def read_reply(label: str, done: Future[str], watch: Callable[[Mapping[str, Any]
     except (ValueError, TypeError, AttributeError) as garbled:
         raise SiteError(f"Malformed reply from {label} ({garbled}).") from None
     if "other_python" in answer:
-        there, here = str(answer["other_python"])[:20], platform.python_version()
+        their_python, own_python = str(answer["other_python"])[:20], platform.python_version()
         raise SiteError(
-            f"{label} has Python {there}, and this machine has {here}. Functions cannot be sent to another "
-            "version of Python: use the same at both."
+            f"{label} has Python {their_python}, and this machine has {own_python}. Functions cannot be sent to "
+            "another version of Python: use the same at both."
         )
     if error_sent:
         cause = RemoteCause(f"\n{error_sent.get('traceback')}")
@@ -81,8 +81,8 @@ def read_reply(label: str, done: Future[str], watch: Callable[[Mapping[str, Any]
 def _attributes(error_sent: Mapping[str, Any]) -> dict[str, Any]:
     """Return the attributes of an exception, as far as they are plain data."""
     attributes = {}
-    sent = error_sent.get("attributes")
-    for name, value in sent.items() if isinstance(sent, dict) else ():
+    values = error_sent.get("attributes")
+    for name, value in values.items() if isinstance(values, dict) else ():
         with suppress(ValueError, TypeError, KeyError):
             attributes[str(name)] = bootstrap.decode(value)
     return attributes

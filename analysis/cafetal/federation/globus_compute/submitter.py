@@ -70,11 +70,11 @@ class Courier:
         function: str,
         config: Mapping[str, Any] | None,
         accepted: Callable[[Parcel], None],
-        answered: Callable[[Parcel, Future[str]], None],
+        on_result: Callable[[Parcel, Future[str]], None],
         failed: Callable[[Parcel, Exception], None],
     ) -> None:
         self.label, self.client, self.endpoint, self.function, self.config = label, client, endpoint, function, config
-        self._accepted, self._answered, self._failed = accepted, answered, failed
+        self._accepted, self._answered, self._failed = accepted, on_result, failed
         self.sent_bytes = 0
         self.submissions = 0
         self._waiting: deque[Parcel] = deque()
@@ -93,10 +93,10 @@ class Courier:
             self._waiting.append(parcel)
             self._changed.notify_all()
 
-    def hold(self, held: bool) -> None:
+    def hold(self, on_hold: bool) -> None:
         """Keep parcels here, or let them go again."""
         with self._changed:
-            self._held = held
+            self._held = on_hold
             self._changed.notify_all()
 
     def drop_waiting(self) -> None:
@@ -263,11 +263,11 @@ def verdict(error: Exception, seconds: float, label: str) -> CafetalError | None
     if login is not None:
         return login
     status = error.http_status if isinstance(error, globus_sdk.GlobusAPIError) else None
-    told = error.message if isinstance(error, globus_sdk.GlobusAPIError) else f"{type(error).__name__}: {error}"
+    words = error.message if isinstance(error, globus_sdk.GlobusAPIError) else f"{type(error).__name__}: {error}"
     if status == 413:
-        return TaskTooLarge(f"Globus Compute has refused tasks for {label} as too large ({told}).")
+        return TaskTooLarge(f"Globus Compute has refused tasks for {label} as too large ({words}).")
     if status is not None and 400 <= status < 500 and status != 429:
-        return SiteError(f"Globus Compute has refused tasks for {label} ({status}: {told}). Is its id right?")
+        return SiteError(f"Globus Compute has refused tasks for {label} ({status}: {words}). Is its id right?")
     if seconds > _REFUSED_FOR:
-        return SiteError(f"Globus Compute has not taken tasks for {label} for {seconds:.0f} s ({told}).")
+        return SiteError(f"Globus Compute has not taken tasks for {label} for {seconds:.0f} s ({words}).")
     return None

@@ -41,7 +41,7 @@ def _left(state: State, task: Running) -> float:
 def _kind(state: State, group: Group, rate: float) -> tuple[int, dict[str, float]]:
     size = group.events / max(1, group.chunks) + state.rates.fixed(group.dataset)
     rates = {site: _rate(state, site, group.dataset, rate) for site in state.able(group.sites)}
-    return group.chunks, {site: size / each for site, each in rates.items()}
+    return group.chunks, {site: size / rate for site, rate in rates.items()}
 
 
 def _rate(state: State, site: str, dataset: str, rate: float) -> float:
@@ -69,7 +69,7 @@ def end_of_chunks(free: Mapping[str, Sequence[float]], chunks: Iterable[tuple[in
     last = 0.0
     for count, seconds in sorted(chunks, key=lambda kind: len(kind[1])):  # those with little choice first
         for _ in range(count):
-            end, site = min((workers[site][0] + each, site) for site, each in seconds.items())
+            end, site = min((workers[site][0] + duration, site) for site, duration in seconds.items())
             heapq.heapreplace(workers[site], end)
             last = max(last, end)
     return last

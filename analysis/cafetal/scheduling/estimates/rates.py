@@ -99,15 +99,15 @@ class Rates:
 
     def __init__(
         self,
-        known: Mapping[Pair, float] | None = None,
+        measured: Mapping[Pair, float] | None = None,
         speeds: Mapping[str, float] | None = None,
         fixed: Mapping[str, float] | None = None,
         prior: Mapping[Pair, float] | None = None,
     ) -> None:
         self._sums: defaultdict[Pair, _Sums] = defaultdict(_Sums)
-        for pair, rate in (known or {}).items():
+        for pair, rate in (measured or {}).items():
             self._sums[pair] = _Sums(rate, 0.0, 1.0)
-        self.fastest = max((known or {}).values(), default=0.0)
+        self.fastest = max((measured or {}).values(), default=0.0)
         """The greatest work/s of a worker that was ever seen."""
         self._datasets = {dataset for _, dataset, _ in self._sums}
         self._earlier = dict(speeds or {})
@@ -226,9 +226,9 @@ class Rates:
         if home is None:
             return None
         logs = {
-            (s, d, o): math.log(there / here)
+            (s, d, o): math.log(remote_rate / local_rate)
             for (s, d, o) in self._sums
-            if o is not None and (here := self.rate(s, d)) and (there := self.rate(s, d, o))
+            if o is not None and (local_rate := self.rate(s, d)) and (remote_rate := self.rate(s, d, o))
         }
         same = [log for (s, _, o), log in logs.items() if (s, o) == (site, source)] or list(logs.values())
         return home * (math.exp(sum(same) / len(same)) if same else 0.5)

@@ -43,6 +43,6 @@ class Outlook:
             last: and at the end.
         """
         speed = left * self.deviation / math.sqrt(self.tasks)
-        each = self.deviation * math.sqrt(max(left, bundle) * bundle)
-        latest = each * max(1.0, math.sqrt(2 * math.log(max(1, workers)))) / math.sqrt(max(1, workers))
+        spread = self.deviation * math.sqrt(max(left, bundle) * bundle)
+        latest = spread * max(1.0, math.sqrt(2 * math.log(max(1, workers)))) / math.sqrt(max(1, workers))
         return 2 * math.hypot(speed, latest, last / math.sqrt(12))

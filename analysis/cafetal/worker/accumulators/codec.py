@@ -126,9 +126,9 @@ class _Writer:
         if kind is list:
             return [self.plain(item, path) for item in value]
         for form in (self._of_ours, self._of_numpy, self._of_python):
-            told = form(value, path)
-            if told is not None:
-                return told
+            plain = form(value, path)
+            if plain is not None:
+                return plain
         return self._pickled(value, path)
 
     def _pickled(self, value: Any, path: tuple[Any, ...]) -> Any:
@@ -163,13 +163,19 @@ class _Writer:
 
     def _of_ours(self, value: Any, path: tuple[Any, ...]) -> Any:
         if isinstance(value, Sum):
-            return {"$sum": [value.dtype, [self._array(each) for each in value.components]]}
+            return {"$sum": [value.dtype, [self._array(component) for component in value.components]]}
         if isinstance(value, HistSum):
-            ranks = [[axis, [[key, list(rank)] for key, rank in known.items()]] for axis, known in value.ranks.items()]
+            ranks = [
+                [axis, [[key, list(rank)] for key, rank in ranks_of_axis.items()]]
+                for axis, ranks_of_axis in value.ranks.items()
+            ]
             # Which process had which order is nothing of the content: a fingerprint is the same in each.
-            told = {} if self.name_others else value.orders
-            orders = [[axis, [[seed, list(order)] for seed, order in sorted(known)]] for axis, known in told.items()]
-            arrays = [self._array(each) for each in value.components]
+            orders_by_axis = {} if self.name_others else value.orders
+            orders = [
+                [axis, [[seed, list(order)] for seed, order in sorted(orders_of_axis)]]
+                for axis, orders_of_axis in orders_by_axis.items()
+            ]
+            arrays = [self._array(component) for component in value.components]
             structure = self._structure(value.structure)
             first = [self.plain(dict(sorted(value.attributes.items())), path), list(value.since)]
             return {"$histsum": [value.family, structure, arrays, ranks, orders, value.variance_known, *first]}
@@ -189,9 +195,9 @@ class _Writer:
 
     def _structure(self, structure: dict[str, Any]) -> Any:
         """Return the axes of a histogram, or the number of those that were the same."""
-        known = self._structures.get(id(structure))
-        if known is not None:
-            return known[0]
+        number = self._structures.get(id(structure))
+        if number is not None:
+            return number[0]
         self._structures[id(structure)] = len(self._structures), structure
         return structure
 
@@ -233,7 +239,7 @@ class _Writer:
         if kind in (dict, Counter):
             pairs = sorted(value.items(), key=_order) if kind is Counter else value.items()
             return {
-                "$" + kind.__name__: [[self.plain(key, path), self.plain(each, (*path, key))] for key, each in pairs]
+                "$" + kind.__name__: [[self.plain(key, path), self.plain(item, (*path, key))] for key, item in pairs]
             }
         return None
 
@@ -250,19 +256,19 @@ class _Reader:
         self._checked: set[Any] = set()
         """Structures by number, with the categories that have grown, of which a histogram could be made."""
 
-    def value(self, told: Any) -> Any:
-        if isinstance(told, list):
-            return [self.value(item) for item in told]
-        if not isinstance(told, dict):
-            return told
-        ((tag, content),) = told.items()
+    def value(self, content: Any) -> Any:
+        if isinstance(content, list):
+            return [self.value(item) for item in content]
+        if not isinstance(content, dict):
+            return content
+        ((tag, tagged),) = content.items()
         name = tag.removeprefix("$")
         if name in _COLLECTIONS:
-            return _COLLECTIONS[name](self.value(item) for item in content)
+            return _COLLECTIONS[name](self.value(item) for item in tagged)
         read = getattr(self, f"_{name}", None) if tag.startswith("$") and name in _TAGS else None
         if read is None:
             raise Garbled(f"A partial has the tag {tag!r}, which is none of ours.")
-        return read(content)
+        return read(tagged)
 
     def _bytes(self, place: Any) -> bytes:
         start, size = place
@@ -272,29 +278,29 @@ class _Reader:
         self._next = start + size
         return bytes(self.buffers[start : start + size])
 
-    def _array(self, told: Any) -> npt.NDArray[Any]:
-        dtype, shape, *place = told
+    def _array(self, content: Any) -> npt.NDArray[Any]:
+        dtype, shape, *place = content
         kind = np.dtype(str(dtype))
         if kind.kind not in _ARRAYS or any(type(n) is not int or n < 0 for n in shape):
             raise Garbled(f"A partial has an array of {dtype!r} with the shape {shape}.")
-        content = self._bytes(place)
-        if math.prod(shape) * kind.itemsize != len(content):
+        buffer = self._bytes(place)
+        if math.prod(shape) * kind.itemsize != len(buffer):
             raise Garbled("A partial has an array of another size than it says.")
-        return np.frombuffer(content, kind).reshape(shape).copy()
+        return np.frombuffer(buffer, kind).reshape(shape).copy()
 
-    def _scalar(self, told: Any) -> Any:
-        return self._array(told)[()]
+    def _scalar(self, content: Any) -> Any:
+        return self._array(content)[()]
 
-    def _sum(self, told: Any) -> Sum:
-        dtype, components = told
-        arrays = [self._array(each) for each in components]
+    def _sum(self, content: Any) -> Sum:
+        dtype, components = content
+        arrays = [self._array(component) for component in components]
         plain = dtype == "float" or np.dtype(str(dtype)).kind == "f"
         if not plain or not arrays or any(a.dtype != np.float64 or a.shape != arrays[0].shape for a in arrays):
             raise Garbled("A partial has a sum that is none.")
         return Sum(arrays, str(dtype))
 
-    def _histsum(self, told: Any) -> HistSum:
-        family, axes, components, ranks, orders, known, *first = told
+    def _histsum(self, content: Any) -> HistSum:
+        family, axes, components, ranks, orders, variance_known, *first = content
         if isinstance(axes, dict):
             self._structures.append(axes)
             axes = len(self._structures) - 1
@@ -303,12 +309,12 @@ class _Reader:
         structure = self._structures[axes]
         if not first:  # earlier versions had the attributes among the axes
             structure, first = {**structure, "metadata": {}}, [structure["metadata"], []]
-        arrays = [self._array(each) for each in components]
-        grown = {int(axis): {key: _rank(rank) for key, rank in each} for axis, each in ranks}
+        arrays = [self._array(component) for component in components]
+        grown = {int(axis): {key: _rank(rank) for key, rank in pairs} for axis, pairs in ranks}
         if any(structure["axes"][axis]["type"] not in ("category_str", "category_int") for axis in grown):
             raise Garbled("A partial has categories on an axis that has none.")
-        seen = {int(axis): frozenset(map(_order_of, each)) for axis, each in orders}
-        if any(structure["axes"][axis]["type"] != "category_str" or axis not in grown for axis in seen):
+        orders_seen = {int(axis): frozenset(map(_order_of, pairs)) for axis, pairs in orders}
+        if any(structure["axes"][axis]["type"] != "category_str" or axis not in grown for axis in orders_seen):
             raise Garbled("A partial has orders of categories on an axis that has none.")
         shape = tuple(
             len(grown[number]) if number in grown else _extent(axis) for number, axis in enumerate(structure["axes"])
@@ -321,52 +327,52 @@ class _Reader:
             raise Garbled("A partial has a histogram with a storage that is none of ours.")
         if any(array.dtype != (np.int64 if storage == "int" else np.float64) for array in arrays):
             raise Garbled("A partial has a histogram with a content of another type than its storage.")
-        made = HistSum(family, structure, arrays, grown, seen, bool(known), *self._attributes(*first))
-        kind = axes, tuple((axis, tuple(known)) for axis, known in grown.items())
+        node = HistSum(family, structure, arrays, grown, orders_seen, bool(variance_known), *self._attributes(*first))
+        kind = axes, tuple((axis, tuple(ranks_of_axis)) for axis, ranks_of_axis in grown.items())
         if kind not in self._checked:
-            made.empty()  # what boost-histogram makes nothing of is found here, where it is said whose it is
+            node.empty()  # what boost-histogram makes nothing of is found here, where it is said whose it is
             self._checked.add(kind)
-        return made
+        return node
 
-    def _attributes(self, told: Any, since: Any) -> tuple[dict[str, Any], tuple[int, ...]]:
+    def _attributes(self, content: Any, since: Any) -> tuple[dict[str, Any], tuple[int, ...]]:
         """Return the attributes of a histogram, none of which hides one of its class, and their rank."""
-        attributes = self.value(told)
+        attributes = self.value(content)
         if type(attributes) is not dict or not all(type(name) is str for name in attributes):
             raise Garbled("A partial has a histogram with attributes that are none.")
         if any(name in NO_ATTRIBUTES or callable(getattr(hist.Hist, name, None)) for name in attributes):
             raise Garbled("A partial has a histogram with attributes that are boost-histogram's own.")
         return attributes, _rank(since)
 
-    def _histogram(self, told: Any) -> Any:
-        family, structure, place, known = told
-        content = self._bytes(place)
+    def _histogram(self, content: Any) -> Any:
+        family, structure, place, variance_known = content
+        buffer = self._bytes(place)
         cells = math.prod(_extent(axis) for axis in structure["axes"])
-        if family not in FAMILIES or cells * 8 * CELLS[structure["storage"]["type"]] != len(content):
+        if family not in FAMILIES or cells * 8 * CELLS[structure["storage"]["type"]] != len(buffer):
             raise Garbled("A partial has a histogram with another content than its axes say.")
-        made = from_uhi({**structure, "storage": {"type": structure["storage"]["type"]}})
-        view = made.view(flow=True)
-        view[...] = np.frombuffer(content, view.dtype).reshape(view.shape)
-        made = FAMILIES[family](made)
-        made._variance_known = bool(known)
-        return made
+        histogram = from_uhi({**structure, "storage": {"type": structure["storage"]["type"]}})
+        view = histogram.view(flow=True)
+        view[...] = np.frombuffer(buffer, view.dtype).reshape(view.shape)
+        histogram = FAMILIES[family](histogram)
+        histogram._variance_known = bool(variance_known)
+        return histogram
 
-    def _pieces(self, told: Any) -> Pieces:
-        kind, pieces = told
+    def _pieces(self, content: Any) -> Pieces:
+        kind, pieces = content
         if kind != "column_accumulator" and kind not in SEQUENCES:
             raise Garbled(f"A partial has pieces of a {kind!r}.")
         return Pieces(kind, {_rank(rank): self.value(value) for rank, value in pieces})
 
-    def _apart(self, told: Any) -> Apart:
-        if not told:
+    def _apart(self, content: Any) -> Apart:
+        if not content:
             raise Garbled("A partial has values that are kept apart, and none of them.")
-        return Apart({_rank(rank): self.value(value) for rank, value in told})
+        return Apart({_rank(rank): self.value(value) for rank, value in content})
 
-    def _held(self, told: Any) -> Held:
-        like, value = told
+    def _held(self, content: Any) -> Held:
+        like, value = content
         return Held(self._owner(like), self.value(value))
 
-    def _branch(self, told: Any) -> Branch:
-        like, items = told
+    def _branch(self, content: Any) -> Branch:
+        like, items = content
         read = [(self.value(key), _rank(rank), self.value(value)) for key, rank, value in items]  # as it was written
         values, ranks = {key: value for key, _, value in read}, {key: rank for key, rank, _ in read}
         ranks = dict(sorted(ranks.items(), key=lambda item: item[1]))  # earlier versions wrote them as they were merged
@@ -397,17 +403,17 @@ _TAGS = frozenset(
 ) | {"pickle"}
 
 
-def _order_of(told: Any) -> tuple[int, tuple[str, ...]]:
-    seed, names = told
+def _order_of(content: Any) -> tuple[int, tuple[str, ...]]:
+    seed, names = content
     if type(seed) is not int or not all(type(name) is str for name in names):
         raise Garbled("A partial has an order of categories that is none.")
     return seed, tuple(names)
 
 
-def _rank(told: Any) -> tuple[int, ...]:
-    if not all(type(number) is int for number in told):
+def _rank(content: Any) -> tuple[int, ...]:
+    if not all(type(number) is int for number in content):
         raise Garbled("A partial has a place in the order that is none.")
-    return tuple(told)
+    return tuple(content)
 
 
 def _extent(axis: Mapping[str, Any]) -> int:

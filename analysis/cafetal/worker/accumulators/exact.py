@@ -55,7 +55,7 @@ class Sum:
         others = other.components if isinstance(other, Sum) else exact_sums.as_components(other)
         shape = np.broadcast_shapes(self.components[0].shape, others[0].shape)  # raises ValueError, as adding does
         if shape != self.components[0].shape:
-            self.components = [np.array(np.broadcast_to(each, shape)) for each in self.components]
+            self.components = [np.array(np.broadcast_to(component, shape)) for component in self.components]
         exact_sums.merge(self.components, [np.broadcast_to(component, shape) for component in others])
         self.dtype = _common_dtype(self.dtype, _dtype_of(other))
         return self
@@ -77,7 +77,7 @@ def _common_dtype(one: str, two: str) -> str:
     """Return the dtype of a sum of two, whichever came first."""
     if one == two == "float":
         return one
-    adapting = [0.0 if each == "float" else np.dtype(each) for each in (one, two)]
+    adapting = [0.0 if kind == "float" else np.dtype(kind) for kind in (one, two)]
     return str(np.result_type(*adapting).str)
 
 
@@ -182,7 +182,7 @@ class Branch:
 
     def __iadd__(self, other: Any) -> Branch:
         if not isinstance(other, Branch) or (like := _common_mapping(self.like, other.like)) is None:
-            kinds = [type(each.like if isinstance(each, Branch) else each).__name__ for each in (self, other)]
+            kinds = [type(node.like if isinstance(node, Branch) else node).__name__ for node in (self, other)]
             raise ValueError(f"Accumulators of incompatible type cannot be added ({kinds[0]} and {kinds[1]}).")
         self.like = like
         for key, value in other.values.items():
@@ -192,10 +192,10 @@ class Branch:
 
     def lower(self) -> Any:
         """Return the mapping, with keys in the order in which they first appeared."""
-        made = copy.copy(self.like)
+        copied = copy.copy(self.like)
         for key in self.ranks:
-            made[key] = lower(self.values[key])
-        return made
+            copied[key] = lower(self.values[key])
+        return copied
 
 
 def _common_mapping(one: Any, two: Any) -> Any:
@@ -220,9 +220,9 @@ class CannotTravel(TypeError):
         what: what it is, and why it cannot.
     """
 
-    def __init__(self, path: tuple[Any, ...], what: str) -> None:
-        super().__init__(path, what)
-        self.path, self.what = path, what
+    def __init__(self, path: tuple[Any, ...], kind: str) -> None:
+        super().__init__(path, kind)
+        self.path, self.what = path, kind
 
     def __str__(self) -> str:
         place = place_in(self.path)

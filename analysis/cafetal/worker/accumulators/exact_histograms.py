@@ -62,11 +62,13 @@ class HistSum:
             raise ValueError("Histograms with different axes or storages cannot be added.")
         if other.since < self.since:
             self.attributes, self.since = other.attributes, other.since
-        ranks = {axis: earliest(known, other.ranks[axis]) for axis, known in self.ranks.items()}
-        self.components = [_spread(each, self.ranks, ranks) for each in self.components]
-        addends = [_spread(each, other.ranks, ranks) for each in other.components]
+        ranks = {axis: earliest(ranks_of_axis, other.ranks[axis]) for axis, ranks_of_axis in self.ranks.items()}
+        self.components = [_spread(component, self.ranks, ranks) for component in self.components]
+        addends = [_spread(component, other.ranks, ranks) for component in other.components]
         self.ranks = ranks
-        self.orders = {axis: _all_orders(known, other.orders[axis]) for axis, known in self.orders.items()}
+        self.orders = {
+            axis: _all_orders(orders_of_axis, other.orders[axis]) for axis, orders_of_axis in self.orders.items()
+        }
         self.variance_known = self.variance_known and other.variance_known
         if self.structure["storage"]["type"] in ("mean", "weighted_mean"):
             self._add_means(addends[0])
@@ -86,19 +88,19 @@ class HistSum:
     def empty(self) -> Any:
         """Return a plain histogram with these axes, categories in the order in which they first appeared."""
         structure = copy.deepcopy(self.structure)  # it is shared, and older versions of boost-histogram change it
-        for axis, known in self.ranks.items():
-            structure["axes"][axis]["categories"] = list(known)
+        for axis, ranks_of_axis in self.ranks.items():
+            structure["axes"][axis]["categories"] = list(ranks_of_axis)
         return from_uhi(structure)
 
     def _filled(self, content: npt.NDArray[Any]) -> Any:
-        made = self.empty()
-        view: Any = made.view(flow=True)
+        histogram = self.empty()
+        view: Any = histogram.view(flow=True)
         if view.dtype.names is None:
             view[...] = content
         else:
             for number, name in enumerate(view.dtype.names):
                 view[name] = content[..., number]
-        return made
+        return histogram
 
     def _lay_out(self) -> None:
         """Sort the string categories of an axis if their order comes from sets.
@@ -107,10 +109,10 @@ class HistSum:
         means nothing. Else it is that of the files, as coffea's IterativeExecutor has it.
         """
         ranks = {
-            axis: dict(sorted(known.items())) if _come_from_sets(self.orders.get(axis, ())) else known
-            for axis, known in self.ranks.items()
+            axis: dict(sorted(ranks_of_axis.items())) if _come_from_sets(self.orders.get(axis, ())) else ranks_of_axis
+            for axis, ranks_of_axis in self.ranks.items()
         }
-        self.components = [_spread(each, self.ranks, ranks) for each in self.components]
+        self.components = [_spread(component, self.ranks, ranks) for component in self.components]
         self.ranks = ranks
 
     def lower(self) -> Any:
@@ -118,10 +120,10 @@ class HistSum:
         self._lay_out()
         rounds = self.structure["storage"]["type"] in ("double", "weighted")
         content = exact_sums.rounded(self.components) if rounds else self.components[0]
-        made = FAMILIES[self.family](self._filled(content))
-        made.__dict__.update(copy.deepcopy(self.attributes))
-        made._variance_known = self.variance_known
-        return made
+        histogram = FAMILIES[self.family](self._filled(content))
+        histogram.__dict__.update(copy.deepcopy(self.attributes))
+        histogram._variance_known = self.variance_known
+        return histogram
 
 
 def sum_of(histogram: Any, rank: Rank) -> HistSum | None:
@@ -134,11 +136,11 @@ def sum_of(histogram: Any, rank: Rank) -> HistSum | None:
         for number in kind.growing
     }
     orders = {number: frozenset([(_seed(), tuple(ranks[number]))]) for number in kind.by_strings}
-    known = bool(getattr(histogram, "_variance_known", True))
+    variance_known = bool(getattr(histogram, "_variance_known", True))
     attributes = {name: value for name, value in histogram.__dict__.items() if name not in NO_ATTRIBUTES}
     if not all(type(value) in (str, NoneType) for value in attributes.values()):
         attributes = copy.deepcopy(attributes)
-    return HistSum(kind.family, kind.structure, [cells_of(histogram)], ranks, orders, known, attributes, rank)
+    return HistSum(kind.family, kind.structure, [cells_of(histogram)], ranks, orders, variance_known, attributes, rank)
 
 
 NO_ATTRIBUTES = frozenset({"_hist", "axes", "_variance_known"})
@@ -235,16 +237,16 @@ def plain_structure(histogram: Any, *, attributes: bool = True) -> dict[str, Any
     Raises:
         TypeError: if that fails.
     """
-    told: dict[str, Any] = to_uhi(histogram, keep_storage=False)
+    structure: dict[str, Any] = to_uhi(histogram, keep_storage=False)
     if not attributes:
-        told["metadata"] = {}
-    told["metadata"].pop("_variance_known", None)
-    exactly = told.pop("writer_info", {}).get("boost-histogram", {}).get("storage_type")
+        structure["metadata"] = {}
+    structure["metadata"].pop("_variance_known", None)
+    exactly = structure.pop("writer_info", {}).get("boost-histogram", {}).get("storage_type")
     if exactly is not None:  # one that UHI has no name for
-        told["writer_info"] = {"boost-histogram": {"storage_type": exactly}}
-    for described, axis in zip(told["axes"], histogram.axes, strict=True):
+        structure["writer_info"] = {"boost-histogram": {"storage_type": exactly}}
+    for described, axis in zip(structure["axes"], histogram.axes, strict=True):
         described["metadata"] = dict(axis.__dict__)  # UHI leaves out what is None, such as a label
-    plain: dict[str, Any] = _jsonable(told)
+    plain: dict[str, Any] = _jsonable(structure)
     return plain
 
 
@@ -309,7 +311,7 @@ def _agree(orders: Collection[tuple[str, ...]]) -> bool:
     """Tell whether any two categories come in the same order wherever both are."""
     for one, two in itertools.combinations(orders, 2):
         common = set(one).intersection(two)
-        if [each for each in one if each in common] != [each for each in two if each in common]:
+        if [category for category in one if category in common] != [category for category in two if category in common]:
             return False
     return True
 
@@ -318,12 +320,12 @@ def _spread(
     content: npt.NDArray[Any], old: Mapping[int, Iterable[Any]], new: Mapping[int, Mapping[Any, Rank]]
 ) -> npt.NDArray[Any]:
     """Return the content with categories put where they are among others; zero where there were none."""
-    if all(list(old[axis]) == list(known) for axis, known in new.items()):
+    if all(list(old[axis]) == list(ranks_of_axis) for axis, ranks_of_axis in new.items()):
         return content
     shape = list(content.shape)
     places: list[Any] = [np.arange(length) for length in shape]
-    for axis, known in new.items():
-        numbers = {category: place for place, category in enumerate(known)}
+    for axis, ranks_of_axis in new.items():
+        numbers = {category: place for place, category in enumerate(ranks_of_axis)}
         places[axis] = np.array([numbers[category] for category in old[axis]], dtype=np.intp)
         shape[axis] = len(numbers)
     spread = np.zeros(shape, dtype=content.dtype)

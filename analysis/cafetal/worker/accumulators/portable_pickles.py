@@ -38,8 +38,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle comes 
 class _Unpickler(pickle.Unpickler):
     def persistent_load(self, pid: Any) -> Any:
         module, name = pid
-        found = importlib.import_module(_PACKAGE + module)
-        return operator.attrgetter(name)(found) if name else found
+        imported = importlib.import_module(_PACKAGE + module)
+        return operator.attrgetter(name)(imported) if name else imported
 
 
 def dumps(value: Any) -> tuple[bytes, set[str]]:

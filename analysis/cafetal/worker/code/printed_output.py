@@ -41,8 +41,8 @@ class TaskLog(AbstractContextManager["TaskLog"]):
             self._left_out += len(rest) - len(self._tail[-1])
             self._tail_length += len(self._tail[-1])
             while self._tail_length - len(self._tail[0]) >= TAIL:
-                gone = len(self._tail.popleft())
-                self._tail_length, self._left_out = self._tail_length - gone, self._left_out + gone
+                dropped = len(self._tail.popleft())
+                self._tail_length, self._left_out = self._tail_length - dropped, self._left_out + dropped
 
     @property
     def text(self) -> str:

@@ -40,10 +40,10 @@ def load_function(place: Place, function: str, archive: str) -> Any:
 
 def aux_files(place: Place, aux: dict[str, str]) -> dict[str, str]:
     """The paths here of the files that a processor finds in ``events.metadata["aux"]``."""
-    there = {name: place.code(file) for name, file in aux.items()}
-    for path in there.values():
+    paths = {name: place.code(file) for name, file in aux.items()}
+    for path in paths.values():
         _check_aux(path)
-    return {name: str(path) for name, path in there.items()}
+    return {name: str(path) for name, path in paths.items()}
 
 
 @functools.lru_cache(maxsize=64)

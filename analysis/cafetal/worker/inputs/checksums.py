@@ -47,11 +47,13 @@ def check(root: Path, pfn: str, expected: str | None) -> Stamp | None:
         return None
     try:
         stamp = _stamp(path)
-        found = _known(root, path, stamp)
+        checksum = _known(root, path, stamp)
     except OSError as error:
         raise Unreadable(f"The file cannot be read ({error.strerror}).") from error
-    if int(found, 16) != int(expected, 16):
-        raise Corrupt(f"The file has the Adler-32 {found}, and the catalogue says {expected}: its content is damaged.")
+    if int(checksum, 16) != int(expected, 16):
+        raise Corrupt(
+            f"The file has the Adler-32 {checksum}, and the catalogue says {expected}: its content is damaged."
+        )
     return stamp
 
 
@@ -87,15 +89,15 @@ def _known(root: Path, path: str, stamp: Stamp) -> str:
     key = [path, *stamp]
     note = root / "checksums" / hashlib.blake2b(path.encode(), digest_size=16).hexdigest()
     try:
-        told = json.loads(note.read_text())
-        if told["of"] == key:
-            return str(told["adler32"])
+        record = json.loads(note.read_text())
+        if record["of"] == key:
+            return str(record["adler32"])
     except (OSError, ValueError, KeyError, TypeError):
         pass  # it is computed anew
-    found = adler32(path)
+    checksum = adler32(path)
     with contextlib.suppress(OSError):  # a full scratch says nothing of the file
-        write_bytes(note, json.dumps({"of": key, "adler32": found}).encode())
-    return found
+        write_bytes(note, json.dumps({"of": key, "adler32": checksum}).encode())
+    return checksum
 
 
 def adler32(path: str | Path) -> str:

@@ -26,9 +26,9 @@ def to_pfn(lfn: str, rules: Rules) -> str | None:
         gap = "" if rules.endswith("/") or lfn.startswith("/") else "/"
         return f"{rules}{gap}{lfn}"
     for pattern, template in rules.items():
-        if found := re.search(pattern, lfn):
+        if match := re.search(pattern, lfn):
             # Python writes a group as \g<1>, the CMS site tables as $1.
-            return found.expand(re.sub(r"\$(\d+)", r"\\g<\1>", template.replace("\\", r"\\")))
+            return match.expand(re.sub(r"\$(\d+)", r"\\g<\1>", template.replace("\\", r"\\")))
     return None
 
 

@@ -50,8 +50,8 @@ class _Open:
 class OpenFiles(AbstractContextManager["OpenFiles"]):
     """The file of the chunk at hand, kept open until a chunk of another one comes."""
 
-    def __init__(self, reading: Reading, kept: KeptLayouts | None = None) -> None:
-        self._reading, self._kept = reading, kept
+    def __init__(self, reading: Reading, kept_layouts: KeptLayouts | None = None) -> None:
+        self._reading, self._kept = reading, kept_layouts
         self.expected_uuid = b""
         """UUID that the next file to be opened must have; empty: any."""
         self.aside: set[str] = set()
@@ -70,17 +70,17 @@ class OpenFiles(AbstractContextManager["OpenFiles"]):
             StaleFile: if the file's UUID is not the expected one.
         """
         (name,) = path
-        came = self._arrived(name)
-        if came is not None and came is not self._now:
+        arrived = self._arrived(name)
+        if arrived is not None and arrived is not self._now:
             self._close()
-            self._now = came
+            self._now = arrived
         if self._now is None or self._now.path != name:
             self._close()
             self._now = self._open(name, options)
-        found = bytes(self._now.file.file.fUUID)
-        if self.expected_uuid not in (b"", found):
+        uuid = bytes(self._now.file.file.fUUID)
+        if self.expected_uuid not in (b"", uuid):
             raise StaleFile(
-                f"The file has the UUID {found.hex()}, and had {self.expected_uuid.hex()} when its entries were "
+                f"The file has the UUID {uuid.hex()}, and had {self.expected_uuid.hex()} when its entries were "
                 "counted: it has been replaced since, or this replica is not a copy of the others."
             )
         return nullcontext(self._now.file)
@@ -88,9 +88,11 @@ class OpenFiles(AbstractContextManager["OpenFiles"]):
     def events(self, file: Any, *, treepath: str, **options: Any) -> NanoEventsFactory:
         """Stands in for ``NanoEventsFactory.from_root``."""
         mine = self._now.known if self._now is not None and file is self._now.file else None
-        made = CATALOGUE.from_root(file, treepath=treepath, opened=mine, kept=self._kept, aside=self.aside, **options)
+        factory = CATALOGUE.from_root(
+            file, treepath=treepath, opened=mine, kept_layouts=self._kept, aside=self.aside, **options
+        )
         self._begin_next()
-        return made
+        return factory
 
     @property
     def bytes_read(self) -> int:
@@ -122,29 +124,29 @@ class OpenFiles(AbstractContextManager["OpenFiles"]):
 
     def _begin_next(self) -> None:
         """Have another thread read, with nothing that it shares with this one but what may be shared."""
-        wanted, self.next = self.next, None
-        if wanted is None or self._coming is not None:
+        coming, self.next = self.next, None
+        if coming is None or self._coming is not None:
             return
-        now = self._now if self._now is not None and self._now.path == wanted.path else None
+        now = self._now if self._now is not None and self._now.path == coming.path else None
 
         def read() -> _Open:
-            there = now or self._open(wanted.path, wanted.options)
+            opened = now or self._open(coming.path, coming.options)
             with suppress(Exception):  # what cannot be read is asked for again, and it is said then what is wrong
                 CATALOGUE.read_ahead(
-                    there.file,
-                    treepath=wanted.treepath,
-                    opened=there.known,
-                    kept=self._kept,
+                    opened.file,
+                    treepath=coming.treepath,
+                    opened=opened.known,
+                    kept_layouts=self._kept,
                     aside=self.aside,
-                    names=wanted.columns,
-                    start=wanted.start,
-                    stop=wanted.stop,
+                    names=coming.columns,
+                    start=coming.start,
+                    stop=coming.stop,
                     alone=now is None,
                 )
-            return there
+            return opened
 
         self._thread = self._thread or ThreadPoolExecutor(1)
-        self._coming = wanted.path, self._thread.submit(read)
+        self._coming = coming.path, self._thread.submit(read)
 
     def _arrived(self, path: str | None) -> _Open | None:
         """The file that was opened ahead, if it is this one; raises what was raised when it was opened."""
@@ -153,8 +155,8 @@ class OpenFiles(AbstractContextManager["OpenFiles"]):
         (coming, future), self._coming = self._coming, None
         if coming == path:
             return future.result()
-        if future.exception() is None and (there := future.result()) is not self._now:
-            there.file.close()
+        if future.exception() is None and (opened := future.result()) is not self._now:
+            opened.file.close()
         return None
 
     def __exit__(self, *_: object) -> None:

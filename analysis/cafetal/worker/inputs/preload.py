@@ -37,8 +37,8 @@ class Columns:
         What the fileset or Runner's own tracing has named stays as it is.
         """
         if item.preload is not None or not self._wanted(pfn, mode):
-            named: frozenset[str] | None = item.preload
-            return named
+            columns: frozenset[str] | None = item.preload
+            return columns
         key = (item.dataset, item.treename)
         if key not in self._traced:
             self._traced[key] = self._trace(item, pfn, files)
@@ -77,9 +77,9 @@ class Columns:
                 entry_start=0,
                 entry_stop=0,
             ).events()
-            found: frozenset[str] = trace(process, events)
+            columns: frozenset[str] = trace(process, events)
         # A processor that cannot be traced to its end has told some of its columns; the others are read as always.
-        return found or None
+        return columns or None
 
 
 def _arguments(work: Any) -> dict[str, Any]:

@@ -40,8 +40,8 @@ class Reading(TypedDict):
 
 def scheme(pfn: str) -> str:
     """``root``, ``https``, ...; empty for a path on this machine."""
-    found = pfn.partition("://")[0].lower() if "://" in pfn else ""
-    return "" if found == "file" else found
+    name = pfn.partition("://")[0].lower() if "://" in pfn else ""
+    return "" if name == "file" else name
 
 
 def server(pfn: str) -> str:
@@ -49,8 +49,8 @@ def server(pfn: str) -> str:
     return f"{scheme(pfn)}://{urllib.parse.urlsplit(pfn).netloc}" if scheme(pfn) else ""
 
 
-def prepare(pfn: str, reading: Reading, given: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The name and the options with which uproot opens a file; a handler that the user has ``given`` is kept.
+def prepare(pfn: str, reading: Reading, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The name and the options with which uproot opens a file; a handler of the user's is kept.
 
     Raises:
         Unequipped: if a library is missing here.
@@ -58,16 +58,16 @@ def prepare(pfn: str, reading: Reading, given: dict[str, Any]) -> tuple[str, dic
         Unreadable: if it does not hand out parts of files, or does not let us in.
     """
     kind = scheme(pfn)
-    if "handler" in given or kind not in (*XROOTD, *HTTP):
-        return pfn, given
-    timeout = min(reading["timeout"], given.get("timeout") or reading["timeout"])
+    if "handler" in options or kind not in (*XROOTD, *HTTP):
+        return pfn, options
+    timeout = min(reading["timeout"], options.get("timeout") or reading["timeout"])
     if kind in XROOTD:
         _set_timeouts(round(timeout))
-        return pfn, {**given, "handler": XRootDSource, "timeout": max(1, round(timeout))}
+        return pfn, {**options, "handler": XRootDSource, "timeout": max(1, round(timeout))}
     url = pfn.replace("dav", "http", 1) if kind.startswith("dav") else pfn
-    options = _login(url)
-    _check_ranges(url, timeout, options)
-    return url, {**given, "handler": uproot.source.fsspec.FSSpecSource, **_for_aiohttp(options, timeout)}
+    login = _login(url)
+    _check_ranges(url, timeout, login)
+    return url, {**options, "handler": uproot.source.fsspec.FSSpecSource, **_for_aiohttp(login, timeout)}
 
 
 _silent: dict[str, tuple[float, str]] = {}
@@ -83,7 +83,7 @@ class Silent:
 
     def __init__(self, memory: float) -> None:
         now = time.monotonic()
-        self._told = {name: said for name, (when, said) in _silent.items() if now - when < memory}
+        self._told = {name: reason for name, (when, reason) in _silent.items() if now - when < memory}
 
     def check(self, pfn: str) -> None:
         """Raise `Unanswered` if the server of this file is one of them."""
@@ -173,11 +173,11 @@ def _login(url: str) -> _Login:
 
 def _check_ranges(url: str, timeout: float, login: _Login) -> None:
     """Ask for the first bytes of a file, and for no more."""
-    asked = {"Range": "bytes=0-3", "Accept-Encoding": "identity", **login["headers"]}
+    headers = {"Range": "bytes=0-3", "Accept-Encoding": "identity", **login["headers"]}
     try:
         with requests.get(
             url,
-            headers=asked,
+            headers=headers,
             timeout=timeout,
             stream=True,
             cert=login["certificate"],
@@ -248,8 +248,8 @@ def bearer_token() -> str | None:
     if token := os.environ.get("BEARER_TOKEN", "").strip():
         return token
     own = f"bt_u{os.geteuid()}"
-    named, runtime = os.environ.get("BEARER_TOKEN_FILE"), os.environ.get("XDG_RUNTIME_DIR")
-    for place in (named and Path(named), runtime and Path(runtime, own), _SHARED / own):
+    token_file, runtime = os.environ.get("BEARER_TOKEN_FILE"), os.environ.get("XDG_RUNTIME_DIR")
+    for place in (token_file and Path(token_file), runtime and Path(runtime, own), _SHARED / own):
         with contextlib.suppress(OSError):
             if place and (token := place.read_text().strip()):
                 return token
@@ -258,22 +258,22 @@ def bearer_token() -> str | None:
 
 def logins() -> list[dict[str, Any]]:
     """``{what, where, ends}`` of each login that there is: when it ends, in seconds since 1970, if it tells."""
-    found: list[dict[str, Any]] = []
+    credentials: list[dict[str, Any]] = []
     token, proxy = bearer_token(), x509_proxy()
     if token is not None:
         where = os.environ.get("BEARER_TOKEN_FILE") or "of the WLCG's usual places"
-        found.append({"what": "bearer token", "where": where, "ends": _end_of_token(token)})
+        credentials.append({"what": "bearer token", "where": where, "ends": _end_of_token(token)})
     if proxy is not None:
-        found.append({"what": "X.509 proxy", "where": str(proxy), "ends": _end_of_proxy(proxy)})
-    return found
+        credentials.append({"what": "X.509 proxy", "where": str(proxy), "ends": _end_of_proxy(proxy)})
+    return credentials
 
 
 def _end_of_token(token: str) -> float | None:
     """The ``exp`` of a JSON web token; its signature is the server's to check."""
     try:
         claims = token.split(".")[1]
-        told = json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))
-        return float(told["exp"])
+        payload = json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))
+        return float(payload["exp"])
     except (IndexError, ValueError, KeyError, TypeError):
         return None
 
@@ -284,7 +284,7 @@ def _end_of_proxy(proxy: Path) -> float | None:
         from cryptography import x509
 
         chain = x509.load_pem_x509_certificates(proxy.read_bytes())
-        return min(each.not_valid_after_utc.timestamp() for each in chain)
+        return min(certificate.not_valid_after_utc.timestamp() for certificate in chain)
     except (ImportError, OSError, ValueError):
         return None
 

@@ -60,26 +60,26 @@ class Catalogue:
         *,
         treepath: str,
         opened: Opened | None = None,
-        kept: KeptLayouts | None = None,
+        kept_layouts: KeptLayouts | None = None,
         aside: set[str] | None = None,
         **options: Any,
     ) -> NanoEventsFactory:
         """As coffea's, which does whatever is unusual.
 
-        ``opened`` keeps between calls what is known of one open file; ``kept`` has layouts that other processes know,
-        and is given those that this one learns; into ``aside`` goes why it took longer.
+        ``opened`` keeps between calls what is known of one open file; ``kept_layouts`` has layouts that other
+        processes know, and is given those that this one learns; into ``aside`` goes why it took longer.
         """
         opened = Opened() if opened is None else opened
         aside = set() if aside is None else aside
         why = _unusual(file, options)
         if why is None:
-            source = self._known(file, treepath, opened, kept, aside)
+            source = self._known(file, treepath, opened, kept_layouts, aside)
             if not isinstance(source, str):
                 return _factory(file, *source, self.schemas, opened.ahead, **options)
             why = source
-        made = NanoEventsFactory.from_root(file, treepath=treepath, **options)
+        factory = NanoEventsFactory.from_root(file, treepath=treepath, **options)
         aside.add(f"Files are opened and parsed as coffea does it, chunk by chunk ({why})")
-        return made
+        return factory
 
     def read_ahead(
         self,
@@ -87,7 +87,7 @@ class Catalogue:
         *,
         treepath: str,
         opened: Opened,
-        kept: KeptLayouts | None,
+        kept_layouts: KeptLayouts | None,
         aside: set[str],
         names: frozenset[str],
         start: int,
@@ -99,7 +99,7 @@ class Catalogue:
         Unless it is ``alone`` with the file, only those are read of which the table of baskets is known: nobody else
         touches these meanwhile.
         """
-        source = self._known(file, treepath, opened, kept, aside)
+        source = self._known(file, treepath, opened, kept_layouts, aside)
         if isinstance(source, str) or not (alone or (isinstance(source[0], KnownTree) and source[0].knows(names))):
             return
         tree, _ = source
@@ -107,20 +107,20 @@ class Catalogue:
         opened.ahead[tree.object_path, start, stop] = names, _columns(tree, names, start, stop)
 
     def _known(
-        self, file: Any, treepath: str, opened: Opened, kept: KeptLayouts | None, aside: set[str]
+        self, file: Any, treepath: str, opened: Opened, kept_layouts: KeptLayouts | None, aside: set[str]
     ) -> Source | str:
         if treepath not in opened.trees:
-            opened.trees[treepath] = self._source(file, treepath, kept, aside)
+            opened.trees[treepath] = self._source(file, treepath, kept_layouts, aside)
         return opened.trees[treepath]
 
-    def _source(self, file: Any, treepath: str, kept: KeptLayouts | None, aside: set[str]) -> Source | str:
+    def _source(self, file: Any, treepath: str, kept_layouts: KeptLayouts | None, aside: set[str]) -> Source | str:
         """A tree and its layout; or why coffea must do it, or must say what is wrong."""
         try:
             key = file.key(treepath)
             if key.fClassName == "ROOT::RNTuple":
-                source = self._ntuple(key, kept)
+                source = self._ntuple(key, kept_layouts)
             elif key.fClassName == "TTree":
-                source = self._tree(file, key, kept, aside)
+                source = self._tree(file, key, kept_layouts, aside)
             else:
                 raise Unfamiliar(f"a {key.fClassName}")
             if source is None:
@@ -129,14 +129,14 @@ class Catalogue:
         except Exception as error:  # also where uproot or coffea has changed what is used here
             return str(error) if isinstance(error, Unfamiliar) else f"{type(error).__name__}: {error}"
 
-    def _ntuple(self, key: Any, kept: KeptLayouts | None) -> Source | None:
+    def _ntuple(self, key: Any, kept_layouts: KeptLayouts | None) -> Source | None:
         """Parsed by uproot, which is fast; what takes long is coffea's form of it."""
         tree = key.get()
         extended = len(tree.field_records) - len(tree.header.field_records)
-        layout = self._layout(("ntuple", tree.header.checksum, extended), lambda: Layout.of(tree), kept)
+        layout = self._layout(("ntuple", tree.header.checksum, extended), lambda: Layout.of(tree), kept_layouts)
         return None if layout is None else (tree, layout)
 
-    def _tree(self, file: Any, key: Any, kept: KeptLayouts | None, aside: set[str]) -> Source | None:
+    def _tree(self, file: Any, key: Any, kept_layouts: KeptLayouts | None, aside: set[str]) -> Source | None:
         identity = (_identity(file.file), key.fSeekKey, key.fNbytes, key.fObjlen)
         table = self._tables.get(identity)
         if table is None:
@@ -150,15 +150,17 @@ class Catalogue:
             tree = key.get()
             layout = self._layout(identity, lambda: Layout.of(tree))
             return None if layout is None else (tree, layout)
-        layout = self._layout(table.layout, lambda: _tested(key, table), kept)
+        layout = self._layout(table.layout, lambda: _tested(key, table), kept_layouts)
         return None if layout is None else (KnownTree(key, table, layout), layout)
 
-    def _layout(self, name: Any, make: Callable[[], Layout | None], kept: KeptLayouts | None = None) -> Layout | None:
+    def _layout(
+        self, name: Any, make: Callable[[], Layout | None], kept_layouts: KeptLayouts | None = None
+    ) -> Layout | None:
         """The one of that name, as this process knows it, or another one did; or else as it is made."""
         if name not in self._layouts:
-            layout = kept.get(name) if kept else None
-            if layout is None and (layout := make()) and kept:
-                kept.put(name, layout)
+            layout = kept_layouts.get(name) if kept_layouts else None
+            if layout is None and (layout := make()) and kept_layouts:
+                kept_layouts.put(name, layout)
             self._keep(self._layouts, name, layout)
         return self._layouts.get(name)
 
@@ -225,8 +227,8 @@ def _factory(
     loaded = None
     if preload is not None:
         names, whole = frozenset(preload), slice(start, stop)
-        found, arrays = ahead.pop((tree.object_path, start, stop), (None, {}))
-        if found != names:
+        names_ahead, arrays = ahead.pop((tree.object_path, start, stop), (None, {}))
+        if names_ahead != names:
             arrays = _columns(tree, names, start, stop)
         loaded = {name: _OnlySliceableAs(array, whole) for name, array in arrays.items()}
     mapping = UprootSourceMapping(

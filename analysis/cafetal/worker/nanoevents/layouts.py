@@ -59,10 +59,10 @@ class Layout:
     def to_json(self) -> str:
         """All of it; `from_json` is the inverse for most layouts."""
         plain = {}
-        for name, each in self.plain.items():
-            jagged = type(each) is AsJagged
-            numbers = each.content if jagged else each
-            header = each.header_bytes if jagged else None
+        for name, interpretation in self.plain.items():
+            jagged = type(interpretation) is AsJagged
+            numbers = interpretation.content if jagged else interpretation
+            header = interpretation.header_bytes if jagged else None
             plain[name] = [numbers.from_dtype.str, numbers.to_dtype.str, header]
         return json.dumps({"name": self.name, "title": self.title, "form": self.form, "plain": plain})
 
@@ -73,12 +73,12 @@ class Layout:
         Raises:
             ValueError, LookupError, TypeError: if it is not what was written.
         """
-        told = json.loads(text)
+        content = json.loads(text)
         plain: dict[str, Any] = {}
-        for name, (stored, used, header) in told["plain"].items():
+        for name, (stored, used, header) in content["plain"].items():
             numbers = AsDtype(np.dtype(stored), np.dtype(used))
             plain[name] = numbers if header is None else AsJagged(numbers, header)
-        return cls(told["name"], told["title"], told["form"], plain)
+        return cls(content["name"], content["title"], content["form"], plain)
 
 
 class KeptLayouts:

@@ -27,18 +27,18 @@ class _Branch(Model_TBranch_v13):  # type: ignore[misc]  # uproot's classes are 
 
     def entries_to_ranges_or_baskets(self, entry_start: int, entry_stop: int) -> list[tuple[int, Any]]:
         """Where the baskets are, or what is in them already; small chunks need the same one again and again."""
-        found = super().entries_to_ranges_or_baskets(entry_start, entry_stop)
-        if entry_start < entry_stop and self._reaches(last := found[-1][0], entry_stop) and last not in self.held:
-            start, stop = _whole(found[-1][1])
+        ranges = super().entries_to_ranges_or_baskets(entry_start, entry_stop)
+        if entry_start < entry_stop and self._reaches(last := ranges[-1][0], entry_stop) and last not in self.held:
+            start, stop = _whole(ranges[-1][1])
             self.hold(last, self._file.source.chunk(start, stop))
-        found = [(number, self.held.get(number, where)) for number, where in found]
+        ranges = [(number, self.held.get(number, where)) for number, where in ranges]
         self.held = {number: basket for number, basket in self.held.items() if self._reaches(number, entry_stop)}
-        return found
+        return ranges
 
     def needed(self, entry_start: int, entry_stop: int) -> list[tuple[int, tuple[int, int]]]:
         """Numbers and places of baskets that are not held."""
-        found = super().entries_to_ranges_or_baskets(entry_start, entry_stop)
-        return [(number, _whole(where)) for number, where in found if number not in self.held]
+        ranges = super().entries_to_ranges_or_baskets(entry_start, entry_stop)
+        return [(number, _whole(where)) for number, where in ranges if number not in self.held]
 
     def hold(self, number: int, chunk: Any) -> None:
         """Unpack a basket, of which these are the bytes."""
@@ -94,8 +94,8 @@ class KnownTree(Mapping[str, Any]):
     def __getitem__(self, name: str) -> Any:
         with self._lock:
             if name not in self._made:
-                known = self._baskets(name)
-                self._made[name] = self.parsed[name] if known is None else self._make(self._tree, name, known)
+                baskets = self._baskets(name)
+                self._made[name] = self.parsed[name] if baskets is None else self._make(self._tree, name, baskets)
             return self._made[name]
 
     def __contains__(self, name: object) -> bool:
@@ -118,14 +118,14 @@ class KnownTree(Mapping[str, Any]):
         names = [name for name in self._table.branches if filter_branch(SimpleNamespace(name=name))]
         branches = {name: self[name] for name in names}
         entries = {"entry_start": entry_start, "entry_stop": entry_stop}
-        found: dict[str, Any]
+        arrays: dict[str, Any]
         if not branches or not all(isinstance(branch, _Branch) for branch in branches.values()):
-            found = self.parsed.arrays(filter_branch=filter_branch, **entries, **options)
-            return found
+            arrays = self.parsed.arrays(filter_branch=filter_branch, **entries, **options)
+            return arrays
         self._hold(branches.values(), entry_start, entry_stop)
         self._tree._lookup, self._tree._members["fBranches"] = branches, list(branches.values())
-        found = self._tree.arrays(**entries, **options)
-        return found
+        arrays = self._tree.arrays(**entries, **options)
+        return arrays
 
     def _hold(self, branches: Iterable[_Branch], entry_start: int, entry_stop: int) -> None:
         """Get what these branches need, in one request."""
@@ -141,11 +141,11 @@ class KnownTree(Mapping[str, Any]):
         """Whether the tables of all plain branches, and two columns, are what uproot finds in this file."""
         names = [name for name in self._layout.plain if self._baskets(name) is not None]
         for name in names:
-            known, branch = self[name], self.parsed[name]
+            scanned, branch = self[name], self.parsed[name]
             count = branch.num_baskets
-            same = count == known.num_baskets and known.entry_offsets == branch.entry_offsets
+            same = count == scanned.num_baskets and scanned.entry_offsets == branch.entry_offsets
             for member in ("fBasketSeek", "fBasketBytes"):
-                same = same and np.array_equal(known.member(member), branch.member(member)[:count])
+                same = same and np.array_equal(scanned.member(member), branch.member(member)[:count])
             if not same:
                 return False
         kinds = {type(self._layout.plain[name]): name for name in names}

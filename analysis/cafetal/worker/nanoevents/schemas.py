@@ -34,10 +34,10 @@ class Schemas:
 
         A schema that looks into the metadata is made each time.
         """
-        made = self._find(layout, schemaclass, metadata) if type(metadata) is dict else None
-        if made is not None and metadata is not None:
-            metadata.update(made.added)
-            return _with(made.schema, metadata)
+        factory_form = self._find(layout, schemaclass, metadata) if type(metadata) is dict else None
+        if factory_form is not None and metadata is not None:
+            metadata.update(factory_form.added)
+            return _with(factory_form.schema, metadata)
         form = layout.base_form()
         if metadata is not None:
             form["parameters"]["metadata"] = metadata
@@ -46,9 +46,9 @@ class Schemas:
     def _find(self, layout: Layout, schemaclass: type[BaseSchema], metadata: dict[str, Any]) -> _Made | None:
         key = layout.form, schemaclass
         if key not in self._made:
-            made = _try(layout, schemaclass, metadata)
+            form = _try(layout, schemaclass, metadata)
             with self._lock:
-                self._made[key] = made
+                self._made[key] = form
                 while len(self._made) > _KEPT:
                     self._made.popitem(last=False)
         return self._made.get(key)

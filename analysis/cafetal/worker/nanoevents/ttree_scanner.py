@@ -119,9 +119,9 @@ class _Reader:
         for _ in range(count):
             branch, at = self._branch(at)
             branches.append(branch)
-        said = repr([name, title, *((each.name, each.title, each.leaves) for each in branches)])
-        layout = hashlib.sha256(said.encode(errors="surrogateescape")).hexdigest()[:16]
-        return Table(layout, entries, self.content, {each.name: each for each in reversed(branches)})
+        text = repr([name, title, *((branch.name, branch.title, branch.leaves) for branch in branches)])
+        layout = hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:16]
+        return Table(layout, entries, self.content, {branch.name: branch for branch in reversed(branches)})
 
     def _branch(self, at: int) -> tuple[_Branch, int]:
         kind, at, end = self._object(at)
@@ -157,9 +157,9 @@ class _Reader:
 
     def _enter(self, at: int, version: int) -> tuple[int, int]:
         """Where the members of an object begin, and where it ends."""
-        count, found = _HEAD.unpack_from(self.content, at)
-        if not count & _COUNTED or found != version:
-            raise Unfamiliar(f"version {found} instead of {version}")
+        count, found_version = _HEAD.unpack_from(self.content, at)
+        if not count & _COUNTED or found_version != version:
+            raise Unfamiliar(f"version {found_version} instead of {version}")
         return at + 6, at + 4 + (count & ~_COUNTED)
 
     def _skip(self, at: int) -> int:
