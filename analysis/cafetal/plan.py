@@ -12,7 +12,7 @@ from cafetal.config import Routing, SiteTable
 from cafetal.errors import NoReplica
 from cafetal.replicas import Catalog
 from cafetal.scheduling.chunks import Chunk
-from cafetal.scheduling.indexed import Numbered
+from cafetal.scheduling.indexed import Indexed
 from cafetal.worker.inputs.file_names import to_pfn
 
 
@@ -29,7 +29,7 @@ class Plan:
     """``{(dataset, lfn): position}`` of files in the fileset, which orders what an output holds."""
     blocked: Mapping[tuple[str, str], str] = field(default_factory=dict)
     """``{(dataset, lfn): reason}`` of files that no site may process."""
-    items: Numbered[WorkItem] = field(default_factory=Numbered)
+    items: Indexed[WorkItem] = field(default_factory=Indexed)
     """Runner's work items by chunk id."""
     chunks: list[Chunk] = field(default_factory=list)
     adler32: Mapping[str, str] = field(default_factory=dict)

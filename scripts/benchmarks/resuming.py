@@ -52,7 +52,7 @@ class Noting(processor.ProcessorABC):
 
 
 def live(folder):
-    """One life of the run."""
+    """One attempt of the run."""
     executor = MultiSiteExecutor(
         folder / "sites.json",
         fileset=load(folder / "fileset.json"),
@@ -70,10 +70,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--life", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--attempt", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.life:
-        live(options.life)
+    if options.attempt:
+        live(options.attempt)
         return
     with tempfile.TemporaryDirectory(prefix="cafetal-resuming-") as made:
         folder = Path(made)
@@ -112,7 +112,7 @@ def break_off(folder, kills, chance):
 
 
 def start(folder):
-    return subprocess.Popen([sys.executable, __file__, "--life", str(folder)])
+    return subprocess.Popen([sys.executable, __file__, "--attempt", str(folder)])
 
 
 def journal(folder):
@@ -127,7 +127,7 @@ def committed(folder):
 
 
 def running(folder):
-    """The chunks of tasks of the last life that have not ended."""
+    """The chunks of tasks of the last attempt that have not ended."""
     names, tasks = {}, {}
     for line in journal(folder):
         if line["is"] == "run":

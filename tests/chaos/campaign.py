@@ -26,11 +26,11 @@ import click
 import psutil
 
 from tests.chaos.judge import Judge
-from tests.chaos.places import TAG, GlobusPlace, LocalPlace, Place, wait_for
+from tests.chaos.places import TAG, GlobusPlace, LocalPlace, SiteContext, wait_for
 from tests.chaos.schedule import Fault, Schedule, draw
 
 LIMIT = 300.0
-"""Seconds within which each life of a run must end: the patience of its site table comes several times."""
+"""Seconds within which each attempt of a run must end: the patience of its site table comes several times."""
 LEFT = 60.0
 """Seconds within which all processes must be gone after the driver was killed, or has ended."""
 
@@ -41,7 +41,7 @@ class Result:
 
     schedule: Schedule
     seconds: float = 0.0
-    lives: int = 0
+    attempts: int = 0
     missing: int = 0
     complaints: list[str] = field(default_factory=list)
     told: dict[str, Any] = field(default_factory=dict)
@@ -54,7 +54,7 @@ class Result:
             "seed": self.schedule.seed,
             "schedule": str(self.schedule),
             "seconds": round(self.seconds, 1),
-            "lives": self.lives,
+            "attempts": self.attempts,
             "ended": self.told.get("error") or "complete",
             "said": self.told.get("message", ""),
             "complaints": self.complaints,
@@ -71,7 +71,7 @@ class Campaign:
         tag: that the driver's processes carry.
     """
 
-    def __init__(self, folder: Path, place: Place, tag: str) -> None:
+    def __init__(self, folder: Path, place: SiteContext, tag: str) -> None:
         self.folder, self.place, self.tag = folder, place, tag
         workload = Path(__file__).with_name("workload.py")
         (folder / "workload.py").write_text(workload.read_text())
@@ -85,17 +85,17 @@ class Campaign:
         return draw(seed, self.place.kinds, self._replicas)
 
     def play(self, schedule: Schedule) -> Result:
-        """One run with all its lives."""
+        """One run with all its attempts."""
         result, began = Result(schedule), time.monotonic()
         folder = self.folder / "runs" / str(schedule.seed)
         try:
-            for faults in schedule.lives:
-                result.lives += 1
-                result.told = self._live(folder, schedule, faults, resume=result.lives > 1)
+            for faults in schedule.attempts:
+                result.attempts += 1
+                result.told = self._live(folder, schedule, faults, resume=result.attempts > 1)
                 if result.told["error"] not in ("killed", "RunInterrupted"):
                     break  # it was done before the laptop was struck
             if result.told["error"] in ("killed", "RunInterrupted"):
-                result.lives += 1
+                result.attempts += 1
                 result.told = self._live(folder, schedule, (), resume=True)
             result.complaints = self.judge.complaints(folder, result.told, schedule)
             if result.complaints:
@@ -111,7 +111,7 @@ class Campaign:
         return result
 
     def _live(self, folder: Path, schedule: Schedule, faults: Sequence[Fault], *, resume: bool) -> dict[str, Any]:
-        """One life: until it ends by itself, or the laptop is struck."""
+        """One attempt: until it ends by itself, or the laptop is struck."""
         driver = self._start_driver()
         path = folder / "journal.jsonl"
         before = path.stat().st_size if path.exists() else 0
@@ -256,7 +256,7 @@ def _working(path: Path, before: int) -> bool:
 def campaign(folder: Path, rehearsal: Any = None) -> Iterator[Campaign]:
     """A campaign at local sites, or at those of a rehearsal; raises if anything is left at its end."""
     tag = secrets.token_hex(8)
-    place: Place = LocalPlace(folder, tag) if rehearsal is None else GlobusPlace(folder, rehearsal)
+    place: SiteContext = LocalPlace(folder, tag) if rehearsal is None else GlobusPlace(folder, rehearsal)
     made = Campaign(folder, place, tag)
     try:
         yield made

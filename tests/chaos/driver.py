@@ -39,7 +39,7 @@ def _jump(seconds: float) -> None:
 
 
 def carry_out(campaign: Path, asked: dict[str, Any], held: MultiSiteExecutor) -> dict[str, Any]:
-    """One life of a run."""
+    """One attempt of a run."""
     folder = Path(asked["folder"])
     fileset = load(campaign / "fileset.json")
     executor = MultiSiteExecutor(

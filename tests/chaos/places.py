@@ -30,7 +30,7 @@ EVENTS, FILES = 1200, 6
 _HTML = b"<!DOCTYPE html><html><body><h1>503 Service Unavailable</h1></body></html>\n"
 
 
-class Place(Protocol):
+class SiteContext(Protocol):
     """Some sites, and what can happen to them."""
 
     table: SiteTable

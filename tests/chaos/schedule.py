@@ -26,7 +26,7 @@ class Fault:
     """One thing that breaks."""
 
     after: float
-    """Seconds since the first task of this life of the run was sent."""
+    """Seconds since the first task of this attempt of the run was sent."""
     kind: str
     site: str = ""
     file: int = 0
@@ -45,17 +45,17 @@ class Schedule:
     policy: str
     fan_in: int
     bundle_events: int | None
-    lives: tuple[tuple[Fault, ...], ...]
-    """The faults of each life, in the order of time; all but the last one end with one of `LAPTOP`."""
+    attempts: tuple[tuple[Fault, ...], ...]
+    """The faults of each attempt, in the order of time; all but the last one end with one of `LAPTOP`."""
 
     def __str__(self) -> str:
-        lives = "; then ".join(", ".join(map(str, life)) or "nothing" for life in self.lives)
-        return f"seed {self.seed}: {self.policy}, fan-in {self.fan_in}, bundles {self.bundle_events}: {lives}"
+        attempts = "; then ".join(", ".join(map(str, attempt)) or "nothing" for attempt in self.attempts)
+        return f"seed {self.seed}: {self.policy}, fan-in {self.fan_in}, bundles {self.bundle_events}: {attempts}"
 
     @property
     def faults(self) -> list[Fault]:
-        """Of all lives."""
-        return [fault for life in self.lives for fault in life]
+        """Of all attempts."""
+        return [fault for attempt in self.attempts for fault in attempt]
 
 
 def draw(seed: int, kinds: dict[str, Sequence[str]], replicas: Sequence[Sequence[str]], most: float = 2.0) -> Schedule:
@@ -67,19 +67,21 @@ def draw(seed: int, kinds: dict[str, Sequence[str]], replicas: Sequence[Sequence
         most: seconds after which nothing breaks any more.
     """
     chance = random.Random(f"chaos {seed}")
-    lives: list[list[Fault]] = [[]]
+    attempts: list[list[Fault]] = [[]]
     for _ in range(chance.choice((1, 1, 2, 2, 3, 4, 6))):
         kind = chance.choice([*kinds, *(kind for kind in LAPTOP if kind in kinds)])
         after = chance.uniform(0, most)
         if kind in REPLICA:
             file = chance.randrange(len(replicas))
-            lives[-1].append(Fault(after, kind, chance.choice(replicas[file]), file))
+            attempts[-1].append(Fault(after, kind, chance.choice(replicas[file]), file))
             continue
         site = chance.choice(kinds[kind]) if kinds[kind] else ""
-        lives[-1].append(Fault(after, kind, site, seconds=chance.choice(LENGTHS.get(kind, (0.0,)))))
+        attempts[-1].append(Fault(after, kind, site, seconds=chance.choice(LENGTHS.get(kind, (0.0,)))))
         if kind in LAPTOP:
-            lives.append([])
-    ordered = tuple(tuple(sorted(life, key=lambda fault: (fault.kind in LAPTOP, fault.after))) for life in lives)
+            attempts.append([])
+    ordered = tuple(
+        tuple(sorted(attempt, key=lambda fault: (fault.kind in LAPTOP, fault.after))) for attempt in attempts
+    )
     policy = chance.choice(("balanced", "balanced", "round-robin"))
     return Schedule(seed, policy, chance.choice((2, 3, 16)), chance.choice((None, 100, 400)), ordered)
 

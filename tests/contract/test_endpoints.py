@@ -19,7 +19,7 @@ from tests.conftest import wait_until
 
 pytestmark = pytest.mark.sites
 
-NO_RUN = {"run": "none", "life": None, "keep_days": 1, "staging": ""}
+NO_RUN = {"run": "none", "attempt": None, "keep_days": 1, "staging": ""}
 """For the task that cleans."""
 
 

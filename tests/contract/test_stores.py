@@ -4,7 +4,7 @@ import pytest
 
 from cafetal.worker import partials, reduce_tasks, stores
 from cafetal.worker.chunkset import ChunkSet
-from cafetal.worker.site_context import Place
+from cafetal.worker.site_context import SiteContext
 from cafetal.worker.stores import StoreAway, open_store
 
 KINDS = ("files", "memory", "redis")
@@ -13,7 +13,7 @@ KINDS = ("files", "memory", "redis")
 @pytest.fixture(params=KINDS)
 def place(request, tmp_path):
     kind = request.getfixturevalue("redis") if request.param == "redis" else request.param
-    place = Place(tmp_path, kind)
+    place = SiteContext(tmp_path, kind)
     yield place
     for run in ("mine", "mine/or[not]*", "other"):
         place.partials(run).clear(lambda name: True)
@@ -62,9 +62,9 @@ def test_what_a_run_has_left(place):
     found = {each["run"]: each for each in reduce_tasks.leftovers(place, staging="")}
     assert {run: (each["partials"], each["bytes"]) for run, each in found.items()} == {"mine": (2, 8), "other": (1, 0)}
     assert all(0 <= each["age"] < 60 for each in found.values())
-    reduce_tasks.clean(place, run="mine", life=1, keep_days=1, staging="")
+    reduce_tasks.clean(place, run="mine", attempt=1, keep_days=1, staging="")
     assert place.partials("mine").names() == ["desy.2.map-0"]
-    reduce_tasks.clean(place, run="mine", life=None, keep_days=1, staging="")
+    reduce_tasks.clean(place, run="mine", attempt=None, keep_days=1, staging="")
     assert [each["run"] for each in reduce_tasks.leftovers(place, staging="")] == ["other"]
 
 

@@ -17,7 +17,7 @@ from cafetal.transfers.through_laptop import ThroughLaptop
 from cafetal.transfers.transfer_tool import Copy, Order, copy_name
 from cafetal.worker import copy_tasks
 from cafetal.worker.inputs.checksums import adler32
-from cafetal.worker.site_context import Place
+from cafetal.worker.site_context import SiteContext
 
 SITES = ("here", "there")
 TASKS = {name: getattr(copy_tasks, name) for name in ("weigh", "read", "write", "complete")}
@@ -53,7 +53,7 @@ class Sites:
         if task == "write" and self.damaged:
             arguments = {**arguments, "content": b"!" + arguments["content"][1:]}
         try:
-            answer.set_result(TASKS[task](Place(self.root / site / "scratch"), run="run", **arguments))
+            answer.set_result(TASKS[task](SiteContext(self.root / site / "scratch"), run="run", **arguments))
         except Exception as error:
             answer.set_result(error)
         return answer
@@ -158,7 +158,7 @@ def test_the_laptop_brings_no_replica_that_the_catalogue_does_not_know(sites):
 
 
 def test_names_that_would_leave_the_folder_are_refused(sites):
-    place = Place(sites.root / "there")
+    place = SiteContext(sites.root / "there")
     for name in ("../x", "a/../../x", "/etc/x", "a//b", ""):
         with pytest.raises(ValueError, match="no name"):
             copy_tasks.write(place, run="run", staging="", name=name, offset=0, content=b"")
@@ -244,7 +244,7 @@ def test_no_rehearsal_there(tmp_path):
 
 
 def test_what_was_brought_is_found_and_removed(sites):
-    place, folder = Place(sites.root / "there" / "scratch"), sites.root / "there" / "scratch" / copy_tasks.STAGED
+    place, folder = SiteContext(sites.root / "there" / "scratch"), sites.root / "there" / "scratch" / copy_tasks.STAGED
     write = partial(copy_tasks.write, place, run="run", staging="", offset=0, content=b"12345")
     write(name=copy_name("run/1", "/a"))
     write(name=copy_name("run/2", "/a"))

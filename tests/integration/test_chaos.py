@@ -19,7 +19,7 @@ def test_the_same_seed_means_the_same():
     assert len({str(each) for each in drawn}) > 150
     assert {fault.kind for each in drawn for fault in each.faults} == set(KINDS)
     for each in drawn:
-        assert all(life[-1].kind in LAPTOP for life in each.lives[:-1])
+        assert all(attempt[-1].kind in LAPTOP for attempt in each.attempts[:-1])
         assert all(fault.site in REPLICAS[fault.file] for fault in each.faults if fault.kind in REPLICA)
 
 

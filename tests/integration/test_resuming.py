@@ -101,7 +101,7 @@ def start(project):
 
 
 def committed(folder):
-    """Lines of the journal that say that a partial counts, of all lives."""
+    """Lines of the journal that say that a partial counts, of all attempts."""
     path = folder / "journal.jsonl"
     return [line for line in path.read_text().splitlines() if '"is":"Commit"' in line] if path.exists() else []
 
@@ -161,7 +161,7 @@ def test_killed_again_and_again(project, undisturbed, start, slow):
     counted = [set(range_of(line["chunks"])) for line in lines if line["is"] == "Commit"]
     assert before < len(counted)
     twice = sum(map(len, counted)) - len(set().union(*counted))
-    assert twice == 0  # whatever had counted in one life counted in the next one too
+    assert twice == 0  # whatever had counted in one attempt counted in the next one too
     assert 0 < manifest["events_salvaged"] < 120_000
     told = cafetal("why", "0", folder, cwd=project, check=0).stdout
     assert "done, and counted" in told

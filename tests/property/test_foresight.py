@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cafetal.scheduling.estimates.makespan import end_of_chunks
-from cafetal.scheduling.estimates.uncertainty import Outlook
+from cafetal.scheduling.estimates.uncertainty import Uncertainty
 
 seconds = st.floats(0.1, 100)
 free = st.dictionaries(st.sampled_from("abc"), st.lists(seconds, min_size=1, max_size=4), min_size=1)
@@ -45,7 +45,7 @@ def test_few_chunks_go_whole():
 
 @given(st.floats(1, 1e5), st.integers(1, 1000), st.floats(0.1, 100))
 def test_unsure_shrinks_with_what_is_left_and_with_what_is_known(left, workers, bundle):
-    new, old = Outlook(), Outlook()
+    new, old = Uncertainty(), Uncertainty()
     for _ in range(20):
         old.observe(10, 10.5)
     assert 0 < old.unsure(left, workers, bundle, 4) < new.unsure(left, workers, bundle, 4)
@@ -54,7 +54,7 @@ def test_unsure_shrinks_with_what_is_left_and_with_what_is_known(left, workers, 
 
 @pytest.mark.parametrize("spread", [0.1, 0.3])
 def test_the_deviation_is_that_of_the_tasks(spread):
-    chance, outlook = np.random.default_rng(1), Outlook()
+    chance, outlook = np.random.default_rng(1), Uncertainty()
     for factor in np.exp(chance.normal(0, spread, 1000)):
         outlook.observe(10, 10 * factor)
     assert outlook.deviation == pytest.approx(spread, rel=0.4)

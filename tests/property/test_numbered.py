@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cafetal.scheduling.chunks import Chunk
-from cafetal.scheduling.indexed import Numbered
+from cafetal.scheduling.indexed import Indexed
 from cafetal.scheduling.ledger import Ledger
 from cafetal.worker.chunkset import ChunkSet
 
@@ -15,7 +15,7 @@ steps = st.lists(st.tuples(st.sampled_from(["add", "extend", "remove"]), st.inte
 @given(st.integers(0, 6), steps)
 def test_like_a_dictionary(size, steps):
     planned = [f"planned {i}" for i in range(size)]
-    mine, true, given_before = Numbered(planned), dict(enumerate(planned)), set(range(size))
+    mine, true, given_before = Indexed(planned), dict(enumerate(planned)), set(range(size))
     for step, number in steps:
         if step == "add" and number >= 0 and number not in given_before:
             mine.add({number: f"added {number}"})

@@ -6,7 +6,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cafetal.federation.globus_compute.rate_limit import Pace
+from cafetal.federation.globus_compute.rate_limit import RateLimit
 from cafetal.federation.globus_compute.submitter import BATCH_BYTES, BATCH_TASKS, batch_length
 from cafetal.worker.bootstrap import decode, encode
 
@@ -53,7 +53,7 @@ def test_batches_conserve_parcels(parcels):
 
 @given(st.lists(st.floats(0, 3), min_size=1, max_size=80), st.integers(1, 6))
 def test_no_window_has_more_requests_than_allowed(pauses, allowed):
-    pace, now, taken = Pace(allowed, 10.0), 0.0, []
+    pace, now, taken = RateLimit(allowed, 10.0), 0.0, []
     for pause in pauses:
         now += pause
         now += pace.reserve(now)

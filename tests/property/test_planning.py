@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from cafetal.errors import ConfigError, EventsLost
 from cafetal.scheduling.chunks import MOST_CHUNKS, Bundle, Chunk, bundle, split_by_sites, target_events
 from cafetal.scheduling.ledger import Ledger
-from cafetal.scheduling.pending import WorkPool
+from cafetal.scheduling.pending import PendingWork
 from cafetal.scheduling.reduction_tree import TreeGrower
 from cafetal.scheduling.retries import CUTS, TRIES, after_failure
 from cafetal.worker.chunkset import ChunkSet
@@ -47,7 +47,7 @@ def test_a_bundle_is_no_more_than_a_task_can_carry():
     """Also where chunks are so small that a minute's work is very many of them."""
     count = 2 * MOST_CHUNKS + 5
     chunks = [Chunk(i, "x", "/f", i, i + 1, ("a",)) for i in range(count)]
-    pool = WorkPool()
+    pool = PendingWork()
     pool.add(chunks)
     (group,) = pool
     taken = [group.take(10**9) for _ in range(3)]

@@ -7,9 +7,9 @@ from coffea.processor.executor import WorkItem
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cafetal.caches.site_rates import Experience
+from cafetal.caches.site_rates import SiteRates
 from cafetal.config import load_sites
-from cafetal.engine.merging.partial_locations import Whereabouts
+from cafetal.engine.merging.partial_locations import PartialLocations
 from cafetal.engine.merging.salvage import Salvage
 from cafetal.engine.scheduler_setup import make_dispatcher, make_scheduler
 from cafetal.errors import EventsLost, OutputError
@@ -18,12 +18,12 @@ from cafetal.plan import make_plan
 from cafetal.replicas import FilesetCatalog
 from cafetal.results.journal import JOURNAL, Journal
 from cafetal.results.local_partials import PARTIALS
-from cafetal.results.previous_attempts import Past, cuts, differences, listed, numbered, read_past
+from cafetal.results.previous_attempts import PreviousAttempts, cuts, differences, listed, numbered, read_past
 from cafetal.scheduling import messages as ev
 from cafetal.scheduling.chunks import Chunk
 from cafetal.scheduling.policies import Balanced
 from cafetal.scheduling.retries import TRIES
-from cafetal.scheduling.reusable_partials import Found, select
+from cafetal.scheduling.reusable_partials import StoredPartial, select
 from cafetal.worker import partials
 from cafetal.worker.chunkset import ChunkSet
 from cafetal.worker.stores import FileStore
@@ -34,7 +34,7 @@ found = st.lists(st.tuples(st.sampled_from(["", "a", "b"]), ids), max_size=12)
 
 @given(found, ids)
 def test_each_chunk_is_taken_over_once(told, planned):
-    partials = [Found(site, str(number), ChunkSet.of(chunks)) for number, (site, chunks) in enumerate(told)]
+    partials = [StoredPartial(site, str(number), ChunkSet.of(chunks)) for number, (site, chunks) in enumerate(told)]
     chosen = select(partials, ChunkSet.of(planned))
     taken = [chunk for each in chosen for chunk in each.chunks]
     assert len(taken) == len(set(taken))
@@ -50,9 +50,9 @@ def test_a_reduce_is_preferred_to_its_inputs(sizes, broken):
     """All inputs are still there, but for some: the output has them all."""
     start, inputs = 0, []
     for number, size in enumerate(sizes):
-        inputs.append(Found("a", f"map-{number}", ChunkSet.of(range(start, start + size))))
+        inputs.append(StoredPartial("a", f"map-{number}", ChunkSet.of(range(start, start + size))))
         start += size
-    output = Found("a", "reduce", ChunkSet.of(range(start)))
+    output = StoredPartial("a", "reduce", ChunkSet.of(range(start)))
     chosen = select([*inputs[broken:], output], output.chunks)
     assert sum(len(each.chunks) for each in chosen) == start
 
@@ -76,7 +76,7 @@ EDGES = {"/a": [(0, 10), (10, 20)], "/b": [(0, 10)]}
 
 @pytest.fixture
 def folder(tmp_path):
-    """The journal of a run with two lives."""
+    """The journal of a run with two attempts."""
     plan = make(EDGES)
     journal = Journal(tmp_path / JOURNAL)
     journal.begin("r", "Balanced", code="c0de", about={"processor": "p"})
@@ -87,7 +87,7 @@ def folder(tmp_path):
     journal.note(12.5, ev.Tick(12.5), [split, quarter, assign])
     journal.close()
     journal = Journal(tmp_path / JOURNAL, append=True)
-    journal.begin("r", "Balanced", life=2, code="c0de", about={"processor": "p"})
+    journal.begin("r", "Balanced", attempt=2, code="c0de", about={"processor": "p"})
     journal.end(20.0, "interrupted")
     journal.close()
     return tmp_path
@@ -95,7 +95,7 @@ def folder(tmp_path):
 
 def test_the_past_is_read(folder):
     past = read_past(folder)
-    assert (past.run, past.lives, past.code, past.about) == ("r", 2, "c0de", {"processor": "p"})
+    assert (past.run, past.attempts, past.code, past.about) == ("r", 2, "c0de", {"processor": "p"})
     assert (past.tasks, past.next_chunk, past.seconds, past.ended) == (8, 7, 20.0, "interrupted")
     assert past.expected == {"desy": ChunkSet.of([3, 4])}
     assert differences(past, "c0de", items_of(make(EDGES)), make(EDGES).positions) == []
@@ -129,7 +129,7 @@ def test_a_run_that_was_not_counted_to_its_end(data):
     names = [f"/{i}" for i in range(data.draw(st.integers(1, 6)))]
     edges = {lfn: [(10 * k, 10 * k + 10) for k in range(data.draw(st.integers(1, 3)))] for lfn in names}
     known = data.draw(st.lists(st.sampled_from(names), unique=True))
-    past, number, true = Past("r", 1, "c0de", {}), 0, {}
+    past, number, true = PreviousAttempts("r", 1, "c0de", {}), 0, {}
     for lfn in known:
         number += data.draw(st.integers(0, 2))  # what parts of others were given
         told = [list(each) for each in edges[lfn]]
@@ -156,7 +156,7 @@ def test_a_run_that_was_not_counted_to_its_end(data):
 
 
 def test_what_has_changed_is_named():
-    past = Past(
+    past = PreviousAttempts(
         "r", 1, "c0de", {}, parts={"the file helper.py": "a", "the option `schema`": "b", "the file old.py": "c"}
     )
     now = {"the file helper.py": "x", "the option `schema`": "b", "the file new.py": "d"}
@@ -208,7 +208,7 @@ def test_parts_do_not_bear_numbers_of_what_is_safe(folder):
     plan = make({f"/{i}": [(0, 10)] for i in range(20)})
     past = read_past(folder)
     past.splits.clear()
-    scheduler = make_scheduler(plan, make_dispatcher(plan, Balanced()), Experience(), "c0de", past)
+    scheduler = make_scheduler(plan, make_dispatcher(plan, Balanced()), SiteRates(), "c0de", past)
     scheduler.handle(ev.WorkAdded(0.0, tuple(plan.chunks[:10])))
     assert scheduler.state.next_chunk == 20
 
@@ -228,7 +228,7 @@ def test_journals_that_cannot_be_gone_on_with(tmp_path):
 @given(st.lists(st.tuples(st.sampled_from(["put", "lose"]), st.sampled_from("ab"), ids), max_size=12))
 def test_each_chunk_is_at_one_site_at_most(steps):
     """What is lost is told once, of the site where it was; and not for ever."""
-    known, true, losses = Whereabouts(), {}, Counter()
+    known, true, losses = PartialLocations(), {}, Counter()
     for step, site, chunks in steps:
         if step == "put":
             known.put(chunks, site)

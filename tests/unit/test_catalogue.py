@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from uproot.models.TBasket import Model_TBasket
 
 from cafetal.worker.nanoevents import factory as module
-from cafetal.worker.nanoevents.factory import Catalogue, Opened
+from cafetal.worker.nanoevents.factory import NanoEventsReader, Opened
 from cafetal.worker.nanoevents.layouts import KeptLayouts
 from cafetal.worker.nanoevents.scanned_tree import KnownTree
 from cafetal.worker.nanoevents.ttree_scanner import Unfamiliar, _Reader, scan
@@ -32,7 +32,7 @@ SAMPLES = [
     ("cms-opendata/Run2012B_SingleMu_1000.root", "Events"),
     ("heptutorial/zz.root", "events"),
 ]
-KNOWN = Catalogue()
+KNOWN = NanoEventsReader()
 PRELOAD = frozenset({"Muon_pt", "nMuon", "Muon_charge", "event", "MET_pt", "not_there"})
 
 
@@ -92,7 +92,7 @@ def found(make, path, tree, schema, start, stop, preload):
 
 def keeping(folder):
     """Of a process that knows nothing but what is kept there."""
-    return partial(Catalogue().from_root, kept_layouts=KeptLayouts(folder))
+    return partial(NanoEventsReader().from_root, kept_layouts=KeptLayouts(folder))
 
 
 def assert_the_same(path, tree, catalogue):
@@ -112,7 +112,7 @@ def parsed(monkeypatch):
 
 @pytest.mark.parametrize("preload", [None, PRELOAD], ids=["each", "preloaded"])
 def test_a_file_like_one_that_is_known_is_not_parsed(tmp_path, parsed, preload):
-    catalogue = Catalogue()
+    catalogue = NanoEventsReader()
     for seed in (1, 2):
         path = write(tmp_path / f"{seed}.root", seed)
         parsed.clear()
@@ -209,7 +209,7 @@ def test_what_is_in_a_basket_is_unpacked_once(tmp_path, monkeypatch):
 @pytest.mark.parametrize("again", [copy.deepcopy, lambda it: pickle.loads(pickle.dumps(it))], ids=["copy", "pickle"])
 def test_events_and_their_reader_are_copied_and_pickled(tmp_path, parsed, preload, again):
     """Awkward copies with an array what reads it; for a file that was parsed, and for one like it."""
-    catalogue = Catalogue()
+    catalogue = NanoEventsReader()
     for seed in (1, 2):
         path = write(tmp_path / f"{seed}.root", seed)
         with uproot.open({path: None}) as plain:
@@ -277,7 +277,7 @@ def test_a_schema_that_was_changed(tmp_path):
 
 
 def test_a_file_that_was_replaced(tmp_path):
-    catalogue = Catalogue()
+    catalogue = NanoEventsReader()
     for seed in (1, 2, 3):
         path = write(tmp_path / "same.root", seed, events=100 * seed, more=[("extra", "float64")] if seed == 3 else ())
         assert_the_same(path, "Events", catalogue)
@@ -286,14 +286,14 @@ def test_a_file_that_was_replaced(tmp_path):
 @pytest.mark.data
 @pytest.mark.parametrize(("sample", "tree"), SAMPLES)
 def test_real_files(data, sample, tree):
-    assert_the_same(data / sample, tree, Catalogue())
+    assert_the_same(data / sample, tree, NanoEventsReader())
 
 
 @pytest.mark.data
 def test_what_is_unusual_is_left_to_uproot(data, tmp_path, parsed):
     """An older version of TTree; a tree that is not there; what Runner does not ask for. It is said why."""
     aside = set()
-    from_root = partial(Catalogue().from_root, aside=aside)
+    from_root = partial(NanoEventsReader().from_root, aside=aside)
     for _ in range(2):
         found(from_root, data / "heptutorial" / "zz.root", "events", BaseSchema, None, None, None)
         assert {why.partition(" (")[0] for why in aside} == {"The tree of each file is parsed anew"}
@@ -325,7 +325,7 @@ def test_a_table_that_is_wrong_is_not_used(tmp_path, monkeypatch):
 
     monkeypatch.setattr(module, "scan", wrong)
     monkeypatch.setattr(KnownTree, "arrays", None)
-    catalogue, aside = Catalogue(), set()
+    catalogue, aside = NanoEventsReader(), set()
     assert_the_same(path, "Events", catalogue)
     assert list(catalogue._layouts.values()) == [None]
     found(partial(catalogue.from_root, aside=aside), path, "Events", BaseSchema, None, None, None)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from cafetal.config import load_sites
 from cafetal.discovery import listings, specs
 from cafetal.discovery.entries import learn_entries
-from cafetal.discovery.merge import Found, differences, lfn_of, make_dataset, refreshed, shares, together, unheld
+from cafetal.discovery.merge import ListedFile, differences, lfn_of, make_dataset, refreshed, shares, together, unheld
 from cafetal.discovery.rucio import Did, Rucio
 from cafetal.errors import CatalogError, FilesetError
 from cafetal.fileset import DataFile, Dataset, Fileset, load
@@ -44,19 +44,19 @@ def test_names_in_listings(pfn, lfn, site):
 
 def test_all_replicas_are_kept_and_the_sites_of_the_table_are_told_apart():
     pfns = {"T2_DE": ("root://d//a",), "T2_CH": ("root://c//a",), "T1": ("davs://t//a",), "T0": ("root://0//a",)}
-    dataset = make_dataset("d", [Found("/a", pfns, size=5)], TABLE, tree="T", deny=["T0*"])
+    dataset = make_dataset("d", [ListedFile("/a", pfns, size=5)], TABLE, tree="T", deny=["T0*"])
     (file,) = dataset.files
     assert file == DataFile("/a", "T", {"desy": None, "cern": None}, size=5, elsewhere={"T1": "davs://t//a"})
-    (file,) = make_dataset("d", [Found("/a", pfns)], TABLE, allow=["desy", "T1"]).files
+    (file,) = make_dataset("d", [ListedFile("/a", pfns)], TABLE, allow=["desy", "T1"]).files
     assert (set(file.replicas), set(file.elsewhere)) == ({"desy"}, {"T1"})
-    (file,) = make_dataset("d", [Found("user:a", pfns)], TABLE, helped={"T1": "cern"}).files
+    (file,) = make_dataset("d", [ListedFile("user:a", pfns)], TABLE, helped={"T1": "cern"}).files
     assert file.replicas == {"desy": "root://d//a", "cern": "root://c//a"}  # a name that is no path follows no rule
     with pytest.raises(FilesetError, match="Nothing was found for the dataset d"):
         make_dataset("d", [], TABLE)
 
 
 def test_what_was_elsewhere_is_used_once_the_table_knows_the_place(tmp_path):
-    fileset = Fileset([make_dataset("d", [Found("/a", {"T1": ("davs://t//a",)})], TABLE)])
+    fileset = Fileset([make_dataset("d", [ListedFile("/a", {"T1": ("davs://t//a",)})], TABLE)])
     again = load(fileset.to_json())
     assert again["d"] == fileset["d"]
     wider = load_sites({"sites": {"far": {"pfn": "davs://t/", "scratch": "/s", "rses": ["T1"]}}})
@@ -66,7 +66,7 @@ def test_what_was_elsewhere_is_used_once_the_table_knows_the_place(tmp_path):
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["s", "t", "u"]), st.integers(1, 3))))
 def test_each_file_once_with_all_that_is_said_of_it(told):
     sizes = {name: {size for each, _, size in told if each == name} for name, *_ in told}
-    found = [Found(name, {site: (site,)}, size=size) for name, site, size in told]
+    found = [ListedFile(name, {site: (site,)}, size=size) for name, site, size in told]
     if any(len(each) > 1 for each in sizes.values()):
         with pytest.raises(FilesetError, match="differ in size"):
             together(found)
@@ -110,7 +110,7 @@ def test_directories_and_patterns(tmp_path):
     (tmp_path / "one" / "c.txt").touch()
     sites = {name: {"pfn": str(tmp_path / name), "scratch": "/s"} for name in ("one", "two")}
     table = load_sites({"sites": sites})
-    wanted = {"d": specs.Wanted(source=(f"{tmp_path}/one", f"{tmp_path}/two/*.root"))}
+    wanted = {"d": specs.DatasetSpec(source=(f"{tmp_path}/one", f"{tmp_path}/two/*.root"))}
     fileset = specs.build(wanted, table, no_rucio)
     assert [(file.lfn, set(file.replicas), file.size) for file in fileset["d"].files] == [
         ("/a.root", {"one", "two"}, 4),

@@ -8,7 +8,7 @@ from coffea.processor.executor import FileMeta
 from cafetal.config import load_sites
 from cafetal.engine.entry_counts import EntryCounts, Uncounted
 from cafetal.engine.file_inspection import Answer
-from cafetal.engine.tasks.runner_request import RunnerCall
+from cafetal.engine.tasks.runner_request import RunnerRequest
 from cafetal.errors import UnreadableFile
 from cafetal.fileset import load
 from cafetal.replicas import FilesetCatalog
@@ -27,7 +27,7 @@ def make(*names, skip=(), datasets=("d",), **routing):
     table = load_sites({"sites": {n: {"pfn": f"/{n}/", "scratch": "/s"} for n in "abc"}, "routing": routing})
     fileset = load({name: {"files": {lfn: FILES[lfn] for lfn in names}, "metadata": {"x": 1}} for name in datasets})
     metas = [FileMeta(name, lfn, "Events", {"x": 1}) for name in datasets for lfn in names]
-    request = RunnerCall(len, skip=skip)
+    request = RunnerRequest(len, skip=skip)
     return EntryCounts(metas, request, FilesetCatalog(table, fileset), table, fileset, chunksize=100)
 
 

@@ -20,7 +20,7 @@ from cafetal.engine.tasks.futures import lost_task
 from cafetal.errors import ConfigError, LoginError, SiteError, TaskTooLarge, WorkerLost
 from cafetal.federation.globus_compute import user_endpoints
 from cafetal.federation.globus_compute.endpoint import GlobusComputeEndpoint
-from cafetal.federation.globus_compute.liveness import START_GRACE, Sighting, lost
+from cafetal.federation.globus_compute.liveness import START_GRACE, EndpointReport, lost
 from cafetal.federation.globus_compute.replies import read_reply
 from cafetal.federation.globus_compute.submitter import verdict
 from cafetal.federation.telemetry import EndpointStatus, Telemetry
@@ -32,7 +32,7 @@ IDLE, BUSY = {**COUNTING, "outstanding_tasks": 0}, {**COUNTING, "outstanding_tas
 
 def seen(*sightings):
     """``(time, online, report)`` each."""
-    return [Sighting(*sighting) for sighting in sightings]
+    return [EndpointReport(*sighting) for sighting in sightings]
 
 
 @pytest.mark.parametrize(
@@ -71,9 +71,11 @@ def test_watchdog(sightings, reason):
 def test_watchdog_keeps_endpoints_apart():
     """A user endpoint that is yet to report does not mean that its core endpoint has vanished."""
     core, user = uuid4(), uuid4()
-    sightings = [Sighting(15.0, True, BUSY, core), Sighting(20.0, False, {}, user)]
+    sightings = [EndpointReport(15.0, True, BUSY, core), EndpointReport(20.0, False, {}, user)]
     assert lost({"task": 10.0}, sightings) == {}
-    assert lost({"task": 10.0}, [*sightings, Sighting(25.0, True, BUSY, user), Sighting(30.0, False, {}, user)])
+    assert lost(
+        {"task": 10.0}, [*sightings, EndpointReport(25.0, True, BUSY, user), EndpointReport(30.0, False, {}, user)]
+    )
 
 
 def test_watchdog_judges_each_task():

@@ -5,7 +5,7 @@ import stat
 
 import pytest
 
-from cafetal.caches.site_rates import Experience, keep, load_experience
+from cafetal.caches.site_rates import SiteRates, keep, load_experience
 from cafetal.engine.sites.site_monitor import drain, drained, forget_drained, usable
 from cafetal.errors import OutputError, UnknownSubject
 from cafetal.results.explanation import explain
@@ -124,11 +124,11 @@ def test_what_was_not_in_the_run(told, subject, sentence):
 
 def test_experience_is_kept(tmp_path, monkeypatch):
     monkeypatch.setenv("CAFETAL_CACHE", str(tmp_path))
-    assert load_experience() == Experience()
+    assert load_experience() == SiteRates()
     rates = Rates()
     rates.observe("desy", "x", 1000, 2.0)
     rates.observe("cern", "x", 4000, 2.0)
-    experience = Experience()
+    experience = SiteRates()
     experience.learn("code", rates, {"desy": 12.5})
     keep(experience)
     found = load_experience()
@@ -153,11 +153,11 @@ def test_experience_is_kept(tmp_path, monkeypatch):
 def test_broken_experience_is_none(tmp_path, monkeypatch, content):
     monkeypatch.setenv("CAFETAL_CACHE", str(tmp_path))
     (tmp_path / "experience.json").write_text(content)
-    assert load_experience() == Experience()
+    assert load_experience() == SiteRates()
 
 
 def test_old_code_is_forgotten():
-    experience = Experience()
+    experience = SiteRates()
     for number in range(60):
         rates = Rates()
         rates.observe("a", "x", 10, 1.0)
@@ -189,7 +189,7 @@ def test_a_partial_that_an_earlier_attempt_left_at_a_site(tmp_path):
     journal.note(1.0, ev.Tick(1.0), [ev.Assign(0, "a", chunks, reason)])
     journal.close()
     journal = Journal(tmp_path / JOURNAL, append=True)
-    journal.begin("r", "Balanced", life=2)
+    journal.begin("r", "Balanced", attempt=2)
     reference = {"name": "p", "chunks": "0-1", "size": 5, "digest": ""}
     for _ in range(2):  # in every attempt that still finds it there
         journal.note_partial(2.0, "Salvaged", "a", reference)

@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from cafetal.config import load_sites
-from cafetal.engine.sites.credentials import Logins, judge
-from cafetal.engine.tasks.task_client import Calls
+from cafetal.engine.sites.credentials import Credentials, judge
+from cafetal.engine.tasks.task_client import TaskClient
 from cafetal.results.record import RunRecord
 from cafetal.worker.inputs import remote_files
 
@@ -68,7 +68,7 @@ def test_sites_with_servers_are_asked_now_and_then_and_each_thing_is_said_once()
     asked = []
     answers = [[{"what": "bearer token", "where": "/t", "ends": time.time() + 60}], OSError("it is away")]
 
-    class Calls:
+    class TaskClient:
         def logins(self, site):
             asked.append(site)
             done = Future()
@@ -79,7 +79,7 @@ def test_sites_with_servers_are_asked_now_and_then_and_each_thing_is_said_once()
         {"sites": {"far": {"pfn": "root://h/", "scratch": "/s"}, "near": {"pfn": "/d", "scratch": "/s"}}}
     )
     record = RunRecord(seconds_left=3600)
-    logins = Logins(Calls(), record, table, lambda *told: logins.take(*told))
+    logins = Credentials(TaskClient(), record, table, lambda *told: logins.take(*told))
     for site in ("far", "near", "far"):
         logins.look(site)
     assert asked == ["far"]
@@ -98,13 +98,13 @@ def test_answers_are_judged_in_the_loop_alone():
     """They come in Parsl's threads, while the loop reads and writes the record."""
     answer = Future()
 
-    class Calls:
+    class TaskClient:
         def logins(self, site):
             return answer
 
     table = load_sites({"sites": {"far": {"pfn": "root://h/", "scratch": "/s"}}})
     record, told = RunRecord(seconds_left=3600), []
-    logins = Logins(Calls(), record, table, lambda *each: told.append(each))
+    logins = Credentials(TaskClient(), record, table, lambda *each: told.append(each))
     logins.look("far")
     login = {"what": "bearer token", "where": "/t", "ends": time.time() + 60}
     thread = threading.Thread(target=answer.set_result, args=([login],))
@@ -117,7 +117,7 @@ def test_answers_are_judged_in_the_loop_alone():
 
 def test_a_sign_of_life_is_not_lost_between_threads():
     """It comes while what was heard before is being looked at."""
-    calls = Calls.__new__(Calls)
+    calls = TaskClient.__new__(TaskClient)
     calls._heard, given_up, when = queue.SimpleQueue(), Future(), []
     known = SimpleNamespace(site="desy", since=0.0, inputs=(), patience=10.0, given_up=given_up)
 

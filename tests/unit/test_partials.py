@@ -8,7 +8,7 @@ import pytest
 
 from cafetal.shipping.shipment import pack_function
 from cafetal.worker import atomic_files, bootstrap, partials, reduce_tasks
-from cafetal.worker.site_context import Place
+from cafetal.worker.site_context import SiteContext
 from cafetal.worker.stores import FileStore
 from tests.unit.test_worker import kept, unpacked
 
@@ -19,14 +19,16 @@ def test_reduce_merges_checks_and_can_be_repeated(tmp_path):
     results = [{"partial": kept(folder, f"p{i}", {"n": i}, i)} for i in range(4)] + [{"partial": None}]
     (folder / "p3").write_bytes(b"3\n" + b"damaged")
     common = {"run": "r", "site": "desy", "name": "out", "archive": archive, "trusted": True}
-    first = reduce_tasks.reduce(Place(tmp_path), *results, **common)
+    first = reduce_tasks.reduce(SiteContext(tmp_path), *results, **common)
     assert first["partial"]["chunks"] == "0-2"
     assert len(first["lost"]) == 1
     assert (first["lost"][0]["kind"], first["lost"][0]["chunks"]) == ("partial", "3")
     assert "p3 has changed" in first["lost"][0]["messages"][0]
     assert unpacked(partials.read_bytes(FileStore(folder), first["partial"])) == {"n": 3}
     assert not (folder / "p0").exists()
-    again = reduce_tasks.reduce(Place(tmp_path), *results, **common)  # as after the loss of the worker that did it
+    again = reduce_tasks.reduce(
+        SiteContext(tmp_path), *results, **common
+    )  # as after the loss of the worker that did it
     assert again["partial"] == first["partial"]
 
 
@@ -40,7 +42,7 @@ def test_reduce_refuses_what_is_there_twice(tmp_path):
     folder, archive = tmp_path / "runs" / "r", empty_archive(tmp_path)
     results = [{"partial": kept(folder, f"p{i}", {"n": 1}, 7)} for i in range(2)]
     result = reduce_tasks.reduce(
-        Place(tmp_path), *results, run="r", site="desy", name="out", archive=archive, trusted=True
+        SiteContext(tmp_path), *results, run="r", site="desy", name="out", archive=archive, trusted=True
     )
     assert "Chunk 7 is there twice" in result["lost"][0]["messages"][0]
     assert result["partial"]["chunks"] == "7"
@@ -51,7 +53,7 @@ def test_reduce_of_outputs_that_do_not_add(tmp_path):
     values = ({"n": 1}, {"n": "text"})
     results = [{"partial": kept(folder, f"p{i}", v, i)} for i, v in enumerate(values)]
     result = reduce_tasks.reduce(
-        Place(tmp_path), *results, run="r", site="desy", name="out", archive=archive, trusted=True
+        SiteContext(tmp_path), *results, run="r", site="desy", name="out", archive=archive, trusted=True
     )
     assert result["failure"]["kind"] == "processor"
 
@@ -59,7 +61,7 @@ def test_reduce_of_outputs_that_do_not_add(tmp_path):
 def test_nothing_to_reduce(tmp_path):
     archive = empty_archive(tmp_path)
     result = reduce_tasks.reduce(
-        Place(tmp_path), {"partial": None}, run="r", site="desy", name="out", archive=archive, trusted=True
+        SiteContext(tmp_path), {"partial": None}, run="r", site="desy", name="out", archive=archive, trusted=True
     )
     assert result["partial"] is None
 
@@ -105,29 +107,29 @@ def test_a_peek_merges_what_is_there_and_takes_nothing(tmp_path):
     (folder / "desy.1.map-4").write_bytes(b"4 damaged")
     before = sorted(path.name for path in folder.iterdir())
     asked = {"run": "r", "chunks": "0-2,4-5,9", "archive": archive, "trusted": True}
-    found = reduce_tasks.peek(Place(tmp_path), name="desy.1.peek-0", **asked)
+    found = reduce_tasks.peek(SiteContext(tmp_path), name="desy.1.peek-0", **asked)
     assert found["chunks"] == "0-2,5"
     assert unpacked(partials.read_bytes(FileStore(folder), found)) == {"n": 100_111}
-    again = reduce_tasks.peek(Place(tmp_path), name="desy.1.peek-0", **asked)  # which finds what it has merged
+    again = reduce_tasks.peek(SiteContext(tmp_path), name="desy.1.peek-0", **asked)  # which finds what it has merged
     assert again == found
     assert sorted(path.name for path in folder.iterdir()) == sorted([*before, "desy.1.peek-0"])
-    assert reduce_tasks.peek(Place(tmp_path), name="desy.1.peek-0", **{**asked, "chunks": "9"}) is None
+    assert reduce_tasks.peek(SiteContext(tmp_path), name="desy.1.peek-0", **{**asked, "chunks": "9"}) is None
 
 
 def test_a_survey_finds_what_is_whole_and_keeps_it(tmp_path):
-    """Also if a reduce of an earlier life removes its inputs afterwards."""
+    """Also if a reduce of an earlier attempt removes its inputs afterwards."""
     folder = tmp_path / "runs" / "r"
     for number in range(3):
         kept(folder, f"desy.1.map-{number}", {"n": number}, number)
     (folder / "desy.1.map-2").write_bytes(b"2 damaged")
-    found = reduce_tasks.survey(Place(tmp_path), run="r", life=2)
+    found = reduce_tasks.survey(SiteContext(tmp_path), run="r", attempt=2)
     assert [reference["chunks"] for reference in found] == ["0", "1"]
     for number in range(3):
         (folder / f"desy.1.map-{number}").unlink()
     assert [unpacked(partials.read_bytes(FileStore(folder), reference))["n"] for reference in found] == [0, 1]
-    assert len(reduce_tasks.survey(Place(tmp_path), run="r", life=3)) == 2
-    assert reduce_tasks.survey(Place(tmp_path), run="none", life=1) == []
-    (leftover,) = reduce_tasks.leftovers(Place(tmp_path), staging="")
+    assert len(reduce_tasks.survey(SiteContext(tmp_path), run="r", attempt=3)) == 2
+    assert reduce_tasks.survey(SiteContext(tmp_path), run="none", attempt=1) == []
+    (leftover,) = reduce_tasks.leftovers(SiteContext(tmp_path), staging="")
     assert (leftover["run"], leftover["partials"]) == ("r", 4)
 
 
@@ -135,7 +137,7 @@ def test_fetch_in_parts(tmp_path):
     folder = tmp_path / "runs" / "r"
     reference = kept(folder, "p", list(range(1000)), 0)
     parts = [
-        reduce_tasks.fetch(Place(tmp_path), run="r", reference=reference, offset=start, length=700, compression=c)
+        reduce_tasks.fetch(SiteContext(tmp_path), run="r", reference=reference, offset=start, length=700, compression=c)
         for start, c in zip(range(0, reference["size"], 700), [1, None, 3, 1, 1, 1], strict=False)
     ]
     zstd = b"\x28\xb5\x2f\xfd"
@@ -151,9 +153,9 @@ def test_clean_that_comes_late_leaves_the_next_life_alone(tmp_path):
     new = ["desy.2.map-0", "2.found-1", ".desy.2.reduce-0-1.z3"]
     for name in (*old, *new):
         (folder / name).touch()
-    reduce_tasks.clean(Place(tmp_path), run="mine", life=1, keep_days=1, staging="")
+    reduce_tasks.clean(SiteContext(tmp_path), run="mine", attempt=1, keep_days=1, staging="")
     assert sorted(path.name for path in folder.iterdir()) == sorted(new)
-    reduce_tasks.clean(Place(tmp_path), run="mine", life=2, keep_days=1, staging="")
+    reduce_tasks.clean(SiteContext(tmp_path), run="mine", attempt=2, keep_days=1, staging="")
     assert not folder.exists()
 
 
@@ -176,24 +178,24 @@ def test_clean(tmp_path):
     for path in ("runs/mine/p", "runs/other/p", "code/new.zip"):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text("x")
-    reduce_tasks.clean(Place(tmp_path), run="mine", life=None, keep_days=1, staging="")
+    reduce_tasks.clean(SiteContext(tmp_path), run="mine", attempt=None, keep_days=1, staging="")
     assert {p.name for p in tmp_path.rglob("*") if p.is_file()} == {"p", "new.zip"}
     assert not (tmp_path / "runs" / "mine").exists()
-    reduce_tasks.clean(Place(tmp_path), run="mine", life=1, keep_days=-1, staging="")
+    reduce_tasks.clean(SiteContext(tmp_path), run="mine", attempt=1, keep_days=-1, staging="")
     assert not [p for p in tmp_path.rglob("*") if p.is_file()]
 
 
 def test_an_attempt_that_is_stopped_and_those_after_it(tmp_path):
-    place = Place(tmp_path)
+    place = SiteContext(tmp_path)
     assert not place.stopped("r", 1)
-    reduce_tasks.stop(place, run="r", life=1)
+    reduce_tasks.stop(place, run="r", attempt=1)
     assert place.stopped("r", 1)
     assert not place.stopped("r", 2)
     assert not place.stopped("other", 1)
-    reduce_tasks.stop(place, run="r", life=2)
-    reduce_tasks.clean(place, run="r", life=1, keep_days=14, staging="")
+    reduce_tasks.stop(place, run="r", attempt=2)
+    reduce_tasks.clean(place, run="r", attempt=1, keep_days=14, staging="")
     assert not place.stopped("r", 1)
     assert place.stopped("r", 2)
-    reduce_tasks.clean(place, run="r", life=None, keep_days=14, staging="")
+    reduce_tasks.clean(place, run="r", attempt=None, keep_days=14, staging="")
     assert not place.stopped("r", 2)
     assert not reduce_tasks.leftovers(place, staging="")

@@ -6,9 +6,9 @@ import cramjam
 import pytest
 
 from cafetal.engine.merging import snapshot
-from cafetal.engine.merging.snapshot import Peeks, peek
+from cafetal.engine.merging.snapshot import Snapshots, peek
 from cafetal.errors import OutputError, SiteError
-from cafetal.results.local_partials import Home
+from cafetal.results.local_partials import LocalPartial
 from cafetal.results.record import RunRecord
 from cafetal.results.run_lock import locked
 from cafetal.scheduling.chunks import Chunk
@@ -29,7 +29,7 @@ def done(value):
 
 
 class Sites:
-    """What `Calls` does, for sites that hold one partial each, or say something else."""
+    """What `TaskClient` does, for sites that hold one partial each, or say something else."""
 
     trusted = frozenset({"desy", "cern"})
 
@@ -55,7 +55,7 @@ def look(tmp_path):
     def look(sites, home=()):
         folder = tmp_path / "run"
         held = {site: ChunkSet.of(range(6)) for site in ("desy", "cern")}
-        peeks, record = Peeks(sites, folder, 1), RunRecord(events_planned=60)
+        peeks, record = Snapshots(sites, folder, 1), RunRecord(events_planned=60)
 
         def run():
             with locked(folder):
@@ -81,7 +81,7 @@ def test_what_sites_hold_and_what_is_here(tmp_path, look):
     sites = Sites(tmp_path / "store", {"desy": ({"n": 20}, [0, 1]), "cern": ({"n": 10}, [2])})
     body = codec.encode(exact.lift({"n": 10}, (3,)), trusted=True)
     reference = partials.write(sites.store, "desy.1", body, ChunkSet.of([3]))
-    found, output = look(sites, [Home("desy", "desy.1", reference, sites.store.get("desy.1"))])
+    found, output = look(sites, [LocalPartial("desy", "desy.1", reference, sites.store.get("desy.1"))])
     assert output == {"n": 40}
     assert (found.events, found.planned, found.sites, found.silent) == (40, 60, {"desy": 30, "cern": 10}, {})
 

@@ -98,7 +98,7 @@ def test_files_are_opened_and_read_ahead(tmp_path, three, monkeypatch):
     asked = {"todo": todo, "files": {str(i): f"{three}/{i}.root" for i in range(2)}, "preload": "always"}
     run_map(tmp_path / "before", sums, [], **asked)  # now the worker's code is there
     (catalogue,) = (
-        module.Catalogue
+        module.NanoEventsReader
         for name, module in sys.modules.items()
         if name.startswith("cafetal_worker_") and name.endswith(".nanoevents.factory")
     )

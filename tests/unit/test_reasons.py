@@ -2,7 +2,7 @@
 
 import pytest
 
-from cafetal.engine.failure_log import Reasons
+from cafetal.engine.failure_log import FailureLog
 from cafetal.engine.tasks.futures import lost_task
 from cafetal.errors import ProcessorError
 from cafetal.scheduling.chunks import Chunk
@@ -17,7 +17,7 @@ def failure(error, chunks, **more):
 
 
 def test_holders_that_were_lost_are_named_too():
-    reasons = Reasons(lambda failure: False)
+    reasons = FailureLog(lambda failure: False)
     reasons.enter([failure(Corrupt("it is damaged"), "0-1")], counts=True)
     reasons.enter_site("cracow", lost_task(OSError("its scratch is full"), "cracow"))
     (told,) = reasons.of(GiveUp((0, 1), "data", "bari"), CHUNKS)
@@ -30,7 +30,7 @@ def test_holders_that_were_lost_are_named_too():
 
 
 def test_what_no_task_has_failed_at_is_the_sites():
-    reasons = Reasons(lambda failure: False)
+    reasons = FailureLog(lambda failure: False)
     reasons.enter_site("bari", lost_task(OSError("no route"), "bari"))
     first, second = reasons.of(GiveUp((0, 2), "site", "bari"), CHUNKS)
     assert [(each["start"], each["stop"]) for each in (first, second)] == [(0, 10), (20, 30)]
@@ -38,10 +38,10 @@ def test_what_no_task_has_failed_at_is_the_sites():
 
 
 def test_a_mistake_that_is_seen_again_ends_the_run():
-    reasons = Reasons(lambda failure: False)
+    reasons = FailureLog(lambda failure: False)
     mistake = {**failure(ZeroDivisionError("x"), "0"), "kind": "processor"}
     assert reasons.enter([mistake], counts=False) == (("processor", (0,)),)
     assert reasons.enter([mistake], counts=True) == (("once", (0,)),)
     with pytest.raises(ProcessorError):
         reasons.enter([mistake], counts=True)
-    assert Reasons(lambda failure: True).enter([mistake], counts=True) == (("processor", (0,)),)
+    assert FailureLog(lambda failure: True).enter([mistake], counts=True) == (("processor", (0,)),)

@@ -89,7 +89,7 @@ def test_a_run_that_was_broken_off_and_resumed():
         ]
     )
     assert [bar.state for bar in story.bars] == ["lost", "lost", "lost"]
-    assert story.notes == [(0.5, "life 2 of the run begins")]
+    assert story.notes == [(0.5, "attempt 2 of the run begins")]
     assert tell([]).bars == []
 
 

@@ -14,7 +14,7 @@ from coffea.processor.executor import WorkItem
 from rich.console import Console
 
 from cafetal.caches.file_entries import FileCache
-from cafetal.caches.site_rates import Experience, keep
+from cafetal.caches.site_rates import SiteRates, keep
 from cafetal.config import load_sites
 from cafetal.engine import user_messages
 from cafetal.engine.tasks.futures import Lost, Overdue, lost_task, settle
@@ -264,7 +264,7 @@ def test_forecast_says_what_it_does_not_know(tmp_path, monkeypatch):
     rates = Rates()
     rates.observe("a", "d", 100, 2.0)
     rates.observe("b", "d", 100, 1.0)
-    experience = Experience()
+    experience = SiteRates()
     experience.learn("code", rates, {"b": 20.0})
     keep(experience)
     found = forecast(fileset, TABLE, chunksize=100)

@@ -17,7 +17,7 @@ from cafetal.worker.failures import Unanswered, describe, kind_of
 from cafetal.worker.inputs import remote_files
 from cafetal.worker.inputs.open_files import OpenFiles, share_files
 from cafetal.worker.inputs.preload import Columns
-from cafetal.worker.inputs.remote_files import Silent
+from cafetal.worker.inputs.remote_files import SilentServers
 from tests.unit.test_worker import READING, file, work_function  # noqa: F401
 
 
@@ -86,7 +86,7 @@ def test_the_options_of_an_open_file_are_copied_and_pickled(monkeypatch, tmp_pat
 
 def test_a_silent_server_is_asked_once(monkeypatch):
     monkeypatch.setattr(remote_files, "_silent", {})
-    silent = Silent(60)
+    silent = SilentServers(60)
     silent.check("root://h:1//a")
     error = Unanswered("it sleeps")
     assert kind_of(error) == "timeout"
@@ -97,8 +97,8 @@ def test_a_silent_server_is_asked_once(monkeypatch):
     silent.note("/a", describe(error))  # a disk that hangs is no server
     silent.check("/b")
     with pytest.raises(Unanswered, match="did not answer a moment ago: it sleeps"):
-        Silent(60).check("root://h:1//b")  # the next task of the process believes it for a while
-    Silent(0).check("root://h:1//b")
+        SilentServers(60).check("root://h:1//b")  # the next task of the process believes it for a while
+    SilentServers(0).check("root://h:1//b")
 
 
 class Peaks(processor.ProcessorABC):

@@ -79,7 +79,7 @@ def run_map(
     assert "error" not in bootstrap.install(str(scratch), "files", shipment.files, [], [])
     arguments = {
         "run": "r",
-        "life": 1,
+        "attempt": 1,
         "site": "desy",
         "name": "map-0",
         "function": shipment.function,
@@ -223,7 +223,7 @@ def test_function_that_cannot_be_loaded(tmp_path):
     bootstrap.install(str(tmp_path), "files", shipment.files, [], [])
     arguments = {
         "run": "r",
-        "life": 1,
+        "attempt": 1,
         "site": "desy",
         "name": "m",
         "function": shipment.function,

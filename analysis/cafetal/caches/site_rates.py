@@ -19,7 +19,7 @@ _CODES = 50
 
 
 @dataclass(slots=True)
-class Experience:
+class SiteRates:
     """Rates in events/s of a worker, by the hash of the code that ran; what is known of sites whatever ran there."""
 
     rates: dict[str, dict[str, dict[str, dict[str, float]]]] = field(default_factory=dict)
@@ -65,16 +65,16 @@ class Experience:
         self.waits.update(waits)
 
 
-def load_experience() -> Experience:
+def load_experience() -> SiteRates:
     """What is kept; nothing if the file is missing or broken: it only makes the first minutes of a run better."""
     try:
         content = json.loads((cache_folder() / _FILE).read_text())
         fixed = content.get("fixed", {})  # earlier versions did not know of it
-        return Experience(
+        return SiteRates(
             _tree(content["rates"], 4), _tree(fixed, 2), _tree(content["speeds"], 1), _tree(content["waits"], 1)
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return Experience()
+        return SiteRates()
 
 
 def _tree(value: Any, depth: int) -> Any:
@@ -86,7 +86,7 @@ def _tree(value: Any, depth: int) -> Any:
     return float(value)
 
 
-def keep(experience: Experience) -> None:
+def keep(experience: SiteRates) -> None:
     """Write it, all at once; a cache folder that cannot be written is no reason to fail."""
     content = {"saved": time.time(), **asdict(experience)}
     try:

@@ -39,7 +39,7 @@ def find(pattern: str, sites_path: str, from_rucio: bool) -> None:
     if not dids:
         TEXT.print(f"Rucio knows no dataset {pattern}.")
     for did in dids:
-        spec = {str(did): specs.Wanted(source=f"rucio:{did}")}
+        spec = {str(did): specs.DatasetSpec(source=f"rucio:{did}")}
         (dataset,) = specs.build(spec, table, lambda: rucio).values()
         _show(dataset, table)
 

@@ -13,14 +13,14 @@ from typing import Any
 import requests
 
 from cafetal.config import SiteTable
-from cafetal.discovery.merge import Found, lfn_of
+from cafetal.discovery.merge import ListedFile, lfn_of
 from cafetal.errors import CatalogError, MissingPackage
 
 _TIMEOUT = 30
 """Seconds that a server may be silent."""
 
 
-def list_directory(place: str, table: SiteTable) -> list[Found]:
+def list_directory(place: str, table: SiteTable) -> list[ListedFile]:
     """ROOT files below a directory, or those that a pattern fits (of a path on this machine).
 
     Raises:
@@ -30,9 +30,9 @@ def list_directory(place: str, table: SiteTable) -> list[Found]:
     return [_found(pfn, size, None, table) for pfn, size in listed]
 
 
-def _found(pfn: str, size: int | None, adler32: str | None, table: SiteTable) -> Found:
+def _found(pfn: str, size: int | None, adler32: str | None, table: SiteTable) -> ListedFile:
     lfn, site = lfn_of(pfn, table)
-    return Found(lfn, {} if site is None else {site: (pfn,)}, size=size, adler32=adler32)
+    return ListedFile(lfn, {} if site is None else {site: (pfn,)}, size=size, adler32=adler32)
 
 
 def _list_local(place: str) -> Iterator[tuple[str, int]]:
@@ -68,7 +68,7 @@ def _list_xrootd(place: str) -> Iterator[tuple[str, int]]:
         yield f"{server}/{name}", int(size)
 
 
-def read_list(place: str, table: SiteTable) -> list[Found]:
+def read_list(place: str, table: SiteTable) -> list[ListedFile]:
     """Files from a list: a text with a URL a line, or JSON as CERN's Open Data portal has it.
 
     The portal's ``..._file_index.json`` is a list of ``{uri, size, checksum: "adler32:..."}``.
@@ -109,6 +109,6 @@ def _read(place: str) -> str:
         raise CatalogError(f"The list {place} cannot be read: {error}.") from None
 
 
-def places(files: Iterable[Found]) -> set[str]:
+def places(files: Iterable[ListedFile]) -> set[str]:
     """Every RSE and site that is named."""
     return {rse for file in files for rse in file.pfns}

@@ -17,7 +17,7 @@ SOURCE = "source"
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class ListedFile:
     """A file as a source tells of it."""
 
     name: str
@@ -46,7 +46,7 @@ class Share:
 
 def make_dataset(
     name: str,
-    listed: Iterable[Found],
+    listed: Iterable[ListedFile],
     table: SiteTable,
     *,
     tree: str | None = None,
@@ -71,13 +71,13 @@ def make_dataset(
     return Dataset(name, tuple(files), dict(metadata or {}))
 
 
-def together(listed: Iterable[Found]) -> list[Found]:
+def together(listed: Iterable[ListedFile]) -> list[ListedFile]:
     """Each file once, with what all that was found says of it, in the order of their names.
 
     Raises:
         FilesetError: if two replicas of a file differ in size or checksum.
     """
-    merged: dict[str, Found] = {}
+    merged: dict[str, ListedFile] = {}
     for file in listed:
         merged_file = merged.setdefault(file.name, file)
         for key in ("size", "adler32"):
@@ -96,7 +96,7 @@ def together(listed: Iterable[Found]) -> list[Found]:
 
 
 def _file(
-    listed: Found,
+    listed: ListedFile,
     table: SiteTable,
     tree: str | None,
     allow: Sequence[str],
@@ -158,7 +158,7 @@ def shares(dataset: Dataset) -> dict[str, Share]:
     return by_place
 
 
-def on_tape_alone(listed: Iterable[Found]) -> dict[str, tuple[str, ...]]:
+def on_tape_alone(listed: Iterable[ListedFile]) -> dict[str, tuple[str, ...]]:
     """Return the files that no disk has: ``{LFN: RSEs that have it on tape}``."""
     return {file.name: file.tape for file in together(listed) if file.tape and not file.pfns}
 

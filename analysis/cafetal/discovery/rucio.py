@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cafetal.config import GlobusEndpoint, SiteTable
-from cafetal.discovery.merge import Found
+from cafetal.discovery.merge import ListedFile
 from cafetal.errors import CatalogError, MissingPackage
 
 SCHEMES = ("root", "davs", "https")
@@ -67,7 +67,7 @@ class Rucio:
             names = self._client.list_dids(did.scope, [{"name": did.name}], did_type="collection")
             return [Did(did.scope, str(name)) for name in sorted(names)]
 
-    def files(self, dids: Iterable[Did]) -> list[Found]:
+    def files(self, dids: Iterable[Did]) -> list[ListedFile]:
         """All files of some collections, with all their replicas."""
         queries = [{"scope": did.scope, "name": did.name} for did in dids]
         with _asking():
@@ -122,7 +122,7 @@ class Rucio:
         return helpers
 
 
-def read_replicas(row: Mapping[str, Any]) -> Found:
+def read_replicas(row: Mapping[str, Any]) -> ListedFile:
     """A file as Rucio's `list_replicas` describes it.
 
     >>> read_replicas({"scope": "cms", "name": "/a", "bytes": 1, "rses": {"T2": ["root://h//a"]},
@@ -137,7 +137,7 @@ def read_replicas(row: Mapping[str, Any]) -> Found:
         for rse, pfns in (row.get("rses") or {}).items()
         if states.get(rse, "AVAILABLE") == "AVAILABLE" and rse not in tape
     }
-    return Found(
+    return ListedFile(
         name=str(row["name"]),
         pfns={rse: pfns for rse, pfns in sorted(readable.items()) if pfns},
         unavailable=tuple(sorted(rse for rse, state in states.items() if state != "AVAILABLE")),

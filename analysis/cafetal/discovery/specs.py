@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cafetal.config import SiteTable
 from cafetal.discovery.listings import list_directory, places, read_list
-from cafetal.discovery.merge import SOURCE, Found, make_dataset, on_tape_alone, refreshed
+from cafetal.discovery.merge import SOURCE, ListedFile, make_dataset, on_tape_alone, refreshed
 from cafetal.discovery.rucio import Did, Rucio
 from cafetal.errors import FilesetError, nearest
 from cafetal.fileset import Dataset, Fileset
@@ -21,7 +21,7 @@ from cafetal.strict import load_yaml
 _RUCIO, _LIST = "rucio:", "list:"
 
 
-class Wanted(BaseModel):
+class DatasetSpec(BaseModel):
     """One dataset of a specification."""
 
     model_config = ConfigDict(extra="forbid")
@@ -41,13 +41,13 @@ class Wanted(BaseModel):
         return (self.source,) if isinstance(self.source, str) else self.source
 
 
-def read_spec(words: Iterable[str]) -> dict[str, Wanted]:
+def read_spec(words: Iterable[str]) -> dict[str, DatasetSpec]:
     """What is wanted, by name: of YAML files ``{name: {source: ..., ...}}``, and of words ``NAME=SOURCE``.
 
     Raises:
         FilesetError: if it cannot be understood.
     """
-    specs: dict[str, Wanted] = {}
+    specs: dict[str, DatasetSpec] = {}
     for word in words:
         name, equals, source = word.partition("=")
         if equals and not Path(word).exists():
@@ -61,7 +61,7 @@ def read_spec(words: Iterable[str]) -> dict[str, Wanted]:
             raise FilesetError(f"{word} is neither NAME=SOURCE nor a mapping from names to sources.")
         for key, value in content.items():
             try:
-                specs[str(key)] = Wanted.model_validate({"source": value} if isinstance(value, str) else value)
+                specs[str(key)] = DatasetSpec.model_validate({"source": value} if isinstance(value, str) else value)
             except ValidationError as error:
                 raise FilesetError(f"{word}, {key}: {_sentence(error)}") from None
     return specs
@@ -71,11 +71,11 @@ def _sentence(error: ValidationError) -> str:
     first = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
     key = ".".join(str(step) for step in first["loc"])
     if first["type"] == "extra_forbidden":
-        return f"no such key as {key}; {nearest(key, Wanted.model_fields)}."
+        return f"no such key as {key}; {nearest(key, DatasetSpec.model_fields)}."
     return f"{key or 'it'}: {first['msg']}."
 
 
-def build(specs: Mapping[str, Wanted], table: SiteTable, ask: Callable[[], Rucio]) -> Fileset:
+def build(specs: Mapping[str, DatasetSpec], table: SiteTable, ask: Callable[[], Rucio]) -> Fileset:
     """The fileset of what is wanted. Rucio is asked for only if a source names it.
 
     Raises:
@@ -85,9 +85,9 @@ def build(specs: Mapping[str, Wanted], table: SiteTable, ask: Callable[[], Rucio
     return Fileset([_build_one(name, spec, table, ask) for name, spec in specs.items()])
 
 
-def _build_one(name: str, spec: Wanted, table: SiteTable, ask: Callable[[], Rucio]) -> Dataset:
+def _build_one(name: str, spec: DatasetSpec, table: SiteTable, ask: Callable[[], Rucio]) -> Dataset:
     helped: dict[str, str] = {}
-    files_found: list[Found] = []
+    files_found: list[ListedFile] = []
     for source in spec.sources:
         if source.startswith(_RUCIO):
             rucio, did = ask(), Did.parse(source.removeprefix(_RUCIO))
@@ -124,7 +124,7 @@ def sources_in_rucio(dataset: Dataset, ask: Callable[[], Rucio]) -> list[Did]:
     """Return the collections of Rucio that a dataset was made from."""
     source = dataset.metadata.get(SOURCE)
     try:
-        spec = Wanted.model_validate(source if isinstance(source, Mapping) else {"source": source})
+        spec = DatasetSpec.model_validate(source if isinstance(source, Mapping) else {"source": source})
     except ValidationError:
         return []
     dids = [Did.parse(name.removeprefix(_RUCIO)) for name in spec.sources if name.startswith(_RUCIO)]
@@ -137,9 +137,9 @@ def refresh(fileset: Fileset, table: SiteTable, ask: Callable[[], Rucio]) -> Fil
     for name, dataset in fileset.items():
         source = dataset.metadata.get(SOURCE)
         try:
-            spec = Wanted.model_validate(source if isinstance(source, Mapping) else {"source": source})
+            spec = DatasetSpec.model_validate(source if isinstance(source, Mapping) else {"source": source})
         except ValidationError:
-            spec = Wanted(source="")
+            spec = DatasetSpec(source="")
         if all(part.startswith((_RUCIO, _LIST, "/", "~", ".")) or "://" in part for part in spec.sources):
             dataset = refreshed(dataset, _build_one(name, spec, table, ask))
         datasets.append(dataset)

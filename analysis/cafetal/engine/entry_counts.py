@@ -12,7 +12,7 @@ from coffea.processor.executor import FileMeta, Runner, WorkItem
 from cafetal.config import SiteTable
 from cafetal.engine import user_messages
 from cafetal.engine.file_inspection import Answer, Key, Question
-from cafetal.engine.tasks.runner_request import RunnerCall
+from cafetal.engine.tasks.runner_request import RunnerRequest
 from cafetal.errors import NoReplica
 from cafetal.fileset import FileIdentities, Fileset, plain_name
 from cafetal.plan import allow
@@ -77,7 +77,7 @@ class EntryCounts:
     def __init__(
         self,
         metas: Iterable[FileMeta],
-        request: RunnerCall,
+        request: RunnerRequest,
         catalog: FilesetCatalog,
         table: SiteTable,
         fileset: Fileset | None,

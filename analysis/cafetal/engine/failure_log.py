@@ -14,7 +14,7 @@ from cafetal.worker.failures import Failure, Kind, describe
 from cafetal.worker.partials import PartialLost
 
 
-class Reasons:
+class FailureLog:
     """Remembers failures, and judges whether the user's code is to blame.
 
     Args:

@@ -21,29 +21,29 @@ from cafetal.caches.file_entries import FileCache
 from cafetal.config import LocalEndpoint
 from cafetal.engine import user_messages
 from cafetal.engine.entry_counts import EntryCounts
-from cafetal.engine.failure_log import Reasons
+from cafetal.engine.failure_log import FailureLog
 from cafetal.engine.file_inspection import Answer, Inspection, Key
 from cafetal.engine.interrupts import interrupts
 from cafetal.engine.merging.final_merge import merge
 from cafetal.engine.merging.partial_fetch import fetch
-from cafetal.engine.merging.partial_locations import Whereabouts
-from cafetal.engine.merging.reduction import Merge, Trees
+from cafetal.engine.merging.partial_locations import PartialLocations
+from cafetal.engine.merging.reduction import Merge, Reductions
 from cafetal.engine.merging.salvage import Salvage
-from cafetal.engine.merging.snapshot import Peeks
-from cafetal.engine.sites.credentials import Logins
-from cafetal.engine.sites.file_staging import Transfers
+from cafetal.engine.merging.snapshot import Snapshots
+from cafetal.engine.sites.credentials import Credentials
+from cafetal.engine.sites.file_staging import FileStaging
 from cafetal.engine.sites.install import install
-from cafetal.engine.sites.site_monitor import Lookout, drained
+from cafetal.engine.sites.site_monitor import SiteMonitor, drained
 from cafetal.engine.tasks.futures import Lost, lost_task
-from cafetal.engine.tasks.task_client import Calls
+from cafetal.engine.tasks.task_client import TaskClient
 from cafetal.errors import CafetalError, EventsLost, LoginError, OutputError, RunInterrupted, SiteAway
 from cafetal.federation.federation import Federation
 from cafetal.federation.versions import LOOKED_AT, differences, versions_here
 from cafetal.plan import Plan, uuids
 from cafetal.results.history import restore
 from cafetal.results.journal import Journal, read
-from cafetal.results.local_partials import Home, keep
-from cafetal.results.previous_attempts import Past, cuts
+from cafetal.results.local_partials import LocalPartial, keep
+from cafetal.results.previous_attempts import PreviousAttempts, cuts
 from cafetal.results.proof import account
 from cafetal.results.record import RunRecord, brief, reason
 from cafetal.results.task_logs import SITE_LOGS, TaskLogs
@@ -90,7 +90,7 @@ class Execution:
         entries: files of the plan whose entries are counted while others are processed already.
         policy: chooses the sites that count.
         run: name of the run's folder at the sites.
-        past: the run's earlier lives: what they have left is taken over.
+        past: the run's earlier attempts: what they have left is taken over.
         fan_in: how many partials one reduce merges.
         compression: Zstandard level for partials that come home; ``None`` for none.
         may_skip: whether a failure of the data or of the user's code may leave its chunks out.
@@ -112,7 +112,7 @@ class Execution:
         *,
         run: str,
         record: RunRecord,
-        past: Past | None = None,
+        past: PreviousAttempts | None = None,
         fan_in: int = 16,
         compression: int | None = 1,
         may_skip: Callable[[Failure], bool] = lambda failure: False,
@@ -126,13 +126,13 @@ class Execution:
         self.federation, self.shipment, self.plan, self.past = federation, shipment, plan, past
         self.scheduler, self.record, self.compression, self.watch = scheduler, record, compression, watch
         self.journal, self.folder = journal or Journal(), folder
-        self.life = 1 if past is None else past.lives + 1
-        self.calls = Calls(
+        self.attempt = 1 if past is None else past.attempts + 1
+        self.calls = TaskClient(
             federation,
             shipment,
             plan,
             run=run,
-            life=self.life,
+            attempt=self.attempt,
             keep_going=keep_going,
             stop=lambda error: self._events.put(("stop", None, error)),
         )
@@ -141,29 +141,31 @@ class Execution:
         self._missing, self._replaced = missing, replaced
         self.waits: dict[str, float] = {}
         """Seconds until each site answered."""
-        self.trees = Trees(fan_in, record, self._submit_reduce, self._tree_lost, self._merge_later)
-        self.home: list[Home] = []
+        self.trees = Reductions(fan_in, record, self._submit_reduce, self._tree_lost, self._merge_later)
+        self.home: list[LocalPartial] = []
         """Partials that are on this machine, and count."""
         self._began = time.monotonic() - (0.0 if past is None else past.seconds)
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._sent: dict[int, tuple[messages.Assign, Future[Any]]] = {}
-        self._whereabouts = Whereabouts()
+        self._whereabouts = PartialLocations()
         self._asked: dict[str, float] = {}
         self._asking: set[str] = set()
         self._parked: dict[str, list[Merge]] = {}
         self._surveys: Counter[str] = Counter()
         self._salvage = Salvage(None, None, ChunkSet(), ())
-        self._reasons = Reasons(may_skip, shipment.left_out)
-        self._logins = Logins(self.calls, record, plan.table, lambda *values: self._events.put(("logins", *values)))
+        self._reasons = FailureLog(may_skip, shipment.left_out)
+        self._logins = Credentials(
+            self.calls, record, plan.table, lambda *values: self._events.put(("logins", *values))
+        )
         self._drained: frozenset[str] = frozenset()
         self._ticked = 0.0
-        self._transfers = Transfers(
+        self._transfers = FileStaging(
             self.calls, plan, record, lambda number, *values: self._events.put(("staged", number, values))
         )
         self._logs = TaskLogs(folder)
         self._journaled = 0
         """Failures of the record that stand in the journal."""
-        self._peeks = Peeks(self.calls, folder, compression)
+        self._peeks = Snapshots(self.calls, folder, compression)
         self._entries = entries
         self._inspection = Inspection(
             entries.questions,
@@ -174,7 +176,7 @@ class Execution:
             call=self.calls.inspect,
             tell=lambda *values: self._events.put(("counted", *values)),
         )
-        self._lookout = Lookout(federation, lambda *values: self._events.put(("report", values[0], values[1:])))
+        self._lookout = SiteMonitor(federation, lambda *values: self._events.put(("report", values[0], values[1:])))
         if past is not None and folder is not None:
             restore(record, read(folder))
         record.files_planned = len(plan.allowed) + len(missing)
@@ -318,7 +320,7 @@ class Execution:
         self.record.events_salvaged += done
 
     def _surveyed(self, site: str, reply: Any) -> None:
-        """Take over what earlier lives have left at a site; one that does not tell is asked a few times."""
+        """Take over what earlier attempts have left at a site; one that does not tell is asked a few times."""
         self._surveys[site] += 1
         if isinstance(reply, Exception) and site in self._salvage.held and self._surveys[site] < TRIES:
             self._ask([site])
@@ -402,7 +404,7 @@ class Execution:
             raise RunInterrupted(f"Stopped at once; {hint}.")
         self.record.interrupted = True
         self._transfers.abandon()
-        self._salvage.held.clear()  # the next life may find it
+        self._salvage.held.clear()  # the next attempt may find it
         self._inspection.stop()
         self._tell(messages.Stop(self._now()))
         self.calls.stop([site for site, state in self.scheduler.state.sites.items() if state.running])
@@ -572,7 +574,7 @@ class Execution:
         self._note("map", result)
         self.journal.note_partial(self._now(), "Partial", assignment.site, result["partial"], task=number)
         self.journal.note_map(self._now(), number, assignment.site, assignment.source, result)
-        self._logs.keep(self.record, assignment.site, self.life, number, result.get("log", ""))
+        self._logs.keep(self.record, assignment.site, self.attempt, number, result.get("log", ""))
         user_messages.check_modules(assignment.site, result.get("modules", {}))
         self.record.failures.extend(result["failures"])
         counts = number in self.scheduler.state.tasks  # not if another task with these chunks was there first
@@ -629,9 +631,9 @@ class Execution:
 
     # --- home ------------------------------------------------------------------------------------------
 
-    def _bring_home(self, roots: Mapping[str, partials.Reference]) -> list[Home]:
+    def _bring_home(self, roots: Mapping[str, partials.Reference]) -> list[LocalPartial]:
         """Fetch one partial a site. One that cannot be had any more is lost, and its site with it."""
-        home: list[Home] = []
+        home: list[LocalPartial] = []
         for site in self._in_order(roots):
             if not self.scheduler.done:
                 break  # trees grow, and roots become inputs
@@ -639,7 +641,7 @@ class Execution:
             try:
                 before = self.record.bytes_in["partials"]
                 content = self._fetch_patiently(site, reference)
-                home.append(keep(self.folder, site, self.life, reference, content))
+                home.append(keep(self.folder, site, self.attempt, reference, content))
                 travelled = self.record.bytes_in["partials"] - before
                 self.journal.note_partial(self._now(), "Home", site, reference, travelled=travelled)
             except CafetalError:

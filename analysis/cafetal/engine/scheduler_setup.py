@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from cafetal.caches.site_rates import Experience
+from cafetal.caches.site_rates import SiteRates
 from cafetal.config import GlobusEndpoint
 from cafetal.plan import Plan
-from cafetal.results.previous_attempts import Past
+from cafetal.results.previous_attempts import PreviousAttempts
 from cafetal.scheduling.balanced import BalancedDispatch
 from cafetal.scheduling.limits import Limits
 from cafetal.scheduling.per_policy import PolicyDispatch
@@ -50,9 +50,9 @@ def make_dispatcher(
 def make_scheduler(
     plan: Plan,
     dispatcher: Dispatcher,
-    experience: Experience,
+    experience: SiteRates,
     code: str,
-    past: Past | None = None,
+    past: PreviousAttempts | None = None,
     bad: Mapping[str, Collection[str]] | None = None,
 ) -> Scheduler:
     """With the sites of a plan, what earlier runs of the code have taught, and replicas that were ``bad`` before."""
@@ -61,7 +61,7 @@ def make_scheduler(
         for name, entry in plan.table.sites.items()
         if name in plan.sites
     ]
-    # Parts must not bear numbers of chunks that an earlier life has done: the scheduler is not told of those.
+    # Parts must not bear numbers of chunks that an earlier attempt has done: the scheduler is not told of those.
     planned = max((chunk.id + 1 for chunk in plan.chunks), default=0)
     numbers = {"first_task": 0, "first_part": planned}
     if past is not None:

@@ -68,7 +68,7 @@ unset PYTHONHOME PYTHONPATH VIRTUAL_ENV here
 
 
 @dataclass(frozen=True, slots=True)
-class Bundle:
+class EnvironmentArchive:
     """A file on this machine."""
 
     path: Path
@@ -86,7 +86,7 @@ class Bundle:
         return f"{self.checksum}.tar.gz"
 
 
-def pack(lock: Lock, folder: Path | None = None) -> Bundle:
+def pack(lock: Lock, folder: Path | None = None) -> EnvironmentArchive:
     """The bundle of a lock, from the cache if it is there.
 
     Args:
@@ -100,7 +100,9 @@ def pack(lock: Lock, folder: Path | None = None) -> Bundle:
     note = folder / f"{lock.digest}.json"
     try:
         record = json.loads(note.read_text())
-        earlier = Bundle(folder / record["file"], record["digest"], record["checksum"], record["size"], lock)
+        earlier = EnvironmentArchive(
+            folder / record["file"], record["digest"], record["checksum"], record["size"], lock
+        )
         if earlier.path.stat().st_size == earlier.size:
             return earlier
     except (OSError, ValueError, KeyError):
@@ -232,7 +234,7 @@ class _Hashing:
         self._file.flush()
 
 
-def _write(lock: Lock, places: list[Path], folder: Path) -> Bundle:
+def _write(lock: Lock, places: list[Path], folder: Path) -> EnvironmentArchive:
     listed = dict([*_interpreter_files(), *_package_files(lock, places)])
     missing = lock.packages.keys() - _versions(places).keys()
     if missing:
@@ -255,7 +257,7 @@ def _write(lock: Lock, places: list[Path], folder: Path) -> Bundle:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
-    return Bundle(path, digest, hashing.hash.hexdigest(), hashing.size, lock)
+    return EnvironmentArchive(path, digest, hashing.hash.hexdigest(), hashing.size, lock)
 
 
 def _add(archive: tarfile.TarFile, name: str, path: Path | None, text: bytes | None) -> None:

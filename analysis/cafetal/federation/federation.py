@@ -18,7 +18,7 @@ from parsl.config import Config
 from parsl.dataflow.dflow import DataFlowKernel
 
 from cafetal.config import Site, SiteTable
-from cafetal.environments.archive import Bundle
+from cafetal.environments.archive import EnvironmentArchive
 from cafetal.errors import UnknownEndpoint, nearest
 from cafetal.federation.apps import by_value, python_app
 from cafetal.federation.federated_executor import FederatedExecutor
@@ -59,7 +59,7 @@ class Federation:
         *,
         policy: str | RoutingPolicy | None = None,
         logs: str | Path | None = None,
-        environment: Callable[[], Bundle] | None = None,
+        environment: Callable[[], EnvironmentArchive] | None = None,
     ) -> None:
         self.table = table
         self.equipment = Equipment(self, environment)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cafetal.config import GlobusEndpoint, Site, SiteTable
-from cafetal.environments.archive import Bundle
+from cafetal.environments.archive import EnvironmentArchive
 from cafetal.errors import EnvironmentFailed, SiteError
 from cafetal.federation.federated_executor import FederatedExecutor
 from cafetal.federation.pools import Equip
@@ -49,16 +49,16 @@ class Equipment:
         pack: makes the bundle; ``None``: there is none.
     """
 
-    def __init__(self, sites: Sites, pack: Callable[[], Bundle] | None) -> None:
+    def __init__(self, sites: Sites, pack: Callable[[], EnvironmentArchive] | None) -> None:
         self._sites, self._pack = sites, pack
         self._folders: dict[str, str | None] = {}
         """Of the sites that got one although they began without: where it is; ``None``: it is unpacked from here."""
-        self._bundle: Bundle | None = None
+        self._bundle: EnvironmentArchive | None = None
         self._packing = threading.Lock()
         self._bringing = {name: threading.Lock() for name in sites.table.sites}
 
     @property
-    def bundle(self) -> Bundle | None:
+    def bundle(self) -> EnvironmentArchive | None:
         """What was packed, if anything was."""
         return self._bundle
 
@@ -96,7 +96,7 @@ class Equipment:
         if error is not None:
             raise error
 
-    def _packed(self) -> Bundle:
+    def _packed(self) -> EnvironmentArchive:
         with self._packing:
             if self._bundle is None:
                 if self._pack is None:

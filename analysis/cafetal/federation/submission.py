@@ -19,7 +19,7 @@ from parsl.serialize.facade import pack_buffers, serialize
 
 from cafetal.federation import serialization
 from cafetal.federation.apps import by_value
-from cafetal.federation.globus_compute.liveness import Sighting
+from cafetal.federation.globus_compute.liveness import EndpointReport
 from cafetal.federation.telemetry import EndpointStatus
 from cafetal.worker import bootstrap
 
@@ -132,7 +132,7 @@ def look_at(endpoint: ParslExecutor, *, started: bool, broken: Exception | None)
     return EndpointStatus(endpoint.label, kind, alive=not getattr(endpoint, "bad_state_is_set", False), **values)
 
 
-def _from_agent(name: str, sighting: Sighting | None) -> EndpointStatus:
+def _from_agent(name: str, sighting: EndpointReport | None) -> EndpointStatus:
     kind = "globus_compute"
     if sighting is None:
         return EndpointStatus(name, kind, alive=None, error="the service does not answer")

@@ -64,13 +64,13 @@ class Journal:
         run: str,
         policy: str,
         *,
-        life: int = 1,
+        attempt: int = 1,
         code: str = "",
         about: Mapping[str, Any] | None = None,
         parts: Mapping[str, str] | None = None,
     ) -> None:
-        """A life of a run begins. It is on the disk afterwards, as is what follows."""
-        line = {"is": "run", "run": run, "life": life, "policy": policy, "code": code, "about": dict(about or {})}
+        """An attempt of a run begins. It is on the disk afterwards, as is what follows."""
+        line = {"is": "run", "run": run, "life": attempt, "policy": policy, "code": code, "about": dict(about or {})}
         self._write({**line, "parts": dict(parts or {}), "when": round(time.time(), 3)})
         self._flush(durable=True)
 

@@ -16,7 +16,7 @@ PARTIALS = "partials"
 
 
 @dataclass(frozen=True, slots=True)
-class Home:
+class LocalPartial:
     """A partial that is on this machine."""
 
     site: str
@@ -27,14 +27,14 @@ class Home:
     content: bytes
 
 
-def keep(folder: Path | None, site: str, life: int, reference: Reference, content: bytes) -> Home:
+def keep(folder: Path | None, site: str, attempt: int, reference: Reference, content: bytes) -> LocalPartial:
     """Take a partial in; with a folder it is on the disk when this returns.
 
     Raises:
         OutputError: if the disk does not take it.
     """
-    name = f"{site}.{life}"
-    home = Home(site, name, {**reference, "name": name}, content)
+    name = f"{site}.{attempt}"
+    home = LocalPartial(site, name, {**reference, "name": name}, content)
     if folder is not None:
         try:
             write_bytes(folder / PARTIALS / name, content, durable=True)
@@ -43,12 +43,12 @@ def keep(folder: Path | None, site: str, life: int, reference: Reference, conten
     return home
 
 
-def find_kept(folder: Path) -> Iterator[Home]:
-    """Those that an earlier life of the run has kept; what is damaged is left out."""
+def find_kept(folder: Path) -> Iterator[LocalPartial]:
+    """Those that an earlier attempt of the run has kept; what is damaged is left out."""
     for path in sorted((folder / PARTIALS).glob("*.*")):
         reference = partials.find(FileStore(path.parent), path.name)
         if reference is not None:
-            yield Home(path.name.rpartition(".")[0], path.name, reference, path.read_bytes())
+            yield LocalPartial(path.name.rpartition(".")[0], path.name, reference, path.read_bytes())
 
 
 def forget_kept(folder: Path, but: Iterable[str] = ()) -> None:

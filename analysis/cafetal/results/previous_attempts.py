@@ -17,12 +17,12 @@ from cafetal.worker.chunkset import ChunkSet
 
 
 @dataclass(slots=True)
-class Past:
-    """The lives of a run so far."""
+class PreviousAttempts:
+    """The attempts of a run so far."""
 
     run: str
     """Its name at the sites."""
-    lives: int
+    attempts: int
     code: str
     """SHA-256 of what it processes with."""
     about: Mapping[str, Any]
@@ -33,15 +33,15 @@ class Past:
     missing: set[tuple[str, str]] = field(default_factory=set)
     """``(dataset, lfn)`` of files that could not be opened: they may be there now."""
     planned: bool = False
-    """Whether these are all: a life can end before the entries of all files are counted."""
+    """Whether these are all: an attempt can end before the entries of all files are counted."""
     splits: list[tuple[int, list[tuple[int, int, int]]]] = field(default_factory=list)
     """``(chunk, [(id, start, stop) of its parts])``"""
     where: dict[int, str] = field(default_factory=dict)
-    """``{chunk: site}`` of chunks that counted, or that a site was busy with when a life ended."""
+    """``{chunk: site}`` of chunks that counted, or that a site was busy with when an attempt ended."""
     accepted: dict[str, dict[int, str]] = field(default_factory=dict)
     """``{site: {task: the id that a service has given it}}`` of tasks that had not come back."""
     ended: str | None = None
-    """How the last life ended, as the journal says; ``None`` if it was cut off."""
+    """How the last attempt ended, as the journal says; ``None`` if it was cut off."""
     tasks: int = 0
     """Numbers of tasks that were given away."""
     seconds: float = 0.0
@@ -62,20 +62,20 @@ class Past:
         return max((*planned, *(part + 1 for _, parts in self.splits for part, *_ in parts)), default=0)
 
 
-def read_past(folder: Path) -> Past:
+def read_past(folder: Path) -> PreviousAttempts:
     """What is known of the run in a folder.
 
     Raises:
         OutputError: if there is none, or its journal does not begin as it should.
     """
-    past: Past | None = None
+    past: PreviousAttempts | None = None
     sites: dict[int, str] = {}
     for line in read(folder):
         kind = line["is"]
         if kind == "run":
             if past is None:
-                past = Past(line["run"], 0, line["code"], line["about"], line.get("parts", {}))
-            past.lives, past.ended = line["life"], None
+                past = PreviousAttempts(line["run"], 0, line["code"], line["about"], line.get("parts", {}))
+            past.attempts, past.ended = line["life"], None
             continue
         if past is None:
             break
@@ -115,7 +115,7 @@ def read_past(folder: Path) -> Past:
     return past
 
 
-def _forget(past: Past, chunks: Iterable[str], site: str) -> None:
+def _forget(past: PreviousAttempts, chunks: Iterable[str], site: str) -> None:
     """These chunks are not at this site."""
     for ids in chunks:
         for chunk in ChunkSet.parse(ids):
@@ -124,7 +124,7 @@ def _forget(past: Past, chunks: Iterable[str], site: str) -> None:
 
 
 def differences(
-    past: Past,
+    past: PreviousAttempts,
     code: str,
     items: Sequence[WorkItem],
     positions: Mapping[tuple[str, str], int],
@@ -165,11 +165,11 @@ def _changed_parts(before: Mapping[str, str], now: Mapping[str, str]) -> list[st
     return changes + [f"{name} is not there any more" for name in sorted(before.keys() - now.keys())]
 
 
-def _positioned(past: Past, positions: Mapping[tuple[str, str], int]) -> Iterator[tuple[FileLine, int]]:
+def _positioned(past: PreviousAttempts, positions: Mapping[tuple[str, str], int]) -> Iterator[tuple[FileLine, int]]:
     return ((line, positions[line["dataset"], line["lfn"]]) for line in past.files)
 
 
-def numbered(past: Past, items: Sequence[WorkItem]) -> Iterator[tuple[int, list[WorkItem]]]:
+def numbered(past: PreviousAttempts, items: Sequence[WorkItem]) -> Iterator[tuple[int, list[WorkItem]]]:
     """Work items as the journal numbers them, with the number of the first of each row; and those that it has not.
 
     There must be no `differences`.
@@ -188,7 +188,7 @@ def _by_file(items: Iterable[WorkItem]) -> dict[tuple[str, str], list[WorkItem]]
     return items_by_file
 
 
-def cuts(past: Past, plan: Plan) -> Iterator[tuple[int, tuple[Chunk, ...]]]:
+def cuts(past: PreviousAttempts, plan: Plan) -> Iterator[tuple[int, tuple[Chunk, ...]]]:
     """The chunks that were cut, each with its parts, in the order in which that was done."""
     chunks = {chunk.id: chunk for chunk in plan.chunks}
     for number, parts_of in past.splits:

@@ -17,7 +17,7 @@ from typing import Any
 from cafetal.plan import Plan
 from cafetal.results.journal import file_lines
 from cafetal.results.kept_modules import shipped_modules
-from cafetal.results.local_partials import PARTIALS, Home
+from cafetal.results.local_partials import PARTIALS, LocalPartial
 from cafetal.worker import partials
 from cafetal.worker.accumulators import codec, exact
 from cafetal.worker.chunkset import ChunkSet, Overlap
@@ -27,7 +27,7 @@ DIGEST = "manifest_sha256"
 # --- the account -----------------------------------------------------------------------------------------------
 
 
-def account(plan: Plan, home: Iterable[Home], counted: ChunkSet, merged: Any) -> dict[str, Any]:
+def account(plan: Plan, home: Iterable[LocalPartial], counted: ChunkSet, merged: Any) -> dict[str, Any]:
     """For the manifest: what was planned, which partial carries what, what is missing, and what the sum is."""
     planned = ChunkSet.of(chunk.id for chunk in plan.chunks)
     for chunk, parts in plan.cuts:

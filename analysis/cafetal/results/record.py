@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from html import escape
 from typing import Any
 
-from cafetal.environments.archive import Bundle
+from cafetal.environments.archive import EnvironmentArchive
 from cafetal.worker.failures import Failure
 
 
@@ -23,8 +23,8 @@ class RunRecord:
     events_counted: int = 0
     """In the output, as the chunks in it say."""
     events_salvaged: int = 0
-    """In partials that earlier lives of the run have left."""
-    lives: int = 1
+    """In partials that earlier attempts of the run have left."""
+    attempts: int = 1
     """Of the run: one more each time that it is resumed."""
     chunks_planned: int = 0
     chunks_counted: int = 0
@@ -53,7 +53,7 @@ class RunRecord:
     """``{lfn: sites whose replica could not be read}``"""
     software: dict[str, dict[str, str]] = field(default_factory=dict)
     """``{site: versions}`` of what a site has told."""
-    bundle: Bundle | None = None
+    bundle: EnvironmentArchive | None = None
     """The environment that was sent to sites; which of them ran in it stands in ``software``."""
     remarks: list[str] = field(default_factory=list)
     """What is other at a site than here, and does no harm by experience."""
@@ -181,7 +181,7 @@ class RunRecord:
             "interrupted": self.interrupted,
             "accepted": self.accepted,
             "events": {"planned": total, "counted": self.events_counted},
-            "lives": self.lives,
+            "lives": self.attempts,
             "events_salvaged": self.events_salvaged,
             "fraction": self.events_counted / total if total else float(self.complete),
             "chunks": {"planned": self.chunks_planned, "counted": self.chunks_counted},

@@ -14,14 +14,14 @@ from cafetal.worker.chunkset import ChunkSet
 
 
 @dataclass(slots=True)
-class Standing:
+class RunStatus:
     """A run at one moment."""
 
     process: int | None = None
     """That does it now."""
-    life: int = 0
+    attempt: int = 0
     ended: str | None = None
-    """How its last life ended, as the journal says."""
+    """How its last attempt ended, as the journal says."""
     planned: int = 0
     """Events, of those files whose entries are known."""
     counted: bool = False
@@ -32,7 +32,7 @@ class Standing:
     missing: list[str] = field(default_factory=list)
     """LFNs of files whose entries nobody knows, as they could not be opened."""
     seconds: float = 0.0
-    """Of the run's clock, in all its lives."""
+    """Of the run's clock, in all its attempts."""
     tasks: Counter[str] = field(default_factory=Counter)
     """Tasks that are under way at each site."""
     sites: Counter[str] = field(default_factory=Counter)
@@ -50,7 +50,7 @@ class Standing:
         return "broken off" if self.ended is None else f"ended: {self.ended}"
 
 
-def look_at(folder: Path) -> Standing:
+def look_at(folder: Path) -> RunStatus:
     """How the run in a folder stands.
 
     Raises:
@@ -59,9 +59,9 @@ def look_at(folder: Path) -> Standing:
     return stand(read(folder), owner(folder))
 
 
-def stand(lines: Iterable[Mapping[str, Any]], process: int | None) -> Standing:
+def stand(lines: Iterable[Mapping[str, Any]], process: int | None) -> RunStatus:
     """How a run stands by the lines of its journal."""
-    status = Standing(process)
+    status = RunStatus(process)
     sizes: dict[int, int] = {}
     running: dict[int, str] = {}
     counted: set[int] = set()
@@ -69,7 +69,7 @@ def stand(lines: Iterable[Mapping[str, Any]], process: int | None) -> Standing:
         kind = line["is"]
         status.seconds = max(status.seconds, line.get("at", 0.0))
         if kind == "run":
-            status.life, status.ended = line["life"], None
+            status.attempt, status.ended = line["life"], None
             status.missing.clear()
             running.clear()
         elif kind == "file":

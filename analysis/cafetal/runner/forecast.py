@@ -12,7 +12,7 @@ from typing import Any
 from coffea.processor.executor import FileMeta, WorkItem
 
 from cafetal.caches.file_entries import FileCache
-from cafetal.caches.site_rates import Experience, load_experience
+from cafetal.caches.site_rates import SiteRates, load_experience
 from cafetal.config import SiteTable
 from cafetal.engine.scheduler_setup import make_dispatcher
 from cafetal.extensions import find_policy
@@ -153,7 +153,7 @@ def _event_bytes(plan: Plan, sizes: Mapping[str, int | None]) -> dict[str, float
 
 
 def _play(
-    plan: Plan, policy: str, experience: Experience, rates: Rates, event_bytes: Mapping[str, float]
+    plan: Plan, policy: str, experience: SiteRates, rates: Rates, event_bytes: Mapping[str, float]
 ) -> tuple[dict[str, _Tally], Outcome]:
     """What each site does when the plan is simulated, and what comes of it all."""
     tallies: dict[str, _Tally] = {}

@@ -25,8 +25,8 @@ from cafetal.engine.loop import Execution
 from cafetal.engine.scheduler_setup import make_dispatcher, make_scheduler
 from cafetal.engine.sites.file_staging import staging_limits
 from cafetal.engine.sites.site_monitor import forget_drained
-from cafetal.engine.tasks.runner_request import RunnerCall
-from cafetal.environments.archive import Bundle, pack
+from cafetal.engine.tasks.runner_request import RunnerRequest
+from cafetal.environments.archive import EnvironmentArchive, pack
 from cafetal.environments.lock_files import Lock, read_lock
 from cafetal.environments.requirements import detect, lock_for
 from cafetal.errors import CafetalError, ConfigError, OutputError, ResumeRefused, RunInterrupted
@@ -39,7 +39,7 @@ from cafetal.replicas import FilesetCatalog
 from cafetal.results.journal import JOURNAL, Journal
 from cafetal.results.kept_modules import keep_modules
 from cafetal.results.local_partials import forget_kept
-from cafetal.results.previous_attempts import Past, differences, listed, numbered, read_past
+from cafetal.results.previous_attempts import PreviousAttempts, differences, listed, numbered, read_past
 from cafetal.results.record import RunRecord, reason
 from cafetal.results.run_folder import refuse_to_replace, save_merged
 from cafetal.results.run_lock import locked
@@ -206,7 +206,7 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
     def _make_federation(self) -> Federation:
         return Federation(self.sites, policy=self.policy, logs=self.logs, environment=self._pack)
 
-    def _pack(self) -> Bundle:
+    def _pack(self) -> EnvironmentArchive:
         return pack(self.environment or lock_for(self.sites, ["__main__", *self.modules]))
 
     # --- metadata ----------------------------------------------------------------------------------------
@@ -214,7 +214,7 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
     def _inspect(
         self, federation: Federation, metas: Sequence[FileMeta], function: Callable[[Any], Any], accumulator: Any
     ) -> tuple[Any, int | BaseException]:
-        request = RunnerCall.read(function)
+        request = RunnerRequest.read(function)
         if not (self.resume or self.overwrite) and self.folder is not None:
             refuse_to_replace(self.folder)
         asked_for = {_names(meta): meta for meta in metas}
@@ -245,7 +245,7 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
     def _process(
         self, federation: Federation, items: Sequence[WorkItem], function: Callable[[Any], Any], accumulator: Any
     ) -> tuple[Any, int | BaseException]:
-        request = RunnerCall.read(function)
+        request = RunnerRequest.read(function)
         record = self.session.record = RunRecord()
         self.session.merged, self.session.error = False, None
         uncounted = Uncounted.none()
@@ -282,7 +282,7 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         )
         run = uuid.uuid4().hex[:12] if past is None else past.run
         record.hash_seed = hash_seed()
-        record.lives = 1 if past is None else past.lives + 1
+        record.attempts = 1 if past is None else past.attempts + 1
         experience = load_experience()
         dispatcher = make_dispatcher(plan, self.policy, self.bundle_events, staging_limits(plan))
         scheduler = make_scheduler(plan, dispatcher, experience, code, past, self.session.bad_replicas)
@@ -375,7 +375,7 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
 
         return look
 
-    def _compare(self, bundle: Bundle, shipment: Shipment) -> None:
+    def _compare(self, bundle: EnvironmentArchive, shipment: Shipment) -> None:
         """Say what the processor imports that a bundle in use does not have; it may do without."""
         imported = set(detect(shipment.names).imported.values())
         lacking = sorted(imported - bundle.lock.packages.keys())
@@ -394,8 +394,8 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         positions = {file: number for number, file in enumerate(dict.fromkeys([*listed, *files]))}
         return make_plan(files, self._catalog(), self.sites, checksums, sizes, positions)
 
-    def _past(self, shipment: Shipment, items: Sequence[WorkItem], plan: Plan) -> Past | None:
-        """The lives of the run that is to be resumed, if one is.
+    def _past(self, shipment: Shipment, items: Sequence[WorkItem], plan: Plan) -> PreviousAttempts | None:
+        """The attempts of the run that is to be resumed, if one is.
 
         Raises:
             ResumeRefused: if it was another one.
@@ -428,8 +428,8 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         except OutputError:  # there is none
             return None
 
-    def _begin(self, run: str, shipment: Shipment, plan: Plan, past: Past | None) -> Journal:
-        """The journal of a life of the run."""
+    def _begin(self, run: str, shipment: Shipment, plan: Plan, past: PreviousAttempts | None) -> Journal:
+        """The journal of an attempt of the run."""
         if self.folder is None:
             return Journal()
         forget_drained(self.folder)  # before there is a journal: sites are drained where there is one
@@ -439,8 +439,8 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
             forget_kept(self.folder)
             journal.begin(run, policy, code=shipment.code_hash, about=self.about, parts=shipment.parts)
         else:
-            attempt = past.lives + 1
-            journal.begin(run, policy, life=attempt, code=past.code, about=past.about, parts=past.parts)
+            attempt = past.attempts + 1
+            journal.begin(run, policy, attempt=attempt, code=past.code, about=past.about, parts=past.parts)
         first_new = 0 if past is None else past.next_chunk
         fresh = [chunk for chunk in plan.chunks if chunk.id >= first_new]
         if fresh or (past is not None and not past.planned):
@@ -454,7 +454,7 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
             record.events_counted >= self.accept * record.events_planned and files >= self.accept * record.files_planned
         )
 
-    def _outcome(self, request: RunnerCall, record: RunRecord) -> CafetalError | None:
+    def _outcome(self, request: RunnerRequest, record: RunRecord) -> CafetalError | None:
         """What Runner must be told besides the output; what the user allowed to skip is a warning."""
         refused = [failure for _, failure in record.missing]
         for failure in record.given_up:

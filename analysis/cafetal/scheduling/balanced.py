@@ -13,7 +13,7 @@ from cafetal.scheduling.estimates.makespan import FEW, foresee
 from cafetal.scheduling.estimates.water_filling import Pool, pour
 from cafetal.scheduling.limits import Limits
 from cafetal.scheduling.messages import Reason, Rule, Split, Transfer, TransferEnded
-from cafetal.scheduling.pending import Group, Key, WorkPool
+from cafetal.scheduling.pending import Group, Key, PendingWork
 from cafetal.scheduling.staging import Staging
 from cafetal.scheduling.state import Choice, SiteState, State
 from cafetal.scheduling.wan_reads import WanReads, candidates
@@ -52,7 +52,7 @@ class BalancedDispatch:
 
     def __init__(self, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
-        self.pool = WorkPool()
+        self.pool = PendingWork()
         self.staging = Staging(self.limits.staging, self.pool)
         self._wan = WanReads(self.limits, self.pool)
         self._shares: dict[Key, dict[str, float]] = {}

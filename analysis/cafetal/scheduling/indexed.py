@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Numbered(Mapping[int, T], Generic[T]):
+class Indexed(Mapping[int, T], Generic[T]):
     """Things numbered from 0 as they were planned, and what has come since."""
 
     def __init__(self, planned: Sequence[T] = ()) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from cafetal.errors import EventsLost
 from cafetal.scheduling.chunks import Chunk
-from cafetal.scheduling.indexed import Numbered
+from cafetal.scheduling.indexed import Indexed
 from cafetal.worker.chunkset import ChunkSet, Overlap
 
 
@@ -19,7 +19,7 @@ class Ledger:
     """
 
     def __init__(self, chunks: Sequence[Chunk] = ()) -> None:
-        self.chunks: Numbered[Chunk] = Numbered()
+        self.chunks: Indexed[Chunk] = Indexed()
         self.planned = ChunkSet()
         self.counted = ChunkSet()
         self.plan(chunks)

@@ -77,7 +77,7 @@ class Group:
         return not self.fresh and not self.returned
 
 
-class WorkPool:
+class PendingWork:
     """All that waits, in groups."""
 
     def __init__(self) -> None:

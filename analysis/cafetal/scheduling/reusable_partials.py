@@ -9,7 +9,7 @@ from cafetal.worker.chunkset import ChunkSet
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class StoredPartial:
     """A whole partial."""
 
     site: str
@@ -18,13 +18,13 @@ class Found:
     chunks: ChunkSet
 
 
-def select(candidates: Iterable[Found], planned: ChunkSet) -> list[Found]:
+def select(candidates: Iterable[StoredPartial], planned: ChunkSet) -> list[StoredPartial]:
     """Partials with planned chunks only, no two of which share one.
 
     Those on the user's machine come first, as nothing can happen to them; then the largest. A reduce that was broken
     off leaves its inputs beside its output, and a task that was duplicated leaves two partials of the same chunks.
     """
-    chosen: list[Found] = []
+    chosen: list[StoredPartial] = []
     left = planned
     for candidate in sorted(candidates, key=lambda one: (bool(one.site), -len(one.chunks), one.site, one.name)):
         if candidate.chunks and not candidate.chunks.minus(left):

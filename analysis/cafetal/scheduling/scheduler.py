@@ -59,7 +59,7 @@ class Scheduler:
         dispatcher: decides what goes where.
         rates: what is known of speeds; it learns here.
         first_task, first_part: numbers of the first task, and at least of the first part of a chunk that is cut; those
-            before them are of an earlier life of the run.
+            before them are of an earlier attempt of the run.
         bad: ``{lfn: sites whose replica could not be read}`` before; they come last, as it may have been mended since.
     """
 

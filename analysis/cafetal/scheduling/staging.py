@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from cafetal.scheduling.messages import Transfer, TransferEnded
-from cafetal.scheduling.pending import Group, WorkPool
+from cafetal.scheduling.pending import Group, PendingWork
 from cafetal.scheduling.state import State
 
 _MARGIN = 1.2
@@ -57,7 +57,7 @@ class Staging:
         pool: what waits.
     """
 
-    def __init__(self, limits: StagingLimits, pool: WorkPool) -> None:
+    def __init__(self, limits: StagingLimits, pool: PendingWork) -> None:
         self.limits, self.pool = limits, pool
         self._lines: dict[tuple[str, str], _Line] = {}
         self._sent: set[tuple[str, str]] = set()

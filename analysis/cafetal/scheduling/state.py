@@ -8,7 +8,7 @@ from typing import Protocol
 
 from cafetal.scheduling.chunks import Bundle, Chunk
 from cafetal.scheduling.estimates.rates import Rates
-from cafetal.scheduling.estimates.uncertainty import Outlook
+from cafetal.scheduling.estimates.uncertainty import Uncertainty
 from cafetal.scheduling.messages import Reason, Split, Transfer, TransferEnded
 
 
@@ -167,7 +167,7 @@ class State:
         """When all should be done, if the dispatcher foresees it."""
         self.unsure = 0.0
         """Two standard deviations of that, in seconds."""
-        self.outlook = Outlook()
+        self.outlook = Uncertainty()
         self.event_bytes: dict[str, float] = {}
         """``{dataset: bytes read of an event}``, as observed."""
         self.wan_bytes = 0.0

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from cafetal.scheduling.limits import Limits
 from cafetal.scheduling.messages import Reason
-from cafetal.scheduling.pending import Group, WorkPool
+from cafetal.scheduling.pending import Group, PendingWork
 from cafetal.scheduling.state import Choice, State
 
 _MARGIN = 1.2
@@ -26,7 +26,7 @@ class WanReads:
         pool: what waits.
     """
 
-    def __init__(self, limits: Limits, pool: WorkPool) -> None:
+    def __init__(self, limits: Limits, pool: PendingWork) -> None:
         self._limits, self._pool = limits, pool
 
     def next(self, state: State, site: str, levels: Mapping[str, float]) -> Choice | None:

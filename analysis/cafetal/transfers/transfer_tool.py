@@ -44,7 +44,7 @@ class Delivery:
     """Why the rest has not arrived."""
 
 
-class Carrier(Protocol):
+class TransferTool(Protocol):
     """A way to bring files from one site to another."""
 
     def carry(self, order: Order, progress: Callable[[int], None], stopped: Event) -> Delivery:

@@ -18,7 +18,7 @@ from cafetal.results.journal import JOURNAL, read
 from cafetal.results.task_logs import read_task_logs
 from cafetal.views.merge_diagram import Node, grow, lay_out
 from cafetal.views.tables import size
-from cafetal.views.timeline import Bar, Story, tell
+from cafetal.views.timeline import Bar, Timeline, tell
 from cafetal.worker.atomic_files import write_bytes
 
 REPORT = "report.html"
@@ -72,7 +72,7 @@ def write_report(folder: Path) -> Path:
 
 def render(
     manifest: Mapping[str, Any],
-    story: Story,
+    story: Timeline,
     trees: Mapping[str, Sequence[Node]],
     plots: Mapping[str, bytes],
     name: str,
@@ -103,7 +103,7 @@ def render(
     )
 
 
-def timeline(story: Story) -> tuple[list[Box], list[tuple[float, str]], float]:
+def timeline(story: Timeline) -> tuple[list[Box], list[tuple[float, str]], float]:
     """Rectangles, where the sites' names stand, and the height of the whole."""
     boxes, labels, top = [], [], 0.0
     scale = (_WIDTH - _LABEL) / max(story.seconds, 1e-9)
@@ -139,7 +139,7 @@ def ticks(total: float, most: int = 6) -> list[tuple[float, str]]:
     return [(_LABEL + i * step * scale, seconds(i * step)) for i in range(int(total / step + 1e-9) + 1)]
 
 
-def curve(story: Story, height: float = 120.0) -> str:
+def curve(story: Timeline, height: float = 120.0) -> str:
     """Points of the line of events that were safe, in the units of the timeline."""
     if not story.progress or story.seconds <= 0:
         return ""

@@ -12,12 +12,12 @@ from rich.table import Table
 from cafetal.runner.progress import duration
 
 if TYPE_CHECKING:  # importing coffea and Parsl takes three seconds, which a look at a run need not wait for
-    from cafetal.engine.merging.snapshot import Peek
+    from cafetal.engine.merging.snapshot import Snapshot
     from cafetal.engine.sites.cleanup import Leftover
     from cafetal.federation.site_status import SiteStatus
     from cafetal.federation.telemetry import EndpointStatus
     from cafetal.results.histograms import Yields
-    from cafetal.results.run_status import Standing
+    from cafetal.results.run_status import RunStatus
     from cafetal.runner.forecast import Forecast
     from cafetal.shipping.shipment import Shipment
 
@@ -74,7 +74,7 @@ def _part(name: str, lengths: Sequence[int]) -> str:
     return name if len(lengths) == 1 else f"{name} ({len(lengths)} files, {size(sum(lengths))})"
 
 
-def print_peek(peek: Peek, console: Console) -> None:
+def print_peek(peek: Snapshot, console: Console) -> None:
     """How much of a run there was to be seen, and of which sites nothing was."""
     share = peek.events / peek.planned if peek.planned else 1.0
     console.print(
@@ -141,10 +141,10 @@ def print_yields(yields: Yields, console: Console) -> None:
     console.print(table)
 
 
-def print_standing(standing: Standing, console: Console) -> None:
+def print_standing(standing: RunStatus, console: Console) -> None:
     """How a run stands."""
-    lives = f", in life {standing.life}" if standing.life > 1 else ""
-    console.print(f"{standing.state}{lives}, after {standing.seconds:.0f} s", highlight=False)
+    attempts = f", in attempt {standing.attempt}" if standing.attempt > 1 else ""
+    console.print(f"{standing.state}{attempts}, after {standing.seconds:.0f} s", highlight=False)
     share = standing.done / standing.planned if standing.planned else 0.0
     of = f"{standing.planned:,}" if standing.counted else f"the {standing.planned:,} that are counted so far,"
     console.print(f"{standing.done:,} of {of} events ({share:.0%}) are safe", highlight=False)

@@ -31,7 +31,7 @@ class Bar:
 
 
 @dataclass(slots=True)
-class Story:
+class Timeline:
     """All of it."""
 
     bars: list[Bar] = field(default_factory=list)
@@ -45,19 +45,19 @@ class Story:
     progress: list[tuple[float, int]] = field(default_factory=list)
     """Events that were safe, by the time."""
     notes: list[tuple[float, str]] = field(default_factory=list)
-    """What else happened: sites that were lost, or held; lives."""
+    """What else happened: sites that were lost, or held; attempts."""
 
 
-def tell(lines: Iterable[Mapping[str, Any]]) -> Story:
+def tell(lines: Iterable[Mapping[str, Any]]) -> Timeline:
     """The story in the lines of a journal."""
-    story, sizes, running = Story(), dict[int, int](), dict[int, Bar]()
+    story, sizes, running = Timeline(), dict[int, int](), dict[int, Bar]()
     done, counted = 0, set[int]()
     for line in lines:
         kind, now = line["is"], float(line.get("at", story.seconds))
         story.seconds = max(story.seconds, now)
         if kind == "run":
             if line["life"] > 1:
-                story.notes.append((story.seconds, f"life {line['life']} of the run begins"))
+                story.notes.append((story.seconds, f"attempt {line['life']} of the run begins"))
                 _end_all(running, story.seconds, "lost")
         elif kind == "file":
             sizes |= {line["first"] + i: stop - start for i, (start, stop) in enumerate(line["edges"])}
@@ -121,7 +121,7 @@ def _end_all(running: dict[int, Bar], now: float, state: State) -> None:
     running.clear()
 
 
-def _lay_out(story: Story) -> None:
+def _lay_out(story: Timeline) -> None:
     """Give each task the first lane of its site that is free."""
     free: dict[str, list[float]] = {}
     for bar in story.bars:

@@ -12,7 +12,7 @@ from typing import Any, TypedDict
 from .atomic_files import private_folder
 from .failures import Corrupt, Unreadable
 from .inputs.checksums import adler32
-from .site_context import Place
+from .site_context import SiteContext
 
 STAGED = "cafetal-staged"
 """The folder for what is brought to a site."""
@@ -27,7 +27,7 @@ class Weight(TypedDict):
     """Eight hexadecimal digits."""
 
 
-def weigh(place: Place, *, run: str, pfn: str) -> Weight:
+def weigh(context: SiteContext, *, run: str, pfn: str) -> Weight:
     """Size and checksum of a file that lies on this machine's disks.
 
     Raises:
@@ -40,16 +40,16 @@ def weigh(place: Place, *, run: str, pfn: str) -> Weight:
         raise Unreadable(f"{path} cannot be read ({error.strerror}).") from error
 
 
-def read(place: Place, *, run: str, pfn: str, offset: int, length: int) -> bytes:
+def read(context: SiteContext, *, run: str, pfn: str, offset: int, length: int) -> bytes:
     """A part of such a file."""
     with _here(pfn).open("rb") as file:
         file.seek(offset)
         return file.read(length)
 
 
-def write(place: Place, *, run: str, staging: str, name: str, offset: int, content: bytes) -> None:
+def write(context: SiteContext, *, run: str, staging: str, name: str, offset: int, content: bytes) -> None:
     """A part of a file that is being brought here; they may come in any order, and more than once."""
-    path = _unfinished(_there(place, staging, name))
+    path = _unfinished(_there(context, staging, name))
     private_folder(path.parent)
     handle = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
     try:
@@ -58,17 +58,17 @@ def write(place: Place, *, run: str, staging: str, name: str, offset: int, conte
         os.close(handle)
 
 
-def complete(place: Place, *, run: str, staging: str, name: str, weight: Weight) -> str:
+def complete(context: SiteContext, *, run: str, staging: str, name: str, weight: Weight) -> str:
     """Give a file its name once all of its parts are there; its path at this site.
 
     Raises:
         Corrupt: if it is not what was read where it comes from; it is removed.
     """
-    path = _there(place, staging, name)
+    path = _there(context, staging, name)
     parts = _unfinished(path)
     if not parts.exists() and path.exists():
         parts = path  # it was completed by a task whose answer was lost
-    checksum = weigh(place, run=run, pfn=str(parts))
+    checksum = weigh(context, run=run, pfn=str(parts))
     if checksum != weight:
         parts.unlink()
         raise Corrupt(f"{path} has arrived with {checksum['size']:,} bytes and the Adler-32 {checksum['adler32']}.")
@@ -76,18 +76,18 @@ def complete(place: Place, *, run: str, staging: str, name: str, weight: Weight)
     return str(path)
 
 
-def staging_folder(place: Place, staging: str) -> Path:
+def staging_folder(context: SiteContext, staging: str) -> Path:
     """Where such files lie at a site; ``staging`` is empty if its table does not say.
 
     It is a folder of our own, as what nobody has touched for long is removed from it.
     """
-    return (_here(staging) if staging else place.root) / STAGED
+    return (_here(staging) if staging else context.root) / STAGED
 
 
-def clear(folder: Path, run: str, life: int | None) -> None:
-    """Remove what was brought for a run, in this life of it or those before; ``None``: in any."""
+def clear(folder: Path, run: str, attempt: int | None) -> None:
+    """Remove what was brought for a run, in this attempt of it or those before; ``None``: in any."""
     for path in (folder / run).glob("*"):
-        if life is None or (path.name.isdigit() and int(path.name) <= life):
+        if attempt is None or (path.name.isdigit() and int(path.name) <= attempt):
             shutil.rmtree(path, ignore_errors=True)
     if (folder / run).is_dir() and not any((folder / run).iterdir()):
         (folder / run).rmdir()
@@ -108,10 +108,10 @@ def _here(pfn: str) -> Path:
     return Path(os.path.expanduser(os.path.expandvars(pfn.removeprefix("file://"))))
 
 
-def _there(place: Place, staging: str, name: str) -> Path:
+def _there(context: SiteContext, staging: str, name: str) -> Path:
     if not re.fullmatch(r"(\w[\w.-]*/)*\w[^/]*", name) or ".." in name.split("/"):
         raise ValueError(f"{name} is no name for a file that is brought here.")
-    return staging_folder(place, staging) / name
+    return staging_folder(context, staging) / name
 
 
 def _unfinished(path: Path) -> Path:

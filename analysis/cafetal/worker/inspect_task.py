@@ -15,15 +15,15 @@ from uproot.models.TTree import Model_TTree_NumEntries
 from .code.shipped_code import load_function
 from .failures import describe
 from .inputs.file_names import SiteNames, resolve
-from .inputs.remote_files import Reading, Silent, prepare, scheme
-from .site_context import Place
+from .inputs.remote_files import Reading, SilentServers, prepare, scheme
+from .site_context import SiteContext
 
 _AT_ONCE = 8
 """Files behind servers that are asked for their entries."""
 
 
 def inspect(
-    place: Place,
+    context: SiteContext,
     *,
     site: str,
     files: list[dict[str, Any]],
@@ -43,8 +43,8 @@ def inspect(
     Returns one dict a file: ``{num_entries, uuid, size, mtime_ns}`` (bytes, ns; ``None`` where the storage
     tells no size), ``clusters`` if asked for, or ``{failure}``.
     """
-    call = load_function(place, function, archive) if function else None
-    silent = Silent(reading["timeout"])
+    call = load_function(context, function, archive) if function else None
+    silent = SilentServers(reading["timeout"])
 
     def inspect_one(file: dict[str, Any]) -> dict[str, Any]:
         return _inspect_one(site, file, resolve(file["lfn"], names), call, reading, silent)
@@ -61,7 +61,7 @@ def _inspect_one(
     pfn: str,
     call: Callable[[FileMeta], Any] | None,
     reading: Reading,
-    silent: Silent,
+    silent: SilentServers,
 ) -> dict[str, Any]:
     earlier = file["known"]
     try:

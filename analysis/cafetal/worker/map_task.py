@@ -22,17 +22,17 @@ from .inputs import checksums as check
 from .inputs.file_names import SiteNames, resolve
 from .inputs.open_files import Ahead, OpenFiles, share_files
 from .inputs.preload import Columns
-from .inputs.remote_files import Reading, Silent
+from .inputs.remote_files import Reading, SilentServers
 from .nanoevents.layouts import KeptLayouts
-from .site_context import Place
+from .site_context import SiteContext
 from .stores import Store
 
 
 def map_bundle(
-    place: Place,
+    context: SiteContext,
     *,
     run: str,
-    life: int,
+    attempt: int,
     site: str,
     name: str,
     function: str,
@@ -56,7 +56,7 @@ def map_bundle(
     failure. ``adler32`` has the checksums of files by LFN, as far as they are known, and ``checksums`` says when they
     are compared. ``aux`` names files beside the function that the processor may open. From a server that did not answer
     nothing more is read in this bundle; nor, unless ``patient``, from one that did not answer to another task of this
-    process a moment ago. Once this attempt of the run is stopped (`Place.stop`), no further chunk is begun.
+    process a moment ago. Once this attempt of the run is stopped (`SiteContext.stop`), no further chunk is begun.
 
     Returns ``{partial: reference or None, failures, left, events, seconds, read: {lfn: bytes}, host, aside, modules,
     log}``; ``left`` are the chunks that were not begun; bytes are ``None`` where nobody counts them (Parquet);
@@ -67,17 +67,17 @@ def map_bundle(
     bundle = _BundleSum(site)
     todo: list[work_items.Todo] = []
     left: list[int] = []
-    silent = Silent(0 if patient else reading["timeout"])
-    with TaskLog() as log, OpenFiles(reading, KeptLayouts(place.layouts)) as files:
+    silent = SilentServers(0 if patient else reading["timeout"])
+    with TaskLog() as log, OpenFiles(reading, KeptLayouts(context.layouts)) as files:
         try:
-            aux_paths = aux_files(place, aux)
-            runners = load_function(place, function, archive)
+            aux_paths = aux_files(context, aux)
+            runners = load_function(context, function, archive)
             work, columns = share_files(runners, files), columns_of(runners)
             todo = work_items.unpack(items)
         except Exception as error:
             bundle.failures.append(_not_loaded(error, site, chunks))
         for number, (chunk, item, rank) in enumerate(todo, 1):
-            if place.stopped(run, life):
+            if context.stopped(run, attempt):
                 left = [i for i, *_ in todo[number - 1 :]]
                 break
             pfn = resolve(item.filename, names)
@@ -88,7 +88,7 @@ def map_bundle(
                     item = dataclasses.replace(item, usermeta={**(item.usermeta or {}), "aux": aux_paths})
                 item = dataclasses.replace(item, preload=columns.of(item, pfn, files, reading["preload"]))
                 files.next = _after(todo, number, columns, names, reading)
-                stamp = check.check(place.root, pfn, expected) if check.wanted(checksums, item.filename) else None
+                stamp = check.check(context.root, pfn, expected) if check.wanted(checksums, item.filename) else None
                 out, size = _process(work, files, item, pfn)
                 check.check_unchanged(pfn, stamp)
                 bundle.add(chunk, item, size, exact.lift(out, rank), trusted)
@@ -101,12 +101,12 @@ def map_bundle(
                 failure = bundle.fail(chunk, item, pfn, error)
                 silent.note(pfn, failure)
                 if failure["kind"] == "data" and checksums != "never":
-                    failure.update(_examined(place.root, pfn, expected, failure))
+                    failure.update(_examined(context.root, pfn, expected, failure))
                 if failure["kind"] == "processor" and not keep_going:
                     rest = ChunkSet.of(i for i, *_ in todo[number:])
                     failure["chunks"] = str(ChunkSet.parse(failure["chunks"]).union(rest))
                     break
-        reference = bundle.keep(place.partials(run), name, trusted)
+        reference = bundle.keep(context.partials(run), name, trusted)
     return {
         "partial": reference,
         "failures": bundle.failures,

@@ -33,11 +33,11 @@ class PartialLost(OSError):
 
 
 _LIFE = re.compile(r"(?:^|\.)(\d+)\.(?:map|reduce|found|peek)-")
-"""In a partial's name: the life of its run, and what it comes from."""
+"""In a partial's name: the attempt of its run, and what it comes from."""
 
 
 def life_of(name: str) -> int:
-    """The life of its run in which a partial was made or found, or was being written; 0 if its name does not tell.
+    """The attempt of its run in which a partial was made or found, or was being written; 0 if its name does not tell.
 
     >>> life_of("desy.2.map-17"), life_of("3.found-0"), life_of("a.1.b.2.reduce-0-5"), life_of("x")
     (2, 3, 2, 0)

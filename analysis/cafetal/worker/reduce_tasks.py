@@ -13,12 +13,12 @@ from .accumulators import codec, exact
 from .chunkset import ChunkSet, Overlap
 from .code.shipped_code import activate
 from .failures import Failure, describe
-from .site_context import CODE, MODULES, STOPS, Place
+from .site_context import CODE, MODULES, STOPS, SiteContext
 from .stores import Leftover
 
 
 def reduce(
-    place: Place, *inputs: dict[str, Any], run: str, site: str, name: str, archive: str, trusted: bool
+    context: SiteContext, *inputs: dict[str, Any], run: str, site: str, name: str, archive: str, trusted: bool
 ) -> dict[str, Any]:
     """Merge the partials of this site that are named in the results of earlier tasks, in their order.
 
@@ -29,8 +29,8 @@ def reduce(
     user's outputs do not add, ``failure`` says so.
     """
     began = time.perf_counter()
-    activate(place, archive)
-    store = place.partials(run)
+    activate(context, archive)
+    store = context.partials(run)
     output = partials.find(store, name)
     lost: list[Failure] = []
     if output is None:
@@ -67,14 +67,16 @@ def reduce(
     return {"partial": output, "lost": lost, "seconds": time.perf_counter() - began}
 
 
-def peek(place: Place, *, run: str, name: str, chunks: str, archive: str, trusted: bool) -> partials.Reference | None:
+def peek(
+    context: SiteContext, *, run: str, name: str, chunks: str, archive: str, trusted: bool
+) -> partials.Reference | None:
     """Merge those partials of a run that hold some of these chunks and no others; all of them stay where they are.
 
     Others may be merging the same ones meanwhile, and take them away: what is gone is left out. ``None`` if nothing is
     there.
     """
-    activate(place, archive)
-    store = place.partials(run)
+    activate(context, archive)
+    store = context.partials(run)
     requested, merged_ids = ChunkSet.parse(chunks), ChunkSet()
     total: Any = None
     by_chunks = [(ChunkSet.parse(it["chunks"]), it) for name in store.names() if (it := partials.find(store, name))]
@@ -92,61 +94,61 @@ def peek(place: Place, *, run: str, name: str, chunks: str, archive: str, truste
 
 
 def fetch(
-    place: Place, *, run: str, reference: partials.Reference, offset: int, length: int, compression: int | None
+    context: SiteContext, *, run: str, reference: partials.Reference, offset: int, length: int, compression: int | None
 ) -> bytes:
     """Bytes ``offset`` to ``offset + length`` of a partial, packed by Zstandard at that level unless it is ``None``."""
-    part = place.partials(run).get(reference["name"], offset, length)
+    part = context.partials(run).get(reference["name"], offset, length)
     return part if compression is None else bytes(cramjam.zstd.compress(part, compression))
 
 
-def survey(place: Place, *, run: str, life: int) -> list[partials.Reference]:
+def survey(context: SiteContext, *, run: str, attempt: int) -> list[partials.Reference]:
     """References to all whole partials of a run: those that were told of, and those of which nobody has heard.
 
-    Each is given another name, of this life of the run: a reduce of an earlier one that is still under way may remove
-    its inputs when it is done.
+    Each is given another name, of this attempt of the run: a reduce of an earlier one that is still under way may
+    remove its inputs when it is done.
     """
-    store = place.partials(run)
+    store = context.partials(run)
     references = []
     for number, stored in enumerate(store.names()):
         reference = partials.find(store, stored)
         if reference is None:
             continue
-        name = f"{life}.found-{number}"
+        name = f"{attempt}.found-{number}"
         if store.alias(stored, name):  # else its own name must do
             reference = {**reference, "name": name}
         references.append(reference)
     return references
 
 
-def leftovers(place: Place, *, staging: str) -> list[Leftover]:
+def leftovers(context: SiteContext, *, staging: str) -> list[Leftover]:
     """What lies in the store, and of files that were brought from other sites, of each run."""
-    by_run = {leftover["run"]: leftover for leftover in stores.leftovers(place.store, place.root)}
-    for run, staged in copy_tasks.staged(copy_tasks.staging_folder(place, staging)).items():
+    by_run = {leftover["run"]: leftover for leftover in stores.leftovers(context.store, context.root)}
+    for run, staged in copy_tasks.staged(copy_tasks.staging_folder(context, staging)).items():
         leftover = by_run.setdefault(run, {"run": run, "partials": 0, "files": 0, "bytes": 0, "age": staged["age"]})
         leftover["files"], leftover["bytes"] = staged["files"], leftover["bytes"] + staged["bytes"]
         leftover["age"] = min(leftover["age"], staged["age"])
     return list(by_run.values())
 
 
-def stop(place: Place, *, run: str, life: int) -> None:
+def stop(context: SiteContext, *, run: str, attempt: int) -> None:
     """Have the tasks of an attempt of a run end with the chunk that each is in."""
-    place.stop(run, life)
+    context.stop(run, attempt)
 
 
-def clean(place: Place, *, run: str, life: int | None, keep_days: float, staging: str) -> None:
+def clean(context: SiteContext, *, run: str, attempt: int | None, keep_days: float, staging: str) -> None:
     """Remove what a run left, and all that nobody has touched for so many days: code, layouts, environments, dead runs.
 
-    With ``life``, only what this life of the run and those before it have left: the request may come late, when the
-    next one has already begun.
+    With ``attempt``, only what this attempt of the run and those before it have left: the request may come late, when
+    the next one has already begun.
     """
-    place.partials(run).clear(lambda name: life is None or partials.life_of(name) <= life)
-    for path in (place.root / STOPS).glob(f"{run}.*"):
-        if life is None or int(path.suffix[1:]) <= life:
+    context.partials(run).clear(lambda name: attempt is None or partials.life_of(name) <= attempt)
+    for path in (context.root / STOPS).glob(f"{run}.*"):
+        if attempt is None or int(path.suffix[1:]) <= attempt:
             path.unlink(missing_ok=True)
-    folder = copy_tasks.staging_folder(place, staging)
-    copy_tasks.clear(folder, run, life)
-    rooms = [place.root / name for name in (CODE, MODULES, "runs", "environments", "parsl", STOPS)] + [
-        place.layouts,
+    folder = copy_tasks.staging_folder(context, staging)
+    copy_tasks.clear(folder, run, attempt)
+    rooms = [context.root / name for name in (CODE, MODULES, "runs", "environments", "parsl", STOPS)] + [
+        context.layouts,
         folder,
     ]
     for path in [path for room in rooms for path in room.glob("*")]:

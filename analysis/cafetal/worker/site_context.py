@@ -17,7 +17,7 @@ STOPS = "stops"
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class SiteContext:
     """What a site's tasks share."""
 
     root: Path
@@ -29,26 +29,26 @@ class Place:
         """Of one run."""
         return open_store(self.store, self.root, run)
 
-    def stop(self, run: str, life: int) -> None:
+    def stop(self, run: str, attempt: int) -> None:
         """Have the tasks of an attempt of a run end with the chunk that each is in."""
-        write_bytes(self._stop(run, life), b"")
+        write_bytes(self._stop(run, attempt), b"")
         if self.store.startswith(REDIS):  # its workers need not share a scratch
-            self.partials(run).put(f".stop-{life}", b"")
+            self.partials(run).put(f".stop-{attempt}", b"")
 
-    def stopped(self, run: str, life: int) -> bool:
+    def stopped(self, run: str, attempt: int) -> bool:
         """Tell whether that was asked for."""
-        if self._stop(run, life).exists():
+        if self._stop(run, attempt).exists():
             return True
         if not self.store.startswith(REDIS):
             return False
         try:
-            self.partials(run).get(f".stop-{life}", 0, 1)
+            self.partials(run).get(f".stop-{attempt}", 0, 1)
         except OSError:  # it is not there, or the store does not answer
             return False
         return True
 
-    def _stop(self, run: str, life: int) -> Path:
-        return self.root / STOPS / f"{run}.{life}"
+    def _stop(self, run: str, attempt: int) -> Path:
+        return self.root / STOPS / f"{run}.{attempt}"
 
     @property
     def layouts(self) -> Path:

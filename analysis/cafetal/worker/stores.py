@@ -103,7 +103,7 @@ class FileStore:
         for path in self._folder.glob("*"):
             if doomed(path.name):
                 path.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # another life of the run has partials there
+        with contextlib.suppress(OSError):  # another attempt of the run has partials there
             self._folder.rmdir()
 
     def names(self) -> list[str]:  # noqa: D102

@@ -20,17 +20,17 @@ from .inputs import remote_files
 from .inspect_task import inspect
 from .map_task import map_bundle
 from .reduce_tasks import clean, fetch, leftovers, peek, reduce, stop, survey
-from .site_context import Place
+from .site_context import SiteContext
 
 
 def run(task: str, scratch: str, store: str, payload: bytes, *upstream: Any) -> Any:
     """Call a task by its name; the payload is a pickled dict of its arguments, made on the user's machine."""
-    place = Place(Path(os.path.expanduser(os.path.expandvars(scratch))), store)
+    context = SiteContext(Path(os.path.expanduser(os.path.expandvars(scratch))), store)
     arguments = pickle.loads(payload)
-    return _TASKS[task](place, *upstream, **arguments)
+    return _TASKS[task](context, *upstream, **arguments)
 
 
-def logins(place: Place, *, run: str) -> list[dict[str, Any]]:
+def logins(context: SiteContext, *, run: str) -> list[dict[str, Any]]:
     """The logins for storage servers that tasks find here; see `storage.logins`."""
     return remote_files.logins()
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from cafetal.engine import user_messages
 from cafetal.errors import EventsLost, SiteError
-from cafetal.results.local_partials import Home
+from cafetal.results.local_partials import LocalPartial
 from cafetal.results.record import RunRecord
 from cafetal.scheduling.ledger import Ledger
 from cafetal.worker import partials
@@ -17,7 +17,7 @@ from cafetal.worker.failures import describe
 
 
 def merge(
-    home: Iterable[Home],
+    home: Iterable[LocalPartial],
     trusted: Collection[str],
     ledger: Ledger,
     record: RunRecord,
@@ -46,7 +46,7 @@ def merge(
     return exact.lower(total)
 
 
-def add(total: Any, home: Home, trusted: Collection[str]) -> Any:
+def add(total: Any, home: LocalPartial, trusted: Collection[str]) -> Any:
     """What is there, and what has come home; ``None`` stands for nothing. To be lowered in the end.
 
     Raises:

@@ -11,7 +11,7 @@ from cafetal.scheduling.retries import TRIES
 from cafetal.worker.chunkset import ChunkSet
 
 
-class Whereabouts:
+class PartialLocations:
     """Of the chunks that count. Two bytes a chunk, so that it stays small however many there are."""
 
     def __init__(self) -> None:

@@ -38,7 +38,7 @@ class _SiteTree:
     open: int = 0
 
 
-class Trees:
+class Reductions:
     """Submits reduces as their inputs come to be, and tells where the roots are.
 
     Args:

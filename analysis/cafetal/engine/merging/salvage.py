@@ -1,4 +1,4 @@
-"""What earlier lives of a run have left, at home and at the sites.
+"""What earlier attempts of a run have left, at home and at the sites.
 
 Chunks that should be in a partial at a site, or in the making there, are held back until that site has answered; all
 others are processed meanwhile.
@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Container, Iterable
 from pathlib import Path
 
-from cafetal.results.local_partials import Home, find_kept
-from cafetal.results.previous_attempts import Past
-from cafetal.scheduling.reusable_partials import Found, select
+from cafetal.results.local_partials import LocalPartial, find_kept
+from cafetal.results.previous_attempts import PreviousAttempts
+from cafetal.scheduling.reusable_partials import StoredPartial, select
 from cafetal.worker.chunkset import ChunkSet
 from cafetal.worker.partials import Reference
 
@@ -20,16 +20,18 @@ class Salvage:
     """Keeps the books of what may still be found.
 
     Args:
-        past: the lives of the run so far; ``None``: there are none.
+        past: the attempts of the run so far; ``None``: there are none.
         folder: where partials are kept that have come home.
         planned: all chunks.
         sites: that take part; what others hold is not looked for.
     """
 
-    def __init__(self, past: Past | None, folder: Path | None, planned: ChunkSet, sites: Container[str]) -> None:
+    def __init__(
+        self, past: PreviousAttempts | None, folder: Path | None, planned: ChunkSet, sites: Container[str]
+    ) -> None:
         local = {home.name: home for home in find_kept(folder)} if past is not None and folder is not None else {}
         chosen = _select("", ((name, home.reference) for name, home in local.items()), planned)
-        self.home: list[Home] = [local[name] for name in chosen]
+        self.home: list[LocalPartial] = [local[name] for name in chosen]
         """Partials that are on this machine."""
         self.free = planned
         """Chunks that nothing is known of."""
@@ -58,5 +60,5 @@ class Salvage:
 
 
 def _select(site: str, references: Iterable[tuple[str, Reference]], expected: ChunkSet) -> list[str]:
-    candidates = [Found(site, name, ChunkSet.parse(reference["chunks"])) for name, reference in references]
+    candidates = [StoredPartial(site, name, ChunkSet.parse(reference["chunks"])) for name, reference in references]
     return [candidate.name for candidate in select(candidates, expected)]

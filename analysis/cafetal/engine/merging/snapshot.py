@@ -21,10 +21,10 @@ import coffea.util
 
 from cafetal.engine.merging.final_merge import add
 from cafetal.engine.merging.partial_fetch import fetch
-from cafetal.engine.tasks.task_client import Calls
+from cafetal.engine.tasks.task_client import TaskClient
 from cafetal.errors import CafetalError, OutputError, ProcessorError
 from cafetal.results.kept_modules import shipped_modules
-from cafetal.results.local_partials import Home
+from cafetal.results.local_partials import LocalPartial
 from cafetal.results.record import RunRecord
 from cafetal.results.run_folder import MANIFEST, of_the_user, why_unfinished
 from cafetal.results.run_lock import owner
@@ -40,7 +40,7 @@ _ASKED, _FOUND, _OUTPUT = "asked", "found.json", "output.coffea"
 
 
 @dataclass(frozen=True, slots=True)
-class Peek:
+class Snapshot:
     """What a look has found."""
 
     asked: str
@@ -60,7 +60,7 @@ class Peek:
     """Files whose events are not among those that are planned, as they are not counted yet."""
 
 
-class Peeks:
+class Snapshots:
     """The side of the run: looks for who asks, and answers in a thread of its own, one at a time.
 
     Args:
@@ -68,7 +68,7 @@ class Peeks:
         compression: Zstandard level for what comes home.
     """
 
-    def __init__(self, calls: Calls, folder: Path | None, compression: int | None) -> None:
+    def __init__(self, calls: TaskClient, folder: Path | None, compression: int | None) -> None:
         self._calls, self._folder, self._compression = calls, folder, compression
         self._thread: Thread | None = None
 
@@ -85,7 +85,12 @@ class Peeks:
         return name
 
     def answer(
-        self, name: str, at_sites: Mapping[str, ChunkSet], home: Sequence[Home], ledger: Ledger, record: RunRecord
+        self,
+        name: str,
+        at_sites: Mapping[str, ChunkSet],
+        home: Sequence[LocalPartial],
+        ledger: Ledger,
+        record: RunRecord,
     ) -> None:
         """Begin to merge what each site holds, and what is here, and to write down what comes of it."""
         sizes = {chunk: it.events for chunk, it in ledger.chunks.items()}
@@ -100,7 +105,7 @@ class Peeks:
             if not collected.chunks:
                 error = error or "Nothing is finished yet, or no site tells."
             events = {site: sum(sizes[i] for i in ids) for site, ids in collected.chunks.items()}
-            peek = Peek(name, sum(events.values()), planned, since, events, collected.silent, error, uncounted)
+            peek = Snapshot(name, sum(events.values()), planned, since, events, collected.silent, error, uncounted)
             try:
                 self._write(peek, collected.total)
             except Exception as problem:  # of the disk, or of an output that cannot be pickled
@@ -110,7 +115,9 @@ class Peeks:
         self._thread = Thread(target=work, daemon=True, name="peek")
         self._thread.start()
 
-    def _bring_together(self, collected: _Found, at_sites: Mapping[str, ChunkSet], home: Sequence[Home]) -> None:
+    def _bring_together(
+        self, collected: _Found, at_sites: Mapping[str, ChunkSet], home: Sequence[LocalPartial]
+    ) -> None:
         for partial in home:
             collected.add(partial)
         replies = {site: self._calls.peek(site, 0, chunks) for site, chunks in at_sites.items()}
@@ -128,7 +135,7 @@ class Peeks:
             except Exception as error:  # of this site: the others can be shown all the same
                 collected.silent[site] = f"{type(error).__name__}: {error}"
 
-    def _bring(self, site: str, reference: Reference) -> Home:
+    def _bring(self, site: str, reference: Reference) -> LocalPartial:
         waiting: list[Future[Any]] = []
 
         def ask(request: Mapping[str, Any]) -> Future[Any]:
@@ -140,9 +147,9 @@ class Peeks:
 
         # A record of its own: what is only looked at is not what the run has brought home.
         content = fetch(reference, site, ask, wait_for_one, compression=self._compression, record=RunRecord())
-        return Home(site, reference["name"], reference, content)
+        return LocalPartial(site, reference["name"], reference, content)
 
-    def _write(self, peek: Peek, total: Any) -> None:
+    def _write(self, peek: Snapshot, total: Any) -> None:
         assert self._folder is not None
         place = private_folder(self._folder / PEEK)
         if not peek.error:
@@ -161,13 +168,13 @@ class _Found:
         self.chunks: dict[str, ChunkSet] = {}
         self.silent: dict[str, str] = {}
 
-    def add(self, home: Home) -> None:
+    def add(self, home: LocalPartial) -> None:
         self.total = add(self.total, home, self._trusted)
         earlier = self.chunks.get(home.site, ChunkSet())
         self.chunks[home.site] = earlier.union(ChunkSet.parse(home.reference["chunks"]))
 
 
-def peek(folder: Path, *, patience: float = 300.0) -> tuple[Peek, Any]:
+def peek(folder: Path, *, patience: float = 300.0) -> tuple[Snapshot, Any]:
     """Have a run that goes on show its output so far: what it is, and the output, before ``postprocess``.
 
     Raises:
@@ -195,9 +202,9 @@ def peek(folder: Path, *, patience: float = 300.0) -> tuple[Peek, Any]:
         return peek, coffea.util.load(str(place / _OUTPUT))
 
 
-def _read(place: Path) -> Peek | None:
+def _read(place: Path) -> Snapshot | None:
     try:
-        return Peek(**json.loads((place / _FOUND).read_text()))
+        return Snapshot(**json.loads((place / _FOUND).read_text()))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError) as error:

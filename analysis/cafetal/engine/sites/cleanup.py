@@ -44,7 +44,7 @@ def find_leftovers(federation: Federation, sites: Sequence[str]) -> tuple[list[L
 def remove_leftovers(federation: Federation, leftovers: Iterable[Leftover]) -> None:
     """Remove them."""
     for leftover in leftovers:
-        _ask(federation, [leftover.site], "clean", {"run": leftover.run, "life": None, "keep_days": 14})
+        _ask(federation, [leftover.site], "clean", {"run": leftover.run, "attempt": None, "keep_days": 14})
 
 
 def _ask(

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from cafetal.config import SiteTable
-from cafetal.engine.tasks.task_client import Calls
+from cafetal.engine.tasks.task_client import TaskClient
 from cafetal.results.record import RunRecord
 from cafetal.worker.inputs.file_names import prefixes
 from cafetal.worker.inputs.remote_files import scheme
@@ -21,14 +21,16 @@ _PERIOD = 300.0
 """Seconds after which a site is asked again: it may have got a new one."""
 
 
-class Logins:
+class Credentials:
     """Asks the sites now and then, and puts what must be said among the remarks of the record.
 
     Args:
         tell: called in any thread with a site and its answer, which `take` must be given.
     """
 
-    def __init__(self, calls: Calls, record: RunRecord, table: SiteTable, tell: Callable[[str, Any], None]) -> None:
+    def __init__(
+        self, calls: TaskClient, record: RunRecord, table: SiteTable, tell: Callable[[str, Any], None]
+    ) -> None:
         self._calls, self._record, self._tell = calls, record, tell
         self._sites = [
             name for name, site in table.sites.items() if any(map(scheme, prefixes(site.pfn)))

@@ -8,13 +8,13 @@ from functools import cached_property
 from threading import Event, Lock, Thread
 
 from cafetal.config import Site, SiteTable
-from cafetal.engine.tasks.task_client import Calls
+from cafetal.engine.tasks.task_client import TaskClient
 from cafetal.plan import Plan
 from cafetal.results.record import RunRecord
 from cafetal.scheduling.messages import Transfer
 from cafetal.scheduling.staging import StagingLimits
 from cafetal.transfers.through_laptop import LARGEST, ThroughLaptop
-from cafetal.transfers.transfer_tool import Carrier, Copy, Delivery, Order, copy_name
+from cafetal.transfers.transfer_tool import Copy, Delivery, Order, TransferTool, copy_name
 from cafetal.worker.inputs.file_names import prefixes
 from cafetal.worker.inputs.remote_files import scheme
 
@@ -41,7 +41,7 @@ def _by_globus(one: Site, other: Site) -> bool:
     return one.collection is not None and other.collection is not None
 
 
-class Transfers:
+class FileStaging:
     """Begins what the scheduler orders, and tells when it has ended.
 
     Args:
@@ -49,7 +49,7 @@ class Transfers:
     """
 
     def __init__(
-        self, calls: Calls, plan: Plan, record: RunRecord, on_delivery: Callable[[int, Delivery, float], None]
+        self, calls: TaskClient, plan: Plan, record: RunRecord, on_delivery: Callable[[int, Delivery, float], None]
     ) -> None:
         self._calls, self._plan, self._record, self._told = calls, plan, record, on_delivery
         self._stopped = Event()
@@ -62,7 +62,7 @@ class Transfers:
             Copy(
                 lfn,
                 self._plan.replicas[lfn][transfer.source],
-                copy_name(f"{self._calls.run}/{self._calls.life}", lfn),
+                copy_name(f"{self._calls.run}/{self._calls.attempt}", lfn),
                 self._plan.adler32.get(lfn),
             )
             for lfn in transfer.lfns
@@ -85,7 +85,7 @@ class Transfers:
         self._threads.append(thread)
         thread.start()
 
-    def _carrier(self, order: Order) -> Carrier:
+    def _carrier(self, order: Order) -> TransferTool:
         sites = self._plan.table.sites
         by_globus = _by_globus(sites[order.source], sites[order.site])
         with self._choosing:
@@ -96,11 +96,11 @@ class Transfers:
         return {name: site.staging for name, site in self._plan.table.sites.items()}
 
     @cached_property
-    def _laptop(self) -> Carrier:
+    def _laptop(self) -> TransferTool:
         return ThroughLaptop(self._calls.carry, self._staging)
 
     @cached_property
-    def _service(self) -> Carrier:
+    def _service(self) -> TransferTool:
         from cafetal.transfers.globus_transfer import GlobusTransfer, connect  # the SDK takes a second to import
 
         sites = {name: site.collection for name, site in self._plan.table.sites.items() if site.collection is not None}

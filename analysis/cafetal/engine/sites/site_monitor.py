@@ -31,7 +31,7 @@ def usable(connected: int, most: int) -> int:
     return min(most, connected + math.ceil(_GROWTH * max(0, most - connected)))
 
 
-class Lookout:
+class SiteMonitor:
     """A thread that asks now and then.
 
     Args:

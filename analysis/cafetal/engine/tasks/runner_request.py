@@ -14,7 +14,7 @@ from cafetal.worker.failures import Failure, chain
 
 
 @dataclass(frozen=True, slots=True)
-class RunnerCall:
+class RunnerRequest:
     """What Runner put into the function it gives to an executor, as far as we need to know it.
 
     Runner wraps its function into ``automatic_retries``, which retries at the same replica and skips bad files
@@ -32,7 +32,7 @@ class RunnerCall:
     """Whether only Runner's own function can tell what is wanted (cluster boundaries)."""
 
     @classmethod
-    def read(cls, function: Callable[[Any], Any]) -> RunnerCall:
+    def read(cls, function: Callable[[Any], Any]) -> RunnerRequest:
         """What stands in a function of Runner's; one of any other make is taken as it is."""
         if not _is_partial_of(function, Runner.automatic_retries):
             return cls(inner=function, ask_function=True)

@@ -26,7 +26,7 @@ from cafetal.shipping.shipment import Shipment
 from cafetal.worker import work_items
 from cafetal.worker.chunkset import ChunkSet
 from cafetal.worker.inputs.file_names import site_names
-from cafetal.worker.site_context import Place
+from cafetal.worker.site_context import SiteContext
 
 _KEEP_DAYS = 14
 """After so many days code that nobody has used, and runs that nobody has gone on with, are removed from a scratch."""
@@ -49,12 +49,13 @@ class _Open:
     """Of a map task of which it is not known whether a service has taken it."""
 
 
-class Calls:
+class TaskClient:
     """Makes the arguments of tasks, and settles what comes of them.
 
     Args:
         run: name of the run's folder at the sites.
-        life: of the run; names of partials bear it, so that those of an earlier life are not taken for its own.
+        attempt: its number in the run; names of partials bear it, so that those of an earlier attempt are not taken
+            for its own.
         keep_going: whether a bundle goes on after the user's code has failed on a chunk.
         stop: called with an error that the user must mend, and no other site can help with.
     """
@@ -66,12 +67,12 @@ class Calls:
         plan: Plan,
         *,
         run: str,
-        life: int,
+        attempt: int,
         keep_going: bool,
         stop: Callable[[Exception], None],
     ) -> None:
         self.federation, self.shipment, self.plan = federation, shipment, plan
-        self.run, self.life, self.keep_going, self._stop = run, life, keep_going, stop
+        self.run, self.attempt, self.keep_going, self._stop = run, attempt, keep_going, stop
         self._reading = plan.table.reading.model_dump()
         self._open: dict[Future[Any], _Open] = {}
         self._heard: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -145,8 +146,8 @@ class Calls:
         pfns = {chunk.lfn: self.plan.pfn(chunk.lfn, site, assignment.source) for chunk in assignment.chunks}
         arguments = {
             "site": site,
-            "life": self.life,
-            "name": f"{site}.{self.life}.map-{assignment.task}",
+            "attempt": self.attempt,
+            "name": f"{site}.{self.attempt}.map-{assignment.task}",
             "function": self.shipment.function,
             "archive": self.shipment.modules,
             "aux": dict(self.shipment.aux),
@@ -185,7 +186,7 @@ class Calls:
                     open_task.number = None
 
     def picked_up(self, site: str, tasks: Iterable[str]) -> Future[Any]:
-        """Ends when tasks that an earlier life has sent have ended, or nobody can wait for them any longer."""
+        """Ends when tasks that an earlier attempt has sent have ended, or nobody can wait for them any longer."""
         ended: Future[Any] = Future()
         waiting = self.federation.adopt(site, tasks)
         left = len(waiting)
@@ -215,15 +216,15 @@ class Calls:
             scratch = os.path.expanduser(os.path.expandvars(entry.scratch))
             if isinstance(entry.endpoint, LocalEndpoint | SlurmEndpoint) and "$" not in scratch:
                 with suppress(OSError):
-                    Place(Path(scratch), entry.store).stop(self.run, self.life)
+                    SiteContext(Path(scratch), entry.store).stop(self.run, self.attempt)
                     continue
-            self._call(site, "stop", {"life": self.life}, on_loss=lambda error: None)
+            self._call(site, "stop", {"attempt": self.attempt}, on_loss=lambda error: None)
 
     def reduce(self, site: str, reduce: Reduce, tree: int, inputs: Sequence[Future[Any]]) -> Future[Any]:
         """Merge partials, once they are there; ``tree`` counts how often the run has begun to merge anew."""
         arguments = {
             "site": site,
-            "name": f"{site}.{self.life}.reduce-{tree}-{reduce.node}",
+            "name": f"{site}.{self.attempt}.reduce-{tree}-{reduce.node}",
             "archive": self.shipment.modules,
             "trusted": site in self.trusted,
         }
@@ -239,7 +240,7 @@ class Calls:
     def peek(self, site: str, number: int, chunks: ChunkSet) -> Future[Any]:
         """A reference to what there is of these chunks, merged; ``None`` if nothing is; or why that is not known."""
         arguments = {
-            "name": f"{site}.{self.life}.peek-{number}",
+            "name": f"{site}.{self.attempt}.peek-{number}",
             "chunks": str(chunks),
             "archive": self.shipment.modules,
             "trusted": site in self.trusted,
@@ -254,7 +255,7 @@ class Calls:
 
     def survey(self, site: str) -> Future[Any]:
         """References to all whole partials of the run at a site, or the reason why it does not tell."""
-        request = {"life": self.life}
+        request = {"attempt": self.attempt}
         return self._call(site, "survey", request, on_loss=lambda error: error, check=reply_checks.of_survey(site))
 
     def logins(self, site: str) -> Future[Any]:
@@ -272,8 +273,8 @@ class Calls:
 
         A site that does not answer in so many seconds keeps it.
         """
-        requests: list[dict[str, Any]] = [{"run": self.run, "life": self.life}]
-        requests += [{"run": replaced, "life": None}] if replaced else []
+        requests: list[dict[str, Any]] = [{"run": self.run, "attempt": self.attempt}]
+        requests += [{"run": replaced, "attempt": None}] if replaced else []
         table = self.federation.table.sites
         futures = [
             self._call(

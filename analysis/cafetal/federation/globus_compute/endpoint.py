@@ -29,10 +29,10 @@ from cafetal.errors import (
 )
 from cafetal.federation.apps import BY_VALUE, by_value
 from cafetal.federation.globus_compute.auth import connect, refusal
-from cafetal.federation.globus_compute.liveness import Sighting, lost
+from cafetal.federation.globus_compute.liveness import EndpointReport, lost
 from cafetal.federation.globus_compute.rate_limit import SERVICE
 from cafetal.federation.globus_compute.replies import RESULT_LIMIT, read_reply
-from cafetal.federation.globus_compute.submitter import BATCH_BYTES, Courier, Parcel
+from cafetal.federation.globus_compute.submitter import BATCH_BYTES, Parcel, Submitter
 from cafetal.federation.globus_compute.user_endpoints import recall, remember
 from cafetal.worker import bootstrap
 
@@ -88,7 +88,7 @@ class GlobusComputeEndpoint(ParslExecutor):  # type: ignore[misc]  # parsl comes
         """Answers of tasks that had been given up."""
         self._open: dict[Parcel, tuple[Future[Any], Callable[[Mapping[str, Any]], None]]] = {}
         self._lock = threading.Lock()
-        self._sightings: deque[Sighting] = deque(maxlen=1000)
+        self._sightings: deque[EndpointReport] = deque(maxlen=1000)
         self._user_endpoint = recall(self.endpoint_id, user_endpoint_config)
         self._unknown: UUID | None = None
         self._unknown_since = 0.0
@@ -109,7 +109,7 @@ class GlobusComputeEndpoint(ParslExecutor):  # type: ignore[misc]  # parsl comes
         if sighting is None or not sighting.online:
             why = "it is offline" if sighting else "the service cannot be reached"
             raise SiteError(f"The endpoint {self.endpoint_id} of {self.label} cannot be used: {why}.")
-        self.courier = Courier(
+        self.courier = Submitter(
             self.label,
             self._client,
             self.endpoint_id,
@@ -254,7 +254,7 @@ class GlobusComputeEndpoint(ParslExecutor):  # type: ignore[misc]  # parsl comes
 
     # --- watchdog --------------------------------------------------------------------------------------------
 
-    def look(self, endpoint: UUID | None = None) -> Sighting | None:
+    def look(self, endpoint: UUID | None = None) -> EndpointReport | None:
         """Ask the service for the newest report of the endpoint (or of its user endpoint); ``None``: no answer.
 
         Raises:
@@ -275,14 +275,14 @@ class GlobusComputeEndpoint(ParslExecutor):  # type: ignore[misc]  # parsl comes
                 raise SiteError(f"You may not use the endpoint of {self.label} ({why}).") from None
             return None
         online, report = status.get("status") == "online", status.get("details") or {}
-        return Sighting(time.monotonic(), online, report, endpoint or self.endpoint_id)
+        return EndpointReport(time.monotonic(), online, report, endpoint or self.endpoint_id)
 
-    def look_closely(self) -> Sighting | None:
+    def look_closely(self) -> EndpointReport | None:
         """The newest report of the user endpoint that does the work, or of the endpoint itself if there is none."""
         sighting = self._look_at_user_endpoint()
         return sighting if sighting is not None and sighting.online else self.look()
 
-    def _look_at_user_endpoint(self) -> Sighting | None:
+    def _look_at_user_endpoint(self) -> EndpointReport | None:
         worked_at = self._client.worked_at
         if time.monotonic() - self._unknown_since > _ASK_AGAIN:
             self._unknown = None
@@ -293,7 +293,7 @@ class GlobusComputeEndpoint(ParslExecutor):  # type: ignore[misc]  # parsl comes
             return self.look()
         try:
             return self.look(self._user_endpoint)
-        except CafetalError:  # one from an earlier life, or not for us to ask: then its core endpoint must do
+        except CafetalError:  # one from an earlier attempt, or not for us to ask: then its core endpoint must do
             self._unknown, self._user_endpoint = self._user_endpoint, None
             self._unknown_since = time.monotonic()
             return self.look()

@@ -15,7 +15,7 @@ _COUNTING = ("GlobusComputeEngine", "GlobusMPIEngine")
 
 
 @dataclass(frozen=True, slots=True)
-class Sighting:
+class EndpointReport:
     """What the service said of an endpoint at one moment."""
 
     time: float
@@ -40,7 +40,7 @@ class Sighting:
         return self.report.get("outstanding_tasks") == 0 and self.report.get("pending_tasks") == 0
 
 
-def lost(accepted: Mapping[str, float], sightings: Sequence[Sighting]) -> dict[str, str]:
+def lost(accepted: Mapping[str, float], sightings: Sequence[EndpointReport]) -> dict[str, str]:
     """Which open tasks have no hope, and why: ``{task: reason}``.
 
     ``accepted`` tells when the service took each task; ``sightings`` are in the order of time. Only those of the
@@ -62,7 +62,7 @@ def lost(accepted: Mapping[str, float], sightings: Sequence[Sighting]) -> dict[s
     return reasons
 
 
-def _reason(since: float, later: Sequence[Sighting]) -> str | None:
+def _reason(since: float, later: Sequence[EndpointReport]) -> str | None:
     if not later:
         return None
     newest = later[-1]

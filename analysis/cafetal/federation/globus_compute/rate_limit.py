@@ -7,7 +7,7 @@ import time
 from collections import deque
 
 
-class Pace:
+class RateLimit:
     """So many requests in a sliding window of so many seconds."""
 
     def __init__(self, requests: int, seconds: float) -> None:
@@ -31,6 +31,6 @@ class Pace:
         time.sleep(self.reserve(time.monotonic()))
 
 
-SERVICE = Pace(16, 10.0)
+SERVICE = RateLimit(16, 10.0)
 """Globus Compute allows 20 requests in 10 s (https://globus-compute.readthedocs.io/en/stable/limits.html); the SDK
 makes a few of its own accord."""

@@ -47,7 +47,7 @@ class Parcel:
     """It was sent by an earlier process, which was to get its answer."""
 
 
-class Courier:
+class Submitter:
     """Hands parcels to the SDK's Executor in batches counted in bytes, and makes a new one when it has died.
 
     An Executor dies of every error at submission, and takes what waits in it along. Results of what was accepted

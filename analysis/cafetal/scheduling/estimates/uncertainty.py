@@ -12,7 +12,7 @@ _UNKNOWN = 0.3
 
 
 @dataclass(slots=True)
-class Outlook:
+class Uncertainty:
     """What was learned of the predictions of a run."""
 
     tasks: float = 1.0

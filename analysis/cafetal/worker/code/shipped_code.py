@@ -12,7 +12,7 @@ import cloudpickle
 
 from ..inputs.open_files import CATALOGUE
 from ..inputs.preload import Columns
-from ..site_context import MODULES, Place
+from ..site_context import MODULES, SiteContext
 from . import applied_state, user_modules
 
 
@@ -32,15 +32,15 @@ def _load(path: Path) -> Any:
     return loaded
 
 
-def load_function(place: Place, function: str, archive: str) -> Any:
+def load_function(context: SiteContext, function: str, archive: str) -> Any:
     """The function that Runner made, unpickled once in a process for each set of the user's modules."""
-    activate(place, archive)
-    return _load(place.code(function))
+    activate(context, archive)
+    return _load(context.code(function))
 
 
-def aux_files(place: Place, aux: dict[str, str]) -> dict[str, str]:
+def aux_files(context: SiteContext, aux: dict[str, str]) -> dict[str, str]:
     """The paths here of the files that a processor finds in ``events.metadata["aux"]``."""
-    paths = {name: place.code(file) for name, file in aux.items()}
+    paths = {name: context.code(file) for name, file in aux.items()}
     for path in paths.values():
         _check_aux(path)
     return {name: str(path) for name, path in paths.items()}
@@ -59,8 +59,8 @@ def columns_of(work: Any) -> Columns:
     return Columns(work)
 
 
-def activate(place: Place, archive: str) -> None:
+def activate(context: SiteContext, archive: str) -> None:
     """Make the user's modules in an archive importable; see `modules.activate`."""
-    if user_modules.activate(place.code(archive), place.root / MODULES):
+    if user_modules.activate(context.code(archive), context.root / MODULES):
         applied_state.take_back()
         _load.cache_clear()

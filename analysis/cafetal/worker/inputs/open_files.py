@@ -20,11 +20,11 @@ import uproot
 from coffea.nanoevents import NanoEventsFactory
 
 from ..failures import StaleFile
-from ..nanoevents.factory import Catalogue, Opened
+from ..nanoevents.factory import NanoEventsReader, Opened
 from ..nanoevents.layouts import KeptLayouts
 from .remote_files import Reading, prepare
 
-CATALOGUE = Catalogue()
+CATALOGUE = NanoEventsReader()
 
 
 class Ahead(NamedTuple):

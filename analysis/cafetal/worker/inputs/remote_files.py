@@ -74,7 +74,7 @@ _silent: dict[str, tuple[float, str]] = {}
 """When a server did not answer to this process, by the monotonic clock, and what was said of it."""
 
 
-class Silent:
+class SilentServers:
     """Servers that did not answer, so that a task waits for each but once.
 
     Args:

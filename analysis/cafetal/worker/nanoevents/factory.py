@@ -45,7 +45,7 @@ _OPTIONS = {
 }  # fmt: skip
 
 
-class Catalogue:
+class NanoEventsReader:
     """What a process knows of layouts and files. What is in it never changes, so threads may share it."""
 
     def __init__(self) -> None:
