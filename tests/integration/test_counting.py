@@ -102,14 +102,14 @@ def test_a_file_that_cannot_be_counted_ends_the_run_and_loses_nothing(tmp_path, 
     executor = MultiSiteExecutor(table, fileset=fileset, status=False, folder=folder)
     with pytest.raises(UnreadableFile, match=rf"1 file could not be opened .*\n.*{bad.lfn}, at cern \(.*\): OSError"):
         run(executor, fileset, Opening(f"{tmp_path}/open"))
-    assert not look_at(folder).counted
+    assert not look_at(folder).all_counted
     assert lines(folder, "Commit")
     place.write_bytes(content)
     again = MultiSiteExecutor(table, fileset=fileset, status=False, folder=folder, resume=True)
     assert run(again, fileset, Opening(f"{tmp_path}/open")) == {"n": 2_000}
     assert again.record.complete
-    assert again.record.events_salvaged >= 100
-    assert look_at(folder).counted
+    assert again.record.events_reused >= 100
+    assert look_at(folder).all_counted
     assert len({line["lfn"] for line in lines(folder, "file")}) == len(lines(folder, "file")) == 4
 
 
@@ -128,11 +128,11 @@ def test_ctrl_c_before_all_is_counted(tmp_path, table, fileset):
     join()
     assert caught.value.partial_output == {"n": 1_000}
     assert not executor.record.complete
-    assert not look_at(folder).counted
+    assert not look_at(folder).all_counted
     (tmp_path / "open").touch()
     again = MultiSiteExecutor(table, fileset=fileset, status=False, folder=folder, resume=True)
     assert run(again, fileset, Opening("")) == {"n": 2_000}
-    assert again.record.events_salvaged == 1_000
+    assert again.record.events_reused == 1_000
 
 
 class Columns(processor.ProcessorABC):

@@ -13,7 +13,7 @@ from parsl.executors import HighThroughputExecutor
 from parsl.providers import LocalProvider
 
 from cafetal.config import load_sites
-from cafetal.engine.loop import Execution
+from cafetal.engine.merging.merge_phase import MergePhase
 from cafetal.errors import SiteError, UnreadableFile
 from cafetal.rehearsal.toy_data import Recipe, make_files
 from cafetal.runner.multi_site_executor import MultiSiteExecutor
@@ -67,7 +67,7 @@ def test_a_site_that_does_not_start_and_holds_the_only_replicas(tmp_path):
     enough = MultiSiteExecutor(table, fileset=single, status=False, accept=0.5)
     with pytest.warns(UserWarning, match="single_0001") as told:
         assert run(enough, single, count) == {"n": 200}
-    assert "Missing, as you accept: /store/cafetal/single/single_0001.root" in str(told[-1].message)
+    assert "Accepted as missing: /store/cafetal/single/single_0001.root" in str(told[-1].message)
     assert not enough.record.complete
     assert enough.record.accepted
 
@@ -80,8 +80,8 @@ def test_the_words_of_a_site_are_kept(tmp_path):
     with pytest.warns(UserWarning, match="single_0001"):
         assert run(executor, single, count) == {"n": 200}
     (failure, *_) = [failure for failure in executor.record.failures if failure["site"] == "cern"]
-    assert failure["messages"][-1].count("module: command not found") == 1
-    assert "Error 1" not in failure["messages"][-1]
+    assert failure["reason"].count("module: command not found") == 1
+    assert "Error 1" not in failure["reason"]
     logs = tmp_path / "run" / "site-logs" / "cern"
     assert stat.S_IMODE(logs.stat().st_mode) == 0o700
     assert any("module load python" in path.read_text(errors="replace") for path in logs.iterdir())
@@ -108,7 +108,7 @@ def test_a_site_that_hangs_while_it_is_started(tmp_path):
     executor = MultiSiteExecutor(table, fileset=single, status=False, accept=0.5)
     with pytest.warns(UserWarning, match="single_0001"):
         assert run(executor, single, count) == {"n": 200}
-    reasons = {failure["messages"][-1] for failure in executor.record.failures if failure["site"] == "cern"}
+    reasons = {failure["reason"] for failure in executor.record.failures if failure["site"] == "cern"}
     assert any("within 3 s" in reason for reason in reasons)
 
 
@@ -170,7 +170,7 @@ def test_a_partial_that_is_damaged(tmp_path):
     assert executor.record.complete
     kinds = [(failure["kind"], failure["site"]) for failure in executor.record.failures]
     assert kinds == [("partial", "cern")]
-    assert "cern.1.map-" in executor.record.failures[0]["messages"][0]
+    assert "cern.1.map-" in executor.record.failures[0]["reason"]
     assert executor.record.retries >= 1  # for its two chunks
     assert executor.record.events_done == 4_000
 
@@ -180,15 +180,15 @@ def test_partials_that_are_gone_before_they_come_home(tmp_path, monkeypatch):
     table = make_table(tmp_path)
     both = make_files(Recipe("gone", files=2, events=500), table, copies=2)
     executor = MultiSiteExecutor(table, fileset=both, status=False, fan_in=2, policy="round-robin")
-    original = Execution._bring_home
+    original = MergePhase.fetch_roots
 
     def without_cern(self, roots):
-        if not self.record.failures:
+        if not self._context.record.failures:
             for path in (tmp_path / "cern" / "scratch").glob("runs/*/*"):
                 path.unlink()
         return original(self, roots)
 
-    monkeypatch.setattr(Execution, "_bring_home", without_cern)
+    monkeypatch.setattr(MergePhase, "fetch_roots", without_cern)
     assert run(executor, both, count) == {"n": 1_000}
     assert executor.record.complete
     assert executor.record.failures[0]["site"] == "cern"
@@ -199,14 +199,14 @@ def test_partials_that_are_gone_for_good(tmp_path, monkeypatch):
     """With single replicas there is nowhere else to go: an error that says which events are missing."""
     table = make_table(tmp_path)
     single = make_files(Recipe("gone", files=2, events=500), table, copies=1)
-    original = Execution._bring_home
+    original = MergePhase.fetch_roots
 
     def without_cern(self, roots):
         for path in (tmp_path / "cern" / "scratch").glob("runs/*/*"):
             path.unlink()
         return original(self, roots)
 
-    monkeypatch.setattr(Execution, "_bring_home", without_cern)
+    monkeypatch.setattr(MergePhase, "fetch_roots", without_cern)
     with pytest.raises(SiteError, match="A partial of the site cern is gone") as caught:
         run(MultiSiteExecutor(table, fileset=single, status=False), single, count)
     assert caught.value.partial_output == {"n": 500}

@@ -156,13 +156,13 @@ def test_killed_again_and_again(project, undisturbed, start, slow):
     before = sum(line.count('"is":"Commit"') for line in committed(project / folder))
     cafetal("resume", folder, cwd=project, check=0)
     manifest = assert_the_same(project, folder, undisturbed)
-    assert manifest["lives"] == 3
+    assert manifest["attempts"] == 3
     lines = [json.loads(line) for line in (project / folder / "journal.jsonl").read_text().splitlines()]
     counted = [set(range_of(line["chunks"])) for line in lines if line["is"] == "Commit"]
     assert before < len(counted)
     twice = sum(map(len, counted)) - len(set().union(*counted))
     assert twice == 0  # whatever had counted in one attempt counted in the next one too
-    assert 0 < manifest["events_salvaged"] < 120_000
+    assert 0 < manifest["events_reused"] < 120_000
     told = cafetal("why", "0", folder, cwd=project, check=0).stdout
     assert "done, and counted" in told
     told = cafetal("why", "desy", folder, cwd=project, check=0).stdout
@@ -188,7 +188,7 @@ def test_ctrl_c_and_on(project, undisturbed, start, slow):
     assert f"Proved: {counted:,} of 120,000 planned events" in told
     slow.unlink()
     cafetal("resume", folder, cwd=project, check=0)
-    assert assert_the_same(project, folder, undisturbed)["events_salvaged"] == counted
+    assert assert_the_same(project, folder, undisturbed)["events_reused"] == counted
 
 
 def test_a_look_at_what_is_there(project, undisturbed, start, slow):
@@ -292,4 +292,4 @@ def test_leftovers_are_listed_and_removed(project, undisturbed, start, slow):
     assert not list(project.glob(f"sites/*/scratch/runs/{run}/*"))
     slow.unlink()
     cafetal("resume", folder, cwd=project, check=0)  # nothing is left, so all of it is done again
-    assert assert_the_same(project, folder, undisturbed)["events_salvaged"] == 0
+    assert assert_the_same(project, folder, undisturbed)["events_reused"] == 0

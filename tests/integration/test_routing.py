@@ -119,9 +119,9 @@ def test_a_site_is_drained_while_the_run_goes_on(table, session, shared, tmp_pat
     lines = list(read(folder))
     (when,) = [line["at"] for line in lines if line["is"] == "SiteDrained" and line["site"] == "cern"]
     assert not [line for line in lines if line["is"] == "Assign" and line["site"] == "cern" and line["at"] > when]
-    assert any("drained: it gets no more tasks" in sentence for sentence in explain(lines, "cern"))
+    assert any("drained: it gets no more tasks" in sentence for sentence in explain(executor.record, "cern"))
     for chunk in range(16):
-        assert any("done, and counted" in sentence for sentence in explain(lines, str(chunk)))
+        assert any("done, and counted" in sentence for sentence in explain(executor.record, str(chunk)))
 
 
 def test_only_a_drained_site_has_it(table, session, tmp_path):

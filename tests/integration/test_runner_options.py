@@ -250,7 +250,7 @@ def test_skipbadfiles_is_never_silent(make_executor, one_bad):
     with pytest.warns(UserWarning, match=r"truncated\.root"):
         out = make_runner(executor, skipbadfiles=True)(one_bad.for_runner(), Count())
     assert out["n"] == 1500
-    assert {failure["lfn"] for failure in executor.record.skipped} == {"/store/bad/truncated.root"}
+    assert {failure["file"] for failure in executor.record.skipped} == {"/store/bad/truncated.root"}
     assert not executor.record.complete
 
 

@@ -1,6 +1,7 @@
 """What a broken-off run has left: each chunk is taken over once, and as many as can be had; journals tell it all."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from coffea.processor.executor import WorkItem
@@ -16,9 +17,12 @@ from cafetal.errors import EventsLost, OutputError
 from cafetal.fileset import Fileset, load
 from cafetal.plan import make_plan
 from cafetal.replicas import FilesetCatalog
+from cafetal.results.history import History
 from cafetal.results.journal import JOURNAL, Journal
+from cafetal.results.journal_lines import AttemptBegan, AttemptEnded, ChunkSplit, FilePlanned, PlanComplete
 from cafetal.results.local_partials import PARTIALS
-from cafetal.results.previous_attempts import PreviousAttempts, cuts, differences, listed, numbered, read_past
+from cafetal.results.record import RunRecord
+from cafetal.results.replan import cuts, differences, listed, numbered
 from cafetal.scheduling import messages as ev
 from cafetal.scheduling.chunks import Chunk
 from cafetal.scheduling.policies import Balanced
@@ -78,25 +82,26 @@ EDGES = {"/a": [(0, 10), (10, 20)], "/b": [(0, 10)]}
 def folder(tmp_path):
     """The journal of a run with two attempts."""
     plan = make(EDGES)
-    journal = Journal(tmp_path / JOURNAL)
-    journal.begin("r", "Balanced", code="c0de", about={"processor": "p"})
+    journal = Journal(RunRecord(), tmp_path / JOURNAL)
+    journal.begin(AttemptBegan("r", 1, "Balanced", "c0de", {"processor": "p"}))
     journal.plan(plan.chunks, plan.uuids)
     halves = (Chunk(3, "d", "/a", 0, 4, ("desy",), origin=0), Chunk(4, "d", "/a", 4, 10, ("desy",), origin=0))
     split, quarter = ev.Split(0, halves), ev.Split(4, (Chunk(5, "d", "/a", 4, 5, ()), Chunk(6, "d", "/a", 5, 10, ())))
     assign = ev.Assign(7, "desy", halves, ev.Reason("planned", None))
     journal.note(12.5, ev.Tick(12.5), [split, quarter, assign])
     journal.close()
-    journal = Journal(tmp_path / JOURNAL, append=True)
-    journal.begin("r", "Balanced", attempt=2, code="c0de", about={"processor": "p"})
-    journal.end(20.0, "interrupted")
+    journal = Journal(RunRecord.load(tmp_path), tmp_path / JOURNAL, append=True)
+    journal.begin(AttemptBegan("r", 2, "Balanced", "c0de", {"processor": "p"}))
+    journal.write(20.0, AttemptEnded("interrupted"))
     journal.close()
     return tmp_path
 
 
 def test_the_past_is_read(folder):
-    past = read_past(folder)
-    assert (past.run, past.attempts, past.code, past.about) == ("r", 2, "c0de", {"processor": "p"})
-    assert (past.tasks, past.next_chunk, past.seconds, past.ended) == (8, 7, 20.0, "interrupted")
+    past = History.load(folder)
+    first = past.first_attempt
+    assert (first.run, past.attempts, first.code, first.about) == ("r", 2, "c0de", {"processor": "p"})
+    assert (past.next_task, past.plan.next_chunk, past.clock, past.ended_as) == (8, 7, 20.0, "interrupted")
     assert past.expected == {"desy": ChunkSet.of([3, 4])}
     assert differences(past, "c0de", items_of(make(EDGES)), make(EDGES).positions) == []
     made = dict(cuts(past, make(EDGES)))
@@ -116,9 +121,9 @@ def test_the_past_is_read(folder):
 )
 def test_differences_are_sentences(folder, edges, options, sentence):
     plan, same = make(edges, **options), make(EDGES)
-    sentences = differences(read_past(folder), "c0de", items_of(plan), plan.positions)
+    sentences = differences(History.load(folder), "c0de", items_of(plan), plan.positions)
     assert any(sentence in each for each in sentences)
-    sentences = differences(read_past(folder), "other", items_of(same), same.positions)
+    sentences = differences(History.load(folder), "other", items_of(same), same.positions)
     assert "a module that goes with them has changed" in sentences[0]
     assert listed(map(str, range(20))).endswith("... and 12 more")
 
@@ -129,15 +134,16 @@ def test_a_run_that_was_not_counted_to_its_end(data):
     names = [f"/{i}" for i in range(data.draw(st.integers(1, 6)))]
     edges = {lfn: [(10 * k, 10 * k + 10) for k in range(data.draw(st.integers(1, 3)))] for lfn in names}
     known = data.draw(st.lists(st.sampled_from(names), unique=True))
-    past, number, true = PreviousAttempts("r", 1, "c0de", {}), 0, {}
+    past, number, true = History(), 0, {}
+    past.take(AttemptBegan("r", 1, "", "c0de"))
     for lfn in known:
         number += data.draw(st.integers(0, 2))  # what parts of others were given
         told = [list(each) for each in edges[lfn]]
-        past.files.append({"lfn": lfn, "dataset": "d", "uuid": "00" * 16, "first": number, "edges": told})
+        past.take(FilePlanned(lfn, "d", "00" * 16, number, told))
         true |= {(lfn, start): i for i, (start, _) in enumerate(edges[lfn], number)}
         number += len(told)
     parts = data.draw(st.integers(0, 2))
-    past.splits += [(0, [(number + i, 0, 5) for i in range(parts)])]
+    past.take(ChunkSplit(0, tuple((number + i, 0, 5) for i in range(parts))))
     plan = make({lfn: edges[lfn] for lfn in data.draw(st.permutations(names))})
     positions = {("d", lfn): number for number, lfn in enumerate(names)}
     assert differences(past, "c0de", items_of(plan), positions) == []
@@ -151,21 +157,21 @@ def test_a_run_that_was_not_counted_to_its_end(data):
     assert mine.items() >= true.items()
     assert len(set(mine.values())) == len(mine)
     assert all(i >= number + parts for place, i in mine.items() if place not in true)
-    past.planned = True
+    past.take(PlanComplete())
     assert len(differences(past, "c0de", items_of(plan), positions)) == len(names) - len(known)
 
 
 def test_what_has_changed_is_named():
-    past = PreviousAttempts(
-        "r", 1, "c0de", {}, parts={"the file helper.py": "a", "the option `schema`": "b", "the file old.py": "c"}
-    )
+    parts = {"the file helper.py": "a", "the option `schema`": "b", "the file old.py": "c"}
+    past = History()
+    past.take(AttemptBegan("r", 1, code="c0de", parts=parts))
     now = {"the file helper.py": "x", "the option `schema`": "b", "the file new.py": "d"}
     assert differences(past, "other", [], {}, now) == [
         "the file helper.py has changed",
         "the file new.py is new",
         "the file old.py is not there any more",
     ]
-    past.parts = {}  # of an earlier version
+    past.first_attempt = replace(past.first_attempt, parts={})  # of an earlier version
     assert differences(past, "other", [], {}, now)[0].startswith(
         "the processor, its arguments, the schema, or a module"
     )
@@ -174,8 +180,8 @@ def test_what_has_changed_is_named():
 def test_what_sites_may_hold_is_held_back(folder):
     """Of chunks that counted, or were being processed; not of those that failed or were lost, nor of what is home."""
     plan = make({f"/{i}": [(0, 10)] for i in range(9)})
-    journal = Journal(folder / JOURNAL)
-    journal.begin("r", "Balanced")
+    journal = Journal(RunRecord(), folder / JOURNAL)
+    journal.begin(AttemptBegan("r", 1, "Balanced"))
     journal.plan(plan.chunks)
     chunks, why = plan.chunks, ev.Reason("planned", None)
     some = [ev.Assign(n, site, tuple(chunks[i] for i in ids), why) for n, (site, ids) in enumerate(ASSIGNED)]
@@ -183,13 +189,13 @@ def test_what_sites_may_hold_is_held_back(folder):
     journal.note(2.0, ev.TaskEnded(2.0, 0, failures=(("data", (1,)),)), [])
     journal.note(3.0, ev.PartialLost(3.0, "cern", (chunks[5],)), [])
     journal.close()
-    past = read_past(folder)
+    past = History.load(folder)
     assert past.expected == {"desy": ChunkSet.of([0, 2, 3]), "cern": ChunkSet.of([4]), "far": ChunkSet.of([6])}
     home = ChunkSet.of([3, 8])
     body = partials.write(FileStore(folder / PARTIALS), "cern.1", b"content", home)
     assert body["chunks"] == "3,8"
     salvage = Salvage(past, folder, ChunkSet.of(range(9)), ("desy", "cern"))
-    assert [each.name for each in salvage.home] == ["cern.1"]
+    assert [each.name for each in salvage.local] == ["cern.1"]
     assert salvage.held == {"desy": ChunkSet.of([0, 2]), "cern": ChunkSet.of([4])}
     assert salvage.free == ChunkSet.of([1, 5, 6, 7])
     told = [{"name": name, "chunks": ids, "size": 1, "checksum": ""} for name, ids in (("a", "0"), ("b", "0-1"))]
@@ -206,8 +212,8 @@ ASSIGNED = [("desy", (0, 1)), ("desy", (2, 3)), ("cern", (4, 5)), ("far", (6,))]
 def test_parts_do_not_bear_numbers_of_what_is_safe(folder):
     """The scheduler is told of what is left only; a chunk that it cuts gets numbers that nothing in the plan has."""
     plan = make({f"/{i}": [(0, 10)] for i in range(20)})
-    past = read_past(folder)
-    past.splits.clear()
+    past = History.load(folder)
+    past.plan.splits.clear()
     scheduler = make_scheduler(plan, make_dispatcher(plan, Balanced()), SiteRates(), "c0de", past)
     scheduler.handle(ev.WorkAdded(0.0, tuple(plan.chunks[:10])))
     assert scheduler.state.next_chunk == 20
@@ -216,13 +222,13 @@ def test_parts_do_not_bear_numbers_of_what_is_safe(folder):
 def test_journals_that_cannot_be_gone_on_with(tmp_path):
     (tmp_path / JOURNAL).write_text('{"is":"Ask","at":0,"site":"a"}\n')
     with pytest.raises(OutputError, match="does not say what was to be done"):
-        read_past(tmp_path)
+        History.load(tmp_path)
     (tmp_path / JOURNAL).write_text("{not json\n")
     with pytest.raises(OutputError, match=r"Line 1 of .* is damaged"):
-        read_past(tmp_path)
+        History.load(tmp_path)
     (tmp_path / JOURNAL).write_text("")
     with pytest.raises(OutputError, match="start the run anew"):
-        read_past(tmp_path)
+        History.load(tmp_path)
 
 
 @given(st.lists(st.tuples(st.sampled_from(["put", "lose"]), st.sampled_from("ab"), ids), max_size=12))

@@ -5,10 +5,12 @@ import pytest
 from cafetal.engine import user_messages
 from cafetal.engine.tasks.futures import lost_task
 from cafetal.errors import OutputError, ProcessorError
-from cafetal.results.history import restore
 from cafetal.results.journal import JOURNAL, Journal
-from cafetal.results.record import RunRecord, brief
+from cafetal.results.journal_lines import AttemptBegan, AttemptEnded, LocalPartialReused
+from cafetal.results.record import RunRecord, failure_fields
 from cafetal.results.run_folder import refuse_to_replace
+from cafetal.worker.chunkset import ChunkSet
+from tests.histories import record_of
 
 LINES = [
     {"is": "run", "run": "r", "life": 1, "when": 1000.0},
@@ -32,8 +34,7 @@ LINES = [
 
 
 def test_all_attempts_are_in_the_record():
-    record = RunRecord()
-    restore(record, LINES)
+    record = RunRecord.of(LINES)
     told = record.to_json()
     assert {site: entry["events"] for site, entry in told["sites"].items()} == {"desy": 10, "cern": 5}
     assert told["sites"]["desy"] == {"events": 10, "busy_seconds": 0.5, "bytes_read": 7, "software": {"python": "3.11"}}
@@ -45,12 +46,15 @@ def test_all_attempts_are_in_the_record():
     assert told["staged"] == {"cern": {"files": 1, "bytes": 9}}
     assert told["bytes_to_laptop"] == {"partials": 4}
     assert told["remarks"] == ["desy: other"]
-    assert (record.began, record.earlier_seconds) == (1000.0, 5.0)
-    assert record.seconds >= 5
+    assert (record.began, record.seconds_before, record.clock) == (1000.0, 4.0, 6.5)
+    assert record.seconds >= 4
+    assert (told["attempts"], record.events_done) == (2, 15)
 
 
 def test_the_rate_is_that_of_what_was_processed_now():
-    record = RunRecord(events_done=1_000_000, events_salvaged=999_000, attempt_began=0.0, first_sent=0.0, ended=10.0)
+    record = record_of([(0, 1_000), (1_000, 1_000_000)], done=[0], attempt_began=0.0, ended=10.0)
+    record.take(LocalPartialReused("desy", "desy.1", 5, "d", ChunkSet.of([1])))
+    assert (record.events_done, record.events_reused) == (1_000_000, 999_000)
     assert record.rate == pytest.approx(100)
 
 
@@ -63,10 +67,10 @@ def test_a_folder_is_not_replaced_unasked(tmp_path):
         ("ProcessorError", r"has failed \(ProcessorError\)"),
         ("complete", "holds the results of a run"),
     ):
-        journal = Journal(tmp_path / JOURNAL)
-        journal.begin("r", "Balanced")
+        journal = Journal(RunRecord(), tmp_path / JOURNAL)
+        journal.begin(AttemptBegan("r", 1, "Balanced"))
         if how is not None:
-            journal.end(1.0, how)
+            journal.write(1.0, AttemptEnded(how))
         journal.close()
         with pytest.raises(OutputError, match=words):
             refuse_to_replace(tmp_path)
@@ -82,4 +86,4 @@ def test_modules_that_this_machine_lacks():
 
 
 def test_what_the_manifest_keeps_of_a_failure():
-    assert brief(lost_task(OSError("gone"), "cern", "3"))["reason"] == "OSError: gone"
+    assert failure_fields(lost_task(OSError("gone"), "cern", "3"))["reason"] == "OSError: gone"

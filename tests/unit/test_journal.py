@@ -2,16 +2,21 @@
 
 import json
 import stat
+from dataclasses import asdict, is_dataclass
 
 import pytest
 
-from cafetal.caches.site_rates import SiteRates, keep, load_experience
+from cafetal.caches.site_rates import SiteRates, keep, load_site_rates
 from cafetal.engine.sites.site_monitor import drain, drained, forget_drained, usable
 from cafetal.errors import OutputError, UnknownSubject
 from cafetal.results.explanation import explain
+from cafetal.results.history import History
 from cafetal.results.journal import JOURNAL, Journal, read
-from cafetal.results.previous_attempts import read_past
-from cafetal.results.run_status import stand
+from cafetal.results.journal_codec import partial_line
+from cafetal.results.journal_lines import AttemptBegan, PartialReused
+from cafetal.results.planned_chunks import PlannedChunks
+from cafetal.results.record import RunRecord
+from cafetal.results.run_status import RunStatus
 from cafetal.scheduling import messages as ev
 from cafetal.scheduling.balanced import BalancedDispatch
 from cafetal.scheduling.chunks import Chunk
@@ -19,8 +24,8 @@ from cafetal.scheduling.estimates.rates import Rates
 from cafetal.scheduling.limits import Limits
 from cafetal.simulation.scenario import Block, Scenario, SimulatedSite
 from cafetal.simulation.simulator import Simulator
-from cafetal.views.merge_diagram import grow
-from cafetal.views.timeline import tell
+from cafetal.views.merge_diagram import reduction_trees
+from cafetal.views.timeline import timeline_of
 from cafetal.worker.chunkset import ChunkSet
 
 
@@ -35,8 +40,9 @@ def told(tmp_path):
         SimulatedSite("b", (Block(3, 30.0),), speed=0.5, straggle=0.3, slowdown=6.0),
     )
     scenario = Scenario(sites, chunks, {"d": 100.0, "e": 20.0}, seed=3)
-    journal = Journal(tmp_path / JOURNAL)
-    journal.begin("r1", "Balanced")
+    record = RunRecord()
+    journal = Journal(record, tmp_path / JOURNAL)
+    journal.begin(AttemptBegan("r1", 1, "Balanced"))
     journal.plan(chunks)
     where, kinds = {}, set()
 
@@ -52,24 +58,47 @@ def told(tmp_path):
 
     Simulator(scenario, BalancedDispatch(Limits(split=True, duplicates=0.5)), watch=watch).run()
     journal.close()
+    assert_the_same_history(record, History.load(tmp_path))
     assert kinds >= {"Ask", "Assign", "Commit", "Discard", "Cancel", "probe", "planned", "retry", "duplicate", "Split"}
     return tmp_path, where
+
+
+def assert_the_same_history(live, read_again):
+    """What the engine has folded while it wrote, and what comes of the file afterwards."""
+    skipped = {"began", "first_attempt", *(vars(RunRecord()).keys() - vars(History()).keys())}
+    for name, value in vars(live).items():
+        if name not in skipped:
+            assert rounded(value) == rounded(getattr(read_again, name)), name
+
+
+def rounded(value):
+    """Times are rounded in the file."""
+    if isinstance(value, PlannedChunks):
+        return [(file.lfn, file.edges) for file in value.files], value.splits, value.complete
+    if isinstance(value, float):
+        return round(value, 1)
+    if isinstance(value, dict):
+        return {key: rounded(each) for key, each in value.items() if each not in (0, {})}
+    if isinstance(value, (list, tuple)):
+        return [rounded(each) for each in value]
+    return rounded(asdict(value)) if is_dataclass(value) and not isinstance(value, type) else value
 
 
 def test_how_a_run_stands(told):
     """By its journal: whole at the end, and a part of it in the middle."""
     lines = list(read(told[0]))
-    standing = stand(lines, None)
-    assert standing.planned == standing.done == 70_000
-    assert standing.state == "broken off"  # it does not say that it has ended
-    assert stand([*lines, {"is": "end", "at": 1e6, "how": "complete"}], None).state == "ended: complete"
-    assert not standing.tasks
-    assert standing.failures["worker"] > 0
-    middle = stand(lines[: len(lines) // 2], 123)
-    assert 0 < middle.done < 70_000
+    status = RunStatus(History.of(lines), None)
+    assert status.history.events_planned == status.history.events_done == 70_000
+    assert status.state == "broken off"  # it does not say that it has ended
+    ended = History.of([*lines, {"is": "end", "at": 1e6, "how": "complete"}])
+    assert RunStatus(ended, None).state == "ended: complete"
+    assert not status.running
+    assert status.history.failures_by_kind["worker"] > 0
+    middle = RunStatus(History.of(lines[: len(lines) // 2]), 123)
+    assert 0 < middle.history.events_done < 70_000
     assert middle.state == "running, as process 123"
-    assert set(middle.tasks) <= {"a", "b"}
-    assert sum(middle.tasks.values()) > 0
+    assert set(middle.running) <= {"a", "b"}
+    assert sum(middle.running.values()) > 0
 
 
 def test_a_journal_is_private_and_whole(told):
@@ -86,28 +115,29 @@ def test_a_journal_is_private_and_whole(told):
 def test_why_a_chunk_ran_where_it_ran(told):
     folder, where = told
     lines = list(read(folder))
+    history = History.of(lines)
     cut = {line["chunk"] for line in lines if line["is"] == "Split"}
     for chunk in range(70):
-        text = "\n".join(explain(lines, str(chunk)))
+        text = "\n".join(explain(history, str(chunk)))
         assert f"Chunk {chunk} is /store/" in text
         if chunk not in cut:
             assert f"sent to {where['chunk', chunk]}" in text
         assert "done, and counted" in text
-    assert "It was cut; chunk" in "\n".join(explain(lines, str(min(cut & set(range(70))))))
-    everything = "\n".join(sentence for chunk in range(70) for sentence in explain(lines, str(chunk)))
-    for words in ("as it had failed before", "had the same chunks and was late", "failed (worker)", "candidates"):
+    assert "It was cut; chunk" in "\n".join(explain(history, str(min(cut & set(range(70))))))
+    everything = "\n".join(sentence for chunk in range(70) for sentence in explain(history, str(chunk)))
+    for words in ("as it had failed before", "had the same chunks and was late", "failed (worker)", "candidate"):
         assert words in everything
 
 
 def test_why_a_file_and_a_site(told):
     folder, _ = told
-    lines = list(read(folder))
-    text = "\n".join(explain(lines, "/store/alone.root"))
+    history = History.load(folder)
+    text = "\n".join(explain(history, "/store/alone.root"))
     assert "chunks 60 to 69, which could run at a." in text
     assert "to a (task" in text
     assert "to b (task" not in text
-    assert text == "\n".join(explain(lines, "alone"))
-    text = "\n".join(explain(lines, "b"))
+    assert text == "\n".join(explain(history, "alone"))
+    text = "\n".join(explain(history, "b"))
     assert "b was given" in text
     assert "has 3 workers" in text
 
@@ -119,19 +149,19 @@ def test_why_a_file_and_a_site(told):
 def test_what_was_not_in_the_run(told, subject, sentence):
     folder, _ = told
     with pytest.raises(UnknownSubject, match=sentence):
-        list(explain(read(folder), subject))
+        list(explain(History.load(folder), subject))
 
 
 def test_experience_is_kept(tmp_path, monkeypatch):
     monkeypatch.setenv("CAFETAL_CACHE", str(tmp_path))
-    assert load_experience() == SiteRates()
+    assert load_site_rates() == SiteRates()
     rates = Rates()
     rates.observe("desy", "x", 1000, 2.0)
     rates.observe("cern", "x", 4000, 2.0)
     experience = SiteRates()
     experience.learn("code", rates, {"desy": 12.5})
     keep(experience)
-    found = load_experience()
+    found = load_site_rates()
     assert found.for_code("code").rate("desy", "x") == 500
     assert found.waits == {"desy": 12.5}
     assert not found.for_code("other code").tried("desy", "x")
@@ -140,7 +170,7 @@ def test_experience_is_kept(tmp_path, monkeypatch):
     rates.observe("desy", "x", 100, 1.0, "cern")
     experience.learn("code", rates, {})
     keep(experience)
-    assert load_experience().for_code("code").rate("desy", "x", "cern") == 100
+    assert load_site_rates().for_code("code").rate("desy", "x", "cern") == 100
     other = Rates(speeds=found.speeds)  # of other code only the sites' speeds are known, relative to one another
     assert other.rate("desy", "x") is None
     other.observe("desy", "x", 100, 1.0)
@@ -153,7 +183,7 @@ def test_experience_is_kept(tmp_path, monkeypatch):
 def test_broken_experience_is_none(tmp_path, monkeypatch, content):
     monkeypatch.setenv("CAFETAL_CACHE", str(tmp_path))
     (tmp_path / "experience.json").write_text(content)
-    assert load_experience() == SiteRates()
+    assert load_site_rates() == SiteRates()
 
 
 def test_old_code_is_forgotten():
@@ -181,24 +211,26 @@ def test_usable_workers():
 
 def test_a_partial_that_an_earlier_attempt_left_at_a_site(tmp_path):
     """A task ends, the run is killed before it knows: nothing but the later attempt's line says that it counts."""
-    journal = Journal(tmp_path / JOURNAL)
-    journal.begin("r", "Balanced")
+    journal = Journal(RunRecord(), tmp_path / JOURNAL)
+    journal.begin(AttemptBegan("r", 1, "Balanced"))
     journal.plan([Chunk(i, "d", "/f", 10 * i, 10 * i + 10, ("a",)) for i in range(3)])
     reason = ev.Reason("planned", None)
     chunks = tuple(Chunk(i, "d", "/f", 10 * i, 10 * i + 10, ("a",)) for i in (0, 1))
     journal.note(1.0, ev.Tick(1.0), [ev.Assign(0, "a", chunks, reason)])
     journal.close()
-    journal = Journal(tmp_path / JOURNAL, append=True)
-    journal.begin("r", "Balanced", attempt=2)
+    journal = Journal(RunRecord.load(tmp_path), tmp_path / JOURNAL, append=True)
+    journal.begin(AttemptBegan("r", 2, "Balanced"))
     reference = {"name": "p", "chunks": "0-1", "size": 5, "digest": ""}
     for _ in range(2):  # in every attempt that still finds it there
-        journal.note_partial(2.0, "Salvaged", "a", reference)
+        journal.write(2.0, partial_line(PartialReused, "a", reference))
     journal.close()
     lines = list(read(tmp_path))
-    assert "done, and counted" in "\n".join(explain(lines, "0"))
-    assert "counted" in "\n".join(explain(lines, "/f"))
-    assert "still had the partial with the chunks 0-1" in "\n".join(explain(lines, "a"))
-    assert stand(lines, None).done == 20
-    assert tell(lines).progress[-1] == (2.0, 20)
-    assert [root.chunks for root in grow([*lines, {**lines[-1], "is": "Home"}])["a"]] == [ChunkSet.of([0, 1])]
-    assert read_past(tmp_path).expected == {"a": ChunkSet.of([0, 1])}
+    history = History.of(lines)
+    assert "done, and counted" in "\n".join(explain(history, "0"))
+    assert "counted" in "\n".join(explain(history, "/f"))
+    assert "still had the partial with the chunks 0-1" in "\n".join(explain(history, "a"))
+    assert history.events_done == history.site_events["a"] == 20
+    assert timeline_of(history).progress[-1] == (2.0, 20)
+    fetched = History.of([*lines, {**lines[-1], "is": "Home"}])
+    assert [root.chunks for root in reduction_trees(fetched)["a"]] == [ChunkSet.of([0, 1])]
+    assert history.expected == {"a": ChunkSet.of([0, 1])}

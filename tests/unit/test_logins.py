@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cafetal.config import load_sites
 from cafetal.engine.sites.credentials import Credentials, judge
 from cafetal.engine.tasks.task_client import TaskClient
-from cafetal.results.record import RunRecord
 from cafetal.worker.inputs import remote_files
+from tests.histories import record_of
 
 NOW = 1_800_000_000.0
 
@@ -78,8 +78,10 @@ def test_sites_with_servers_are_asked_now_and_then_and_each_thing_is_said_once()
     table = load_sites(
         {"sites": {"far": {"pfn": "root://h/", "scratch": "/s"}, "near": {"pfn": "/d", "scratch": "/s"}}}
     )
-    record = RunRecord(seconds_left=3600)
-    logins = Credentials(TaskClient(), record, table, lambda *told: logins.take(*told))
+    record = record_of(seconds_left=3600)
+    logins = Credentials(
+        TaskClient(), record, table, tell=lambda *told: logins.take(*told), remark=record.remarks.append
+    )
     for site in ("far", "near", "far"):
         logins.look(site)
     assert asked == ["far"]
@@ -103,8 +105,10 @@ def test_answers_are_judged_in_the_loop_alone():
             return answer
 
     table = load_sites({"sites": {"far": {"pfn": "root://h/", "scratch": "/s"}}})
-    record, told = RunRecord(seconds_left=3600), []
-    logins = Credentials(TaskClient(), record, table, lambda *each: told.append(each))
+    record, told = record_of(seconds_left=3600), []
+    logins = Credentials(
+        TaskClient(), record, table, tell=lambda *each: told.append(each), remark=record.remarks.append
+    )
     logins.look("far")
     login = {"what": "bearer token", "where": "/t", "ends": time.time() + 60}
     thread = threading.Thread(target=answer.set_result, args=([login],))

@@ -14,8 +14,10 @@ import uproot
 
 from cafetal.errors import OutputError
 from cafetal.results import histograms, run_folder
+from cafetal.results.journal_lines import FilesRead
 from cafetal.results.record import RunRecord
 from cafetal.views.plots import draw
+from tests.histories import record_of
 
 
 def filled():
@@ -180,12 +182,14 @@ def provenance():
 
 
 def test_saved_and_read_back(tmp_path):
-    record = RunRecord(events_planned=10, events_counted=10, chunks_planned=2, chunks_counted=2)
-    record.note_read("/a", "desy", None, 3)
-    record.note_read("/a", "desy", None, 2)
-    record.note_read("/a", "cern", "desy", 2)
-    record.note_read("/b.parquet", "cern", None, None)
-    record.site_events["desy"] = 10
+    record = record_of([(0, 5), (5, 10)], done=[0, 1], merged=[0, 1])
+    for site, source, read in (
+        ("desy", None, {"/a": 3}),
+        ("desy", None, {"/a": 2}),
+        ("cern", "desy", {"/a": 2}),
+        ("cern", None, {"/b.parquet": None}),
+    ):
+        record.take(FilesRead(0, site, source, 1.0, read))
     folder = run_folder.save(tmp_path / "results", filled(), record, provenance())
     assert run_folder.read_output(folder)["mass"] == filled()["mass"]
     manifest = run_folder.read_manifest(folder)
@@ -213,7 +217,7 @@ def test_folders_that_cannot_be(tmp_path):
 
 def test_an_empty_run_is_complete():
     assert RunRecord().to_json()["fraction"] == 1
-    assert RunRecord(events_planned=4, chunks_planned=1).to_json()["fraction"] == 0
+    assert record_of([(0, 4)]).to_json()["fraction"] == 0
 
 
 AXES = {

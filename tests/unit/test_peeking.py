@@ -9,7 +9,6 @@ from cafetal.engine.merging import snapshot
 from cafetal.engine.merging.snapshot import Snapshots, peek
 from cafetal.errors import OutputError, SiteError
 from cafetal.results.local_partials import LocalPartial
-from cafetal.results.record import RunRecord
 from cafetal.results.run_lock import locked
 from cafetal.scheduling.chunks import Chunk
 from cafetal.scheduling.ledger import Ledger
@@ -18,6 +17,7 @@ from cafetal.worker.accumulators import codec, exact
 from cafetal.worker.chunkset import ChunkSet
 from cafetal.worker.stores import FileStore
 from tests.conftest import in_background
+from tests.histories import record_of
 
 CHUNKS = [Chunk(number, "d", "/f", 10 * number, 10 * number + 10, ("desy", "cern")) for number in range(6)]
 
@@ -55,7 +55,7 @@ def look(tmp_path):
     def look(sites, home=()):
         folder = tmp_path / "run"
         held = {site: ChunkSet.of(range(6)) for site in ("desy", "cern")}
-        peeks, record = Snapshots(sites, folder, 1), RunRecord(events_planned=60)
+        peeks, record = Snapshots(sites, folder, 1), record_of([(10 * i, 10 * i + 10) for i in range(6)])
 
         def run():
             with locked(folder):

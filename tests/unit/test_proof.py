@@ -17,6 +17,8 @@ from cafetal.fileset import load
 from cafetal.plan import make_plan
 from cafetal.replicas import FilesetCatalog
 from cafetal.results import proof, run_folder
+from cafetal.results.journal import file_lines
+from cafetal.results.journal_lines import ChunkSplit, OutputMerged
 from cafetal.results.local_partials import PARTIALS, find_kept, forget_kept, keep
 from cafetal.results.record import RunRecord
 from cafetal.scheduling.chunks import Chunk
@@ -67,7 +69,6 @@ def whole(tmp_path_factory):
     plan.cut(7, parts)
     ledger = Ledger(plan.chunks)
     ledger.cut(7, parts)
-    record = RunRecord(events_planned=plan.events, chunks_planned=len(ledger.chunks))
     home = []
     for number, site in enumerate(SITES):
         chunks = [chunk for i, chunk in ledger.chunks.items() if i % 3 == number and i != 11]
@@ -76,7 +77,12 @@ def whole(tmp_path_factory):
         )
         home.append(keep(folder, site, 1, reference, (folder / "scratch" / site).read_bytes()))
     shutil.rmtree(folder / "scratch")
-    merged = merge(home, SITES, ledger, record, ChunkSet.of([11]))
+    merged = merge(home, SITES, ledger, ChunkSet.of([11]))
+    record = RunRecord()
+    for line in file_lines(plan.chunks, plan.uuids):
+        record.take(line)
+    record.take(ChunkSplit(7, tuple((part.id, part.start, part.stop) for part in parts)))
+    record.take(OutputMerged(ledger.counted))
     record.ledger = proof.account(plan, home, ledger.counted, merged)
     run_folder.save(folder, merged, record, run_folder.Provenance("p", "0", "f", "s"))
     return folder, ledger

@@ -8,9 +8,10 @@ import subprocess
 import pytest
 
 from cafetal.errors import OutputError
-from cafetal.views.merge_diagram import grow, lay_out
+from cafetal.results.history import History
+from cafetal.views.merge_diagram import lay_out, reduction_trees
 from cafetal.views.report import flows, render, seconds, ticks, timeline, tree, write_report
-from cafetal.views.timeline import tell
+from cafetal.views.timeline import timeline_of
 
 LINES = [
     {"is": "run", "run": "r", "life": 1, "policy": "Balanced", "code": "c", "about": {}},
@@ -64,7 +65,7 @@ MANIFEST = {
 
 
 def test_the_story_in_a_journal():
-    story = tell(LINES)
+    story = timeline_of(History.of(LINES))
     states = {bar.task: (bar.site, bar.state, bar.events, bar.end) for bar in story.bars}
     assert states == {
         0: ("desy", "committed", 10, 2.0),
@@ -81,20 +82,18 @@ def test_the_story_in_a_journal():
 
 
 def test_a_run_that_was_broken_off_and_resumed():
-    story = tell(
-        [
-            *LINES[:4],
-            {"is": "run", "life": 2},
-            {"at": 9.0, "is": "Assign", "task": 7, "site": "desy", "reason": "planned", "chunks": "1"},
-        ]
-    )
+    again = [
+        {"is": "run", "life": 2},
+        {"at": 9.0, "is": "Assign", "task": 7, "site": "desy", "reason": "planned", "chunks": "1"},
+    ]
+    story = timeline_of(History.of([*LINES[:4], *again]))
     assert [bar.state for bar in story.bars] == ["lost", "lost", "lost"]
     assert story.notes == [(0.5, "attempt 2 of the run begins")]
-    assert tell([]).bars == []
+    assert timeline_of(History()).bars == []
 
 
 def test_pictures_in_numbers():
-    boxes, labels, height = timeline(tell(LINES))
+    boxes, labels, height = timeline(timeline_of(History.of(LINES)))
     assert len(boxes) == 4
     assert [site for _, site in labels] == ["desy", "cern"]
     assert all(0 <= box.x <= box.x + box.width <= 1000.1 and box.y < height for box in boxes)
@@ -114,9 +113,9 @@ def test_reduce_trees():
     """A partial of a task that did not count stays loose; one whose journal is lost comes home as it is."""
 
     def line(kind, chunks, site="desy"):
-        return {"is": kind, "site": site, "chunks": chunks}
+        return {"is": kind, "site": site, "name": "p", "size": 1, "digest": "d", "chunks": chunks}
 
-    grown = grow(
+    history = History.of(
         [
             *(line("Partial", str(number)) for number in range(6)),
             line("Partial", "8"),
@@ -128,6 +127,7 @@ def test_reduce_trees():
             line("Home", "10-12", "cern"),
         ]
     )
+    grown = reduction_trees(history)
     (root,), (other,) = grown["desy"], grown["cern"]
     assert (root.height, root.leaves, len(root.inputs)) == (2, 6, 4)
     assert (other.height, other.leaves) == (0, 1)
@@ -144,7 +144,9 @@ def test_reduce_trees():
 
 
 def page():
-    return render(MANIFEST, tell(LINES), grow(LINES), {"mass": b"\x89PNG"}, "a run")
+    return render(
+        MANIFEST, timeline_of(History.of(LINES)), reduction_trees(History.of(LINES)), {"mass": b"\x89PNG"}, "a run"
+    )
 
 
 def test_what_others_have_named_is_text():

@@ -22,7 +22,7 @@ from cafetal.errors import ProcessorError, SiteError, UnreadableFile
 from cafetal.fileset import load
 from cafetal.plan import make_plan
 from cafetal.replicas import FilesetCatalog
-from cafetal.results.record import RunRecord
+from cafetal.results.journal_lines import Interrupted, TaskAssigned, TaskCommitted
 from cafetal.runner import progress
 from cafetal.runner.forecast import forecast
 from cafetal.runner.multi_site_executor import MultiSiteExecutor
@@ -31,7 +31,9 @@ from cafetal.runner.progress import draw_cell, show_progress, site_table
 from cafetal.runner.session import Session
 from cafetal.scheduling.estimates.rates import Rates
 from cafetal.views.tables import print_plan, size
+from cafetal.worker.chunkset import ChunkSet
 from cafetal.worker.failures import describe
+from tests.histories import record_of
 
 
 def test_cache_keeps_and_replaces(tmp_path):
@@ -165,9 +167,8 @@ def test_session_that_lingers():
 
 
 def record():
-    found = RunRecord(events_planned=2_000, chunks_planned=2)
-    found.events_done, found.retries = 1_000, 1
-    found.site_events["desy"] = 1_000
+    found = record_of([(0, 1_000), (1_000, 2_000)], done=[0])
+    found.retries = 1
     return found
 
 
@@ -178,12 +179,12 @@ def test_progress_on_a_terminal_and_elsewhere():
         with show_progress("Processing", enabled=True, console=console) as watch:
             found = record()
             watch(found)
-            found.events_done = 2_000
-            found.chunks_counted = 2
-            found.interrupted = True
+            found.take(TaskAssigned(1, "desy", "planned", ChunkSet.of([1])))
+            found.take(TaskCommitted(1, ChunkSet.of([1])))
+            found.take(Interrupted())
             watch(found)
         assert "2,000/2,000 events" in text.getvalue()
-        assert re.search(r"desy +\? +0 +1,000" if terminal else "desy 1,000", text.getvalue())
+        assert re.search(r"desy +\? +0 +1,000" if terminal else "desy 2,000", text.getvalue())
         assert "1 repeated" in text.getvalue()
         assert "Ctrl-C again" in text.getvalue()
     shown = record()
@@ -201,8 +202,8 @@ def test_progress_on_a_terminal_and_elsewhere():
     shown.files_uncounted = 12
     assert "2,000 events" in progress.describe(shown)
     assert "12 files not counted yet" in progress.describe(shown)
-    assert progress.describe(RunRecord(files_uncounted=12)) == "12 files to be counted"
-    assert not RunRecord(files_uncounted=12).complete
+    assert progress.describe(record_of(files_uncounted=12)) == "12 files to be counted"
+    assert not record_of(files_uncounted=12).complete
     text = io.StringIO()
     with show_progress("x", enabled=False, console=Console(file=text)) as watch:
         watch(record())
@@ -323,8 +324,7 @@ def test_schemas():
 
 
 def test_what_notebooks_show():
-    record = RunRecord(events_planned=2000, events_counted=1000, chunks_planned=2, attempt_began=0.0, ended=12.5)
-    record.site_events["<desy>"] = 1000
+    record = record_of([(0, 1000), (1000, 2000)], site="<desy>", done=[0], merged=[0], attempt_began=0.0, ended=12.5)
     assert repr(record) == "<RunRecord: 1,000 of 2,000 events, incomplete, 12.5 s>"
     assert "<td>&lt;desy&gt;</td><td>1,000</td>" in record._repr_html_()
     sites = {name: {"pfn": "/", "scratch": "s"} for name in ("desy", "cern")}

@@ -12,7 +12,8 @@ from cafetal.engine.tasks.futures import lost_task
 from cafetal.errors import ConfigError, OutputError, SiteError, UnknownEndpoint
 from cafetal.results.histograms import yields_of
 from cafetal.results.journal import JOURNAL, Journal
-from cafetal.results.record import brief
+from cafetal.results.journal_lines import AttemptBegan, AttemptEnded, Failed
+from cafetal.results.record import RunRecord, failure_fields
 from cafetal.results.run_lock import locked
 from cafetal.views.stacks import Stack, draw_all, draw_stack, layers, read_plots
 
@@ -178,12 +179,13 @@ def test_commands_say_what_is_missing(tmp_path):
 )
 @pytest.mark.parametrize("command", ["report", "verify", "yields", "peek"])
 def test_commands_say_why_a_run_has_no_results(tmp_path, command, ended, words):
-    journal = Journal(tmp_path / JOURNAL)
-    journal.begin("r", "Balanced")
+    journal = Journal(RunRecord(), tmp_path / JOURNAL)
+    journal.begin(AttemptBegan("r"))
     failure = lost_task(SiteError("x"), "desy")
-    journal.note_failure(1.0, brief({**failure, "types": ["builtins.KeyError"], "messages": ["'x'"]}), "")
+    fields = failure_fields({**failure, "types": ["builtins.KeyError"], "messages": ["'x'"]})
+    journal.write(1.0, Failed(**fields))
     if ended not in (None, "running"):
-        journal.end(2.0, ended)
+        journal.write(2.0, AttemptEnded(ended))
     journal.close()
     if ended == "running":
         command = "report" if command == "peek" else command  # which asks the run

@@ -65,7 +65,7 @@ class SiteRates:
         self.waits.update(waits)
 
 
-def load_experience() -> SiteRates:
+def load_site_rates() -> SiteRates:
     """What is kept; nothing if the file is missing or broken: it only makes the first minutes of a run better."""
     try:
         content = json.loads((cache_folder() / _FILE).read_text())

@@ -63,12 +63,12 @@ def run(
 @click.option("--detach", is_flag=True, help="Go on when the terminal is closed; see `status`, `logs`, `cancel`.")
 def resume(folder: Path, quiet: bool, plots: bool, detach: bool) -> None:
     """Continue the run in FOLDER: only what is not safe at a site, or here, is processed again."""
-    from cafetal.results.previous_attempts import read_past
+    from cafetal.results.history import History
 
     if detach:
         _detach(folder)
         return
-    options = dict(read_past(folder).about)
+    options = dict(History.load(folder).first_attempt.about)
     if "processor" not in options:
         raise ResumeRefused(
             f"The run in {folder} was started from Python: continue it there, by MultiSiteExecutor(..., resume=True)."

@@ -18,9 +18,9 @@ from cafetal.errors import OutputError, nearest
 def why(subject: str, folder: Path) -> None:
     """Tell why a chunk (number), a file (LFN) or a site was treated as it was in the run in FOLDER."""
     from cafetal.results.explanation import explain
-    from cafetal.results.journal import read
+    from cafetal.results.history import History
 
-    for sentence in explain(read(folder), subject):
+    for sentence in explain(History.load(folder), subject):
         click.echo(sentence)
 
 

@@ -20,9 +20,9 @@ _TASKS = 10
 def status(folder: Path) -> None:
     """Tell how the run in FOLDER stands, whoever does it."""
     from cafetal.results.run_status import look_at
-    from cafetal.views.tables import print_standing
+    from cafetal.views.tables import print_status
 
-    print_standing(look_at(folder), TABLES)
+    print_status(look_at(folder), TABLES)
 
 
 @click.command()

@@ -8,7 +8,7 @@ from cafetal.engine import user_messages
 from cafetal.errors import CafetalError, NoReplica
 from cafetal.results.record import reason
 from cafetal.scheduling.chunks import Chunk
-from cafetal.scheduling.messages import GiveUp
+from cafetal.scheduling.messages import Failures, GiveUp
 from cafetal.worker.chunkset import ChunkSet
 from cafetal.worker.failures import Failure, Kind, describe
 from cafetal.worker.partials import PartialLost
@@ -28,7 +28,7 @@ class FailureLog:
         self._sites: dict[str, Failure] = {}
         self._mistakes: set[str] = set()
 
-    def enter(self, failures: Iterable[Failure], *, counts: bool) -> tuple[tuple[Kind, tuple[int, ...]], ...]:
+    def enter(self, failures: Iterable[Failure], *, counts: bool) -> Failures:
         """Failures of a task, as kinds and chunks for the scheduler.
 
         Of a task that ``counts``, a mistake in the user's code that is seen for the first time may be the site's.

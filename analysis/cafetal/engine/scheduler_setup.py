@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from cafetal.caches.site_rates import SiteRates
 from cafetal.config import GlobusEndpoint
 from cafetal.plan import Plan
-from cafetal.results.previous_attempts import PreviousAttempts
+from cafetal.results.history import History
 from cafetal.scheduling.balanced import BalancedDispatch
 from cafetal.scheduling.limits import Limits
 from cafetal.scheduling.per_policy import PolicyDispatch
@@ -52,7 +52,7 @@ def make_scheduler(
     dispatcher: Dispatcher,
     experience: SiteRates,
     code: str,
-    past: PreviousAttempts | None = None,
+    past: History | None = None,
     bad: Mapping[str, Collection[str]] | None = None,
 ) -> Scheduler:
     """With the sites of a plan, what earlier runs of the code have taught, and replicas that were ``bad`` before."""
@@ -65,6 +65,6 @@ def make_scheduler(
     planned = max((chunk.id + 1 for chunk in plan.chunks), default=0)
     numbers = {"first_task": 0, "first_part": planned}
     if past is not None:
-        numbers = {"first_task": past.tasks, "first_part": max(planned, past.next_chunk)}
+        numbers = {"first_task": past.next_task, "first_part": max(planned, past.plan.next_chunk)}
     bad_replicas = {lfn: names for lfn, names in (bad or {}).items() if lfn in plan.replicas and names}
     return Scheduler(sites, dispatcher, experience.for_code(code), bad=bad_replicas, **numbers)

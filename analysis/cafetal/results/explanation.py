@@ -1,16 +1,17 @@
-"""Why something ran where it ran: sentences from the journal of a run."""
+"""Why something ran where it ran: sentences from the history of a run."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterable, Iterator
+from functools import singledispatch
 
 from cafetal.errors import UnknownSubject, nearest
+from cafetal.results import journal_lines as lines
+from cafetal.results.history import History, TaskRun
+from cafetal.results.planned_chunks import PlannedFile
 from cafetal.worker.chunkset import ChunkSet
 
-Line = Mapping[str, Any]
 _RULES = {
     "planned": "it is part of the site's share of the work",
     "probe": "nothing of this dataset had come back from there yet, so its speed was tried with little",
@@ -20,240 +21,218 @@ _RULES = {
     "duplicate": "task {twin} had the same chunks and was late or slow; whichever ended first would count",
     "assigned": "the policy chose the site",
 }
+_Reused = lines.PartialReused | lines.LocalPartialReused
 
 
-@dataclass(slots=True)
-class _Task:
-    line: Line
-    chunks: ChunkSet
-    commit: Line | None = None
-    discarded: bool = False
-    ended: Line | None = None
-
-
-@dataclass(slots=True)
-class _History:
-    """What a journal says, sorted by what it is about."""
-
-    run: Line = field(default_factory=dict)
-    files: list[Line] = field(default_factory=list)
-    tasks: dict[int, _Task] = field(default_factory=dict)
-    sites: dict[str, list[Line]] = field(default_factory=dict)
-    given_up: list[Line] = field(default_factory=list)
-    salvaged: dict[int, Line] = field(default_factory=dict)
-    """By chunk: the partial that an earlier attempt left at a site, and that a later one took over."""
-    failures: list[Line] = field(default_factory=list)
-    parts: dict[int, list[tuple[int, int, int]]] = field(default_factory=dict)
-    """``{cut chunk: [(id, start, stop)]}``"""
-
-    @classmethod
-    def read(cls, lines: Iterable[Line]) -> _History:
-        history = cls()
-        for line in lines:
-            kind = line["is"]
-            if kind == "run":
-                history.run = line
-            elif kind == "file":
-                history.files.append(line)
-                for site in line["sites"]:
-                    history.sites.setdefault(site, [])
-            elif kind == "Assign":
-                history.tasks[line["task"]] = _Task(line, ChunkSet.parse(line["chunks"]))
-            elif kind == "Commit":
-                history.tasks[line["task"]].commit = line
-            elif kind == "Discard":
-                history.tasks[line["task"]].discarded = True
-            elif kind == "TaskEnded" and line["task"] in history.tasks:
-                history.tasks[line["task"]].ended = line
-            elif kind == "GiveUp":
-                history.given_up.append(line)
-            elif kind == "Salvaged":
-                history.salvaged |= dict.fromkeys(ChunkSet.parse(line["chunks"]), line)
-                history.sites.setdefault(line["site"], []).append(line)
-            elif kind == "Split":
-                history.parts[line["chunk"]] = [tuple(part) for part in line["parts"]]
-            elif kind in ("Failure", "Missing"):
-                history.failures.append(line)
-                if line["site"]:
-                    history.sites.setdefault(line["site"], []).append(line)
-            elif "site" in line and kind not in ("Partial", "Read"):  # each of these belongs to a task
-                history.sites.setdefault(line["site"], []).append(line)
-        return history
-
-    def why(self, task: _Task, chunk: int) -> str:
-        """Return what a task said when it failed on a chunk."""
-        for line in self.failures:
-            if line["site"] == task.line["site"] and chunk in set(ChunkSet.parse(line.get("chunks", ""))):
-                return f": {_cause(line)}"
-        return ""
-
-    def place(self, chunk: int) -> tuple[Line, int, int] | None:
-        """The file and the entries of a chunk of the plan."""
-        for line in self.files:
-            number = chunk - line["first"]
-            if 0 <= number < len(line["edges"]):
-                return line, *line["edges"][number]
-        return None
-
-    def with_parts(self, chunks: Iterable[int]) -> set[int]:
-        """Chunks, and what they were cut into."""
-        numbers = set(chunks)
-        for chunk in list(numbers):
-            numbers |= self.with_parts(part for part, *_ in self.parts.get(chunk, []))
-        return numbers
-
-
-def explain(lines: Iterable[Line], subject: str) -> Iterator[str]:
-    """Sentences about a chunk (its number), a file (its LFN, or a part of it that only one has), or a site.
+def explain(history: History, subject: str) -> Iterator[str]:
+    """Return sentences about a chunk (its number), a file (its LFN, or a part that only one has), or a site.
 
     Raises:
         UnknownSubject: if the run had no such thing.
     """
-    history = _History.read(lines)
-    if subject in history.sites:
+    sites = _sites(history)
+    if subject in sites:
         return _site(history, subject)
     if subject.isdecimal():
-        if history.place(int(subject)) is None:
+        place = history.plan.place(int(subject))
+        if place is None:
             raise UnknownSubject(f"The run had no chunk {subject}.")
-        return _chunk(history, int(subject))
-    lfns_known = dict.fromkeys([*(line["lfn"] for line in history.files), *(line["file"] for line in history.failures)])
-    lfns = [subject] if subject in lfns_known else [lfn for lfn in lfns_known if subject in lfn]
+        return _chunk(history, int(subject), *place)
+    failures = [*history.failed, *history.missing]
+    known = dict.fromkeys([*(file.lfn for file in history.plan.files), *(line.file for line in failures)])
+    lfns = [subject] if subject in known else [lfn for lfn in known if subject in lfn]
     if len(lfns) != 1:
-        hint = nearest(subject, [*history.sites, *lfns_known])
+        hint = nearest(subject, [*sites, *known])
         why = f"{len(lfns)} files have it in their names" if lfns else f"there is none; {hint}"
         raise UnknownSubject(f"{subject!r} is no chunk, file or site of the run: {why}.")
     return _file(history, lfns[0])
 
 
-def _chunk(history: _History, chunk: int) -> Iterator[str]:
-    place = history.place(chunk)
-    assert place is not None
-    file, start, stop = place
-    yield f"Chunk {chunk} is {file['lfn']}, entries {start} to {stop}, of {file['dataset']}."
-    yield f"It could run at {_listed(file['sites'])}."
+def _sites(history: History) -> set[str]:
+    """Return the sites that could have taken part, and those of which there is something to say."""
+    planned = {site for file in history.plan.files for site in file.sites}
+    return planned | {site for _, line in history.story if (site := getattr(line, "site", ""))}
+
+
+def _chunk(history: History, chunk: int, file: PlannedFile, start: int, stop: int) -> Iterator[str]:
+    yield f"Chunk {chunk} is {file.lfn}, entries {start} to {stop}, of {file.dataset}."
+    yield f"It could run at {', '.join(file.sites)}."
     yield from _steps(history, chunk)
 
 
-def _steps(history: _History, chunk: int) -> Iterator[str]:
-    for number, task in history.tasks.items():
-        if chunk in set(task.chunks):
-            yield from _task(number, task, chunk, history.salvaged.get(chunk), history.why(task, chunk))
-    for line in history.given_up:
-        if chunk in set(ChunkSet.parse(line["chunks"])):
-            yield f"{_at(line)}: given up, after a failure of the kind {line['kind']!r} at {line['site']}."
-    for part, start, stop in history.parts.get(chunk, []):
+def _steps(history: History, chunk: int) -> Iterator[str]:
+    for number, task in history.map_tasks.items():
+        if chunk in set(task.assigned.chunks):
+            yield from _task(history, number, task, chunk)
+    for at, line in history.chunks_given_up:
+        if chunk in set(line.chunks):
+            yield f"{_at(at)}: given up, after a failure of the kind {line.kind!r} at {line.site}."
+    for part, start, stop in history.plan.splits.get(chunk, ()):
         yield f"It was cut; chunk {part} has the entries {start} to {stop}:"
         yield from _steps(history, part)
 
 
-def _task(number: int, task: _Task, chunk: int, salvaged: Line | None, why: str) -> Iterator[str]:
-    line = task.line
-    reason = _RULES[line["reason"]].format(twin=line.get("twin"), source=line.get("source"))
-    many = f" with {len(task.chunks) - 1} others" if len(task.chunks) > 1 else ""
-    takes = "" if line.get("seconds") is None else f" It should take {line['seconds']:.1f} s."
-    yield f"{_at(line)}: sent to {line['site']}{many} (task {number}), as {reason}.{takes}"
-    if len(line["candidates"]) > 1:
-        when = ", ".join(f"{site} by {when:.0f} s" for site, when in line["candidates"].items())
-        yield f"    All that was planned for them, the candidates would have done: {when}."
-    if task.discarded:
+def _task(history: History, number: int, task: TaskRun, chunk: int) -> Iterator[str]:
+    line = task.assigned
+    reason = _RULES[line.rule].format(twin=line.twin, source=line.source)
+    many = f" with {len(line.chunks) - 1} others" if len(line.chunks) > 1 else ""
+    takes = "" if line.seconds is None else f" It should take {line.seconds:.1f} s."
+    yield f"{_at(task.at)}: sent to {line.site}{many} (task {number}), as {reason}.{takes}"
+    if len(line.candidates) > 1:
+        when = ", ".join(f"{site} {when:.0f} s" for site, when in line.candidates.items())
+        yield f"    Predicted finish at each candidate site: {when}."
+    reused = _reused(history, chunk)
+    if task.superseded:
         yield "    It does not count, as the other was there first."
     elif task.ended is not None:
-        failed = [kind for kind, ids in task.ended["failures"] if chunk in set(ChunkSet.parse(ids))]
-        end = (
-            f"failed ({failed[0]}{why})" if failed else "done, and counted" if task.commit else "done, and not counted"
-        )
-        yield f"{_at(task.ended)}: {end}, after {task.ended['seconds']:.1f} s at the worker."
-    elif salvaged is not None and salvaged["site"] == line["site"]:
-        yield f"{_at(salvaged)}: done, and counted: {line['site']} still had its partial when the run was resumed."
+        failed = [kind for kind, chunks in task.ended.failures if chunk in set(chunks)]
+        end = "done, and counted" if task.committed else "done, and not counted"
+        if failed:
+            end = f"failed ({failed[0]}{_why(history, task, chunk)})"
+        yield f"{_at(task.ended_at)}: {end}, after {task.ended.seconds:.1f} s at the worker."
+    elif reused is not None and reused[1].site == line.site:
+        yield f"{_at(reused[0])}: done, and counted: {line.site} still had its partial when the run was resumed."
 
 
-def _file(history: _History, lfn: str) -> Iterator[str]:
-    files = [line for line in history.files if line["lfn"] == lfn]
+def _reused(history: History, chunk: int) -> tuple[float, _Reused] | None:
+    """Return when, and from which partial of an earlier attempt, a chunk was taken last."""
+    taken = ((at, line) for at, line in reversed(history.story) if isinstance(line, _Reused))
+    return next(((at, line) for at, line in taken if chunk in set(line.chunks)), None)
+
+
+def _why(history: History, task: TaskRun, chunk: int) -> str:
+    """Return what a task said when it failed on a chunk."""
+    for line in history.failed:
+        if line.site == task.assigned.site and chunk in set(line.chunks):
+            return f": {_cause(line)}"
+    return ""
+
+
+def _file(history: History, lfn: str) -> Iterator[str]:
+    files = [file for file in history.plan.files if file.lfn == lfn]
     if not files:
         yield f"{lfn}: its entries were never counted."
-    for line in history.failures:
-        if line["file"] == lfn:
-            yield f"{_at(line)}: {line['site'] or 'no site'}: {_told(line)}"
+    for at, line in history.story:
+        if isinstance(line, lines.Failed | lines.FileMissing) and line.file == lfn:
+            yield f"{_at(at)}: {line.site or 'no site'}: {describe(line)}"
     for file in files:
-        last = file["first"] + len(file["edges"])
-        ids = history.with_parts(range(file["first"], last))
+        ids = history.plan.with_parts(range(file.first, file.end))
         yield (
-            f"{file['lfn']} of {file['dataset']}: chunks {file['first']} to {last - 1}, which could run at "
-            f"{_listed(file['sites'])}."
+            f"{file.lfn} of {file.dataset}: chunks {file.first} to {file.end - 1}, which could run at "
+            f"{', '.join(file.sites)}."
         )
-        for number, task in history.tasks.items():
-            mine = ids & set(task.chunks)
+        for number, task in history.map_tasks.items():
+            mine = ids & set(task.assigned.chunks)
             if mine:
-                state = _state(task, salvaged=bool(mine & history.salvaged.keys()))
                 yield (
-                    f"{_at(task.line)}: chunks {ChunkSet.of(mine)} to {task.line['site']} (task {number}, "
-                    f"{task.line['reason']}); {state}."
+                    f"{_at(task.at)}: chunks {ChunkSet.of(mine)} to {task.assigned.site} (task {number}, "
+                    f"{task.assigned.rule}); {_state(history, task, mine)}."
                 )
-        for line in history.given_up:
-            mine = ids & set(ChunkSet.parse(line["chunks"]))
+        for at, given_up in history.chunks_given_up:
+            mine = ids & set(given_up.chunks)
             if mine:
-                yield f"{_at(line)}: chunks {ChunkSet.of(mine)} were given up ({line['kind']} at {line['site']})."
+                yield f"{_at(at)}: chunks {ChunkSet.of(mine)} were given up ({given_up.kind} at {given_up.site})."
 
 
-def _state(task: _Task, *, salvaged: bool) -> str:
-    if task.commit or (salvaged and not task.ended):
+def _state(history: History, task: TaskRun, chunks: Iterable[int]) -> str:
+    reused = task.ended is None and any(_reused(history, chunk) for chunk in chunks)
+    if task.committed or reused:
         return "counted"
-    return "does not count" if task.discarded or task.ended else "not back"
+    return "does not count" if task.state == "discarded" or task.ended else "not back"
 
 
-def _site(history: _History, site: str) -> Iterator[str]:
-    tasks = [task for task in history.tasks.values() if task.line["site"] == site]
-    rules = Counter(task.line["reason"] for task in tasks)
-    counted = sum(len(ChunkSet.parse(task.commit["chunks"])) for task in tasks if task.commit)
+def _site(history: History, site: str) -> Iterator[str]:
+    tasks = [task for task in history.map_tasks.values() if task.assigned.site == site]
+    rules = Counter(task.assigned.rule for task in tasks)
+    counted = sum(len(task.committed) for task in tasks if task.committed)
     yield f"{site} was given {len(tasks)} tasks; {counted} chunks of theirs were counted."
     for rule, count in rules.most_common():
         reason = _RULES[rule].format(twin="another", source="the site that holds it")
         yield f"    {count} {rule}: {reason}."
-    kinds = Counter(kind for task in tasks if task.ended for kind, _ in task.ended["failures"])
+    kinds = Counter(kind for task in tasks if task.ended for kind, _ in task.ended.failures)
     if kinds:
         yield "Failures: " + ", ".join(f"{count} {kind}" for kind, count in kinds.items()) + "."
-    for line in history.sites[site]:
-        yield f"{_at(line)}: {_told(line)}"
+    for at, line in history.story:
+        if getattr(line, "site", None) == site:
+            yield f"{_at(at)}: {describe(line)}"
 
 
-def _cause(line: Line) -> str:
-    pfn = f" ({line['pfn']})" if line.get("pfn") else ""
-    return f"{line['reason']}{pfn}"
+def _cause(line: lines.Failed | lines.FileMissing) -> str:
+    return f"{line.reason} ({line.pfn})" if line.pfn else line.reason
 
 
-def _told(line: Line) -> str:
-    kind = line["is"]
-    if kind in ("Failure", "Missing"):
-        file = f"{line['file']} " if line["file"] else ""
-        return f"{file}failed ({line['kind']}): {_cause(line)}"
-    if kind == "Software":
-        versions = ", ".join(f"{name} {version}" for name, version in line["software"].items())
-        return f"has {versions}."
-    if kind == "TransferEnded" or kind == "Transfer":
-        return f"{kind}: {len(line.get('lfns', line.get('arrived', ())))} files."
-    if kind == "Ask":
-        return "asked whether it is there."
-    if kind == "SiteReport":
-        ends = f", until {line['ends']:.0f} s" if "ends" in line else ""
-        return f"has {line['workers']} workers{ends}."
-    if kind == "SiteLost":
-        return f"lost: {line['reason']}."
-    if kind == "SiteDrained":
-        return "drained: it gets no more tasks." if line["drained"] else "no longer drained."
-    if kind == "Reduced":
-        return f"merged the chunks {line['chunks']} into {line['name']}."
-    if kind == "Salvaged":
-        return f"still had the partial with the chunks {line['chunks']} from an earlier attempt."
-    if kind == "Home":
-        return f"sent the partial with the chunks {line['chunks']} home."
-    if kind == "Hold":
-        return f"idle, and given nothing: {line['reason']}."
-    return f"{kind}: {line.get('chunks', '')}"
+@singledispatch
+def describe(line: lines.Line) -> str:
+    """Return what a line says of its site."""
+    return type(line).__name__
 
 
-def _at(line: Line) -> str:
-    return f"{line['at']:8.1f} s"
+@describe.register(lines.Failed | lines.FileMissing)
+def _(line: lines.Failed | lines.FileMissing) -> str:
+    file = f"{line.file} " if line.file else ""
+    return f"{file}failed ({line.kind}): {_cause(line)}"
 
 
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(names)
+@describe.register
+def _(line: lines.SoftwareFound) -> str:
+    return f"has {', '.join(f'{name} {version}' for name, version in line.software.items())}."
+
+
+@describe.register
+def _(line: lines.TransferOrdered) -> str:
+    return f"is to be sent {len(line.lfns)} files from {line.source}."
+
+
+@describe.register
+def _(line: lines.SiteAsked) -> str:
+    return "asked whether it is there."
+
+
+@describe.register
+def _(line: lines.SiteReported) -> str:
+    ends = "" if line.ends is None else f", until {line.ends:.0f} s"
+    return f"has {line.workers} workers{ends}."
+
+
+@describe.register
+def _(line: lines.SiteLost) -> str:
+    return f"lost: {line.reason}."
+
+
+@describe.register
+def _(line: lines.SiteDrained) -> str:
+    return "drained: it gets no more tasks." if line.drained else "no longer drained."
+
+
+@describe.register
+def _(line: lines.SiteHeld) -> str:
+    return f"idle, and given nothing: {line.reason}."
+
+
+@describe.register
+def _(line: lines.PartialReduced) -> str:
+    return f"merged the chunks {line.chunks} into {line.name}."
+
+
+@describe.register
+def _(line: lines.PartialReused) -> str:
+    return f"still had the partial with the chunks {line.chunks} from an earlier attempt."
+
+
+@describe.register
+def _(line: lines.LocalPartialReused) -> str:
+    return f"its partial with the chunks {line.chunks} was on this machine from an earlier attempt."
+
+
+@describe.register
+def _(line: lines.PartialFetched) -> str:
+    return f"sent the partial with the chunks {line.chunks} home."
+
+
+@describe.register
+def _(line: lines.PartialsLost) -> str:
+    return f"lost partials with the chunks {line.chunks}, which are processed again."
+
+
+def _at(seconds: float) -> str:
+    return f"{seconds:8.1f} s"

@@ -16,6 +16,7 @@ from typing import Any
 
 from cafetal.plan import Plan
 from cafetal.results.journal import file_lines
+from cafetal.results.journal_lines import FilePlanned
 from cafetal.results.kept_modules import shipped_modules
 from cafetal.results.local_partials import PARTIALS, LocalPartial
 from cafetal.worker import partials
@@ -33,11 +34,23 @@ def account(plan: Plan, home: Iterable[LocalPartial], counted: ChunkSet, merged:
     for chunk, parts in plan.cuts:
         planned = planned.minus(ChunkSet.of([chunk])).union(ChunkSet.of(part.id for part in parts))
     return {
-        "files": [{**line, "edges": _short(line["edges"])} for line in file_lines(plan.chunks, plan.uuids)],
+        "files": [_file_entry(line) for line in file_lines(plan.chunks, plan.uuids)],
         "cuts": [[chunk, [[part.id, part.start, part.stop] for part in parts]] for chunk, parts in plan.cuts],
         "partials": {partial.name: {**partial.reference, "site": partial.site} for partial in home},
         "missing": str(planned.minus(counted)),
         "fingerprint": codec.fingerprint(merged),
+    }
+
+
+def _file_entry(line: FilePlanned) -> dict[str, Any]:
+    """Return what the account says of a file's chunks."""
+    return {
+        "lfn": line.lfn,
+        "dataset": line.dataset,
+        "uuid": line.uuid,
+        "first": line.first,
+        "edges": _short(line.edges),
+        "position": line.position,
     }
 
 

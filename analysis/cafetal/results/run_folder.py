@@ -17,9 +17,9 @@ import coffea.util
 
 from cafetal.errors import OutputError
 from cafetal.results import histograms
+from cafetal.results.history import History
 from cafetal.results.journal import JOURNAL
 from cafetal.results.kept_modules import shipped_modules
-from cafetal.results.previous_attempts import read_past
 from cafetal.results.proof import sealed
 from cafetal.results.record import RunRecord
 from cafetal.results.run_lock import owner
@@ -170,7 +170,7 @@ def of_the_user(merged: Any) -> Any:
 def refuse_to_replace(folder: Path) -> None:
     """Raise `OutputError` if a folder holds a run, whether it has ended or not; nothing of it is lost unasked."""
     finished = (folder / MANIFEST).exists() and read_manifest(folder).get("complete")
-    ended = read_past(folder).ended if (folder / JOURNAL).exists() else None
+    ended = History.load(folder).ended_as if (folder / JOURNAL).exists() else None
     if finished or ended == "complete":
         raise OutputError(
             f"{folder} holds the results of a run: name another folder, or replace them by `--overwrite` (in Python: "
@@ -258,16 +258,17 @@ def why_unfinished(folder: Path, name: str = MANIFEST) -> str:
         if owner(folder) is not None:
             return f"The run in {folder} has just begun. `cafetal status {folder}` tells how far it is."
         return f"{folder} holds no finished run: {name} is not there. `cafetal run ... -o {folder}` makes one."
-    standing = look_at(folder)
+    status = look_at(folder)
+    ended = status.history.ended_as
     on = f"`cafetal resume {folder}` continues it"
-    if standing.process is not None:
+    if status.process is not None:
         return (
-            f"The run in {folder} goes on, as process {standing.process}: `cafetal status {folder}` tells how far it "
+            f"The run in {folder} goes on, as process {status.process}: `cafetal status {folder}` tells how far it "
             f"is, `cafetal peek {folder}` shows its output so far."
         )
-    if standing.ended is None:
+    if ended is None:
         return f"The run in {folder} was broken off; {on}."
-    if standing.ended in ("complete", "incomplete", "interrupted"):
-        return f"The run in {folder} has ended ({standing.ended}), and {name} is not there; {on}."
-    last = f" The last failure: {standing.last_failure}." if standing.last_failure else ""
-    return f"The run in {folder} has failed ({standing.ended}).{last} When that is mended, {on}."
+    if ended in ("complete", "incomplete", "interrupted"):
+        return f"The run in {folder} has ended ({ended}), and {name} is not there; {on}."
+    last = f" The last failure: {status.last_failure}." if status.last_failure else ""
+    return f"The run in {folder} has failed ({ended}).{last} When that is mended, {on}."

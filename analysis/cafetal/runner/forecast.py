@@ -12,7 +12,7 @@ from typing import Any
 from coffea.processor.executor import FileMeta, WorkItem
 
 from cafetal.caches.file_entries import FileCache
-from cafetal.caches.site_rates import SiteRates, load_experience
+from cafetal.caches.site_rates import SiteRates, load_site_rates
 from cafetal.config import SiteTable
 from cafetal.engine.scheduler_setup import make_dispatcher
 from cafetal.extensions import find_policy
@@ -91,7 +91,7 @@ def forecast(
     items, uncounted = _items(fileset, files, cached, treename, chunksize, maxchunks)
     plan = make_plan(((item.dataset, str(item.filename)) for item in items), catalog, table)
     plan.add(items)
-    experience = load_experience()
+    experience = load_site_rates()
     rates = experience.latest()
     timed = bool(rates.known())  # playing teaches, too
     sizes = {lfn: file.size or cached.get((lfn, tree), {}).get("size") for (lfn, tree), file in files.items()}

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import chain
@@ -16,45 +15,42 @@ from coffea.processor.accumulator import set_accumulator
 from coffea.processor.executor import ExecutorBase, FileMeta, WorkItem
 
 from cafetal.caches.file_entries import FileCache
-from cafetal.caches.site_rates import keep, load_experience
+from cafetal.caches.site_rates import keep, load_site_rates
 from cafetal.config import SiteTable, load_sites
 from cafetal.engine import user_messages
+from cafetal.engine.context import RunContext, RunSettings
 from cafetal.engine.entry_counts import EntryCounts, Uncounted
 from cafetal.engine.file_inspection import Inspection, inspect
 from cafetal.engine.loop import Execution
 from cafetal.engine.scheduler_setup import make_dispatcher, make_scheduler
 from cafetal.engine.sites.file_staging import staging_limits
-from cafetal.engine.sites.site_monitor import forget_drained
 from cafetal.engine.tasks.runner_request import RunnerRequest
 from cafetal.environments.archive import EnvironmentArchive, pack
 from cafetal.environments.lock_files import Lock, read_lock
 from cafetal.environments.requirements import detect, lock_for
-from cafetal.errors import CafetalError, ConfigError, OutputError, ResumeRefused, RunInterrupted
+from cafetal.errors import ConfigError, RunInterrupted
 from cafetal.extensions import find_policy
 from cafetal.federation.federation import Federation
-from cafetal.federation.pools import hash_seed
 from cafetal.fileset import FileIdentities, Fileset, load, plain_name
 from cafetal.plan import Plan, make_plan
 from cafetal.replicas import FilesetCatalog
-from cafetal.results.journal import JOURNAL, Journal
-from cafetal.results.kept_modules import keep_modules
+from cafetal.results import journal_lines as lines
+from cafetal.results.history import History
 from cafetal.results.local_partials import forget_kept
-from cafetal.results.previous_attempts import PreviousAttempts, differences, listed, numbered, read_past
-from cafetal.results.record import RunRecord, reason
+from cafetal.results.record import RunRecord, failure_fields
+from cafetal.results.replan import numbered
 from cafetal.results.run_folder import refuse_to_replace, save_merged
 from cafetal.results.run_lock import locked
+from cafetal.runner.attempt import begin, earlier_attempts
+from cafetal.runner.outcome import outcome
 from cafetal.runner.progress import show_progress
 from cafetal.runner.session import Session, is_missing
 from cafetal.scheduling.policies import RoutingPolicy
 from cafetal.shipping.shipment import Shipment, check_aux, limits, pack_function, pack_worker
+from cafetal.worker.failures import Failure
 
 _LINGER = 120.0
 """Seconds for which sites are kept after files were counted: the work on them usually follows at once."""
-
-
-_ONLY_POSTPROCESS = (
-    " Everything is processed: if only `postprocess` has changed, `cafetal postprocess {folder}` applies it."
-)
 
 
 class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes are Any to mypy
@@ -246,8 +242,7 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         self, federation: Federation, items: Sequence[WorkItem], function: Callable[[Any], Any], accumulator: Any
     ) -> tuple[Any, int | BaseException]:
         request = RunnerRequest.read(function)
-        record = self.session.record = RunRecord()
-        self.session.merged, self.session.error = False, None
+        self.session.record, self.session.merged, self.session.error = None, False, None
         uncounted = Uncounted.none()
         if isinstance(items[0], Uncounted):  # there are no chunks yet, but files that will be cut into some
             uncounted, items = items[0], []
@@ -256,63 +251,64 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         if missing and not items:
             raise user_messages.unreadable([failure for _, failure in missing], "opened")
         files = dict.fromkeys((item.dataset, str(item.filename)) for item in chain(uncounted.metas, items))
-        datasets = {dataset for dataset, _ in files}
-        record.skipped.extend(failure for dataset, failure in self.session.unreadable if dataset in datasets)
         plan = self._plan(files)
-        record.bad_replicas = {lfn: sorted(self.session.bad_replicas.get(lfn, ())) for lfn in plan.replicas}
-        self.session.hand_over(record)
         shipment = self.ship(request.inner, {**self.sites.aux, **(self.aux or {})})
-        for path, why in sorted(shipment.left_out.items()):
-            user_messages.warn(f"{path} does not travel to the sites ({why}). See `code` in the site table.")
-        if shipment.state:
-            record.remarks.append(f"What your script has set travels too: {', '.join(shipment.state)}.")
-        for name in shipment.state_left:
-            user_messages.warn(
-                f"{name} was set after its module was imported, and is no plain data: it does not travel, and sites "
-                "use what the module's source says. Give it to the processor's constructor instead."
-            )
-        code = self.session.code_hash = shipment.code_hash
-        past = self._past(shipment, items, plan)
+        _warn_of_shipment(shipment)
+        self.session.code_hash = shipment.code_hash
+        past = None
+        if self.resume and self.folder is not None:
+            past = earlier_attempts(self.folder, shipment, items, plan)
         for first, group in [(0, items)] if past is None else numbered(past, items):
             plan.add(group, first)
         opening = replace(request, format=uncounted.format, options=uncounted.options)
-        identities = self._identify(items)
         entries = EntryCounts(
-            uncounted.metas, opening, self._catalog(), self.sites, self.fileset, uncounted.chunksize, identities
+            uncounted.metas,
+            opening,
+            self._catalog(),
+            self.sites,
+            self.fileset,
+            uncounted.chunksize,
+            self._identify(items),
         )
-        run = uuid.uuid4().hex[:12] if past is None else past.run
-        record.hash_seed = hash_seed()
-        record.attempts = 1 if past is None else past.attempts + 1
-        experience = load_experience()
+        merged, execution = self._execute(federation, request, plan, shipment, past, entries, missing)
+        return self._hand_over(request, execution, merged, accumulator)
+
+    def _execute(
+        self,
+        federation: Federation,
+        request: RunnerRequest,
+        plan: Plan,
+        shipment: Shipment,
+        past: History | None,
+        entries: EntryCounts,
+        missing: Sequence[tuple[str, Failure]],
+    ) -> tuple[Any, Execution]:
+        """Carry a plan out; return the merged output, and what has done it."""
+        rates = load_site_rates()
         dispatcher = make_dispatcher(plan, self.policy, self.bundle_events, staging_limits(plan))
-        scheduler = make_scheduler(plan, dispatcher, experience, code, past, self.session.bad_replicas)
-        replaced = self._replaced() if past is None else None
-        journal = self._begin(run, shipment, plan, past)
-        if self.folder is not None and shipment.modules is not None:
-            keep_modules(self.folder, shipment.files[shipment.modules])
+        scheduler = make_scheduler(plan, dispatcher, rates, shipment.code_hash, past, self.session.bad_replicas)
+        policy = type(self.policy).__name__
+        attempt = begin(self.folder, shipment, plan, past, policy=policy, about=self.about, overwrite=self.overwrite)
+        record = self.session.record = attempt.record
+        for line in self._known_before(plan, shipment):
+            attempt.journal.write(None, line)
+        settings = RunSettings(
+            attempt.run,
+            attempt.number,
+            self.fan_in,
+            self.compression,
+            request.may_skip,
+            keep_going=bool(request.skip),
+            folder=self.folder,
+            replaced=attempt.replaced,
+        )
+        clock = 0.0 if past is None else past.clock
+        context = RunContext(federation, shipment, plan, scheduler, settings, attempt.journal, record, clock=clock)
         with show_progress(self.desc, enabled=self.status) as watch:
-            execution = Execution(
-                federation,
-                shipment,
-                plan,
-                scheduler,
-                entries,
-                self.policy,
-                run=run,
-                record=record,
-                past=past,
-                fan_in=self.fan_in,
-                compression=self.compression,
-                may_skip=request.may_skip,
-                keep_going=bool(request.skip),
-                watch=self._comparing(federation, shipment, watch),
-                journal=journal,
-                folder=self.folder,
-                missing=missing,
-                replaced=replaced,
-            )
+            watch = self._comparing(federation, shipment, watch)
+            execution = Execution(context, entries, self.policy, past=past, missing=missing, watch=watch)
             try:
-                merged = execution.execute()
+                return execution.execute(), execution
             except BaseException:
                 # Tasks that are under way would occupy the workers of a next run.
                 self.session.dirty = True
@@ -320,22 +316,40 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
             finally:
                 record.ended = time.time()
                 record.bundle = federation.equipment.bundle
-                for lfn, sites in scheduler.bad.items():
-                    record.bad_replicas[lfn] = sorted({*record.bad_replicas[lfn], *sites})
-                experience = load_experience()  # other runs may have written meanwhile
-                experience.learn(code, scheduler.state.rates, execution.waits)
-                keep(experience)
-        record.note_unopened()
-        error = self._outcome(request, record)
+                record.take(lines.ReplicasBad({lfn: sorted(sites) for lfn, sites in scheduler.bad.items()}))
+                rates = load_site_rates()  # other runs may have written meanwhile
+                rates.learn(shipment.code_hash, scheduler.state.rates, execution.sites.waits)
+                keep(rates)
+
+    def _known_before(self, plan: Plan, shipment: Shipment) -> Iterator[lines.Line]:
+        """Yield lines on what was found before the run began, above all while Runner had files counted."""
+        yield from self.session.hand_over()
+        datasets = {dataset for dataset, _ in plan.allowed}
+        for dataset, failure in self.session.unreadable:
+            if dataset in datasets:
+                yield lines.Skipped(**failure_fields(failure))
+        bad = {lfn: sorted(self.session.bad_replicas.get(lfn, ())) for lfn in plan.replicas}
+        yield lines.ReplicasBad({lfn: sites for lfn, sites in bad.items() if sites})
+        if shipment.state:
+            yield lines.Remark(f"What your script has set travels too: {', '.join(shipment.state)}.")
+
+    def _hand_over(
+        self, request: RunnerRequest, execution: Execution, merged: Any, accumulator: Any
+    ) -> tuple[Any, int | BaseException]:
+        """Return the output as Runner wants it, with the error that ends the run, if there is one."""
+        record, context = execution.context.record, execution.context
+        for remark in record.remarks_on_unopened():
+            record.take(lines.Remark(remark))
+        error = outcome(execution, record, self.accept, self.folder)
         if self.folder is not None and merged is not None:
             save_merged(self.folder, merged)
             self.session.merged = True
         if self.folder is not None:
-            forget_kept(self.folder, but=[home.name for home in execution.home])
+            forget_kept(self.folder, but=[partial.name for partial in execution.local_partials])
         if merged is None and error is not None:
             raise error
         if isinstance(merged, dict):
-            merged["processed"] = {plan.items[i] for i in execution.ledger.whole()}
+            merged["processed"] = {context.plan.items[i] for i in context.ledger.whole()}
         if error is not None and request.would_hide(error):
             error = user_messages.shown(error)
         self.session.error = error
@@ -394,93 +408,16 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         positions = {file: number for number, file in enumerate(dict.fromkeys([*listed, *files]))}
         return make_plan(files, self._catalog(), self.sites, checksums, sizes, positions)
 
-    def _past(self, shipment: Shipment, items: Sequence[WorkItem], plan: Plan) -> PreviousAttempts | None:
-        """The attempts of the run that is to be resumed, if one is.
 
-        Raises:
-            ResumeRefused: if it was another one.
-        """
-        if not self.resume or self.folder is None:
-            return None
-        past = read_past(self.folder)
-        changes = differences(past, shipment.code_hash, items, plan.positions, shipment.parts)
-        if changes:
-            raise ResumeRefused(
-                f"Cannot resume {self.folder}: the result would mix two versions of the analysis:\n"
-                f"{listed(changes)}\nTake back the change, or start anew with another folder."
-                + _ONLY_POSTPROCESS.format(folder=self.folder)
-                * (past.ended == "complete")
-            )
-        return past
-
-    def _replaced(self) -> str | None:
-        """Return the name of the run that this one replaces in its folder.
-
-        Raises:
-            OutputError: if there is one, and that was not asked for.
-        """
-        if self.folder is None:
-            return None
-        if not self.overwrite:
-            refuse_to_replace(self.folder)
-        try:
-            return read_past(self.folder).run
-        except OutputError:  # there is none
-            return None
-
-    def _begin(self, run: str, shipment: Shipment, plan: Plan, past: PreviousAttempts | None) -> Journal:
-        """The journal of an attempt of the run."""
-        if self.folder is None:
-            return Journal()
-        forget_drained(self.folder)  # before there is a journal: sites are drained where there is one
-        journal = Journal(self.folder / JOURNAL, append=past is not None)
-        policy = type(self.policy).__name__
-        if past is None:
-            forget_kept(self.folder)
-            journal.begin(run, policy, code=shipment.code_hash, about=self.about, parts=shipment.parts)
-        else:
-            attempt = past.attempts + 1
-            journal.begin(run, policy, attempt=attempt, code=past.code, about=past.about, parts=past.parts)
-        first_new = 0 if past is None else past.next_chunk
-        fresh = [chunk for chunk in plan.chunks if chunk.id >= first_new]
-        if fresh or (past is not None and not past.planned):
-            journal.plan(fresh, plan.uuids)
-        return journal
-
-    def _is_enough(self, record: RunRecord) -> bool:
-        """Tell whether the user accepts what is missing: of the events that were planned, and of the files."""
-        files = record.files_planned - len(record.missing)
-        return (
-            record.events_counted >= self.accept * record.events_planned and files >= self.accept * record.files_planned
+def _warn_of_shipment(shipment: Shipment) -> None:
+    """Say what of the user's code and state does not travel."""
+    for path, why in sorted(shipment.left_out.items()):
+        user_messages.warn(f"{path} does not travel to the sites ({why}). See `code` in the site table.")
+    for name in shipment.state_left:
+        user_messages.warn(
+            f"{name} was set after its module was imported, and is no plain data: it does not travel, and sites "
+            "use what the module's source says. Give it to the processor's constructor instead."
         )
-
-    def _outcome(self, request: RunnerRequest, record: RunRecord) -> CafetalError | None:
-        """What Runner must be told besides the output; what the user allowed to skip is a warning."""
-        refused = [failure for _, failure in record.missing]
-        for failure in record.given_up:
-            if request.may_skip(failure):
-                record.skipped.append(failure)
-                user_messages.warn_left_out(failure)
-            else:
-                refused.append(failure)
-        if record.interrupted:
-            more = f", and of {record.files_uncounted:,} files that were not counted" if record.files_uncounted else ""
-            on = (
-                f"`cafetal resume {self.folder}` continues"
-                if self.folder
-                else "without a `folder` it cannot be resumed"
-            )
-            return RunInterrupted(
-                f"Interrupted: the output holds {record.events_counted:,} of {record.events_planned:,} events{more}. "
-                f"What is done is safe; {on}."
-            )
-        if refused and self._is_enough(record):
-            record.accepted = True
-            for failure in refused:
-                user_messages.warn(f"Missing, as you accept: {user_messages.place(failure)} ({reason(failure)})")
-            return None
-        opened = len(refused) == len(record.missing)
-        return user_messages.unreadable(refused, "opened" if opened else "processed") if refused else None
 
 
 def _names(meta: FileMeta) -> tuple[str, str, str]:

@@ -78,10 +78,10 @@ def site_table(record: RunRecord) -> Table:
 def site_rows(record: RunRecord) -> Iterator[tuple[str, ...]]:
     """What stands in the `SITE_COLUMNS`."""
     for site in sorted({*record.site_events, *record.running}):
-        remote = sum(size or 0 for by_site in record.read_remotely.values() for size in by_site.get(site, {}).values())
+        remote = record.bytes_over_wan(site)
         busy = record.site_seconds[site]
         rate = record.site_events[site] / busy if busy else 0.0
-        failures = sum(failure["site"] == site for failure in record.failures)
+        failures = sum(line.site == site for line in record.failed)
         workers = record.workers.get(site)
         yield (
             site,

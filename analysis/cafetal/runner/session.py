@@ -12,7 +12,8 @@ from coffea.processor.executor import FileMeta, WorkItem
 from cafetal.engine.interrupts import interrupts
 from cafetal.errors import UnreadableFile
 from cafetal.federation.federation import Federation
-from cafetal.results.record import RunRecord
+from cafetal.results import journal_lines as lines
+from cafetal.results.record import RunRecord, failure_fields
 from cafetal.worker.failures import Failure, describe
 
 _MISSING = b"cafetal: missing"
@@ -76,10 +77,11 @@ class Session:
         self._stand_ins += stand_ins
         return stand_ins
 
-    def hand_over(self, record: RunRecord) -> None:
-        """Give a record what was found of replicas while the entries of files were counted, and forget it."""
-        record.failures += self.tried
-        record.opened, record.unopened = self.opened, self.unopened
+    def hand_over(self) -> Iterator[lines.Line]:
+        """Yield lines on what was found of replicas while the entries of files were counted, and forget it."""
+        yield from (lines.Failed(**failure_fields(failure)) for failure in self.tried)
+        for site in {*self.opened, *self.unopened}:
+            yield lines.FilesOpened(site, self.opened[site], self.unopened[site])
         self.tried, self.opened, self.unopened = [], Counter(), Counter()
 
     def take_missing(self, items: Iterable[WorkItem]) -> list[tuple[str, Failure]]:

@@ -64,6 +64,10 @@ class TaskStarted:
     task: int
 
 
+Failures = tuple[tuple[Kind, tuple[int, ...]], ...]
+"""Why chunks (by id) were not processed."""
+
+
 @dataclass(frozen=True, slots=True)
 class TaskEnded:
     """A task came back, or is lost. What is not in ``failures`` was processed and lies in the task's partial."""
@@ -74,8 +78,7 @@ class TaskEnded:
     """How long a worker was busy with it."""
     bytes: float = 0.0
     """That it has read."""
-    failures: tuple[tuple[Kind, tuple[int, ...]], ...] = ()
-    """Why, and which chunks (by id)."""
+    failures: Failures = ()
 
 
 @dataclass(frozen=True, slots=True)

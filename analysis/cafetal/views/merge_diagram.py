@@ -1,11 +1,12 @@
-"""The reduce tree of each site, from the journal of a run."""
+"""The reduce tree of each site, from the history of a run."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
+from cafetal.results import journal_lines as lines
+from cafetal.results.history import History
 from cafetal.worker.chunkset import ChunkSet
 
 
@@ -37,26 +38,22 @@ class Tile:
     node: Node
 
 
-def grow(lines: Iterable[Mapping[str, Any]]) -> dict[str, list[Node]]:
-    """``{site: roots}`` of what came home, in the lines of a journal."""
+def reduction_trees(history: History) -> dict[str, list[Node]]:
+    """Return ``{site: roots}`` of the partials that were fetched."""
     loose: dict[str, list[Node]] = {}
     roots: dict[str, list[Node]] = {}
-    for line in lines:
-        if line["is"] not in ("Partial", "Salvaged", "Reduced", "Home"):
-            continue
-        chunks, nodes = ChunkSet.parse(line["chunks"]), loose.setdefault(line["site"], [])
-        if line["is"] == "Salvaged":
-            loose[line["site"]] = [node for node in nodes if node.chunks.minus(chunks)]
-            loose[line["site"]].append(next((node for node in reversed(nodes) if node.chunks == chunks), Node(chunks)))
-        elif line["is"] == "Partial":
+    for kind, site, chunks in history.partials:
+        nodes = loose.setdefault(site, [])
+        same = next((node for node in reversed(nodes) if node.chunks == chunks), Node(chunks))
+        if kind is lines.PartialReused:
+            loose[site] = [*(node for node in nodes if node.chunks.minus(chunks)), same]
+        elif kind is lines.PartialMade:
             nodes.append(Node(chunks))
-        elif line["is"] == "Reduced":
+        elif kind is lines.PartialReduced:
             inputs = tuple(_inputs(nodes, chunks))
-            loose[line["site"]] = [node for node in nodes if node not in inputs]
-            loose[line["site"]].append(Node(chunks, inputs))
+            loose[site] = [*(node for node in nodes if node not in inputs), Node(chunks, inputs)]
         else:
-            root = next((node for node in reversed(nodes) if node.chunks == chunks), Node(chunks))
-            roots.setdefault(line["site"], []).append(root)
+            roots.setdefault(site, []).append(same)
     return roots
 
 

@@ -14,11 +14,12 @@ from typing import Any
 import jinja2
 
 from cafetal.results import run_folder
-from cafetal.results.journal import JOURNAL, read
+from cafetal.results.history import History
+from cafetal.results.journal import JOURNAL
 from cafetal.results.task_logs import read_task_logs
-from cafetal.views.merge_diagram import Node, grow, lay_out
+from cafetal.views.merge_diagram import Node, lay_out, reduction_trees
 from cafetal.views.tables import size
-from cafetal.views.timeline import Bar, Timeline, tell
+from cafetal.views.timeline import Bar, Timeline, timeline_of
 from cafetal.worker.atomic_files import write_bytes
 
 REPORT = "report.html"
@@ -62,11 +63,13 @@ def write_report(folder: Path) -> Path:
         OutputError: if there is no finished run.
     """
     manifest = run_folder.read_manifest(folder)
-    lines = list(read(folder)) if (folder / JOURNAL).exists() else []
+    history = History.load(folder) if (folder / JOURNAL).exists() else History()
     plots = {path.stem: path.read_bytes() for path in sorted((folder / run_folder.PLOTS).glob("*.png"))}
     path = folder / REPORT
     logs = list(itertools.islice(read_task_logs(folder), _MOST_LOGS))
-    write_bytes(path, render(manifest, tell(lines), grow(lines), plots, folder.name, logs).encode())
+    write_bytes(
+        path, render(manifest, timeline_of(history), reduction_trees(history), plots, folder.name, logs).encode()
+    )
     return path
 
 
@@ -88,6 +91,7 @@ def render(
     return environment.from_string(template).render(
         name=name,
         manifest=manifest,
+        attempts=manifest.get("attempts", manifest.get("lives", 1)),  # older manifests counted lives
         story=story,
         boxes=boxes,
         labels=labels,

@@ -141,25 +141,25 @@ def print_yields(yields: Yields, console: Console) -> None:
     console.print(table)
 
 
-def print_standing(standing: RunStatus, console: Console) -> None:
-    """How a run stands."""
-    attempts = f", in attempt {standing.attempt}" if standing.attempt > 1 else ""
-    console.print(f"{standing.state}{attempts}, after {standing.seconds:.0f} s", highlight=False)
-    share = standing.done / standing.planned if standing.planned else 0.0
-    of = f"{standing.planned:,}" if standing.counted else f"the {standing.planned:,} that are counted so far,"
-    console.print(f"{standing.done:,} of {of} events ({share:.0%}) are safe", highlight=False)
-    for site in sorted({*standing.sites, *standing.tasks}):
-        line = f"{standing.sites[site]:,} events processed, {standing.tasks[site]} tasks under way"
+def print_status(status: RunStatus, console: Console) -> None:
+    """Print the state of a run."""
+    history = status.history
+    attempts = f", in attempt {history.attempts}" if history.attempts > 1 else ""
+    console.print(f"{status.state}{attempts}, after {history.clock:.0f} s", highlight=False)
+    planned, done = history.events_planned, history.events_done
+    of = f"{planned:,}" if status.all_counted else f"the {planned:,} that are counted so far,"
+    console.print(f"{done:,} of {of} events ({done / planned if planned else 0:.0%}) are safe", highlight=False)
+    for site in sorted({*history.site_events, *status.running}):
+        line = f"{history.site_events[site]:,} events processed, {status.running[site]} tasks under way"
         console.print(f"  {site}: {line}", highlight=False)
-    if standing.failures:
-        line = ", ".join(f"{count} {kind}" for kind, count in standing.failures.most_common())
+    if history.failures_by_kind:
+        line = ", ".join(f"{count} {kind}" for kind, count in history.failures_by_kind.most_common())
         console.print(f"  failures: {line}; `cafetal why` tells more", highlight=False)
-    if standing.missing:
-        console.print(
-            f"  {len(standing.missing):,} files could not be opened: {_some(standing.missing)}", highlight=False
-        )
-    if standing.given_up:
-        console.print(f"  {standing.given_up:,} events were given up", highlight=False)
+    if history.missing:
+        names = [line.file for line in history.missing]
+        console.print(f"  {len(names):,} files could not be opened: {_some(names)}", highlight=False)
+    if history.events_given_up:
+        console.print(f"  {history.events_given_up:,} events were given up", highlight=False)
 
 
 def _some(names: Sequence[str], most: int = 3) -> str:

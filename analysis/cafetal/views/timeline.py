@@ -1,15 +1,12 @@
-"""What a run has done and when, in numbers: from its journal, for pictures."""
+"""What a run has done and when, in numbers, for pictures."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
 
-from cafetal.worker.chunkset import ChunkSet
-
-State = Literal["committed", "discarded", "failed", "lost", "running"]
+from cafetal.results import journal_lines as lines
+from cafetal.results.history import History, TaskRun, TaskState
 
 
 @dataclass(slots=True)
@@ -20,7 +17,7 @@ class Bar:
     site: str
     start: float
     end: float
-    state: State
+    state: TaskState
     events: int
     rule: str
     """Why it was sent there."""
@@ -48,84 +45,52 @@ class Timeline:
     """What else happened: sites that were lost, or held; attempts."""
 
 
-def tell(lines: Iterable[Mapping[str, Any]]) -> Timeline:
-    """The story in the lines of a journal."""
-    story, sizes, running = Timeline(), dict[int, int](), dict[int, Bar]()
-    done, counted = 0, set[int]()
-    for line in lines:
-        kind, now = line["is"], float(line.get("at", story.seconds))
-        story.seconds = max(story.seconds, now)
-        if kind == "run":
-            if line["life"] > 1:
-                story.notes.append((story.seconds, f"attempt {line['life']} of the run begins"))
-                _end_all(running, story.seconds, "lost")
-        elif kind == "file":
-            sizes |= {line["first"] + i: stop - start for i, (start, stop) in enumerate(line["edges"])}
-        elif kind == "Split":
-            sizes |= {part: stop - start for part, start, stop in line["parts"]}
-        elif kind == "Assign":
-            bar = Bar(
-                line["task"],
-                line["site"],
-                now,
-                now,
-                "running",
-                _events(line, sizes),
-                line["reason"],
-                line.get("source"),
-            )
-            running[bar.task] = bar
-            story.bars.append(bar)
-        elif kind == "TaskEnded" and line["task"] in running:
-            bar = running[line["task"]]
-            bar.end, bar.state = now, "failed" if line["failures"] else "discarded"
-        elif kind in ("Commit", "Salvaged"):
-            if line.get("task") in running:
-                running.pop(line["task"]).state = "committed"
-            fresh = set(ChunkSet.parse(line["chunks"])) - counted
-            counted |= fresh
-            done += sum(sizes.get(chunk, 0) for chunk in fresh)
-            story.progress.append((now, done))
-        elif kind == "Discard" and line["task"] in running:
-            bar = running.pop(line["task"])
-            bar.end, bar.state = now, "discarded"
-        elif kind == "PartialLost":
-            done -= _events(line, sizes)
-            counted.difference_update(ChunkSet.parse(line["chunks"]))
-            story.progress.append((now, done))
-            story.notes.append((now, f"partials of {line['site']} were lost and are processed again"))
-        elif kind in ("Partial", "Reduced"):
-            count = story.merges.setdefault(line["site"], Counter())
-            count["partials" if kind == "Partial" else "reduces"] += 1
-        elif kind == "Transfer":
-            story.transfers.append((now, line["source"], line["site"], len(line["lfns"])))
-        elif kind == "SiteLost":
-            story.notes.append((now, f"{line['site']} is lost: {line['reason']}"))
-        elif kind == "Hold":
-            story.notes.append((now, f"{line['site']} is held: {line['reason']}"))
-        elif kind == "end":
-            story.notes.append((now, f"ended: {line['how']}"))
-    _end_all({bar.task: bar for bar in story.bars if bar.state == "running"}, story.seconds, "lost")
-    _lay_out(story)
-    return story
+def timeline_of(history: History) -> Timeline:
+    """Return the timeline of a run."""
+    timeline = Timeline([_bar(history, task) for task in history.map_tasks.values()], history.clock)
+    for kind, site, _ in history.partials:
+        if kind in (lines.PartialMade, lines.PartialReduced):
+            key = "partials" if kind is lines.PartialMade else "reduces"
+            timeline.merges.setdefault(site, Counter())[key] += 1
+    timeline.progress = history.progress
+    for at, line in history.story:
+        if isinstance(line, lines.TransferOrdered):
+            timeline.transfers.append((at, line.source, line.site, len(line.lfns)))
+        elif sentence := _note(line):
+            timeline.notes.append((at, sentence))
+    _lay_out(timeline)
+    return timeline
 
 
-def _events(line: Mapping[str, Any], sizes: Mapping[int, int]) -> int:
-    return sum(sizes.get(chunk, 0) for chunk in ChunkSet.parse(line["chunks"]))
+def _bar(history: History, task: TaskRun) -> Bar:
+    line, end, state = task.assigned, task.end, task.state
+    if state == "running":
+        end, state = history.clock, "lost"
+    return Bar(line.task, line.site, task.at, end, state, history.plan.events(line.chunks), line.rule, line.source)
 
 
-def _end_all(running: dict[int, Bar], now: float, state: State) -> None:
-    for bar in running.values():
-        if bar.state == "running":
-            bar.end, bar.state = now, state
-    running.clear()
+def _note(line: lines.Line) -> str:
+    """Return what else a line tells; nothing of most of them."""
+    match line:
+        case lines.AttemptBegan(attempt=attempt) if attempt > 1:
+            return f"attempt {attempt} of the run begins"
+        case lines.PartialsLost(site=site):
+            return f"partials of {site} were lost and are processed again"
+        case lines.SiteLost(site=site, reason=reason):
+            return f"{site} is lost: {reason}"
+        case lines.SiteHeld(site=site, reason=reason):
+            return f"{site} is held: {reason}"
+        case lines.AttemptEnded(how=how):
+            return f"ended: {how}"
+        case _:
+            return ""
 
 
-def _lay_out(story: Timeline) -> None:
+def _lay_out(timeline: Timeline) -> None:
     """Give each task the first lane of its site that is free."""
     free: dict[str, list[float]] = {}
-    for bar in story.bars:
+    for bar in timeline.bars:
         ends = free.setdefault(bar.site, [])
         bar.lane = next((i for i, end in enumerate(ends) if end <= bar.start), len(ends))
         ends[bar.lane : bar.lane + 1] = [bar.end]
-    story.lanes = {site: len(ends) for site, ends in free.items()}
+    timeline.lanes = {site: len(ends) for site, ends in free.items()}

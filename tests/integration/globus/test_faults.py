@@ -200,7 +200,7 @@ def test_submissions_refused(globus_executor, federated, fileset, tmp_path, stat
     join()
     assert_complete(out, executor)
     if status == 413:
-        assert any("as too large" in failure["messages"][0] for failure in executor.record.failures)
+        assert any("as too large" in failure["reason"] for failure in executor.record.failures)
 
 
 def test_login_that_expires(globus_executor, federated, fileset, tmp_path):
@@ -263,7 +263,7 @@ def test_a_site_that_never_starts(globus_table, federated, fileset, tmp_path):
     executor = MultiSiteExecutor(load_sites({"sites": sites}), fileset=fileset, status=False)
     out = analyse(executor, fileset, slow(str(tmp_path), 0))
     assert_complete(out, executor)
-    told = [failure["messages"][0] for failure in executor.record.failures]
+    told = [failure["reason"] for failure in executor.record.failures]
     assert any("desy has not answered within 3 s" in text for text in told)
 
 

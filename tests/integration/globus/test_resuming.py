@@ -56,7 +56,7 @@ def test_running_tasks_are_picked_up(federated, globus_table, tmp_path):
     assert not again & {chunk for task in running for chunk in chunks[task]}
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert manifest["complete"]
-    assert manifest["events_salvaged"] >= 400 * len(running)
+    assert manifest["events_reused"] >= 400 * len(running)
     out = coffea.util.load(str(tmp_path / "out" / "output.coffea"))
     assert (out["n"], len(out["ids"])) == (2400, 2400)
 

@@ -8,7 +8,6 @@ from typing import Any
 from cafetal.engine import user_messages
 from cafetal.errors import EventsLost, SiteError
 from cafetal.results.local_partials import LocalPartial
-from cafetal.results.record import RunRecord
 from cafetal.scheduling.ledger import Ledger
 from cafetal.worker import partials
 from cafetal.worker.accumulators import codec, exact
@@ -17,15 +16,16 @@ from cafetal.worker.failures import describe
 
 
 def merge(
-    home: Iterable[LocalPartial],
+    local: Iterable[LocalPartial],
     trusted: Collection[str],
     ledger: Ledger,
-    record: RunRecord,
     given_up: ChunkSet,
+    *,
+    interrupted: bool = False,
 ) -> Any:
-    """Merge what has come home, and enter its chunks; ``None`` if there is nothing to merge.
+    """Merge the partials on this machine, and enter their chunks; ``None`` if there is nothing to merge.
 
-    Only what ``trusted`` sites have sent may hold pickles.
+    Only what ``trusted`` sites have sent may hold pickles. Of an ``interrupted`` run chunks may be missing.
 
     Raises:
         SiteError: if a partial is none of ours, or holds a pickle that it must not hold.
@@ -33,30 +33,27 @@ def merge(
         ProcessorError: if the partials do not add up with one another.
     """
     total: Any = None
-    for partial in home:
+    for partial in local:
         chunks = ChunkSet.parse(partial.reference["chunks"])
         ledger.count(chunks)
         total = add(total, partial, trusted)
-        record.chunks_counted += len(chunks)
-        record.events_counted += ledger.events(chunks)
-        record.partials_in[partial.site] += 1
     unexplained = ledger.missing.minus(given_up)
-    if unexplained and not record.interrupted:
+    if unexplained and not interrupted:
         raise EventsLost(f"The chunks {unexplained} are not in the result, and nothing says why.")
     return exact.lower(total)
 
 
-def add(total: Any, home: LocalPartial, trusted: Collection[str]) -> Any:
-    """What is there, and what has come home; ``None`` stands for nothing. To be lowered in the end.
+def add(total: Any, partial: LocalPartial, trusted: Collection[str]) -> Any:
+    """Return the sum of what is there and a partial; ``None`` stands for nothing. To be lowered in the end.
 
     Raises:
         SiteError, ProcessorError: as `merge` does.
     """
     try:
-        node = codec.decode(partials.body(home.content), trusted=home.site in trusted)
+        node = codec.decode(partials.body(partial.content), trusted=partial.site in trusted)
     except codec.Garbled as error:
-        raise SiteError(f"What the site {home.site} has sent cannot be used: {error}", site=home.site) from error
+        raise SiteError(f"What the site {partial.site} has sent cannot be used: {error}", site=partial.site) from error
     try:
         return node if total is None else exact.merge(total, node)
     except Exception as error:
-        raise user_messages.merge_error(describe(error, site="here", chunks=home.reference["chunks"])) from error
+        raise user_messages.merge_error(describe(error, site="here", chunks=partial.reference["chunks"])) from error

@@ -11,7 +11,6 @@ from typing import Any
 import cramjam
 
 from cafetal.engine.tasks.futures import Lost, lost_task
-from cafetal.results.record import RunRecord
 from cafetal.scheduling.retries import TRIES
 from cafetal.worker import partials
 
@@ -27,31 +26,32 @@ def fetch(
     wait: Callable[[], None],
     *,
     compression: int | None,
-    record: RunRecord,
-) -> bytes:
-    """The checked content of a partial.
+    repeated: Callable[[], None] = lambda: None,
+) -> tuple[bytes, int]:
+    """Return the checked content of a partial, and the bytes that have travelled.
 
     Args:
         compression: Zstandard level; ``None`` for none.
         ask: sends a request for a part (arguments of `worker.tasks.fetch`, without the run) and gives its settled
             future.
         wait: returns when something has happened; raises what must end the run.
+        repeated: called whenever a part is asked for once more.
 
     Raises:
         Lost: if a part cannot be had.
         PartialLost: if the content is not what the reference says.
     """
     content = memoryview(bytearray(reference["size"]))
-    starts = range(0, reference["size"], _PART)
+    travelled, starts = 0, range(0, reference["size"], _PART)
     requests = [
         {"reference": reference, "offset": start, "length": _PART, "compression": compression} for start in starts
     ]
-    for start, part in zip(starts, _parts(requests, site, ask, wait, record), strict=True):
-        record.bytes_in["partials"] += len(part)
+    for start, part in zip(starts, _parts(requests, site, ask, wait, repeated), strict=True):
+        travelled += len(part)
         _unpack(part, content[start : start + _PART], compressed=compression is not None)
     whole = bytes(content)
     partials.check(whole, reference)
-    return whole
+    return whole, travelled
 
 
 def _unpack(part: bytes, room: memoryview, *, compressed: bool) -> None:
@@ -64,7 +64,7 @@ def _unpack(part: bytes, room: memoryview, *, compressed: bool) -> None:
 
 
 def _parts(
-    requests: Sequence[Mapping[str, Any]], site: str, ask: Ask, wait: Callable[[], None], record: RunRecord
+    requests: Sequence[Mapping[str, Any]], site: str, ask: Ask, wait: Callable[[], None], repeated: Callable[[], None]
 ) -> Iterator[bytes]:
     """Parts in order, two on their way at a time: the laptop should not hold more than it needs."""
     on_the_way: deque[tuple[Mapping[str, Any], Future[Any]]] = deque()
@@ -81,6 +81,6 @@ def _parts(
                 break
             if tries == TRIES or lost_task(part, site)["kind"] == "site" or isinstance(part, OSError):
                 raise Lost(f"{type(part).__name__}: {part}") from part
-            record.retries += 1
+            repeated()
             future = ask(request)
         yield part

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cafetal.engine import user_messages
-from cafetal.results.record import RunRecord
 from cafetal.scheduling.reduction_tree import Reduce, TreeGrower
 from cafetal.scheduling.retries import TRIES
 from cafetal.worker.failures import Failure
@@ -47,18 +46,23 @@ class Reductions:
         lost: called with a site and the failure, when a reduce there has failed for good; it must `forget` the site.
         away: called with a reduce whose site is away; it is to be sent by `send` once the site is there again, or the
             site must be forgotten.
+        failed: called with whatever fails, mended or not.
+        repeated: called with a site whenever a reduce is sent to it once more.
     """
 
     def __init__(
         self,
         fan_in: int,
-        record: RunRecord,
+        *,
         submit: Submit,
         lost: Callable[[str, Failure], None],
         away: Callable[[Merge], None],
+        failed: Callable[[Failure], None],
+        repeated: Callable[[str], None],
     ) -> None:
-        self.fan_in, self.record = fan_in, record
+        self.fan_in = fan_in
         self._submit, self._lost, self._away = submit, lost, away
+        self._failed, self._repeated = failed, repeated
         self._sites: dict[str, _SiteTree] = {}
         self._begun = 0
         self.leaves = 0
@@ -93,7 +97,7 @@ class Reductions:
         if tree is None or tree.number != merge.tree:
             merge.settled.set_result({"partial": None})
         else:
-            self.record.retries += 1
+            self._repeated(merge.site)
             self._submit(merge, [tree.nodes[node] for node in merge.reduce.inputs])
 
     def ended(self, merge: Merge, result: dict[str, Any]) -> bool:
@@ -107,7 +111,7 @@ class Reductions:
             merge.settled.set_result({"partial": None})
             return False
         if "failure" in result:
-            self.record.failures.append(result["failure"])
+            self._failed(result["failure"])
             if result["failure"]["kind"] == "processor":
                 raise user_messages.merge_error(result["failure"])
             if result["failure"]["kind"] == "away":
@@ -119,7 +123,8 @@ class Reductions:
             merge.settled.set_result({"partial": None})
             self._lost(merge.site, result["failure"])
             return True
-        self.record.failures.extend(result["lost"])
+        for failure in result["lost"]:
+            self._failed(failure)
         for node in merge.reduce.inputs:  # nobody will ask for them again
             del tree.nodes[node]
         tree.open -= 1

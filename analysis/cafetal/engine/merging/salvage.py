@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Container, Iterable
 from pathlib import Path
 
+from cafetal.results.history import History
 from cafetal.results.local_partials import LocalPartial, find_kept
-from cafetal.results.previous_attempts import PreviousAttempts
 from cafetal.scheduling.reusable_partials import StoredPartial, select
 from cafetal.worker.chunkset import ChunkSet
 from cafetal.worker.partials import Reference
@@ -26,17 +26,15 @@ class Salvage:
         sites: that take part; what others hold is not looked for.
     """
 
-    def __init__(
-        self, past: PreviousAttempts | None, folder: Path | None, planned: ChunkSet, sites: Container[str]
-    ) -> None:
-        local = {home.name: home for home in find_kept(folder)} if past is not None and folder is not None else {}
-        chosen = _select("", ((name, home.reference) for name, home in local.items()), planned)
-        self.home: list[LocalPartial] = [local[name] for name in chosen]
+    def __init__(self, past: History | None, folder: Path | None, planned: ChunkSet, sites: Container[str]) -> None:
+        kept = {partial.name: partial for partial in find_kept(folder)} if past and folder is not None else {}
+        chosen = _select("", ((name, partial.reference) for name, partial in kept.items()), planned)
+        self.local: list[LocalPartial] = [kept[name] for name in chosen]
         """Partials that are on this machine."""
         self.free = planned
         """Chunks that nothing is known of."""
-        for home in self.home:
-            self.free = self.free.minus(ChunkSet.parse(home.reference["chunks"]))
+        for partial in self.local:
+            self.free = self.free.minus(ChunkSet.parse(partial.reference["chunks"]))
         self.held: dict[str, ChunkSet] = {}
         """``{site: chunks that may be in partials there}``"""
         for site, ids in past.expected.items() if past is not None else ():

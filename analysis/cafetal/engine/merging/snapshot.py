@@ -145,8 +145,7 @@ class Snapshots:
         def wait_for_one() -> None:
             wait([future for future in waiting if not future.done()], timeout=1, return_when=FIRST_COMPLETED)
 
-        # A record of its own: what is only looked at is not what the run has brought home.
-        content = fetch(reference, site, ask, wait_for_one, compression=self._compression, record=RunRecord())
+        content, _ = fetch(reference, site, ask, wait_for_one, compression=self._compression)
         return LocalPartial(site, reference["name"], reference, content)
 
     def _write(self, peek: Snapshot, total: Any) -> None:

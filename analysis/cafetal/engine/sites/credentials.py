@@ -22,16 +22,23 @@ _PERIOD = 300.0
 
 
 class Credentials:
-    """Asks the sites now and then, and puts what must be said among the remarks of the record.
+    """Asks the sites now and then, and tells the user what must be said.
 
     Args:
         tell: called in any thread with a site and its answer, which `take` must be given.
+        remark: called with a sentence for the user.
     """
 
     def __init__(
-        self, calls: TaskClient, record: RunRecord, table: SiteTable, tell: Callable[[str, Any], None]
+        self,
+        client: TaskClient,
+        record: RunRecord,
+        table: SiteTable,
+        *,
+        tell: Callable[[str, Any], None],
+        remark: Callable[[str], None],
     ) -> None:
-        self._calls, self._record, self._tell = calls, record, tell
+        self._client, self._record, self._tell, self._remark = client, record, tell, remark
         self._sites = [
             name for name, site in table.sites.items() if any(map(scheme, prefixes(site.pfn)))
         ]  # others open their files as what they run as
@@ -43,7 +50,7 @@ class Credentials:
         now = time.monotonic()
         if site in self._sites and now - self._asked.get(site, -_PERIOD) >= _PERIOD:
             self._asked[site] = now
-            self._calls.logins(site).add_done_callback(lambda done: self._tell(site, done.result()))
+            self._client.logins(site).add_done_callback(lambda done: self._tell(site, done.result()))
 
     def take(self, site: str, reply: Any) -> None:
         """Judge the answer of a site."""
@@ -56,7 +63,7 @@ class Credentials:
             sentence = judge(site, login, now, None if left is None else now + left)
             if sentence is not None and (site, login["what"], ended) not in self._said:
                 self._said.add((site, login["what"], ended))
-                self._record.remarks.append(sentence)
+                self._remark(sentence)
                 logger.warning("%s", sentence)
 
 

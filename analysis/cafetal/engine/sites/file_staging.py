@@ -68,7 +68,6 @@ class FileStaging:
             for lfn in transfer.lfns
         )
         order = Order(transfer.source, transfer.site, copies)
-        self._record.transfers[transfer.transfer] = (transfer.site, 0, round(transfer.bytes))
 
         def work() -> None:
             began = now()

@@ -1,0 +1,116 @@
+"""An attempt of a run in its folder: what earlier ones have left, whether it may begin, and its journal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from coffea.processor.executor import WorkItem
+
+from cafetal.engine.sites.site_monitor import forget_drained
+from cafetal.errors import OutputError, ResumeRefused
+from cafetal.federation.pools import hash_seed
+from cafetal.plan import Plan
+from cafetal.results.history import History
+from cafetal.results.journal import JOURNAL, Journal
+from cafetal.results.journal_lines import AttemptBegan
+from cafetal.results.kept_modules import keep_modules
+from cafetal.results.local_partials import forget_kept
+from cafetal.results.record import RunRecord
+from cafetal.results.replan import differences, listed
+from cafetal.results.run_folder import refuse_to_replace
+from cafetal.shipping.shipment import Shipment
+
+_ONLY_POSTPROCESS = (
+    " Everything is processed: if only `postprocess` has changed, `cafetal postprocess {folder}` applies it."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One attempt of a run."""
+
+    run: str
+    """Name of the run's folder at the sites."""
+    number: int
+    journal: Journal
+    record: RunRecord
+    replaced: str | None = None
+    """The run that was in the folder before, of which nothing is wanted any more."""
+
+
+def earlier_attempts(folder: Path, shipment: Shipment, items: Sequence[WorkItem], plan: Plan) -> History:
+    """Return the history of the run that is to be resumed.
+
+    Raises:
+        OutputError: if there is none.
+        ResumeRefused: if it was of other code, or of other files.
+    """
+    past = History.load(folder)
+    changes = differences(past, shipment.code_hash, items, plan.positions, shipment.parts)
+    if changes:
+        raise ResumeRefused(
+            f"Cannot resume {folder}: the result would mix two versions of the analysis:\n"
+            f"{listed(changes)}\nTake back the change, or start anew with another folder."
+            + _ONLY_POSTPROCESS.format(folder=folder)
+            * (past.ended_as == "complete")
+        )
+    return past
+
+
+def begin(
+    folder: Path | None,
+    shipment: Shipment,
+    plan: Plan,
+    past: History | None,
+    *,
+    policy: str,
+    about: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+) -> Attempt:
+    """Begin an attempt: its plan is in the journal, on the disk, when this returns.
+
+    Args:
+        about: how the run was asked for; a resumed run keeps what it began with.
+        overwrite: whether another run in the folder may be replaced.
+
+    Raises:
+        OutputError: if it may not, or the folder cannot be written.
+    """
+    replaced = _replaced(folder, overwrite=overwrite) if past is None and folder is not None else None
+    if folder is not None:
+        forget_drained(folder)  # before there is a journal: sites are drained where there is one
+    record = RunRecord() if past is None or folder is None else RunRecord.load(folder)
+    journal = Journal(record, None if folder is None else folder / JOURNAL, append=past is not None)
+    if past is None:
+        run, number, code, parts = uuid4().hex[:12], 1, shipment.code_hash, shipment.parts
+        if folder is not None:
+            forget_kept(folder)
+    else:
+        first = past.first_attempt
+        run, number, code, about, parts = first.run, past.attempts + 1, first.code, first.about, first.parts
+    journal.begin(AttemptBegan(run, number, policy, code, dict(about or {}), dict(parts), hash_seed=hash_seed()))
+    first_new = 0 if past is None else past.plan.next_chunk
+    fresh = [chunk for chunk in plan.chunks if chunk.id >= first_new]
+    if fresh or (past is not None and not past.plan.complete):
+        journal.plan(fresh, plan.uuids)
+    if folder is not None and shipment.modules is not None:
+        keep_modules(folder, shipment.files[shipment.modules])
+    return Attempt(run, number, journal, record, replaced)
+
+
+def _replaced(folder: Path, *, overwrite: bool) -> str | None:
+    """Return the name of the run that another one replaces in its folder.
+
+    Raises:
+        OutputError: if there is one, and that was not asked for.
+    """
+    if not overwrite:
+        refuse_to_replace(folder)
+    try:
+        return History.load(folder).first_attempt.run
+    except OutputError:  # there is none
+        return None

@@ -1,0 +1,48 @@
+"""What Runner, and the user, are told of a run besides its output."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cafetal.engine import user_messages
+from cafetal.engine.loop import Execution
+from cafetal.errors import CafetalError, RunInterrupted
+from cafetal.results.record import RunRecord, reason
+
+
+def outcome(execution: Execution, record: RunRecord, accept: float, folder: Path | None) -> CafetalError | None:
+    """Return the error that ends a run whose output is not whole; warn of what the user allows to be missing.
+
+    Args:
+        accept: share of the events, and of the files whose entries nobody knows, that is enough.
+        folder: of the run, if it can be resumed.
+    """
+    for failure in execution.maps.skipped:
+        user_messages.warn_left_out(failure)
+    if record.interrupted:
+        return RunInterrupted(_interrupted(record, folder))
+    unopened = [failure for _, failure in execution.intake.missing]
+    refused = [*unopened, *execution.maps.refused]
+    if refused and is_enough(record, accept):
+        record.accepted = True
+        for failure in refused:
+            place = user_messages.place(failure)
+            user_messages.warn(f"Accepted as missing: {place} ({reason(failure)})")
+        return None
+    opened = len(refused) == len(unopened)
+    return user_messages.unreadable(refused, "opened" if opened else "processed") if refused else None
+
+
+def is_enough(record: RunRecord, accept: float) -> bool:
+    """Tell whether the user accepts what is missing: of the events that were planned, and of the files."""
+    files = record.files_planned - len(record.missing)
+    return record.events_counted >= accept * record.events_planned and files >= accept * record.files_planned
+
+
+def _interrupted(record: RunRecord, folder: Path | None) -> str:
+    more = f", and of {record.files_uncounted:,} files that were not counted" if record.files_uncounted else ""
+    on = f"`cafetal resume {folder}` continues" if folder else "without a `folder` it cannot be resumed"
+    return (
+        f"Interrupted: the output holds {record.events_counted:,} of {record.events_planned:,} events{more}. "
+        f"What is done is safe; {on}."
+    )
