@@ -7,7 +7,7 @@ import pytest
 from parsl.executors import ThreadPoolExecutor
 
 from cafetal.config import load_sites
-from cafetal.engine.tasks.futures import settle
+from cafetal.engine.tasks.losses import settle_task
 from cafetal.errors import ConfigError, UnknownEndpoint
 from cafetal.federation import versions
 from cafetal.federation.federated_executor import FederatedExecutor
@@ -70,7 +70,7 @@ def test_tasks_take_futures_and_failures_come_back(federation):
     worker = pack_worker()
     federation.install("desy", worker.files).result()
     arguments = {"run": "r", "site": "desy", "name": "x", "archive": "missing.zip", "trusted": True}
-    late = settle(federation.install("desy", {}), lambda error: None)
+    late = settle_task(federation.install("desy", {}), lambda error: None)
     nothing = federation.call("desy", worker.code, "reduce", arguments, late)
     with pytest.raises(FileNotFoundError):
         nothing.result()

@@ -9,13 +9,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cafetal.engine.tasks import reply_checks
-from cafetal.engine.tasks.futures import lost_task, settle
+from cafetal.engine.tasks.losses import lost_task, settle_task
 from cafetal.errors import CafetalError, RemoteCause, SiteError
 from cafetal.federation.globus_compute.endpoint import GlobusComputeEndpoint
 from cafetal.federation.globus_compute.submitter import Parcel
 from cafetal.worker.chunkset import ChunkSet
-from cafetal.worker.failures import Failure
-from cafetal.worker.partials import Reference
 
 ASKED = ChunkSet.of(range(4))
 FAILURE = lost_task(OSError("x"), "cern", "2-3")
@@ -115,14 +113,45 @@ def test_a_peek_shows_what_was_asked_for():
         check({**PARTIAL, "chunks": "0-2"})
 
 
-def test_what_is_checked_is_what_is_sent():
-    assert reply_checks._Failure.model_fields.keys() == Failure.__annotations__.keys()
-    assert reply_checks._Reference.model_fields.keys() == Reference.__annotations__.keys()
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"partial": {**PARTIAL, "name": "../passwd"}},
+        {"partial": {**PARTIAL, "size": -1}},
+        {"partial": {**PARTIAL, "digest": "0" * 15}},
+        {"partial": {**PARTIAL, "chunks": ""}},
+        {"partial": {**PARTIAL, "more": 1}},
+        {"failures": [{**FAILURE, "kind": "other"}]},
+        {"failures": [{**FAILURE, "types": []}]},
+        {"failures": [{key: value for key, value in FAILURE.items() if key != "traceback"}]},
+        {"left": "3-1"},
+        {"events": -1},
+        {"events": "2"},
+        {"seconds": float("inf")},
+        {"seconds": float("nan")},
+        {"read": {"/f": -1}},
+        {"aside": ["x"] * 4},
+        {"aside": ["x" * 301]},
+        {"modules": {f"m{i}": "" for i in range(21)}},
+        {"log": "x" * 100_001},
+        {"unknown": 1},
+    ],
+)
+def test_limits_of_the_protocol_hold(changes):
+    assert CHECKS[0](GOOD) is GOOD
+    with pytest.raises(SiteError, match="Malformed reply from cern"):
+        CHECKS[0]({**GOOD, **changes})
+
+
+def test_every_key_of_a_reply_is_demanded():
+    for key in GOOD:
+        with pytest.raises(SiteError, match=f"Malformed reply from cern .{key}: Field required"):
+            CHECKS[0]({name: value for name, value in GOOD.items() if name != key})
 
 
 def test_a_garbled_answer_is_a_lost_task():
     future = Future()
-    settled = settle(future, lambda error: lost_task(error, "cern"), check=CHECKS[0])
+    settled = settle_task(future, lambda error: lost_task(error, "cern"), check=CHECKS[0])
     future.set_result({"partial": 5})
     assert settled.result(timeout=1)["kind"] == "site"
 

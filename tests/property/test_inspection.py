@@ -9,7 +9,7 @@ from cafetal.caches.file_entries import FileCache
 from cafetal.config import load_sites
 from cafetal.engine import file_inspection
 from cafetal.engine.file_inspection import Inspection, Question, all_lost
-from cafetal.engine.tasks.futures import Lost, lost_task
+from cafetal.engine.tasks.losses import Lost, lost_task
 from cafetal.scheduling.policies import Balanced
 
 SITES = ("a", "b", "c")
@@ -41,7 +41,8 @@ def begin(questions):
         def add_done_callback(self, callback):
             self.callback = callback
 
-    def call(site, arguments, count):
+    def call(request):
+        site, arguments, count = request["site"], request, len(request["files"])
         assert len(arguments["files"]) == count <= file_inspection._FILES_A_TASK
         sent.append(Sent(site, count))
         return sent[-1]

@@ -9,7 +9,7 @@ import cramjam
 import pytest
 
 from cafetal.engine.merging import partial_fetch
-from cafetal.engine.tasks.futures import Lost
+from cafetal.engine.tasks.losses import Lost
 from cafetal.errors import SiteAway, SiteError, WorkerLost
 from cafetal.worker import partials
 from cafetal.worker.chunkset import ChunkSet
@@ -20,7 +20,7 @@ from cafetal.worker.stores import FileStore
 def kept(tmp_path, monkeypatch):
     """A partial of ten parts, and its reference."""
     reference = partials.write(FileStore(tmp_path), "p", bytes(range(256)) * 20, ChunkSet.of(range(5)))
-    monkeypatch.setattr(partial_fetch, "_PART", -(-reference["size"] // 10))
+    monkeypatch.setattr(partial_fetch, "TO_LAPTOP", -(-reference["size"] // 10))
     return (tmp_path / "p").read_bytes(), reference
 
 

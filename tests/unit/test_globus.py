@@ -16,7 +16,7 @@ import requests
 from globus_compute_sdk.errors import TaskExecutionFailed
 from parsl.app.errors import BashExitFailure
 
-from cafetal.engine.tasks.futures import lost_task
+from cafetal.engine.tasks.losses import lost_task
 from cafetal.errors import ConfigError, LoginError, SiteError, TaskTooLarge, WorkerLost
 from cafetal.federation.globus_compute import user_endpoints
 from cafetal.federation.globus_compute.endpoint import GlobusComputeEndpoint

@@ -3,7 +3,7 @@
 import pytest
 
 from cafetal.engine import user_messages
-from cafetal.engine.tasks.futures import lost_task
+from cafetal.engine.tasks.losses import lost_task
 from cafetal.errors import OutputError, ProcessorError
 from cafetal.results.journal import JOURNAL, Journal
 from cafetal.results.journal_lines import AttemptBegan, AttemptEnded, LocalPartialReused

@@ -3,7 +3,7 @@
 import pytest
 
 from cafetal.engine.failure_log import FailureLog
-from cafetal.engine.tasks.futures import lost_task
+from cafetal.engine.tasks.losses import lost_task
 from cafetal.errors import ProcessorError
 from cafetal.scheduling.chunks import Chunk
 from cafetal.scheduling.messages import GiveUp

@@ -17,7 +17,7 @@ from cafetal.caches.file_entries import FileCache
 from cafetal.caches.site_rates import SiteRates, keep
 from cafetal.config import load_sites
 from cafetal.engine import user_messages
-from cafetal.engine.tasks.futures import Lost, Overdue, lost_task, settle
+from cafetal.engine.tasks.losses import Lost, Overdue, lost_task, settle_task
 from cafetal.errors import ProcessorError, SiteError, UnreadableFile
 from cafetal.fileset import load
 from cafetal.plan import make_plan
@@ -65,7 +65,7 @@ def test_a_broken_cache_costs_time_only(tmp_path):
 )
 def test_settling(outcome, expected):
     future = Future()
-    settled = settle(future, lambda error: f"{type(error).__name__}: {error}")
+    settled = settle_task(future, lambda error: f"{type(error).__name__}: {error}")
     if isinstance(outcome, Exception):
         future.set_exception(outcome)
     else:
@@ -75,7 +75,7 @@ def test_settling(outcome, expected):
 
 def test_what_is_given_up_settles_and_comes_too_late():
     future, given_up = Future(), Future()
-    settled = settle(future, lambda error: lost_task(error, "cern"), given_up=given_up)
+    settled = settle_task(future, lambda error: lost_task(error, "cern"), given_up=given_up)
     assert not settled.done()
     given_up.set_result(Overdue("Nothing was heard of it."))
     future.set_result({"partial": None})
@@ -85,7 +85,7 @@ def test_what_is_given_up_settles_and_comes_too_late():
 
 def test_a_cancelled_task_settles_too():
     future = Future()
-    settled = settle(future, repr)
+    settled = settle_task(future, repr)
     future.cancel()
     assert "CancelledError" in settled.result(timeout=1)
 
@@ -93,7 +93,7 @@ def test_a_cancelled_task_settles_too():
 def test_a_task_that_wants_to_end_python_settles_too():
     future = Future()
     future.set_exception(SystemExit(3))
-    assert settle(future, str).result(timeout=1) == "SystemExit: 3"
+    assert settle_task(future, str).result(timeout=1) == "SystemExit: 3"
 
 
 def test_lost_tasks_are_told_apart():

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cafetal.cli import cli
-from cafetal.engine.tasks.futures import lost_task
+from cafetal.engine.tasks.losses import lost_task
 from cafetal.errors import ConfigError, OutputError, SiteError, UnknownEndpoint
 from cafetal.results.histograms import yields_of
 from cafetal.results.journal import JOURNAL, Journal

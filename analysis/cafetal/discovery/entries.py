@@ -12,6 +12,7 @@ from cafetal.replicas import FilesetCatalog
 from cafetal.worker import inspect_task
 from cafetal.worker.inputs import remote_files
 from cafetal.worker.inputs.file_names import resolve, site_names
+from cafetal.worker.protocol import Reading
 
 _AT_ONCE = 8
 """Files that are opened side by side."""
@@ -39,7 +40,7 @@ def learn_entries(fileset: Fileset, table: SiteTable) -> Fileset:
 def _learn(file: DataFile, catalog: FilesetCatalog, table: SiteTable) -> DataFile:
     if file.object_path is None or (file.num_entries is not None and file.uuid is not None):
         return file
-    reading = remote_files.Reading(timeout=table.reading.timeout, preload=table.reading.preload)
+    reading = Reading(timeout=table.reading.timeout, preload=table.reading.preload)
     try:
         replicas = catalog.replicas(file.lfn)
     except CafetalError:

@@ -20,7 +20,7 @@ from cafetal.scheduling import messages
 from cafetal.scheduling.ledger import Ledger
 from cafetal.scheduling.scheduler import Scheduler
 from cafetal.shipping.shipment import Shipment
-from cafetal.worker.failures import Failure
+from cafetal.worker.protocol import Failure
 
 
 @dataclass(frozen=True, slots=True)

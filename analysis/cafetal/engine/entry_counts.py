@@ -18,7 +18,8 @@ from cafetal.fileset import FileIdentities, Fileset, plain_name
 from cafetal.plan import allow
 from cafetal.replicas import FilesetCatalog
 from cafetal.results.record import reason
-from cafetal.worker.failures import Failure, describe
+from cafetal.worker.failures import describe
+from cafetal.worker.protocol import Failure
 
 _TRIED_OF_A_SITE = 100
 """Failures of a site that are recorded while entries are counted; a wrong `pfn` may make very many."""

@@ -10,8 +10,9 @@ from cafetal.results.record import reason
 from cafetal.scheduling.chunks import Chunk
 from cafetal.scheduling.messages import Failures, GiveUp
 from cafetal.worker.chunkset import ChunkSet
-from cafetal.worker.failures import Failure, Kind, describe
+from cafetal.worker.failures import describe
 from cafetal.worker.partials import PartialLost
+from cafetal.worker.protocol import Failure, Kind
 
 
 class FailureLog:

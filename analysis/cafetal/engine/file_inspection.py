@@ -15,14 +15,14 @@ from cafetal.caches.file_entries import FileCache
 from cafetal.config import SiteTable
 from cafetal.engine.sites.install import install
 from cafetal.engine.tasks import reply_checks
-from cafetal.engine.tasks.futures import lost_task, settle
+from cafetal.engine.tasks.losses import lost_task, settle_task
 from cafetal.errors import LoginError
 from cafetal.federation.federation import Federation
 from cafetal.fileset import DataFile
 from cafetal.scheduling.policies import RoutingPolicy, SiteLoad, Task, checked_choice
 from cafetal.shipping.shipment import Shipment
-from cafetal.worker.failures import Failure
 from cafetal.worker.inputs.file_names import site_names
+from cafetal.worker.protocol import Failure, FileQuestion, InspectRequest
 
 _FILES_A_TASK = 50
 _AHEAD = 4
@@ -32,7 +32,7 @@ _LOSSES = 2
 
 Key = tuple[str, str]
 """LFN and tree: a file may have several."""
-Call = Callable[[str, Mapping[str, Any], int], "Future[Any]"]
+Call = Callable[[InspectRequest], "Future[Any]"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Question:
         """What it is about."""
         return self.lfn, self.treename
 
-    def plain(self, site: str, records: Mapping[tuple[str, str, str], Any] | None = None) -> dict[str, Any]:
+    def plain(self, site: str, records: Mapping[tuple[str, str, str], Any] | None = None) -> FileQuestion:
         """Return it as a site is asked; ``records`` are records of earlier runs by site, PFN and tree."""
         record = (records or {}).get((site, self.replicas[site], self.treename))
         if record is not None and record.get("adler32") != getattr(self.declared, "adler32", None):
@@ -98,7 +98,7 @@ class Inspection:
 
     Args:
         ask: has sites answer, which is then told by `site_answered` or `site_lost`.
-        call: sends `worker.counting.inspect` with its arguments to a site; of so many files.
+        call: sends the task ``inspect`` to the site that the request names.
         tell: called in any thread with a batch and the records of its files, which `take` must be given.
     """
 
@@ -225,19 +225,30 @@ class Inspection:
         return min(_FILES_A_TASK, math.ceil(self._files[site] / self._table.sites[site].workers))
 
     def _send_batch(self, batch: Batch) -> None:
-        site, entry = batch.site, self._table.sites[batch.site]
+        site = batch.site
         for question in batch.questions:
             del self._todo[question.key]
         self._under_way[site] += 1
         records = self._cache.get((site, q.replicas[site], q.treename) for q in batch.questions)
-        arguments = {
-            "site": site,
-            "files": [question.plain(site, records) for question in batch.questions],
-            "names": site_names(entry.pfn, {q.lfn: q.replicas[site] for q in batch.questions}),
-            "reading": self._table.reading.model_dump(),
-        }
-        reply = self._call(site, arguments, len(batch.questions))
+        reply = self._call(inspect_request(site, batch.questions, self._table, records))
         reply.add_done_callback(lambda done: self._tell(batch, done.result()))
+
+
+def inspect_request(
+    site: str,
+    questions: Sequence[Question],
+    table: SiteTable,
+    records: Mapping[tuple[str, str, str], Any] | None = None,
+) -> InspectRequest:
+    """Return what a site is asked of files; ``records`` are records of earlier runs by site, PFN and tree."""
+    return {
+        "site": site,
+        "files": [question.plain(site, records) for question in questions],
+        "names": site_names(table.sites[site].pfn, {q.lfn: q.replicas[site] for q in questions}),
+        "function": None,
+        "archive": "",
+        "reading": {"timeout": table.reading.timeout, "preload": table.reading.preload},
+    }
 
 
 def inspect(
@@ -265,10 +276,11 @@ def inspect(
     def installed(site: str, done: Future[Any]) -> None:
         events.put((site, done.result()))
 
-    def call(site: str, arguments: Mapping[str, Any], count: int) -> Future[Any]:
-        request = {**arguments, "function": function, "archive": shipment.modules}
+    def call(request: InspectRequest) -> Future[Any]:
+        site, count = request["site"], len(request["files"])
+        request = {**request, "function": function, "archive": shipment.modules or ""}
         reply = federation.call(site, shipment.code, "inspect", request)
-        return settle(reply, partial(all_lost, site, count), check=reply_checks.of_inspect(site, count))
+        return settle_task(reply, partial(all_lost, site, count), check=reply_checks.of_inspect(site, count))
 
     inspection = make(ask=ask, call=call, tell=lambda *values: events.put(values))
     answers: dict[Key, Answer] = {}

@@ -27,7 +27,7 @@ from cafetal.scheduling.chunks import Chunk
 from cafetal.scheduling.policies import RoutingPolicy
 from cafetal.scheduling.retries import TRIES
 from cafetal.worker.chunkset import ChunkSet
-from cafetal.worker.failures import Failure
+from cafetal.worker.protocol import Failure
 
 
 class Intake:

@@ -32,7 +32,7 @@ from cafetal.results.record import RunRecord
 from cafetal.scheduling import messages
 from cafetal.scheduling.policies import RoutingPolicy
 from cafetal.worker.chunkset import ChunkSet
-from cafetal.worker.failures import Failure
+from cafetal.worker.protocol import Failure
 
 _TICK = 1.0
 """Seconds between looks at what sends no events."""

@@ -17,7 +17,7 @@ from cafetal.results.record import failure_fields
 from cafetal.results.task_logs import TaskLogs
 from cafetal.scheduling import messages
 from cafetal.worker.chunkset import ChunkSet
-from cafetal.worker.failures import Failure
+from cafetal.worker.protocol import Failure
 
 
 class MapPhase:

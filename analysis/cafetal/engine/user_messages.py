@@ -10,7 +10,7 @@ from cafetal.environments.sources import is_importable
 from cafetal.errors import CafetalError, MissingTree, ProcessorError, SiteError, UnreadableFile
 from cafetal.remote_errors import also, lookup, rebuild
 from cafetal.results.record import reason
-from cafetal.worker.failures import Failure
+from cafetal.worker.protocol import Failure
 
 _MOST_LINES = 20
 """Of an error that names files."""

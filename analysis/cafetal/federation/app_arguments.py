@@ -17,11 +17,11 @@ from cafetal.config import SiteTable
 from cafetal.errors import ConfigError, NoReplica, SiteError
 from cafetal.federation.apps import by_value
 from cafetal.fileset import Fileset
+from cafetal.futures import all_of
 from cafetal.replicas import FilesetCatalog
 from cafetal.worker import app_calls
+from cafetal.worker.parts import TO_LAPTOP, offsets
 
-_PART = 3 << 20
-"""Bytes that travel in one task; in text that is 4.2 MB, where we let a service carry 5 MB."""
 _CLOSING = 10.0
 """Seconds for which sites may remove what was kept there; `cafetal clean` finds the rest."""
 _FUNCTIONS = by_value(app_calls)
@@ -149,7 +149,7 @@ class References:
                 if transfer is None or (transfer.done() and transfer.exception() is not None):
                     transfer = self._there[endpoint, thing.name] = self._movers.submit(self._move, endpoint, thing)
                 moves.append(transfer)
-        return _all_of(moves)
+        return all_of(moves)
 
     def _move(self, endpoint: str, thing: Kept | Shipped) -> None:
         if isinstance(thing, Kept) and not self._trusted(thing.endpoint):
@@ -158,12 +158,12 @@ class References:
                 f"`trust: pickle` for {thing.endpoint} if it may run code at your other sites."
             )
         size = thing.size if isinstance(thing, Kept) else len(thing.content)
-        for offset in range(0, size, _PART):
+        for offset in offsets(size, TO_LAPTOP):
             if isinstance(thing, Kept):
-                arguments = {"name": thing.name, "offset": offset, "length": _PART}
+                arguments = {"name": thing.name, "offset": offset, "length": TO_LAPTOP}
                 part = self._do(thing.endpoint, "read_kept", arguments).result()
             else:
-                part = thing.content[offset : offset + _PART]
+                part = thing.content[offset : offset + TO_LAPTOP]
             self._do(endpoint, "write_kept", {"name": thing.name, "offset": offset, "content": part}).result()
 
     def _do(self, endpoint: str, task: str, arguments: Mapping[str, Any]) -> Future[Any]:
@@ -219,26 +219,3 @@ def kept_at(endpoint: str, name: str, reply: Any) -> Kept:
         return Kept(endpoint, name, int(reply["size"]), str(reply["digest"]))
     except (TypeError, KeyError, ValueError):
         raise SiteError(f"{endpoint} has not told what it has kept.") from None
-
-
-def _all_of(futures: Sequence[Future[None]]) -> Future[None]:
-    """Ends when all have, with the first error."""
-    ended: Future[None] = Future()
-    left, counting = len(futures), threading.Lock()
-
-    def count(done: Future[None]) -> None:
-        nonlocal left
-        error = done.exception() if not done.cancelled() else SiteError("The executor has been shut down.")
-        with counting:
-            left -= 1
-            last = (left == 0 or error is not None) and not ended.done()
-            if last and error is not None:
-                ended.set_exception(error)
-            elif last:
-                ended.set_result(None)
-
-    for future in futures:
-        future.add_done_callback(count)
-    if not futures:
-        ended.set_result(None)
-    return ended

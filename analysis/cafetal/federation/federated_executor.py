@@ -34,6 +34,7 @@ from cafetal.federation.site_start import start_within
 from cafetal.federation.submission import look_at, send, workers_of
 from cafetal.federation.telemetry import EndpointStatus, TaskStatus, Telemetry
 from cafetal.fileset import Fileset, load
+from cafetal.futures import then
 from cafetal.remote_errors import also
 from cafetal.scheduling.policies import RoutingPolicy, SiteLoad, Task, checked_choice
 
@@ -255,25 +256,20 @@ class FederatedExecutor(Facade):
         able = self.references.able(things, usable, by_hand=bool(requested)) if usable else requested
         name = self._enlist(able, avoided)
         outcome = _Outcome()
+        brought = self.references.bring(name, things)
+        brought.add_done_callback(lambda ended: self._came_back(name) if _has_failed(ended) else None)
 
-        def go(brought: Future[None], references: References = self.references) -> None:
+        def send_wrapped(_: None, references: References = self.references) -> Future[Any]:
             try:
-                brought.result()
                 wrapped, arguments = references.wrap(name, func, args, kwargs, keep=keep)
-            except Exception as error:
+            except Exception:
                 self._came_back(name)
-                outcome.set_exception(error)
-                return
-            try:
-                future = outcome.sent = self._send(name, wrapped, specification, (), arguments)
-            except Exception as error:
-                outcome.set_exception(error)
-                return
+                raise
+            future = outcome.sent = self._send(name, wrapped, specification, (), arguments)
             name_to_keep = arguments["keep"]
-            read = partial(kept_at, name, name_to_keep) if name_to_keep is not None else lambda result: result
-            future.add_done_callback(lambda done: _pass_on(done, outcome, read))
+            return future if name_to_keep is None else then(future, partial(kept_at, name, name_to_keep))
 
-        self.references.bring(name, things).add_done_callback(go)
+        then(brought, send_wrapped, outcome=outcome)
         return outcome
 
     def _enlist(self, requested: Sequence[str], avoided: Sequence[str]) -> str:
@@ -433,12 +429,8 @@ class FederatedExecutor(Facade):
         return [endpoint for name, endpoint in self.endpoints.items() if name not in left]
 
 
-def _pass_on(done: Future[Any], outcome: Future[Any], read: Callable[[Any], Any]) -> None:
-    """What is read from the result of a task."""
-    try:
-        outcome.set_result(read(done.result()))
-    except BaseException as error:
-        outcome.set_exception(error)
+def _has_failed(future: Future[Any]) -> bool:
+    return future.cancelled() or future.exception() is not None
 
 
 @lru_cache(maxsize=64)

@@ -25,15 +25,13 @@ from cafetal.federation.federated_executor import FederatedExecutor
 from cafetal.federation.pools import make_endpoint
 from cafetal.federation.site_environments import Equipment
 from cafetal.federation.versions import LOOKED_AT, mismatch, versions_here
+from cafetal.futures import in_thread, then
 from cafetal.scheduling.policies import RoutingPolicy
 from cafetal.worker import bootstrap
 from cafetal.worker.atomic_files import write_bytes
+from cafetal.worker.parts import TO_SITE, cut
 
 _LABEL = "sites"
-_PART = 4_000_000
-"""Bytes of a file that go to a site in one task: in text 5.3 MB, where a service carries 10 MB."""
-
-
 _MOST_WORDS = 1_000_000
 """Bytes of a log that are kept, its last ones."""
 _AT_ONCE = 500_000
@@ -125,44 +123,34 @@ class Federation:
         """
         small = {name: content for name, content in files.items() if len(content) <= _AT_ONCE}
         large = {name: content for name, content in files.items() if len(content) > _AT_ONCE}
-        ready: Future[dict[str, Any]] = Future()
+        introduced = self.submit(site, "install", small, list(LOOKED_AT), list(large))
+        return then(introduced, lambda introduction: self._judge(site, introduction, files, large))
 
-        def ask() -> None:
-            installed = self.submit(site, "install", small, list(LOOKED_AT), list(large))
-            installed.add_done_callback(lambda done: _pass_on(lambda: judge(done), ready))
-
-        def judge(done: Future[dict[str, Any]]) -> None:
-            versions = done.result()
-            error = None if "error" in versions else mismatch(versions, versions_here())
-            if "error" not in versions and self.equipment.wanted(site, fits=error is None):
-                threading.Thread(target=lambda: _pass_on(equip, ready), daemon=True, name=f"equips {site}").start()
-                return
-            if error is not None:
-                versions = {**versions, "error": f"The site {site} cannot be used. {error}"}
-            missing = {} if "error" in versions else {n: c for n, c in large.items() if n not in versions["present"]}
-            if not missing:
-                ready.set_result(versions)
-                return
-            joined = self._send_in_parts(site, missing)
-            joined.add_done_callback(
-                lambda last: _pass_on(lambda: ready.set_result({**versions, **last.result()}), ready)
-            )
-
-        def equip() -> None:
-            self.equipment.bring(site)
-            ask()
-
-        ask()
-        return ready
+    def _judge(
+        self, site: str, introduction: dict[str, Any], files: Mapping[str, bytes], large: Mapping[str, bytes]
+    ) -> dict[str, Any] | Future[dict[str, Any]]:
+        """Return what a site tells of itself, once it can be used, or why it cannot."""
+        error = None if "error" in introduction else mismatch(introduction, versions_here())
+        if "error" not in introduction and self.equipment.wanted(site, fits=error is None):
+            equipped = in_thread(lambda: self.equipment.bring(site), f"equips {site}")
+            return then(equipped, lambda _: self.install(site, files))
+        if error is not None:
+            introduction = {**introduction, "error": f"The site {site} cannot be used. {error}"}
+        if "error" in introduction:
+            return introduction
+        missing = {name: content for name, content in large.items() if name not in introduction["present"]}
+        if not missing:
+            return introduction
+        return then(self._send_in_parts(site, missing), lambda joined: {**introduction, **joined})
 
     def _send_in_parts(self, site: str, files: Mapping[str, bytes]) -> Future[dict[str, Any]]:
-        starts = {name: range(0, len(content), _PART) for name, content in files.items()}
+        parts = {name: list(cut(content, TO_SITE)) for name, content in files.items()}
         stored = [
-            self.submit(site, "store", name, number, files[name][start : start + _PART])
-            for name in files
-            for number, start in enumerate(starts[name])
+            self.submit(site, "store", name, number, part)
+            for name, parts_of_file in parts.items()
+            for number, part in enumerate(parts_of_file)
         ]
-        return self.submit(site, "join", {name: len(begins) for name, begins in starts.items()}, *stored)
+        return self.submit(site, "join", {name: len(parts_of_file) for name, parts_of_file in parts.items()}, *stored)
 
     def call(
         self, site: str, code: tuple[str, str], task: str, arguments: Mapping[str, Any], *inputs: Future[Any]
@@ -221,14 +209,6 @@ class Federation:
     def close(self) -> None:
         """Stop all sites; their workers are gone when this returns."""
         self._finalizer()
-
-
-def _pass_on(act: Callable[[], None], outcome: Future[Any]) -> None:
-    """Act; what goes wrong is the outcome."""
-    try:
-        act()
-    except BaseException as error:
-        outcome.set_exception(error)
 
 
 def _log_to(path: Path, *, all_of_it: bool) -> logging.Handler:

@@ -6,7 +6,6 @@ import os
 import shutil
 import tempfile
 import threading
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
@@ -20,9 +19,8 @@ from cafetal.federation.federated_executor import FederatedExecutor
 from cafetal.federation.pools import Equip
 from cafetal.worker import bootstrap
 from cafetal.worker.atomic_files import private_folder
+from cafetal.worker.parts import TO_SITE, read_parts, windowed
 
-_PART = 4_000_000
-"""Bytes of a file that go to a site in one task: in text 5.3 MB, where a service carries 10 MB."""
 _WINDOW = 4
 """Parts that are on their way at a time."""
 
@@ -129,17 +127,19 @@ class Equipment:
         bundle = self._packed()
         reply = self._sites.submit(name, "unpack", bundle.name, bundle.digest).result()
         if reply.get("missing"):
-            under_way: deque[Future[Any]] = deque()
             count = 0
             with bundle.path.open("rb") as file:
-                while part := file.read(_PART):
-                    under_way.append(self._sites.submit(name, "store", bundle.name, count, part))
-                    count += 1
-                    if len(under_way) == _WINDOW:
-                        under_way.popleft().result()
-            joined = self._sites.submit(name, "join", {bundle.name: count}, *under_way).result()
+                parts = enumerate(read_parts(file, TO_SITE))
+                for (number, _), sent in windowed(parts, lambda part: self._store(name, *part), _WINDOW):
+                    sent.result()
+                    count = number + 1
+            joined = self._sites.submit(name, "join", {bundle.name: count}).result()
             reply = joined or self._sites.submit(name, "unpack", bundle.name, bundle.digest).result()
         return _folder(name, reply)
+
+    def _store(self, name: str, number: int, part: bytes) -> Future[Any]:
+        """Send a part of the archive to a site."""
+        return self._sites.submit(name, "store", self._packed().name, number, part)
 
 
 def _folder(name: str, reply: dict[str, Any]) -> str:

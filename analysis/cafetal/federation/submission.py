@@ -21,6 +21,7 @@ from cafetal.federation import serialization
 from cafetal.federation.apps import by_value
 from cafetal.federation.globus_compute.liveness import EndpointReport
 from cafetal.federation.telemetry import EndpointStatus
+from cafetal.futures import then
 from cafetal.worker import bootstrap
 
 _NOTHING: bytes = DillSerializer.identifier + b"\n" + pickle.dumps({}, pickle.HIGHEST_PROTOCOL)
@@ -78,25 +79,20 @@ def _by_value() -> tuple[Callable[..., Any], Callable[..., Any]]:
 def _unpacked(
     packed: Future[Any], measure: Measure, unpack: Callable[[Any], Any], given_up: Callable[[Exception], Exception]
 ) -> Future[Any]:
-    """The future of the function's own result, for one of ``(result, measures)``."""
-    future: Future[Any] = Future()
+    """Return the future of the function's own result, for one of ``(result, measures)``."""
+    outcome: Future[Any] = Future()
     if hasattr(packed, "parsl_executor_task_id"):
-        future.parsl_executor_task_id = packed.parsl_executor_task_id  # type: ignore[attr-defined]
+        outcome.parsl_executor_task_id = packed.parsl_executor_task_id  # type: ignore[attr-defined]
 
-    def finish(done: Future[Any]) -> None:
-        try:
-            result, measures = done.result()
-            measure(measures)
-            result = unpack(result)
-        except BadStateException as error:
-            future.set_exception(given_up(error))
-        except BaseException as error:
-            future.set_exception(error)
-        else:
-            future.set_result(result)
+    def read(measured: tuple[Any, Mapping[str, Any]]) -> Any:
+        result, measures = measured
+        measure(measures)
+        return unpack(result)
 
-    packed.add_done_callback(finish)
-    return future
+    def catch(error: BaseException) -> BaseException:
+        return given_up(error) if isinstance(error, BadStateException) else error
+
+    return then(packed, read, outcome=outcome, catch=catch)
 
 
 def workers_of(endpoint: ParslExecutor) -> int:

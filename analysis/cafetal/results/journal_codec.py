@@ -12,7 +12,7 @@ from cafetal.results import journal_lines as lines
 from cafetal.results.line_kinds import Line, kind_of, kinds
 from cafetal.scheduling import messages
 from cafetal.worker.chunkset import ChunkSet
-from cafetal.worker.partials import Reference
+from cafetal.worker.protocol import Reference
 
 
 @cache

@@ -9,7 +9,7 @@ from pathlib import Path
 from cafetal.errors import OutputError
 from cafetal.worker import partials
 from cafetal.worker.atomic_files import write_bytes
-from cafetal.worker.partials import Reference
+from cafetal.worker.protocol import Reference
 from cafetal.worker.stores import FileStore
 
 PARTIALS = "partials"

@@ -22,6 +22,7 @@ from cafetal.results.local_partials import PARTIALS, LocalPartial
 from cafetal.worker import partials
 from cafetal.worker.accumulators import codec, exact
 from cafetal.worker.chunkset import ChunkSet, Overlap
+from cafetal.worker.protocol import Reference
 from cafetal.worker.stores import FileStore
 
 DIGEST = "manifest_sha256"
@@ -127,9 +128,7 @@ def _check_account(folder: Path, manifest: Mapping[str, Any], proof: Proof, trus
     for name, entry in ledger["partials"].items():
         proof.partials += 1
         try:
-            reference = partials.Reference(
-                name=name, size=entry["size"], digest=entry["digest"], chunks=entry["chunks"]
-            )
+            reference = Reference(name=name, size=entry["size"], digest=entry["digest"], chunks=entry["chunks"])
             content = partials.read_bytes(FileStore(folder / PARTIALS), reference)
             carried = carried.union(ChunkSet.parse(entry["chunks"]))
             nodes.append(codec.decode(partials.body(content), trusted=trust))

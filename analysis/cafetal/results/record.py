@@ -12,7 +12,7 @@ from cafetal.environments.archive import EnvironmentArchive
 from cafetal.results import journal_lines as lines
 from cafetal.results.history import History
 from cafetal.worker.chunkset import ChunkSet
-from cafetal.worker.failures import Failure
+from cafetal.worker.protocol import Failure
 
 
 class RunRecord(History):

@@ -47,7 +47,7 @@ from cafetal.runner.progress import show_progress
 from cafetal.runner.session import Session, is_missing
 from cafetal.scheduling.policies import RoutingPolicy
 from cafetal.shipping.shipment import Shipment, check_aux, limits, pack_function, pack_worker
-from cafetal.worker.failures import Failure
+from cafetal.worker.protocol import Failure
 
 _LINGER = 120.0
 """Seconds for which sites are kept after files were counted: the work on them usually follows at once."""

@@ -14,7 +14,8 @@ from cafetal.errors import UnreadableFile
 from cafetal.federation.federation import Federation
 from cafetal.results import journal_lines as lines
 from cafetal.results.record import RunRecord, failure_fields
-from cafetal.worker.failures import Failure, describe
+from cafetal.worker.failures import describe
+from cafetal.worker.protocol import Failure
 
 _MISSING = b"cafetal: missing"
 """UUID of a file that could not be opened; 16 bytes. Runner needs metadata for each file, or it does nothing at all."""

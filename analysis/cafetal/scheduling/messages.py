@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from cafetal.scheduling.chunks import Chunk
-from cafetal.worker.failures import Kind
+from cafetal.worker.protocol import Kind
 
 # --- events --------------------------------------------------------------------------------------------------
 

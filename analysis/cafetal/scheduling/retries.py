@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from cafetal.scheduling.chunks import Bundle
-from cafetal.worker.failures import Kind
+from cafetal.worker.protocol import Kind
 
 TRIES = 3
 """How often a bundle may lose its worker, a reduce or a fetch may fail, or a partial may be lost."""

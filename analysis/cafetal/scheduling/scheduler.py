@@ -37,7 +37,7 @@ from cafetal.scheduling.messages import (
 )
 from cafetal.scheduling.retries import Retry, after_failure
 from cafetal.scheduling.state import Choice, Dispatcher, Running, SiteState, State
-from cafetal.worker.failures import Kind
+from cafetal.worker.protocol import Kind
 
 _FAULTS = 5
 """So many tasks in a row without anything good, and a site is left alone for a while."""

@@ -11,11 +11,10 @@ from typing import Any
 from cafetal.errors import TransferFailed
 from cafetal.scheduling.retries import TRIES
 from cafetal.transfers.transfer_tool import Copy, Delivery, Order
+from cafetal.worker.parts import TO_LAPTOP, offsets
 
 LARGEST = 500_000_000
 """Bytes of a file that may go this way."""
-_PART = 3 << 20
-"""Bytes of a part; in text that is 4.2 MB, where we let a service carry 5 MB."""
 _WINDOW = 8
 """Parts that are on their way at a time: each waits for a worker at both sites."""
 Ask = Callable[[str, str, Mapping[str, Any]], Future[Any]]
@@ -73,14 +72,14 @@ class _Bringing:
                 "has Globus Transfer do it)"
             )
         with ThreadPoolExecutor(_WINDOW) as pool:
-            list(pool.map(self._carry_part, range(0, weight["size"], _PART)))
+            list(pool.map(self._carry_part, offsets(weight["size"], TO_LAPTOP)))
         if not weight["size"]:
             self._answer(site, "write", {**self._target, "offset": 0, "content": b""})
         path: str = self._answer(site, "complete", {**self._target, "weight": weight})
         return path
 
     def _carry_part(self, offset: int) -> None:
-        arguments = {"pfn": self._copy.pfn, "offset": offset, "length": _PART}
+        arguments = {"pfn": self._copy.pfn, "offset": offset, "length": TO_LAPTOP}
         content = self._answer(self._order.source, "read", arguments)
         self._answer(self._order.site, "write", {**self._target, "offset": offset, "content": content})
         self._count(len(content))

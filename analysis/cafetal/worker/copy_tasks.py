@@ -7,69 +7,61 @@ import re
 import shutil
 import time
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, Unpack
 
 from .atomic_files import private_folder
 from .failures import Corrupt, Unreadable
 from .inputs.checksums import adler32
+from .protocol import CompleteRequest, ReadRequest, WeighRequest, Weight, WriteRequest
 from .site_context import SiteContext
 
 STAGED = "cafetal-staged"
 """The folder for what is brought to a site."""
 
 
-class Weight(TypedDict):
-    """What tells whether a copy of a file is whole."""
-
-    size: int
-    """Bytes."""
-    adler32: str
-    """Eight hexadecimal digits."""
-
-
-def weigh(context: SiteContext, *, run: str, pfn: str) -> Weight:
-    """Size and checksum of a file that lies on this machine's disks.
+def weigh(context: SiteContext, **request: Unpack[WeighRequest]) -> Weight:
+    """Return the size and checksum of a file that lies on this machine's disks.
 
     Raises:
         Unreadable: if there is none.
     """
-    path = _here(pfn)
+    path = _here(request["pfn"])
     try:
         return {"size": path.stat().st_size, "adler32": adler32(path)}
     except OSError as error:
         raise Unreadable(f"{path} cannot be read ({error.strerror}).") from error
 
 
-def read(context: SiteContext, *, run: str, pfn: str, offset: int, length: int) -> bytes:
-    """A part of such a file."""
-    with _here(pfn).open("rb") as file:
-        file.seek(offset)
-        return file.read(length)
+def read(context: SiteContext, **request: Unpack[ReadRequest]) -> bytes:
+    """Return a part of such a file."""
+    with _here(request["pfn"]).open("rb") as file:
+        file.seek(request["offset"])
+        return file.read(request["length"])
 
 
-def write(context: SiteContext, *, run: str, staging: str, name: str, offset: int, content: bytes) -> None:
-    """A part of a file that is being brought here; they may come in any order, and more than once."""
-    path = _unfinished(_there(context, staging, name))
+def write(context: SiteContext, **request: Unpack[WriteRequest]) -> None:
+    """Write a part of a file that is being brought here; parts may come in any order, and more than once."""
+    path = _unfinished(_there(context, request["staging"], request["name"]))
     private_folder(path.parent)
     handle = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
     try:
-        os.pwrite(handle, content, offset)
+        os.pwrite(handle, request["content"], request["offset"])
     finally:
         os.close(handle)
 
 
-def complete(context: SiteContext, *, run: str, staging: str, name: str, weight: Weight) -> str:
-    """Give a file its name once all of its parts are there; its path at this site.
+def complete(context: SiteContext, **request: Unpack[CompleteRequest]) -> str:
+    """Give a file its name once all of its parts are there; return its path at this site.
 
     Raises:
         Corrupt: if it is not what was read where it comes from; it is removed.
     """
-    path = _there(context, staging, name)
+    path = _there(context, request["staging"], request["name"])
     parts = _unfinished(path)
     if not parts.exists() and path.exists():
         parts = path  # it was completed by a task whose answer was lost
-    checksum = weigh(context, run=run, pfn=str(parts))
-    if checksum != weight:
+    checksum = weigh(context, run=request["run"], pfn=str(parts))
+    if checksum != request["weight"]:
         parts.unlink()
         raise Corrupt(f"{path} has arrived with {checksum['size']:,} bytes and the Adler-32 {checksum['adler32']}.")
     os.replace(parts, path)

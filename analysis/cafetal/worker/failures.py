@@ -8,41 +8,12 @@ import sys
 import traceback
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any
 
-Kind = Literal[
-    "data", "corrupt", "stale", "timeout", "processor", "once", "worker", "away", "site", "partial", "stopped"
-]
-"""What failed: reading the file; its content, by the checksum; the file not being the one that was planned; a storage
-that does not answer; the user's code; the user's code for the first time, which may have been the site; the process
-that ran the task; the site, for the moment; the site; keeping a partial until it was merged; nothing, as the user had
-stopped the run."""
-
+from .protocol import Failure, Kind
 
 _OURS = re.compile(r'[^"\n]*/[0-9a-f]{64}\.zip/cafetal_worker_[0-9a-f]+/')
 """Where the worker code lies at a site."""
-
-
-class Failure(TypedDict):
-    """One thing that went wrong."""
-
-    kind: Kind
-    site: str
-    lfn: str
-    pfn: str
-    start: int
-    """First entry concerned."""
-    stop: int
-    """One past the last entry concerned."""
-    chunks: str
-    """The chunks that are not in the partial because of it, as `ChunkSet` writes them."""
-    types: list[str]
-    """Qualified class names of the exception and of what caused it, outermost first."""
-    messages: list[str]
-    """Their messages, in the same order."""
-    traceback: str
-    signature: str
-    """Of the place in the code where it happened: the same for the same mistake, whatever the data."""
 
 
 class StaleFile(Exception):

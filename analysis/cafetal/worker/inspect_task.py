@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Unpack, cast
 
 import uproot
 from coffea.processor.executor import FileMeta, ParquetFileContext, UprootMissTreeError
@@ -14,62 +14,45 @@ from uproot.models.TTree import Model_TTree_NumEntries
 
 from .code.shipped_code import load_function
 from .failures import describe
-from .inputs.file_names import SiteNames, resolve
-from .inputs.remote_files import Reading, SilentServers, prepare, scheme
+from .inputs.file_names import resolve
+from .inputs.remote_files import SilentServers, prepare, scheme
+from .protocol import FileFound, FileNotCounted, FileQuestion, InspectRequest, Reading
 from .site_context import SiteContext
 
 _AT_ONCE = 8
 """Files behind servers that are asked for their entries."""
 
 
-def inspect(
-    context: SiteContext,
-    *,
-    site: str,
-    files: list[dict[str, Any]],
-    names: SiteNames,
-    function: str | None,
-    archive: str,
-    reading: Reading,
-    run: str = "",
-) -> list[dict[str, Any]]:
-    """Count the entries of files.
-
-    Each file is a dict ``{lfn, treename, format, options, known}``; ``known`` is what an earlier
-    inspection returned, believed while size and modification time are the same. With ``function``, the name
-    of a file that holds Runner's own metadata function, that one is asked (for cluster boundaries). For which run
-    this is done makes no difference.
-
-    Returns one dict a file: ``{num_entries, uuid, size, mtime_ns}`` (bytes, ns; ``None`` where the storage
-    tells no size), ``clusters`` if asked for, or ``{failure}``.
-    """
-    call = load_function(context, function, archive) if function else None
+def inspect(context: SiteContext, **request: Unpack[InspectRequest]) -> list[FileFound | FileNotCounted]:
+    """Count the entries of files; return one reply a file, in their order."""
+    function, reading, names = request["function"], request["reading"], request["names"]
+    call = load_function(context, function, request["archive"]) if function else None
     silent = SilentServers(reading["timeout"])
 
-    def inspect_one(file: dict[str, Any]) -> dict[str, Any]:
-        return _inspect_one(site, file, resolve(file["lfn"], names), call, reading, silent)
+    def inspect_one(file: FileQuestion) -> FileFound | FileNotCounted:
+        return _inspect_one(request["site"], file, resolve(file["lfn"], names), call, reading, silent)
 
-    if call is None and any(scheme(resolve(file["lfn"], names)) for file in files):
+    if call is None and any(scheme(resolve(file["lfn"], names)) for file in request["files"]):
         with ThreadPoolExecutor(_AT_ONCE) as threads:  # it is the line that takes the time
-            return list(threads.map(inspect_one, files))
-    return [inspect_one(file) for file in files]
+            return list(threads.map(inspect_one, request["files"]))
+    return [inspect_one(file) for file in request["files"]]
 
 
 def _inspect_one(
     site: str,
-    file: dict[str, Any],
+    file: FileQuestion,
     pfn: str,
     call: Callable[[FileMeta], Any] | None,
     reading: Reading,
     silent: SilentServers,
-) -> dict[str, Any]:
+) -> FileFound | FileNotCounted:
     earlier = file["known"]
     try:
         silent.check(pfn)
         state: dict[str, Any] = _stat(pfn)
         unchanged = earlier and state["size"] is not None and all(earlier.get(key) == state[key] for key in state)
-        if unchanged and (call is None or "clusters" in earlier):
-            return dict(earlier)
+        if earlier and unchanged and (call is None or "clusters" in earlier):
+            return cast(FileFound, dict(earlier))
         if file["format"] == "parquet":
             with ParquetFileContext(pfn) as table:
                 state.update(num_entries=int(table.num_entries), uuid=hashlib.md5(file["lfn"].encode()).hexdigest())
@@ -82,7 +65,7 @@ def _inspect_one(
         failure = describe(error, site=site, lfn=file["lfn"], pfn=pfn)
         silent.note(pfn, failure)
         return {"failure": {**failure, "kind": "data"}}
-    return state
+    return cast(FileFound, state)
 
 
 def _stat(pfn: str) -> dict[str, Any]:

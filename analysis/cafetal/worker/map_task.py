@@ -7,8 +7,9 @@ import platform
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from coffea.processor.executor import WorkItem
 
@@ -17,100 +18,35 @@ from .accumulators import codec, exact
 from .chunkset import ChunkSet
 from .code.printed_output import TaskLog
 from .code.shipped_code import aux_files, columns_of, load_function
-from .failures import Corrupt, Failure, Kind, describe
+from .failures import Corrupt, describe
 from .inputs import checksums as check
 from .inputs.file_names import SiteNames, resolve
 from .inputs.open_files import Ahead, OpenFiles, share_files
 from .inputs.preload import Columns
-from .inputs.remote_files import Reading, SilentServers
+from .inputs.remote_files import SilentServers
 from .nanoevents.layouts import KeptLayouts
+from .protocol import Failure, Kind, MapReply, MapRequest, Reading, Reference
 from .site_context import SiteContext
 from .stores import Store
 
 
-def map_bundle(
-    context: SiteContext,
-    *,
-    run: str,
-    attempt: int,
-    site: str,
-    name: str,
-    function: str,
-    archive: str,
-    aux: dict[str, str],
-    items: bytes,
-    chunks: str,
-    names: SiteNames,
-    keep_going: bool,
-    patient: bool,
-    trusted: bool,
-    checksums: check.Mode,
-    adler32: dict[str, str],
-    reading: Reading,
-) -> dict[str, Any]:
+def map_bundle(context: SiteContext, **request: Unpack[MapRequest]) -> MapReply:
     """Process chunks, one open file after another, into one partial.
 
-    ``items`` is what `work_items.pack` made, ``chunks`` the ids there. A chunk that cannot be read is left out
-    and reported; the first one at which the user's code fails ends the bundle, unless ``keep_going``: the failure then
-    names those after it too. Where the site is not ``trusted``, an output that only a pickle can carry is such a
-    failure. ``adler32`` has the checksums of files by LFN, as far as they are known, and ``checksums`` says when they
-    are compared. ``aux`` names files beside the function that the processor may open. From a server that did not answer
-    nothing more is read in this bundle; nor, unless ``patient``, from one that did not answer to another task of this
-    process a moment ago. Once this attempt of the run is stopped (`SiteContext.stop`), no further chunk is begun.
-
-    Returns ``{partial: reference or None, failures, left, events, seconds, read: {lfn: bytes}, host, aside, modules,
-    log}``; ``left`` are the chunks that were not begun; bytes are ``None`` where nobody counts them (Parquet);
-    ``aside`` says why reading took longer than it need; ``modules`` are those that are needed to read the pickles in
-    the output, each with its place there; ``log`` is what the user's code has printed.
+    A chunk that cannot be read is left out and reported; the first one at which the user's code fails ends the bundle,
+    unless ``keep_going``: the failure then names those after it too. Where the site is not ``trusted``, an output that
+    only a pickle can carry is such a failure. From a server that did not answer nothing more is read in this bundle;
+    nor, unless ``patient``, from one that did not answer to another task of this process a moment ago.
     """
     began = time.perf_counter()
-    bundle = _BundleSum(site)
-    todo: list[work_items.Todo] = []
-    left: list[int] = []
-    silent = SilentServers(0 if patient else reading["timeout"])
-    with TaskLog() as log, OpenFiles(reading, KeptLayouts(context.layouts)) as files:
-        try:
-            aux_paths = aux_files(context, aux)
-            runners = load_function(context, function, archive)
-            work, columns = share_files(runners, files), columns_of(runners)
-            todo = work_items.unpack(items)
-        except Exception as error:
-            bundle.failures.append(_not_loaded(error, site, chunks))
-        for number, (chunk, item, rank) in enumerate(todo, 1):
-            if context.stopped(run, attempt):
-                left = [i for i, *_ in todo[number - 1 :]]
-                break
-            pfn = resolve(item.filename, names)
-            expected = adler32.get(item.filename)
-            try:
-                silent.check(pfn)
-                if aux_paths:
-                    item = dataclasses.replace(item, usermeta={**(item.usermeta or {}), "aux": aux_paths})
-                item = dataclasses.replace(item, preload=columns.of(item, pfn, files, reading["preload"]))
-                files.next = _after(todo, number, columns, names, reading)
-                stamp = check.check(context.root, pfn, expected) if check.wanted(checksums, item.filename) else None
-                out, size = _process(work, files, item, pfn)
-                check.check_unchanged(pfn, stamp)
-                bundle.add(chunk, item, size, exact.lift(out, rank), trusted)
-            except (
-                Exception,
-                SystemExit,
-                KeyboardInterrupt,
-                GeneratorExit,
-            ) as error:  # no user's Ctrl-C comes here
-                failure = bundle.fail(chunk, item, pfn, error)
-                silent.note(pfn, failure)
-                if failure["kind"] == "data" and checksums != "never":
-                    failure.update(_examined(context.root, pfn, expected, failure))
-                if failure["kind"] == "processor" and not keep_going:
-                    rest = ChunkSet.of(i for i, *_ in todo[number:])
-                    failure["chunks"] = str(ChunkSet.parse(failure["chunks"]).union(rest))
-                    break
-        reference = bundle.keep(context.partials(run), name, trusted)
+    bundle = _Bundle(context, request)
+    with TaskLog() as log, OpenFiles(request["reading"], KeptLayouts(context.layouts)) as files:
+        bundle.process(files)
+        reference = bundle.keep(context.partials(request["run"]))
     return {
         "partial": reference,
         "failures": bundle.failures,
-        "left": str(ChunkSet.of(left)),
+        "left": str(ChunkSet.of(bundle.left)),
         "events": sum(len(item) for item in bundle.done) if reference else 0,
         "seconds": time.perf_counter() - began,
         "read": bundle.read if reference else {},
@@ -121,60 +57,128 @@ def map_bundle(
     }
 
 
-class _BundleSum:
+class _MergeFailed(Exception):
+    """The output of a chunk cannot be added to the others; the cause says why."""
+
+
+class _Bundle:
     """The sum of the chunks of a bundle, and what went wrong with the others."""
 
-    def __init__(self, site: str) -> None:
-        self.site = site
+    def __init__(self, context: SiteContext, request: MapRequest) -> None:
+        self._context, self._request = context, request
+        self._silent = SilentServers(0 if request["patient"] else request["reading"]["timeout"])
         self.failures: list[Failure] = []
+        self.left: list[int] = []
+        """Chunks that were not begun."""
         self.done: list[WorkItem] = []
         self.read: dict[str, int | None] = {}
         """``{lfn: bytes}``"""
         self.modules: dict[str, str] = {}
         self._ids: list[int] = []
         self._total: Any = None
-        self._merging = False
 
-    def add(self, chunk: int, item: WorkItem, size: int | None, node: Any, trusted: bool) -> None:
+    def process(self, files: OpenFiles) -> None:
+        """Process the chunks in their order, as far as the run is not stopped and none of them ends the bundle."""
+        context, request = self._context, self._request
+        try:
+            aux_paths = aux_files(context, request["aux"])
+            runners = load_function(context, request["function"], request["archive"])
+            work, columns = share_files(runners, files), columns_of(runners)
+            todo = work_items.unpack(request["items"])
+        except Exception as error:
+            self.failures.append(_not_loaded(error, request["site"], request["chunks"]))
+            return
+        if aux_paths:
+            todo = [(chunk, _with_meta(item, aux=aux_paths), rank) for chunk, item, rank in todo]
+        for number, (chunk, item, rank) in enumerate(todo):
+            if context.stopped(request["run"], request["attempt"]):
+                self.left = [i for i, *_ in todo[number:]]
+                return
+            coming = partial(_after, todo, number + 1, columns, request["names"], request["reading"])
+            failure = self._process_one(chunk, item, rank, files, work, columns, coming)
+            if failure is not None and failure["kind"] == "processor" and not request["keep_going"]:
+                rest = ChunkSet.of(i for i, *_ in todo[number + 1 :])
+                failure["chunks"] = str(ChunkSet.parse(failure["chunks"]).union(rest))
+                return
+
+    def _process_one(
+        self,
+        chunk: int,
+        item: WorkItem,
+        rank: tuple[int, ...],
+        files: OpenFiles,
+        work: Callable[[Any], Any],
+        columns: Columns,
+        coming: Callable[[], Ahead | None],
+    ) -> Failure | None:
+        """Add the output of a chunk; return why that could not be done."""
+        request, root = self._request, self._context.root
+        pfn = resolve(item.filename, request["names"])
+        expected, checksums = request["adler32"].get(item.filename), request["checksums"]
+        try:
+            self._silent.check(pfn)
+            item = dataclasses.replace(item, preload=columns.of(item, pfn, files, request["reading"]["preload"]))
+            files.next = coming()  # what it reads may be known by what this one does
+            stamp = check.check(root, pfn, expected) if check.wanted(checksums, item.filename) else None
+            out, size = _process(work, files, item, pfn)
+            check.check_unchanged(pfn, stamp)
+            self._add(chunk, item, size, exact.lift(out, rank))
+        except (Exception, SystemExit, KeyboardInterrupt, GeneratorExit) as error:  # no user's Ctrl-C comes here
+            failure = self._fail(chunk, item, pfn, error)
+            self._silent.note(pfn, failure)
+            if failure["kind"] == "data" and checksums != "never":
+                failure.update(_examined(root, pfn, expected, failure))
+            return failure
+        return None
+
+    def _add(self, chunk: int, item: WorkItem, size: int | None, node: Any) -> None:
         """Add the output of a chunk.
 
         Raises:
             NotPlain: if it cannot travel: the first chunk shows that, not the last.
-            Exception: what adding it to the others raises.
+            _MergeFailed: if it cannot be added to the others.
         """
         if not self._ids:
-            self.modules = codec.modules_of(node, trusted=trusted)
-        self._merging = bool(self._ids)
-        self._total = exact.merge(self._total, node) if self._merging else node
-        self._merging = False
+            self.modules = codec.modules_of(node, trusted=self._request["trusted"])
+        try:
+            self._total = exact.merge(self._total, node) if self._ids else node
+        except Exception as error:
+            raise _MergeFailed from error
         self.done.append(item)
         self._ids.append(chunk)
         self.read[item.filename] = None if size is None else (self.read.get(item.filename) or 0) + size
 
-    def fail(self, chunk: int, item: WorkItem, pfn: str, error: BaseException) -> Failure:
+    def _fail(self, chunk: int, item: WorkItem, pfn: str, error: BaseException) -> Failure:
         """Note why a chunk is not in the sum; with it goes the sum, if adding the chunk has failed halfway."""
         ids = [chunk]
-        if self._merging:
+        if isinstance(error, _MergeFailed):
+            error = error.__cause__ or error
             ids = [*self._ids, chunk]
-            self._total, self._ids, self.done, self.read, self._merging = None, [], [], {}, False
+            self._total, self._ids, self.done, self.read = None, [], [], {}
         where = {"chunks": str(ChunkSet.of(ids)), "start": item.entrystart, "stop": item.entrystop}
-        failure = describe(error, site=self.site, lfn=item.filename, pfn=pfn, **where)
+        failure = describe(error, site=self._request["site"], lfn=item.filename, pfn=pfn, **where)
         self.failures.append(failure)
         return failure
 
-    def keep(self, store: Store, name: str, trusted: bool) -> partials.Reference | None:
+    def keep(self, store: Store) -> Reference | None:
         """Write the partial, or note why not: what cannot be pickled is the user's, a full disk is the site's."""
         if not self._ids:
             return None
-        chunks = ChunkSet.of(self._ids)
+        chunks, request = ChunkSet.of(self._ids), self._request
         try:
-            return partials.write(store, name, codec.encode(self._total, trusted=trusted), chunks)
+            content = codec.encode(self._total, trusted=request["trusted"])
+            return partials.write(store, request["name"], content, chunks)
         except Exception as error:
             kind: Kind = "site" if isinstance(error, OSError) else "processor"
             if isinstance(error, MemoryError):
                 kind = "worker"
-            self.failures.append({**describe(error, site=self.site, chunks=str(chunks)), "kind": kind})
+            self.failures.append({**describe(error, site=request["site"], chunks=str(chunks)), "kind": kind})
             return None
+
+
+def _with_meta(item: WorkItem, **meta: Any) -> WorkItem:
+    """Return a work item with more in its metadata."""
+    return dataclasses.replace(item, usermeta={**(item.usermeta or {}), **meta})
 
 
 def _after(

@@ -9,23 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import TypedDict
 
 from .chunkset import ChunkSet
+from .protocol import Reference
 from .stores import Store
-
-
-class Reference(TypedDict):
-    """Where a partial is and what it holds; all that a site sends of it until the last one is fetched."""
-
-    name: str
-    """In the store of the run."""
-    size: int
-    """Bytes."""
-    digest: str
-    """BLAKE2b of the content, 16 hexadecimal digits."""
-    chunks: str
-    """The chunks in it, as `ChunkSet` writes them."""
 
 
 class PartialLost(OSError):

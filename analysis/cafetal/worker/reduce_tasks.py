@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 import time
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, Unpack
 
 import cramjam
 
@@ -12,74 +13,100 @@ from . import copy_tasks, partials, stores
 from .accumulators import codec, exact
 from .chunkset import ChunkSet, Overlap
 from .code.shipped_code import activate
-from .failures import Failure, describe
+from .failures import describe
+from .protocol import (
+    CleanRequest,
+    Failure,
+    FetchRequest,
+    Leftover,
+    LeftoversRequest,
+    PeekRequest,
+    ReduceFailed,
+    ReduceReply,
+    ReduceRequest,
+    Reference,
+    StopRequest,
+    SurveyRequest,
+)
 from .site_context import CODE, MODULES, STOPS, SiteContext
-from .stores import Leftover
+from .stores import Store
 
 
 def reduce(
-    context: SiteContext, *inputs: dict[str, Any], run: str, site: str, name: str, archive: str, trusted: bool
-) -> dict[str, Any]:
+    context: SiteContext, *inputs: Mapping[str, Any], **request: Unpack[ReduceRequest]
+) -> ReduceReply | ReduceFailed:
     """Merge the partials of this site that are named in the results of earlier tasks, in their order.
 
     The inputs are removed once the output is there under its own name, so the same reduce may be run again
     if its worker died: it finds its output, or all its inputs.
-
-    Returns ``{partial, lost: [failure], seconds}``: partials that cannot be read are left out and named. If the
-    user's outputs do not add, ``failure`` says so.
     """
     began = time.perf_counter()
-    activate(context, archive)
-    store = context.partials(run)
-    output = partials.find(store, name)
-    lost: list[Failure] = []
+    activate(context, request["archive"])
+    store, name, trusted = context.partials(request["run"]), request["name"], request["trusted"]
+    references = [result["partial"] for result in inputs if result["partial"] is not None]
+    output, lost = partials.find(store, name), list[Failure]()
     if output is None:
-        total: Any = None
-        chunks = ChunkSet()
-        for result in inputs:
-            reference = result["partial"]
-            if reference is None:
-                continue
-            try:
-                together = chunks.union(ChunkSet.parse(reference["chunks"]))
-                content = partials.read_bytes(store, reference)
-            except (partials.PartialLost, Overlap) as error:
-                lost.append({**describe(error, site=site, chunks=reference["chunks"]), "kind": "partial"})
-                continue
-            try:
-                node = codec.decode(partials.body(content), trusted=trusted)
-                total = exact.merge(total, node) if chunks else node
-            except MemoryError:
-                raise  # as if the worker had been killed: it is tried again
-            except Exception as error:
-                failure = describe(error, site=site, chunks=str(together))
-                return {"partial": None, "lost": [], "failure": {**failure, "kind": "processor"}}
-            chunks = together
+        try:
+            total, chunks, lost = _merge_all(store, references, request["site"], trusted=trusted)
+        except _MergeFailed as failed:
+            failure = describe(failed.__cause__ or failed, site=request["site"], chunks=failed.args[0])
+            return {"partial": None, "lost": [], "failure": {**failure, "kind": "processor"}}
         if lost:  # the same reduce, begun twice, may have merged and removed them meanwhile
             output = partials.find(store, name)
             lost = [] if output is not None else lost
         if chunks and output is None:
             output = partials.write(store, name, codec.encode(total, trusted=trusted), chunks)
     if output is not None:
-        for result in inputs:
-            if result["partial"] is not None:
-                store.remove(result["partial"]["name"])
+        for reference in references:
+            store.remove(reference["name"])
     return {"partial": output, "lost": lost, "seconds": time.perf_counter() - began}
 
 
-def peek(
-    context: SiteContext, *, run: str, name: str, chunks: str, archive: str, trusted: bool
-) -> partials.Reference | None:
+class _MergeFailed(Exception):
+    """The partials with these chunks do not add up with one another; the cause says why."""
+
+
+def _merge_all(
+    store: Store, references: Iterable[Reference], site: str, *, trusted: bool
+) -> tuple[Any, ChunkSet, list[Failure]]:
+    """Return the sum of partials, one in memory at a time, its chunks, and why others cannot be had.
+
+    Raises:
+        _MergeFailed: if they do not add up.
+        MemoryError: as if the worker had been killed: the task is tried again.
+    """
+    total: Any = None
+    chunks, lost = ChunkSet(), list[Failure]()
+    for reference in references:
+        try:
+            together = chunks.union(ChunkSet.parse(reference["chunks"]))
+            content = partials.read_bytes(store, reference)
+        except (partials.PartialLost, Overlap) as error:
+            lost.append({**describe(error, site=site, chunks=reference["chunks"]), "kind": "partial"})
+            continue
+        try:
+            node = codec.decode(partials.body(content), trusted=trusted)
+            total = exact.merge(total, node) if chunks else node
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise _MergeFailed(str(together)) from error
+        chunks = together
+    return total, chunks, lost
+
+
+def peek(context: SiteContext, **request: Unpack[PeekRequest]) -> Reference | None:
     """Merge those partials of a run that hold some of these chunks and no others; all of them stay where they are.
 
     Others may be merging the same ones meanwhile, and take them away: what is gone is left out. ``None`` if nothing is
     there.
     """
-    activate(context, archive)
-    store = context.partials(run)
-    requested, merged_ids = ChunkSet.parse(chunks), ChunkSet()
+    activate(context, request["archive"])
+    store, name, trusted = context.partials(request["run"]), request["name"], request["trusted"]
+    requested, merged_ids = ChunkSet.parse(request["chunks"]), ChunkSet()
     total: Any = None
-    by_chunks = [(ChunkSet.parse(it["chunks"]), it) for name in store.names() if (it := partials.find(store, name))]
+    stored = (reference for kept in store.names() if (reference := partials.find(store, kept)))
+    by_chunks = [(ChunkSet.parse(reference["chunks"]), reference) for reference in stored]
     for chunk_ids, reference in sorted(by_chunks, key=lambda pair: len(pair[0]), reverse=True):
         if chunk_ids.minus(requested) or merged_ids.minus(chunk_ids) != merged_ids:
             continue
@@ -93,59 +120,60 @@ def peek(
     return partials.write(store, name, codec.encode(total, trusted=trusted), merged_ids) if merged_ids else None
 
 
-def fetch(
-    context: SiteContext, *, run: str, reference: partials.Reference, offset: int, length: int, compression: int | None
-) -> bytes:
-    """Bytes ``offset`` to ``offset + length`` of a partial, packed by Zstandard at that level unless it is ``None``."""
-    part = context.partials(run).get(reference["name"], offset, length)
+def fetch(context: SiteContext, **request: Unpack[FetchRequest]) -> bytes:
+    """Return a part of a partial, packed as the request says."""
+    store, compression = context.partials(request["run"]), request["compression"]
+    part = store.get(request["reference"]["name"], request["offset"], request["length"])
     return part if compression is None else bytes(cramjam.zstd.compress(part, compression))
 
 
-def survey(context: SiteContext, *, run: str, attempt: int) -> list[partials.Reference]:
-    """References to all whole partials of a run: those that were told of, and those of which nobody has heard.
+def survey(context: SiteContext, **request: Unpack[SurveyRequest]) -> list[Reference]:
+    """Return references to all whole partials of a run: those that were told of, and those of which nobody has heard.
 
     Each is given another name, of this attempt of the run: a reduce of an earlier one that is still under way may
     remove its inputs when it is done.
     """
-    store = context.partials(run)
+    store = context.partials(request["run"])
     references = []
     for number, stored in enumerate(store.names()):
         reference = partials.find(store, stored)
         if reference is None:
             continue
-        name = f"{attempt}.found-{number}"
+        name = f"{request['attempt']}.found-{number}"
         if store.alias(stored, name):  # else its own name must do
             reference = {**reference, "name": name}
         references.append(reference)
     return references
 
 
-def leftovers(context: SiteContext, *, staging: str) -> list[Leftover]:
-    """What lies in the store, and of files that were brought from other sites, of each run."""
+def leftovers(context: SiteContext, **request: Unpack[LeftoversRequest]) -> list[Leftover]:
+    """Return what lies in the store, and of files that were brought from other sites, of each run."""
     by_run = {leftover["run"]: leftover for leftover in stores.leftovers(context.store, context.root)}
-    for run, staged in copy_tasks.staged(copy_tasks.staging_folder(context, staging)).items():
+    folder = copy_tasks.staging_folder(context, request["staging"])
+    for run, staged in copy_tasks.staged(folder).items():
         leftover = by_run.setdefault(run, {"run": run, "partials": 0, "files": 0, "bytes": 0, "age": staged["age"]})
         leftover["files"], leftover["bytes"] = staged["files"], leftover["bytes"] + staged["bytes"]
         leftover["age"] = min(leftover["age"], staged["age"])
     return list(by_run.values())
 
 
-def stop(context: SiteContext, *, run: str, attempt: int) -> None:
+def stop(context: SiteContext, **request: Unpack[StopRequest]) -> None:
     """Have the tasks of an attempt of a run end with the chunk that each is in."""
-    context.stop(run, attempt)
+    context.stop(request["run"], request["attempt"])
 
 
-def clean(context: SiteContext, *, run: str, attempt: int | None, keep_days: float, staging: str) -> None:
+def clean(context: SiteContext, **request: Unpack[CleanRequest]) -> None:
     """Remove what a run left, and all that nobody has touched for so many days: code, layouts, environments, dead runs.
 
     With ``attempt``, only what this attempt of the run and those before it have left: the request may come late, when
     the next one has already begun.
     """
+    run, attempt = request["run"], request["attempt"]
     context.partials(run).clear(lambda name: attempt is None or partials.life_of(name) <= attempt)
     for path in (context.root / STOPS).glob(f"{run}.*"):
         if attempt is None or int(path.suffix[1:]) <= attempt:
             path.unlink(missing_ok=True)
-    folder = copy_tasks.staging_folder(context, staging)
+    folder = copy_tasks.staging_folder(context, request["staging"])
     copy_tasks.clear(folder, run, attempt)
     rooms = [context.root / name for name in (CODE, MODULES, "runs", "environments", "parsl", STOPS)] + [
         context.layouts,
@@ -153,7 +181,7 @@ def clean(context: SiteContext, *, run: str, attempt: int | None, keep_days: flo
     ]
     for path in [path for room in rooms for path in room.glob("*")]:
         try:
-            if time.time() - path.stat().st_mtime <= keep_days * 86400:
+            if time.time() - path.stat().st_mtime <= request["keep_days"] * 86400:
                 continue
         except FileNotFoundError:
             continue  # another run cleans too

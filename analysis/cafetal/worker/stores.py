@@ -16,9 +16,10 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypedDict
+from typing import Any, ClassVar, Protocol
 
 from .atomic_files import write_bytes
+from .protocol import Leftover
 
 FILES, MEMORY = "files", "memory"
 REDIS = "redis://"
@@ -30,18 +31,6 @@ _ANSWER = 30.0
 
 class StoreAway(OSError):
     """The store of a site does not answer, or takes nothing more."""
-
-
-class Leftover(TypedDict):
-    """What a run has in a store."""
-
-    run: str
-    partials: int
-    files: int
-    """That were brought from other sites; no store has any."""
-    bytes: int
-    age: float
-    """Seconds since it was last changed."""
 
 
 class Store(Protocol):

@@ -13,12 +13,13 @@ import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from . import copy_tasks
 from .inputs import remote_files
 from .inspect_task import inspect
 from .map_task import map_bundle
+from .protocol import Login, LoginsRequest
 from .reduce_tasks import clean, fetch, leftovers, peek, reduce, stop, survey
 from .site_context import SiteContext
 
@@ -30,8 +31,8 @@ def run(task: str, scratch: str, store: str, payload: bytes, *upstream: Any) -> 
     return _TASKS[task](context, *upstream, **arguments)
 
 
-def logins(context: SiteContext, *, run: str) -> list[dict[str, Any]]:
-    """The logins for storage servers that tasks find here; see `storage.logins`."""
+def logins(context: SiteContext, **request: Unpack[LoginsRequest]) -> list[Login]:
+    """Return the logins for storage servers that tasks find here; see `remote_files.logins`."""
     return remote_files.logins()
 
 

@@ -13,15 +13,14 @@ from cafetal.engine.map_phase import MapPhase
 from cafetal.engine.merging.partial_fetch import fetch
 from cafetal.engine.merging.reduction import Merge, Reductions
 from cafetal.engine.sites.lifecycle import SiteLifecycle
-from cafetal.engine.tasks.futures import Lost, lost_task
+from cafetal.engine.tasks.losses import Lost, lost_task
 from cafetal.errors import CafetalError, SiteAway
 from cafetal.results import journal_lines as lines
 from cafetal.results.journal_codec import partial_line
 from cafetal.results.local_partials import LocalPartial, keep
 from cafetal.scheduling.retries import TRIES
 from cafetal.worker.chunkset import ChunkSet
-from cafetal.worker.failures import Failure
-from cafetal.worker.partials import Reference
+from cafetal.worker.protocol import Failure, FetchRequest, Reference
 
 
 class MergePhase:
@@ -135,7 +134,7 @@ class MergePhase:
     def _fetch(self, site: str, reference: Reference) -> tuple[bytes, int]:
         context = self._context
 
-        def ask(request: Mapping[str, Any]) -> Future[Any]:
+        def ask(request: FetchRequest) -> Future[Any]:
             future = context.client.fetch(site, request)
             future.add_done_callback(lambda _: context.events.put(PartArrived()))
             return future

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any
 
 import cramjam
 
-from cafetal.engine.tasks.futures import Lost, lost_task
+from cafetal.engine.tasks.losses import Lost, lost_task
 from cafetal.scheduling.retries import TRIES
 from cafetal.worker import partials
+from cafetal.worker.parts import TO_LAPTOP, offsets, windowed
+from cafetal.worker.protocol import FetchRequest, Reference
 
-_PART = 3 << 20
-"""Bytes of a partial that one task sends home; in text that is 4.2 MB, where we let a service carry 5 MB."""
-Ask = Callable[[Mapping[str, Any]], Future[Any]]
+_WINDOW = 2
+"""Parts that are on their way at a time."""
+Ask = Callable[[FetchRequest], Future[Any]]
 
 
 def fetch(
-    reference: partials.Reference,
+    reference: Reference,
     site: str,
     ask: Ask,
     wait: Callable[[], None],
@@ -42,13 +43,13 @@ def fetch(
         PartialLost: if the content is not what the reference says.
     """
     content = memoryview(bytearray(reference["size"]))
-    travelled, starts = 0, range(0, reference["size"], _PART)
-    requests = [
-        {"reference": reference, "offset": start, "length": _PART, "compression": compression} for start in starts
+    travelled, starts = 0, offsets(reference["size"], TO_LAPTOP)
+    requests: list[FetchRequest] = [
+        {"reference": reference, "offset": start, "length": TO_LAPTOP, "compression": compression} for start in starts
     ]
     for start, part in zip(starts, _parts(requests, site, ask, wait, repeated), strict=True):
         travelled += len(part)
-        _unpack(part, content[start : start + _PART], compressed=compression is not None)
+        _unpack(part, content[start : start + TO_LAPTOP], compressed=compression is not None)
     whole = bytes(content)
     partials.check(whole, reference)
     return whole, travelled
@@ -64,15 +65,10 @@ def _unpack(part: bytes, room: memoryview, *, compressed: bool) -> None:
 
 
 def _parts(
-    requests: Sequence[Mapping[str, Any]], site: str, ask: Ask, wait: Callable[[], None], repeated: Callable[[], None]
+    requests: Sequence[FetchRequest], site: str, ask: Ask, wait: Callable[[], None], repeated: Callable[[], None]
 ) -> Iterator[bytes]:
-    """Parts in order, two on their way at a time: the laptop should not hold more than it needs."""
-    on_the_way: deque[tuple[Mapping[str, Any], Future[Any]]] = deque()
-    left = deque(requests)
-    while left or on_the_way:
-        while left and len(on_the_way) < 2:
-            on_the_way.append((left[0], ask(left.popleft())))
-        request, future = on_the_way.popleft()
+    """Yield parts in order, two on their way at a time: the laptop should not hold more than it needs."""
+    for request, future in windowed(requests, ask, _WINDOW):
         for tries in range(1, TRIES + 1):
             while not future.done():
                 wait()

@@ -10,8 +10,7 @@ from typing import Any
 from cafetal.engine import user_messages
 from cafetal.scheduling.reduction_tree import Reduce, TreeGrower
 from cafetal.scheduling.retries import TRIES
-from cafetal.worker.failures import Failure
-from cafetal.worker.partials import Reference
+from cafetal.worker.protocol import Failure, Reference
 
 Submit = Callable[["Merge", Sequence[Future[Any]]], None]
 

@@ -13,7 +13,7 @@ from cafetal.results.history import History
 from cafetal.results.local_partials import LocalPartial, find_kept
 from cafetal.scheduling.reusable_partials import StoredPartial, select
 from cafetal.worker.chunkset import ChunkSet
-from cafetal.worker.partials import Reference
+from cafetal.worker.protocol import Reference
 
 
 class Salvage:

@@ -32,7 +32,7 @@ from cafetal.scheduling.ledger import Ledger
 from cafetal.worker.accumulators import exact
 from cafetal.worker.atomic_files import private_folder, write_bytes
 from cafetal.worker.chunkset import ChunkSet
-from cafetal.worker.partials import Reference
+from cafetal.worker.protocol import FetchRequest, Reference
 
 PEEK = "peek"
 """In a run's folder, what was found: the output so far, and what it is."""
@@ -138,7 +138,7 @@ class Snapshots:
     def _bring(self, site: str, reference: Reference) -> LocalPartial:
         waiting: list[Future[Any]] = []
 
-        def ask(request: Mapping[str, Any]) -> Future[Any]:
+        def ask(request: FetchRequest) -> Future[Any]:
             waiting.append(self._calls.fetch(site, request))
             return waiting[-1]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from cafetal.engine.sites.install import install
 from cafetal.engine.tasks import reply_checks
-from cafetal.engine.tasks.futures import settle
+from cafetal.engine.tasks.losses import settle_task
 from cafetal.federation.federation import Federation
 from cafetal.shipping.shipment import pack_worker
 
@@ -60,7 +60,7 @@ def _ask(
     requests = {site: {**arguments, "staging": federation.table.sites[site].staging} for site in sites}
     readiness: dict[str, Any] = {site: future.result() for site, future in ready.items()}
     futures: dict[str, Future[Any]] = {
-        site: settle(
+        site: settle_task(
             federation.call(site, worker.code, task, requests[site]),
             lambda error: error,
             check=check(site),

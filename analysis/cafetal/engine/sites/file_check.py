@@ -8,16 +8,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from cafetal.engine.file_inspection import Question, all_lost, contradiction
+from cafetal.engine.file_inspection import Question, all_lost, contradiction, inspect_request
 from cafetal.engine.sites.install import install
 from cafetal.engine.tasks import reply_checks
-from cafetal.engine.tasks.futures import settle
+from cafetal.engine.tasks.losses import settle_task
 from cafetal.federation.federation import Federation
 from cafetal.fileset import Fileset
 from cafetal.replicas import FilesetCatalog
 from cafetal.results.record import reason
 from cafetal.shipping.shipment import pack_worker
-from cafetal.worker.inputs.file_names import site_names
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,19 +60,10 @@ def check_files(
         answer = installed.result()
         if isinstance(answer, Exception):
             raise answer
-        arguments = {
-            "site": site,
-            "files": [question.plain(site) for question in chosen[site]],
-            "names": site_names(
-                federation.table.sites[site].pfn, {question.lfn: question.replicas[site] for question in chosen[site]}
-            ),
-            "reading": federation.table.reading.model_dump(),
-            "function": None,
-            "archive": None,
-        }
-        reply = federation.call(site, shipment.code, "inspect", arguments)
+        request = inspect_request(site, chosen[site], federation.table)
+        reply = federation.call(site, shipment.code, "inspect", request)
         count = len(chosen[site])
-        replies[site] = settle(reply, partial(all_lost, site, count), check=reply_checks.of_inspect(site, count))
+        replies[site] = settle_task(reply, partial(all_lost, site, count), check=reply_checks.of_inspect(site, count))
     return [_check(site, chosen[site], replies[site].result() if site in replies else []) for site in sites]
 
 

@@ -96,7 +96,7 @@ class FileStaging:
 
     @cached_property
     def _laptop(self) -> TransferTool:
-        return ThroughLaptop(self._calls.carry, self._staging)
+        return ThroughLaptop(self._calls.copy, self._staging)
 
     @cached_property
     def _service(self) -> TransferTool:

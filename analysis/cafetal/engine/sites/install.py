@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from concurrent.futures import Future
 from typing import Any
 
 from cafetal.engine.tasks import reply_checks
-from cafetal.engine.tasks.futures import lost_task, settle
+from cafetal.engine.tasks.losses import lost_task, settle_task
 from cafetal.federation.federation import Federation
+from cafetal.futures import in_thread, retry, then
 from cafetal.scheduling.retries import TRIES
 from cafetal.shipping.shipment import Shipment
 
@@ -17,7 +17,7 @@ _BETWEEN_TRIES = 5.0
 
 
 def install(federation: Federation, site: str, shipment: Shipment) -> Future[Any]:
-    """Put a shipment on a site's scratch; the future holds what the site told of itself, or an exception.
+    """Put a shipment on a site's scratch; the future holds what the site tells of itself, or an exception.
 
     The site is started if it does not run. Where a worker was lost meanwhile, it is tried again; a site that is away is
     asked, and started anew if it has failed, every few seconds for as long as its ``start_timeout`` allows.
@@ -25,29 +25,23 @@ def install(federation: Federation, site: str, shipment: Shipment) -> Future[Any
     patience = federation.table.sites[site].start_timeout
     late = f"The site {site} has not answered within {patience:.0f} s (`start_timeout`)."
     outcome: Future[Any] = Future()
-    ending = settle(outcome, lambda error: error, within=patience, late=late)
+    ending = settle_task(outcome, lambda error: error, within=patience, late=late)
+    workers_lost = 0
 
-    def attempt(left: int) -> None:
-        try:
-            federation.start([site])  # it may have failed since it was started
-            installed = federation.install(site, shipment.files)
-        except Exception as error:  # the federation was closed meanwhile
-            outcome.set_result(error)
-            return
-        settled = settle(installed, lambda error: error, check=reply_checks.of_install(site))
-        settled.add_done_callback(lambda done: judge(done.result(), left))
+    def attempt() -> Future[Any]:
+        federation.start([site])  # it may have failed since it was started
+        installed = federation.install(site, shipment.files)
+        return settle_task(installed, lambda error: error, check=reply_checks.of_install(site))
 
-    def judge(outcome_here: Any, left: int) -> None:
-        kind = lost_task(outcome_here, site)["kind"] if isinstance(outcome_here, Exception) else None
+    def again(reply: Any, number: int) -> float | None:
+        nonlocal workers_lost
+        kind = lost_task(reply, site)["kind"] if isinstance(reply, Exception) else None
         if kind == "away" and not ending.done():
-            timer = threading.Timer(_BETWEEN_TRIES, attempt, (left,))
-            timer.daemon = True
-            timer.start()
-        elif kind == "worker" and left > 1:
-            attempt(left - 1)
-        else:
-            outcome.set_result(outcome_here)
+            return _BETWEEN_TRIES
+        workers_lost += kind == "worker"
+        return 0.0 if kind == "worker" and workers_lost < TRIES else None
 
     # Starting may take long, and be in vain; others should not have to wait for it.
-    threading.Thread(target=attempt, args=(TRIES,), daemon=True, name=f"starts {site}").start()
+    begun = in_thread(lambda: retry(attempt, again, failed=lambda error: error), f"starts {site}")
+    then(begun, lambda last: last, outcome=outcome)
     return ending

@@ -12,14 +12,14 @@ from cafetal.engine.events import LoginsReported, SiteAnswered, SiteReported
 from cafetal.engine.sites.credentials import Credentials
 from cafetal.engine.sites.install import install
 from cafetal.engine.sites.site_monitor import SiteMonitor, drained
-from cafetal.engine.tasks.futures import lost_task
+from cafetal.engine.tasks.losses import lost_task
 from cafetal.errors import LoginError
 from cafetal.federation.versions import LOOKED_AT, differences, versions_here
 from cafetal.results import journal_lines as lines
 from cafetal.results.record import reason
 from cafetal.results.task_logs import SITE_LOGS
 from cafetal.scheduling import messages
-from cafetal.worker.failures import Failure
+from cafetal.worker.protocol import Failure
 
 
 class SiteLifecycle:

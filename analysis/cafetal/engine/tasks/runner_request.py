@@ -10,7 +10,8 @@ from typing import Any
 from coffea.processor.executor import Runner
 
 from cafetal.engine import user_messages
-from cafetal.worker.failures import Failure, chain
+from cafetal.worker.failures import chain
+from cafetal.worker.protocol import Failure
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,15 +10,15 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 from cafetal.config import LocalEndpoint, SlurmEndpoint
 from cafetal.engine.file_inspection import all_lost
 from cafetal.engine.tasks import reply_checks
-from cafetal.engine.tasks.futures import Overdue, lost_task, settle
+from cafetal.engine.tasks.losses import Overdue, lost_task, settle_task
 from cafetal.errors import LoginError
 from cafetal.federation.federation import Federation
+from cafetal.futures import all_of
 from cafetal.plan import Plan
 from cafetal.scheduling.messages import Assign
 from cafetal.scheduling.reduction_tree import Reduce
@@ -26,6 +26,17 @@ from cafetal.shipping.shipment import Shipment
 from cafetal.worker import work_items
 from cafetal.worker.chunkset import ChunkSet
 from cafetal.worker.inputs.file_names import site_names
+from cafetal.worker.protocol import (
+    CleanRequest,
+    FetchRequest,
+    InspectRequest,
+    MapRequest,
+    PeekRequest,
+    Reading,
+    ReduceRequest,
+    StopRequest,
+    SurveyRequest,
+)
 from cafetal.worker.site_context import SiteContext
 
 _KEEP_DAYS = 14
@@ -73,7 +84,8 @@ class TaskClient:
     ) -> None:
         self.federation, self.shipment, self.plan = federation, shipment, plan
         self.run, self.attempt, self.keep_going, self._stop = run, attempt, keep_going, stop
-        self._reading = plan.table.reading.model_dump()
+        reading = plan.table.reading
+        self._reading: Reading = {"timeout": reading.timeout, "preload": reading.preload}
         self._open: dict[Future[Any], _Open] = {}
         self._heard: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._patient: set[int] = set()
@@ -83,7 +95,7 @@ class TaskClient:
         self,
         site: str,
         task: str,
-        arguments: Mapping[str, Any],
+        request: Mapping[str, Any],
         *inputs: Future[Any],
         on_loss: Callable[[Exception], Any],
         check: reply_checks.Check = lambda answer: answer,
@@ -95,10 +107,10 @@ class TaskClient:
                 self._stop(error)
             return on_loss(error)
 
-        reply = self.federation.call(site, self.shipment.code, task, {"run": self.run, **arguments}, *inputs)
+        reply = self.federation.call(site, self.shipment.code, task, request, *inputs)
         patience = self.plan.table.routing.patience + _PATIENCE * (seconds or 0)
         open_task = _Open(site, patience, inputs, number=number)
-        settled = settle(reply, lost, given_up=open_task.given_up, check=check)
+        settled = settle_task(reply, lost, given_up=open_task.given_up, check=check)
         open_task.sent = reply
         self._open[settled] = open_task
         settled.add_done_callback(lambda done: self._came_back(site, done))
@@ -133,43 +145,46 @@ class TaskClient:
                 words = f"Nothing was heard of a task at {open_task.site} for {now - open_task.since:.0f} s."
                 open_task.given_up.set_result(Overdue(words))
 
-    def inspect(self, site: str, arguments: Mapping[str, Any], count: int) -> Future[Any]:
-        """Have the entries of so many files counted; see `worker.counting.inspect`."""
-        request = {**arguments, "function": None, "archive": ""}
-        return self._call(
-            site, "inspect", request, on_loss=partial(all_lost, site, count), check=reply_checks.of_inspect(site, count)
-        )
+    def inspect(self, request: InspectRequest) -> Future[Any]:
+        """Have the entries of files counted."""
+        site, count = request["site"], len(request["files"])
+        check = reply_checks.of_inspect(site, count)
+        return self._call(site, "inspect", request, on_loss=partial(all_lost, site, count), check=check)
 
     def map(self, assignment: Assign) -> Future[Any]:
-        """Process a bundle; see `worker.tasks.map_bundle`."""
-        site, chunks = assignment.site, str(ChunkSet.of(chunk.id for chunk in assignment.chunks))
-        pfns = {chunk.lfn: self.plan.pfn(chunk.lfn, site, assignment.source) for chunk in assignment.chunks}
-        arguments = {
-            "site": site,
+        """Process a bundle."""
+        site, chunks = assignment.site, ChunkSet.of(chunk.id for chunk in assignment.chunks)
+        return self._call(
+            site,
+            "map",
+            self._map_request(assignment, chunks),
+            on_loss=lambda error: {"partial": None, "failures": [lost_task(error, site, str(chunks))]},
+            check=reply_checks.of_map(site, chunks),
+            seconds=assignment.reason.seconds,
+            number=assignment.task,
+        )
+
+    def _map_request(self, assignment: Assign, chunks: ChunkSet) -> MapRequest:
+        plan, site = self.plan, assignment.site
+        pfns = {chunk.lfn: plan.pfn(chunk.lfn, site, assignment.source) for chunk in assignment.chunks}
+        return {
+            "run": self.run,
             "attempt": self.attempt,
+            "site": site,
             "name": f"{site}.{self.attempt}.map-{assignment.task}",
-            "function": self.shipment.function,
-            "archive": self.shipment.modules,
+            "function": self.shipment.function or "",
+            "archive": self.shipment.modules or "",
             "aux": dict(self.shipment.aux),
-            "items": work_items.pack((chunk.id, self.plan.items[chunk.id], chunk.rank) for chunk in assignment.chunks),
-            "chunks": chunks,
+            "items": work_items.pack((chunk.id, plan.items[chunk.id], chunk.rank) for chunk in assignment.chunks),
+            "chunks": str(chunks),
             "names": site_names(self.federation.table.sites[site].pfn, pfns),
             "keep_going": self.keep_going,
             "patient": any(len(chunk.sites) == 1 or chunk.id in self._patient for chunk in assignment.chunks),
             "trusted": site in self.trusted,
-            "checksums": self.plan.table.checksums,
+            "checksums": plan.table.checksums,
+            "adler32": {lfn: plan.adler32[lfn] for lfn in pfns if lfn in plan.adler32},
             "reading": self._reading,
-            "adler32": {lfn: self.plan.adler32[lfn] for lfn in pfns if lfn in self.plan.adler32},
         }
-        return self._call(
-            site,
-            "map",
-            arguments,
-            on_loss=lambda error: {"partial": None, "failures": [lost_task(error, site, chunks)]},
-            check=reply_checks.of_map(site, ChunkSet.of(chunk.id for chunk in assignment.chunks)),
-            seconds=assignment.reason.seconds,
-            number=assignment.task,
-        )
 
     def be_patient(self, chunks: Iterable[Iterable[int]]) -> None:
         """These chunks have met a server that did not answer: the next one is waited for, whatever it was before."""
@@ -187,24 +202,8 @@ class TaskClient:
 
     def picked_up(self, site: str, tasks: Iterable[str]) -> Future[Any]:
         """Ends when tasks that an earlier attempt has sent have ended, or nobody can wait for them any longer."""
-        ended: Future[Any] = Future()
-        waiting = self.federation.adopt(site, tasks)
-        left = len(waiting)
-
-        def count(_: Future[None]) -> None:
-            nonlocal left
-            with counting:
-                left -= 1
-                last = left == 0
-            if last:
-                ended.set_result(None)
-
-        counting = Lock()
-        for future in waiting:
-            future.add_done_callback(count)
-        if not waiting:
-            ended.set_result(None)
-        return settle(ended, lambda error: None, within=self.plan.table.routing.patience)
+        ended = all_of(self.federation.adopt(site, tasks))
+        return settle_task(ended, lambda error: None, within=self.plan.table.routing.patience)
 
     def stop(self, sites: Iterable[str]) -> None:
         """Stop the map tasks of sites; each task first finishes the chunk that it is processing.
@@ -218,72 +217,69 @@ class TaskClient:
                 with suppress(OSError):
                     SiteContext(Path(scratch), entry.store).stop(self.run, self.attempt)
                     continue
-            self._call(site, "stop", {"attempt": self.attempt}, on_loss=lambda error: None)
+            request: StopRequest = {"run": self.run, "attempt": self.attempt}
+            self._call(site, "stop", request, on_loss=lambda error: None)
 
     def reduce(self, site: str, reduce: Reduce, tree: int, inputs: Sequence[Future[Any]]) -> Future[Any]:
         """Merge partials, once they are there; ``tree`` counts how often the run has begun to merge anew."""
-        arguments = {
+        request: ReduceRequest = {
+            "run": self.run,
             "site": site,
             "name": f"{site}.{self.attempt}.reduce-{tree}-{reduce.node}",
-            "archive": self.shipment.modules,
+            "archive": self.shipment.modules or "",
             "trusted": site in self.trusted,
         }
         return self._call(
             site,
             "reduce",
-            arguments,
+            request,
             *inputs,
             on_loss=lambda error: {"partial": None, "lost": [], "failure": lost_task(error, site)},
             check=reply_checks.of_reduce(site, inputs),
         )
 
+    def _ask(self, site: str, task: str, request: Mapping[str, Any], check: reply_checks.Check) -> Future[Any]:
+        """Have a site do a task whose loss is a reply too."""
+        return self._call(site, task, request, on_loss=lambda error: error, check=check)
+
     def peek(self, site: str, number: int, chunks: ChunkSet) -> Future[Any]:
-        """A reference to what there is of these chunks, merged; ``None`` if nothing is; or why that is not known."""
-        arguments = {
+        """Ask for a reference to what there is of some chunks, merged, or ``None``; or why that is not known."""
+        request: PeekRequest = {
+            "run": self.run,
             "name": f"{site}.{self.attempt}.peek-{number}",
             "chunks": str(chunks),
-            "archive": self.shipment.modules,
+            "archive": self.shipment.modules or "",
             "trusted": site in self.trusted,
         }
-        return self._call(
-            site, "peek", arguments, on_loss=lambda error: error, check=reply_checks.of_peek(site, chunks)
-        )
+        return self._ask(site, "peek", request, reply_checks.of_peek(site, chunks))
 
-    def fetch(self, site: str, request: Mapping[str, Any]) -> Future[Any]:
-        """A part of a partial, or the reason why it cannot be had."""
-        return self._call(site, "fetch", request, on_loss=lambda error: error, check=reply_checks.of_fetch(site))
+    def fetch(self, site: str, request: FetchRequest) -> Future[Any]:
+        """Ask for a part of a partial, or the reason why it cannot be had."""
+        return self._ask(site, "fetch", {**request, "run": self.run}, reply_checks.of_fetch(site))
 
     def survey(self, site: str) -> Future[Any]:
-        """References to all whole partials of the run at a site, or the reason why it does not tell."""
-        request = {"attempt": self.attempt}
-        return self._call(site, "survey", request, on_loss=lambda error: error, check=reply_checks.of_survey(site))
+        """Ask for references to all whole partials of the run at a site, or the reason why it does not tell."""
+        request: SurveyRequest = {"run": self.run, "attempt": self.attempt}
+        return self._ask(site, "survey", request, reply_checks.of_survey(site))
 
     def logins(self, site: str) -> Future[Any]:
-        """The logins with which a site reads files, or the reason why it does not tell."""
-        return self._call(site, "logins", {}, on_loss=lambda error: error, check=reply_checks.of_logins(site))
+        """Ask for the logins with which a site reads files, or the reason why it does not tell."""
+        return self._ask(site, "logins", {"run": self.run}, reply_checks.of_logins(site))
 
-    def carry(self, site: str, task: str, arguments: Mapping[str, Any]) -> Future[Any]:
-        """A step of bringing a file from one site to another (see `worker.carrying`), or why it cannot be done."""
-        return self._call(
-            site, task, arguments, on_loss=lambda error: error, check=reply_checks.of_carrying(site, task)
-        )
+    def copy(self, site: str, task: str, arguments: Mapping[str, Any]) -> Future[Any]:
+        """Have a site do a step of copying a file (see `worker.copy_tasks`); the reply may be why it cannot."""
+        return self._ask(site, task, {"run": self.run, **arguments}, reply_checks.of_copying(site, task))
 
     def clean(self, sites: Iterable[str], patience: float, replaced: str | None = None) -> None:
         """Remove what the run left on scratches, and a run that it has replaced.
 
         A site that does not answer in so many seconds keeps it.
         """
-        requests: list[dict[str, Any]] = [{"run": self.run, "attempt": self.attempt}]
-        requests += [{"run": replaced, "attempt": None}] if replaced else []
-        table = self.federation.table.sites
-        futures = [
-            self._call(
-                site,
-                "clean",
-                {**request, "keep_days": _KEEP_DAYS, "staging": table[site].staging},
-                on_loss=lambda error: None,
-            )
-            for site in sites
-            for request in requests
-        ]
+        targets: list[tuple[str, int | None]] = [(self.run, self.attempt), *([(replaced, None)] if replaced else [])]
+        table, futures = self.federation.table.sites, list[Future[Any]]()
+        for site in sites:
+            for run, attempt in targets:
+                staging = table[site].staging
+                request: CleanRequest = {"run": run, "attempt": attempt, "keep_days": _KEEP_DAYS, "staging": staging}
+                futures.append(self._call(site, "clean", request, on_loss=lambda error: None))
         wait(futures, timeout=patience)

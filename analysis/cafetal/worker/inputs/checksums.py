@@ -13,17 +13,16 @@ import json
 import os
 import zlib
 from pathlib import Path
-from typing import Literal
 
 from ..atomic_files import write_bytes
 from ..failures import Corrupt, Unreadable
+from ..protocol import ChecksumMode
 
-Mode = Literal["never", "on-error", "sample", "always"]
 _SAMPLE = 10
 """One file in so many is checked by ``sample``."""
 
 
-def wanted(mode: Mode, lfn: str) -> bool:
+def wanted(mode: ChecksumMode, lfn: str) -> bool:
     """Whether a file is checked before it is read; the same files at all sites and in all runs."""
     chosen = hashlib.blake2b(lfn.encode(), digest_size=4).digest()
     return mode == "always" or (mode == "sample" and int.from_bytes(chosen, "big") % _SAMPLE == 0)

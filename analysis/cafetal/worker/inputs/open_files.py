@@ -22,7 +22,8 @@ from coffea.nanoevents import NanoEventsFactory
 from ..failures import StaleFile
 from ..nanoevents.factory import NanoEventsReader, Opened
 from ..nanoevents.layouts import KeptLayouts
-from .remote_files import Reading, prepare
+from ..protocol import Reading
+from .remote_files import prepare
 
 CATALOGUE = NanoEventsReader()
 

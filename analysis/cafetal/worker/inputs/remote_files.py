@@ -22,20 +22,12 @@ from typing import Any, TypedDict
 import requests
 import uproot
 
-from ..failures import Failure, Unanswered, Unequipped, Unreadable
+from ..failures import Unanswered, Unequipped, Unreadable
+from ..protocol import Failure, Login, Reading
 
 XROOTD, HTTP = ("root", "roots", "xroot", "xroots"), ("http", "https", "dav", "davs")
 PORTION = 4_000_000
 """Bytes that one vector read asks for; two are on their way at a time, so that none waits for long behind others."""
-
-
-class Reading(TypedDict):
-    """What the site table says of reading."""
-
-    timeout: float
-    """Seconds for which a server may be silent."""
-    preload: str
-    """Where the columns are read ahead: ``remote``, ``always``, ``never``."""
 
 
 def scheme(pfn: str) -> str:
@@ -256,9 +248,9 @@ def bearer_token() -> str | None:
     return None
 
 
-def logins() -> list[dict[str, Any]]:
-    """``{what, where, ends}`` of each login that there is: when it ends, in seconds since 1970, if it tells."""
-    credentials: list[dict[str, Any]] = []
+def logins() -> list[Login]:
+    """Return each login that there is."""
+    credentials: list[Login] = []
     token, proxy = bearer_token(), x509_proxy()
     if token is not None:
         where = os.environ.get("BEARER_TOKEN_FILE") or "of the WLCG's usual places"
