@@ -12,7 +12,7 @@ import click
 from pydantic import BaseModel, ByteSize
 from pydantic_core import PydanticUndefined
 
-from cafetal import config
+from cafetal import config, endpoint_models
 from cafetal.cli import cli
 from cafetal.views import stacks, workspaces
 
@@ -41,10 +41,10 @@ and `-`.
 SECTIONS = [
     ("The site table", "`config/sites.yaml`, or what `--sites` names.", config.SiteTable),
     ("A site", "Under `sites`, by its name.", config.Site),
-    ("`endpoint: local`", "", config.LocalEndpoint),
-    ("`endpoint: {kind: slurm}`", "", config.SlurmEndpoint),
-    ("`endpoint: {kind: globus_compute}`", "", config.GlobusEndpoint),
-    ("`endpoint: {kind: parsl}`", "", config.ParslEndpoint),
+    ("`endpoint: local`", "", endpoint_models.LocalEndpoint),
+    ("`endpoint: {kind: slurm}`", "", endpoint_models.SlurmEndpoint),
+    ("`endpoint: {kind: globus_compute}`", "", endpoint_models.GlobusEndpoint),
+    ("`endpoint: {kind: parsl}`", "", endpoint_models.ParslEndpoint),
     ("`collection` of a site", "", config.Collection),
     ("`routing`", "", config.Routing),
     ("`reading`", "", config.Reading),

@@ -6,13 +6,14 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 from uuid import UUID
 
 import platformdirs
 import yaml
-from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import ByteSize, Field, ValidationError, field_validator, model_validator
 
+from cafetal.endpoint_models import ENDPOINTS, Endpoint, LocalEndpoint, Strict, kind_of
 from cafetal.errors import ConfigError, nearest
 from cafetal.strict import load_yaml
 from cafetal.validation import sentence
@@ -24,74 +25,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("CAFETAL_CACHE") or platformdirs.user_cache_dir("cafetal"))
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class LocalEndpoint(_Strict):
-    """Worker processes on this machine (a Parsl HighThroughputExecutor)."""
-
-    kind: Literal["local"] = "local"
-    worker_init: str = Field("", description="Shell lines run before the workers start, e.g. to set a variable.")
-    prepend: str = Field("", description="Command put before that of the worker pool, e.g. `nice -n 10`.")
-
-
-class ParslEndpoint(_Strict):
-    """Any Parsl executor: a function ``f(label, workers, **options)`` that returns one, by import path."""
-
-    kind: Literal["parsl"] = "parsl"
-    factory: str = Field(description="`package.module:function`, or `file.py:function` relative to the site table.")
-    options: dict[str, Any] = Field(default_factory=dict, description="Further keyword arguments for it.")
-
-
-class GlobusEndpoint(_Strict):
-    """An endpoint of Globus Compute, formerly funcX. Logins are kept by its SDK; nothing secret stands here."""
-
-    kind: Literal["globus_compute"] = "globus_compute"
-    endpoint: UUID = Field(description="Its id, as `globus-compute-endpoint list` shows it.")
-    user_endpoint_config: dict[str, Any] = Field(
-        default_factory=dict, description="Values for the endpoint's template, e.g. a partition."
-    )
-    resource_specification: dict[str, Any] = Field(
-        default_factory=dict, description="For every task, if the endpoint's engine takes one (MPI)."
-    )
-    trust: Literal["plain", "pickle"] = Field(
-        "plain", description="`pickle`: results of any type, which can run any code on this machine."
-    )
-    rehearsal: str | None = Field(None, description="Folder of a rehearsal that stands for the cloud.")
-
-
-class SlurmEndpoint(_Strict):
-    """Jobs of a Slurm cluster, by Parsl's SlurmProvider: this machine has `sbatch`, and shares the cluster's files."""
-
-    kind: Literal["slurm"]
-    partition: str | None = Field(None, description="Slurm's own words, here and below.")
-    account: str | None = None
-    qos: str | None = None
-    constraint: str | None = None
-    walltime: str = Field("01:00:00", pattern=r"^(\d+-)?\d{1,3}:\d\d:\d\d$", description="Of a job, `[D-]HH:MM:SS`.")
-    jobs: int = Field(1, ge=1, description="How many at a time; the `workers` of the site are divided among them.")
-    cores: int | None = Field(None, ge=1, description="Of a job; by default one for each of its workers.")
-    memory: int | None = Field(None, ge=1, description="Of a job, in GB.")
-    scheduler_options: str = Field("", description="Further lines for the job script, such as `#SBATCH --nice`.")
-    worker_init: str = Field("", description="Shell lines run before the workers start, e.g. `module load python`.")
-    srun: bool = Field(False, description="Whether workers are started by `srun`, where a cluster asks for that.")
-    address: str | None = Field(
-        None, description="Name or number of this machine as nodes of the cluster see it; by default all that it has."
-    )
-
-    @property
-    def seconds(self) -> int:
-        """The walltime of a job."""
-        days, _, clock = self.walltime.rpartition("-")
-        hours, minutes, seconds = map(int, clock.split(":"))
-        return ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
-
-
-Endpoint = Annotated[LocalEndpoint | SlurmEndpoint | ParslEndpoint | GlobusEndpoint, Field(discriminator="kind")]
-
-
-class Collection(_Strict):
+class Collection(Strict):
     """A collection of Globus Transfer with which files can be brought to a site, and from it."""
 
     id: UUID = Field(description="As Globus shows it.")
@@ -108,7 +42,7 @@ class Collection(_Strict):
         return "/" + os.path.relpath(path, base) if inside and "://" not in pfn else None
 
 
-class Site(_Strict):
+class Site(Strict):
     """One site: an endpoint that runs tasks, and files that it reads without crossing the WAN."""
 
     endpoint: Endpoint = Field(LocalEndpoint(), description="How tasks get there.")
@@ -150,7 +84,7 @@ class Site(_Strict):
     @property
     def trusted(self) -> bool:
         """Whether pickles may come from there: always where Parsl unpickles what comes in any case."""
-        return not isinstance(self.endpoint, GlobusEndpoint) or self.endpoint.trust == "pickle"
+        return self.endpoint.trusted
 
     @field_validator("endpoint", mode="before")
     @classmethod
@@ -162,20 +96,21 @@ class Site(_Strict):
     @classmethod
     def _patience_with_queues(cls, value: Any) -> Any:
         endpoint = value.get("endpoint") if isinstance(value, dict) else None
-        queues = endpoint == "slurm" or (isinstance(endpoint, dict) and endpoint.get("kind") == "slurm")
-        return {"start_timeout": 86400.0, **value} if queues else value
+        kind = endpoint.get("kind") if isinstance(endpoint, dict) else endpoint
+        model = next((model for model in ENDPOINTS if kind_of(model) == kind), LocalEndpoint)
+        return {"start_timeout": model.start_timeout, **value} if isinstance(value, dict) else value
 
     @model_validator(mode="after")
     def _one_memory(self) -> Site:
         """Partials in the memory of a process cannot be seen by another one."""
-        if self.store == "memory" and self.workers > 1 and not isinstance(self.endpoint, ParslEndpoint):
+        if self.store == "memory" and self.workers > 1 and not self.endpoint.threads:
             raise ValueError("`store: memory` needs a single process: `workers: 1`, or a factory that makes threads")
         return self
 
     @model_validator(mode="after")
     def _can_be_equipped(self) -> Site:
         """Only endpoints that we make ourselves can be told where their Python is."""
-        if self.env != "existing" and isinstance(self.endpoint, ParslEndpoint):
+        if self.env != "existing" and self.endpoint.environment == "none":
             raise ValueError("the factory of a `parsl` endpoint decides on its Python: `env` can be `existing` only")
         return self
 
@@ -200,7 +135,7 @@ class Site(_Strict):
         return value
 
 
-class Routing(_Strict):
+class Routing(Strict):
     """What the user wants of the scheduler."""
 
     bundle_seconds: float = Field(60, gt=0, description="How long a task should take.")
@@ -222,7 +157,7 @@ class Routing(_Strict):
     )
 
 
-class Reading(_Strict):
+class Reading(Strict):
     """How files are read that a storage server hands out."""
 
     timeout: float = Field(
@@ -235,7 +170,7 @@ class Reading(_Strict):
     )
 
 
-class Environment(_Strict):
+class Environment(Strict):
     """What the imports of a processor do not show."""
 
     modules: tuple[str, ...] = Field((), description="Modules that are imported by names made at run time.")
@@ -243,7 +178,7 @@ class Environment(_Strict):
     lock: str | None = Field(None, description="A file that pins all packages, instead of finding them out.")
 
 
-class Code(_Strict):
+class Code(Strict):
     """Limits on the user's own files that a run sends to the sites, besides the modules that a processor imports."""
 
     exclude: tuple[str, ...] = Field(
@@ -253,7 +188,7 @@ class Code(_Strict):
     max_total: ByteSize = Field(ByteSize(100_000_000), description="Of all data files together.")
 
 
-class SiteTable(_Strict):
+class SiteTable(Strict):
     """All sites, in the order in which they were written, which is also the order of reports and merges."""
 
     sites: dict[str, Site] = Field(min_length=1)
@@ -357,14 +292,9 @@ def _anchor(site: Site, folder: Path) -> Site:
     if site.collection is not None and site.collection.rehearsal is not None:
         played = {"rehearsal": str(folder / Path(site.collection.rehearsal).expanduser())}
         site = site.model_copy(update={"collection": site.collection.model_copy(update=played)})
-    if isinstance(site.endpoint, GlobusEndpoint):
-        rehearsal = site.endpoint.rehearsal
-        return site if rehearsal is None else _with(site, rehearsal=str(folder / Path(rehearsal).expanduser()))
-    if isinstance(site.endpoint, ParslEndpoint):
-        factory = site.endpoint.factory
-        if factory.rpartition(":")[0].endswith(".py"):  # a file beside the table; modules are found by name
-            factory = str(folder / factory)
-        return _with(site, factory=factory)
+    site = site.model_copy(update={"endpoint": site.endpoint.anchored(folder)})
+    if not site.endpoint.shares_scratch:
+        return site
 
     def absolute(path: str) -> str:
         if "://" in path or path.startswith(("/", "~", "$")):
@@ -379,14 +309,6 @@ def _anchor(site: Site, folder: Path) -> Site:
     return site.model_copy(update={"pfn": anchored(site.pfn), "door": door, **own})
 
 
-def _with(site: Site, **changes: Any) -> Site:
-    """The site with changes in its endpoint."""
-    return site.model_copy(update={"endpoint": site.endpoint.model_copy(update=changes)})
-
-
-_KINDS = ("local", "slurm", "parsl", "globus_compute")
-
-
 def _sentences(error: ValidationError, content: dict[str, Any]) -> list[str]:
     """Return pydantic's findings in words, with the nearest known kind of endpoint for an unknown one."""
     lines = []
@@ -395,7 +317,7 @@ def _sentences(error: ValidationError, content: dict[str, Any]) -> list[str]:
             value = content["sites"][finding["loc"][1]]["endpoint"]
             kind = str(value.get("kind") if isinstance(value, dict) else value)
             place = ".".join(map(str, finding["loc"]))
-            lines.append(f"  {place}: no endpoint kind {kind!r}; {nearest(kind, _KINDS)}.")
+            lines.append(f"  {place}: no endpoint kind {kind!r}; {nearest(kind, map(kind_of, ENDPOINTS))}.")
         else:
             lines.append(f"  {sentence(finding, SiteTable)}")
     return lines

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
-from cafetal.config import LocalEndpoint, SiteTable
+from cafetal.config import SiteTable
 from cafetal.errors import ConfigError, NoReplica, nearest
 from cafetal.fileset import DataFile, Fileset, Replicas
 
@@ -79,7 +79,7 @@ class FilesetCatalog:
 
     def _here(self, site: str, pfn: str) -> str:
         """Return a PFN that a task finds wherever it runs: one of a local site is relative to this folder."""
-        local = isinstance(self._sites.sites[site].endpoint, LocalEndpoint)
+        local = self._sites.sites[site].endpoint.on_this_machine
         relative = "://" not in pfn and not pfn.startswith(("/", "~", "$"))
         return str(Path(pfn).absolute()) if local and relative else pfn
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cafetal.config import LocalEndpoint, ParslEndpoint, SiteTable, load_sites
+from cafetal.config import SiteTable, load_sites
+from cafetal.endpoint_models import LocalEndpoint, ParslEndpoint
 from cafetal.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]

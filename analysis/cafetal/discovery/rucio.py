@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from cafetal.config import GlobusEndpoint, SiteTable
+from cafetal.config import SiteTable
 from cafetal.discovery.merge import ListedFile
 from cafetal.errors import CatalogError, MissingPackage
 
@@ -105,8 +105,7 @@ class Rucio:
         sites_by_rse: dict[str, str] = {}
         for name, site in table.sites.items():
             sites_by_rse[name] = name
-            if isinstance(site.endpoint, GlobusEndpoint):
-                sites_by_rse[str(site.endpoint.endpoint)] = name
+            sites_by_rse |= dict.fromkeys(site.endpoint.names, name)
         helpers = {}
         for rse in sorted(rses):
             if table.site_named(rse) is None:

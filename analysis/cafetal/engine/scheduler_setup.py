@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 
 from cafetal.caches.site_rates import SiteRates
-from cafetal.config import GlobusEndpoint
 from cafetal.plan import Plan
 from cafetal.results.history import History
 from cafetal.scheduling.balanced import BalancedDispatch
@@ -16,8 +16,6 @@ from cafetal.scheduling.scheduler import Scheduler
 from cafetal.scheduling.staging import StagingLimits
 from cafetal.scheduling.state import Dispatcher, SiteState
 
-_RATE, _SERVICE_RATE = 1000.0, 100.0
-"""Tasks a second that this machine can send through Parsl, and through Globus Compute; see docs/performance.md."""
 _WAIT = 30.0
 """Seconds that a site is expected to need to answer, if nothing is known of it."""
 
@@ -33,9 +31,8 @@ def make_dispatcher(
         return PolicyDispatch(policy, bundle_events)
     routing, local = plan.table.routing, isinstance(policy, LocalOnly)
     doors = frozenset(name for name in plan.sites if plan.table.sites[name].door is not None)
-    service = any(isinstance(plan.table.sites[name].endpoint, GlobusEndpoint) for name in plan.sites)
     limits = Limits(
-        submit_rate=_SERVICE_RATE if service else _RATE,
+        submit_rate=min((plan.table.sites[name].endpoint.submit_rate for name in plan.sites), default=math.inf),
         bundle_seconds=routing.bundle_seconds,
         bundle_events=bundle_events,
         duplicates=routing.duplicates,

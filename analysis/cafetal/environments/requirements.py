@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import cafetal.worker
-from cafetal.config import GlobusEndpoint, SiteTable
+from cafetal.config import SiteTable
 from cafetal.environments.lock_files import Lock, make_lock, read_lock
 from cafetal.environments.sources import imports, is_local, local_sources
 from cafetal.errors import EnvironmentFailed
@@ -71,7 +71,8 @@ def lock_for(table: SiteTable, modules: Iterable[str] = ()) -> Lock:
     """
     if table.environment.lock is not None:
         return read_lock(Path(table.environment.lock))
-    agents = any(isinstance(site.endpoint, GlobusEndpoint) and site.env != "existing" for site in table.sites.values())
+    equipped = (site.endpoint.environment for site in table.sites.values() if site.env != "existing")
+    agents = "send" in equipped
     packages = [*table.environment.packages, *(["globus-compute-endpoint"] if agents else [])]
     return detect(modules, also=table.environment.modules, packages=packages).lock
 

@@ -25,6 +25,7 @@ from cafetal.federation.federated_executor import FederatedExecutor
 from cafetal.federation.pools import make_endpoint
 from cafetal.federation.site_environments import Equipment
 from cafetal.federation.versions import LOOKED_AT, mismatch, versions_here
+from cafetal.federation.watched_endpoint import WatchedEndpoint
 from cafetal.futures import in_thread, then
 from cafetal.scheduling.policies import RoutingPolicy
 from cafetal.worker import bootstrap
@@ -172,7 +173,7 @@ class Federation:
     def adopt(self, site: str, tasks: Iterable[str]) -> list[Future[None]]:
         """Futures for tasks of a site that an earlier process has sent; see `globus.GlobusComputeEndpoint.adopt`."""
         endpoint = self.executor.endpoints[site]
-        return [endpoint.adopt(task) for task in tasks] if hasattr(endpoint, "adopt") else []
+        return [endpoint.adopt(task) for task in tasks] if isinstance(endpoint, WatchedEndpoint) else []
 
     def submit(self, site: str, app: str, *args: Any) -> Future[Any]:
         """Have a site do what a function of `worker.trampoline` does; the scratch and the store are given to it."""

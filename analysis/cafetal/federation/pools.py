@@ -20,7 +20,8 @@ from parsl.executors.high_throughput.executor import DEFAULT_LAUNCH_CMD
 from parsl.launchers import SimpleLauncher, SrunLauncher, WrappedLauncher
 from parsl.providers import LocalProvider, SlurmProvider
 
-from cafetal.config import GlobusEndpoint, LocalEndpoint, ParslEndpoint, Site, SlurmEndpoint
+from cafetal.config import Site
+from cafetal.endpoint_models import EndpointModel, GlobusEndpoint, LocalEndpoint, ParslEndpoint, SlurmEndpoint
 from cafetal.errors import ConfigError
 from cafetal.extensions import import_object
 from cafetal.federation.site_start import INTERCHANGE_LOG, is_plain
@@ -139,16 +140,10 @@ def make_endpoint(name: str, site: Site, equip: Equip | None = None, *, apart: b
     Raises:
         ConfigError: if a ``parsl`` endpoint's factory cannot be imported, or returns something else.
     """
-    if isinstance(site.endpoint, LocalEndpoint):
-        return _local(name, site, site.endpoint, equip, _work(site) if apart else "")
-    if isinstance(site.endpoint, SlurmEndpoint):
-        return _slurm(name, site, site.endpoint, equip)
-    if isinstance(site.endpoint, GlobusEndpoint):
-        return _globus(name, site.workers, site.endpoint, equip)
-    return _from_factory(name, site.workers, site.endpoint)
+    return _BUILDERS[type(site.endpoint)](name, site, site.endpoint, equip, apart)
 
 
-def _globus(name: str, workers: int, endpoint: GlobusEndpoint, equip: Equip | None) -> ParslExecutor:
+def _globus(name: str, site: Site, endpoint: GlobusEndpoint, equip: Equip | None, apart: bool) -> ParslExecutor:
     from cafetal.federation.globus_compute.endpoint import GlobusComputeEndpoint  # the SDK takes a second to import
 
     config = dict(endpoint.user_endpoint_config)
@@ -159,7 +154,7 @@ def _globus(name: str, workers: int, endpoint: GlobusEndpoint, equip: Equip | No
     return GlobusComputeEndpoint(
         name,
         endpoint.endpoint,
-        workers=workers,
+        workers=site.workers,
         rehearsal=endpoint.rehearsal,
         user_endpoint_config=config or None,
         resource_specification=endpoint.resource_specification,
@@ -176,7 +171,8 @@ def _work(site: Site) -> str:
     return f"(umask 077; mkdir -p {folder}); export CAFETAL_WORK={folder}"
 
 
-def _local(name: str, site: Site, endpoint: LocalEndpoint, equip: Equip | None, work: str) -> HighThroughputExecutor:
+def _local(name: str, site: Site, endpoint: LocalEndpoint, equip: Equip | None, apart: bool) -> HighThroughputExecutor:
+    work = _work(site) if apart else ""
     return _pools(
         equip,
         label=name,
@@ -204,7 +200,7 @@ def _pool(equip: Equip | None) -> str:
     return str(DEFAULT_LAUNCH_CMD.replace("process_worker_pool.py", f'{python} -P -c "{_FORKING}"'))
 
 
-def _slurm(name: str, site: Site, endpoint: SlurmEndpoint, equip: Equip | None) -> HighThroughputExecutor:
+def _slurm(name: str, site: Site, endpoint: SlurmEndpoint, equip: Equip | None, apart: bool) -> HighThroughputExecutor:
     workers_of_job = math.ceil(site.workers / endpoint.jobs)
     addresses = numbers(endpoint.address)
     executor = _pools(
@@ -290,10 +286,10 @@ def numbers(name: str | None) -> list[str]:
     return sorted(resolved | files if all(number.startswith("127.") for number in resolved) else resolved)
 
 
-def _from_factory(name: str, workers: int, endpoint: ParslEndpoint) -> ParslExecutor:
+def _from_factory(name: str, site: Site, endpoint: ParslEndpoint, equip: Equip | None, apart: bool) -> ParslExecutor:
     factory = import_object(endpoint.factory)
     try:
-        executor = factory(label=name, workers=workers, **endpoint.options)
+        executor = factory(label=name, workers=site.workers, **endpoint.options)
     except Exception as error:
         raise ConfigError(
             f"The factory {endpoint.factory} of the site {name} failed: {type(error).__name__}: {error}."
@@ -304,3 +300,12 @@ def _from_factory(name: str, workers: int, endpoint: ParslEndpoint) -> ParslExec
             f"with the label {name!r}."
         )
     return executor
+
+
+_BUILDERS: dict[type[EndpointModel], Callable[[str, Site, Any, Equip | None, bool], ParslExecutor]] = {
+    LocalEndpoint: _local,
+    SlurmEndpoint: _slurm,
+    GlobusEndpoint: _globus,
+    ParslEndpoint: _from_factory,
+}
+"""What makes the executor of each kind of endpoint, of the arguments of `make_endpoint`."""

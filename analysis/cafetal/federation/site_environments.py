@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from cafetal.config import GlobusEndpoint, Site, SiteTable
+from cafetal.config import Site, SiteTable
 from cafetal.environments.archive import EnvironmentArchive
 from cafetal.errors import EnvironmentFailed, SiteError
 from cafetal.federation.federated_executor import FederatedExecutor
@@ -66,7 +66,7 @@ class Equipment:
         folder = self._folders.get(name)
         if folder is not None:
             return lambda: folder
-        if isinstance(site.endpoint, GlobusEndpoint) or not (site.env == "bundle" or name in self._folders):
+        if site.endpoint.environment != "unpack" or not (site.env == "bundle" or name in self._folders):
             return None
         return partial(self._unpack_here, name, site)
 
@@ -75,7 +75,8 @@ class Equipment:
         site = self._sites.table.sites[name]
         if name in self._folders or site.env == "existing":
             return False
-        return (site.env == "bundle" and isinstance(site.endpoint, GlobusEndpoint)) or (site.env == "auto" and not fits)
+        must_be_sent = site.env == "bundle" and site.endpoint.environment == "send"
+        return must_be_sent or (site.env == "auto" and not fits)
 
     def bring(self, name: str) -> None:
         """Start a site anew in an environment of ours.
@@ -87,7 +88,7 @@ class Equipment:
             if name in self._folders:
                 return  # somebody else has just done it
             site = self._sites.table.sites[name]
-            self._folders[name] = self._send(name) if isinstance(site.endpoint, GlobusEndpoint) else None
+            self._folders[name] = self._send(name) if site.endpoint.environment == "send" else None
             self._sites.executor.retire(name)
             self._sites.start([name])
         error = self._sites.executor.broken.get(name)

@@ -8,7 +8,6 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass, field
 from typing import Any
 
-from cafetal.config import GlobusEndpoint
 from cafetal.errors import CafetalError, SiteError
 from cafetal.federation.federation import Federation
 from cafetal.federation.telemetry import EndpointStatus
@@ -93,7 +92,7 @@ def look_at_sites(federation: Federation, names: Sequence[str]) -> list[Endpoint
     Raises:
         UnknownEndpoint: if the table has no such site.
     """
-    agents = [n for n in names if isinstance(federation.site(n).endpoint, GlobusEndpoint)]
+    agents = [name for name in names if federation.site(name).endpoint.reports]
     federation.start(agents)
     endpoints = federation.executor.endpoints
     return [

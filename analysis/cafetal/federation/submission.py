@@ -21,6 +21,7 @@ from cafetal.federation import serialization
 from cafetal.federation.apps import by_value
 from cafetal.federation.globus_compute.liveness import EndpointReport
 from cafetal.federation.telemetry import EndpointStatus
+from cafetal.federation.watched_endpoint import WatchedEndpoint
 from cafetal.futures import then
 from cafetal.worker import bootstrap
 
@@ -41,9 +42,8 @@ def send(
 
     ``given_up`` makes the error of a task that is lost since Parsl has given up the endpoint.
     """
-    if hasattr(endpoint, "submit_watched"):
-        future: Future[Any] = endpoint.submit_watched(func, specification, args, kwargs, measure)
-        return future
+    if isinstance(endpoint, WatchedEndpoint):
+        return endpoint.submit_watched(func, specification, args, kwargs, measure)
     if isinstance(endpoint, ThreadPoolExecutor):  # nothing travels, so nothing needs to be packed
         future = endpoint.submit(bootstrap.measured, specification, func, args, kwargs)
         return _unpacked(future, measure, lambda result: result, given_up)
@@ -111,7 +111,7 @@ def look_at(endpoint: ParslExecutor, *, started: bool, broken: Exception | None)
         return EndpointStatus(endpoint.label, kind, alive=False, error=str(broken))
     if not started:
         return EndpointStatus(endpoint.label, kind, alive=None)
-    if hasattr(endpoint, "look_closely"):
+    if isinstance(endpoint, WatchedEndpoint):
         return _from_agent(endpoint.label, endpoint.look_closely())
     values: dict[str, Any] = {"report_age": 0.0}
     if isinstance(endpoint, HighThroughputExecutor):

@@ -22,7 +22,7 @@ import cloudpickle
 import lz4.frame
 
 import cafetal.worker
-from cafetal.config import LocalEndpoint, SiteTable
+from cafetal.config import SiteTable
 from cafetal.environments import script_state
 from cafetal.environments.sources import is_local
 from cafetal.environments.user_code import Limits, collect
@@ -198,7 +198,7 @@ def _parts(function: Any, files: Mapping[str, bytes], aux: Mapping[str, str]) ->
 
 def limits(table: SiteTable) -> Limits:
     """Return what may travel of the user's code, as a site table says; the folders of its local sites do not."""
-    local = [site for site in table.sites.values() if isinstance(site.endpoint, LocalEndpoint)]
+    local = [site for site in table.sites.values() if site.endpoint.on_this_machine]
     folders = [prefix for site in local for prefix in (site.scratch, *prefixes(site.pfn)) if "://" not in prefix]
     code = table.code
     return Limits(code.exclude, tuple(Path(folder).resolve() for folder in folders), code.max_file, code.max_total)

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from cafetal.config import LocalEndpoint
 from cafetal.engine.context import RunContext
 from cafetal.engine.events import LoginsReported, SiteAnswered, SiteReported
 from cafetal.engine.sites.credentials import Credentials
@@ -128,9 +127,7 @@ class SiteLifecycle:
     def _queueing(self) -> list[str]:
         """Return sites whose batch system has not given them any workers; a local one starts them at once."""
         table, states = self._context.federation.table.sites, self._context.scheduler.state.sites.items()
-        return [
-            name for name, it in states if it.connected == 0 and not isinstance(table[name].endpoint, LocalEndpoint)
-        ]
+        return [name for name, it in states if it.connected == 0 and not table[name].endpoint.starts_at_once]
 
     def close(self) -> None:
         """Stop watching the sites."""

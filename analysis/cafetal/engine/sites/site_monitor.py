@@ -9,15 +9,12 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from cafetal.config import GlobusEndpoint
 from cafetal.federation.federation import Federation
 
 logger = logging.getLogger(__name__)
 
 DRAINED = "drained"
 """The file in a run's folder that names the sites which shall get no more tasks, one a line."""
-_BETWEEN_LOOKS = 15.0
-_BETWEEN_LOOKS_AT_SERVICE = 30.0
 _GROWTH = 0.25
 """Share of the workers that a site could still get for which it is given tasks: a queue is what makes it grow."""
 
@@ -62,8 +59,7 @@ class SiteMonitor:
         while not self._stop.wait(1):
             for site, last in list(self._sites.items()):
                 endpoint = self.federation.site(site).endpoint
-                pause = _BETWEEN_LOOKS_AT_SERVICE if isinstance(endpoint, GlobusEndpoint) else _BETWEEN_LOOKS
-                if time.monotonic() - last < pause or self._stop.is_set():
+                if time.monotonic() - last < endpoint.looked_at_every or self._stop.is_set():
                     continue
                 self._sites[site] = time.monotonic()
                 self._look_at(site)

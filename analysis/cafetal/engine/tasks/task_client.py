@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cafetal.config import LocalEndpoint, SlurmEndpoint
 from cafetal.engine.file_inspection import all_lost
 from cafetal.engine.tasks import reply_checks
 from cafetal.engine.tasks.losses import Overdue, lost_task, settle_task
@@ -213,7 +212,7 @@ class TaskClient:
         for site in sites:
             entry = self.federation.table.sites[site]
             scratch = os.path.expanduser(os.path.expandvars(entry.scratch))
-            if isinstance(entry.endpoint, LocalEndpoint | SlurmEndpoint) and "$" not in scratch:
+            if entry.endpoint.shares_scratch and "$" not in scratch:
                 with suppress(OSError):
                     SiteContext(Path(scratch), entry.store).stop(self.run, self.attempt)
                     continue
