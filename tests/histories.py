@@ -1,6 +1,6 @@
 """Records of runs, made of the lines that a journal of theirs would have."""
 
-from cafetal.results import journal_lines as lines
+from cafetal.results.lines import journal_lines as lines
 from cafetal.results.record import RunRecord
 from cafetal.worker.chunkset import ChunkSet
 

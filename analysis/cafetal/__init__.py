@@ -45,3 +45,8 @@ def __getattr__(name: str) -> Any:
     import importlib
 
     return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """Return what completion shows, also of names that are not imported yet."""
+    return sorted(__all__)

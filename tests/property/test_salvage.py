@@ -19,7 +19,7 @@ from cafetal.plan import make_plan
 from cafetal.replicas import FilesetCatalog
 from cafetal.results.history import History
 from cafetal.results.journal import JOURNAL, Journal
-from cafetal.results.journal_lines import AttemptBegan, AttemptEnded, ChunkSplit, FilePlanned, PlanComplete
+from cafetal.results.lines.journal_lines import AttemptBegan, AttemptEnded, ChunkSplit, FilePlanned, PlanComplete
 from cafetal.results.local_partials import PARTIALS
 from cafetal.results.record import RunRecord
 from cafetal.results.replan import cuts, differences, listed, numbered

@@ -6,7 +6,7 @@ from cafetal.engine import user_messages
 from cafetal.engine.tasks.losses import lost_task
 from cafetal.errors import OutputError, ProcessorError
 from cafetal.results.journal import JOURNAL, Journal
-from cafetal.results.journal_lines import AttemptBegan, AttemptEnded, LocalPartialReused
+from cafetal.results.lines.journal_lines import AttemptBegan, AttemptEnded, LocalPartialReused
 from cafetal.results.record import RunRecord, failure_fields
 from cafetal.results.run_folder import refuse_to_replace
 from cafetal.worker.chunkset import ChunkSet

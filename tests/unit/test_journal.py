@@ -12,8 +12,8 @@ from cafetal.errors import OutputError, UnknownSubject
 from cafetal.results.explanation import explain
 from cafetal.results.history import History
 from cafetal.results.journal import JOURNAL, Journal, read
-from cafetal.results.journal_codec import partial_line
-from cafetal.results.journal_lines import AttemptBegan, PartialReused
+from cafetal.results.lines.journal_codec import partial_line
+from cafetal.results.lines.journal_lines import AttemptBegan, PartialReused
 from cafetal.results.planned_chunks import PlannedChunks
 from cafetal.results.record import RunRecord
 from cafetal.results.run_status import RunStatus

@@ -14,7 +14,7 @@ import uproot
 
 from cafetal.errors import OutputError
 from cafetal.results import histograms, run_folder
-from cafetal.results.journal_lines import FilesRead
+from cafetal.results.lines.journal_lines import FilesRead
 from cafetal.results.record import RunRecord
 from cafetal.views.plots import draw
 from tests.histories import record_of

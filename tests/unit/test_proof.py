@@ -18,7 +18,7 @@ from cafetal.plan import make_plan
 from cafetal.replicas import FilesetCatalog
 from cafetal.results import proof, run_folder
 from cafetal.results.journal import file_lines
-from cafetal.results.journal_lines import ChunkSplit, OutputMerged
+from cafetal.results.lines.journal_lines import ChunkSplit, OutputMerged
 from cafetal.results.local_partials import PARTIALS, find_kept, forget_kept, keep
 from cafetal.results.record import RunRecord
 from cafetal.scheduling.chunks import Chunk

@@ -22,7 +22,7 @@ from cafetal.errors import ProcessorError, SiteError, UnreadableFile
 from cafetal.fileset import load
 from cafetal.plan import make_plan
 from cafetal.replicas import FilesetCatalog
-from cafetal.results.journal_lines import Interrupted, TaskAssigned, TaskCommitted
+from cafetal.results.lines.journal_lines import Interrupted, TaskAssigned, TaskCommitted
 from cafetal.runner import progress
 from cafetal.runner.forecast import forecast
 from cafetal.runner.multi_site_executor import MultiSiteExecutor

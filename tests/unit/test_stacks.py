@@ -12,7 +12,7 @@ from cafetal.engine.tasks.losses import lost_task
 from cafetal.errors import ConfigError, OutputError, SiteError, UnknownEndpoint
 from cafetal.results.histograms import yields_of
 from cafetal.results.journal import JOURNAL, Journal
-from cafetal.results.journal_lines import AttemptBegan, AttemptEnded, Failed
+from cafetal.results.lines.journal_lines import AttemptBegan, AttemptEnded, Failed
 from cafetal.results.record import RunRecord, failure_fields
 from cafetal.results.run_lock import locked
 from cafetal.views.stacks import Stack, draw_all, draw_stack, layers, read_plots

@@ -13,8 +13,8 @@ from cafetal.engine.failure_log import FailureLog
 from cafetal.engine.tasks.task_client import TaskClient
 from cafetal.federation.federation import Federation
 from cafetal.plan import Plan
-from cafetal.results import journal_lines as lines
 from cafetal.results.journal import Journal
+from cafetal.results.lines import journal_lines as lines
 from cafetal.results.record import RunRecord, failure_fields
 from cafetal.scheduling import messages
 from cafetal.scheduling.ledger import Ledger

@@ -17,9 +17,9 @@ from cafetal.engine.merging.merge_phase import MergePhase
 from cafetal.engine.merging.salvage import Salvage
 from cafetal.engine.sites.lifecycle import SiteLifecycle
 from cafetal.plan import uuids
-from cafetal.results import journal_lines as lines
 from cafetal.results.history import History
-from cafetal.results.journal_codec import partial_line
+from cafetal.results.lines import journal_lines as lines
+from cafetal.results.lines.journal_codec import partial_line
 from cafetal.results.record import failure_fields
 from cafetal.results.replan import cuts
 from cafetal.scheduling import messages

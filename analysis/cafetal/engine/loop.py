@@ -24,8 +24,8 @@ from cafetal.engine.merging.snapshot import Snapshots
 from cafetal.engine.sites.file_staging import FileStaging
 from cafetal.engine.sites.lifecycle import SiteLifecycle
 from cafetal.errors import EventsLost, LoginError, OutputError, RunInterrupted
-from cafetal.results import journal_lines as lines
 from cafetal.results.history import History
+from cafetal.results.lines import journal_lines as lines
 from cafetal.results.local_partials import LocalPartial
 from cafetal.results.proof import account
 from cafetal.results.record import RunRecord

@@ -11,8 +11,8 @@ from cafetal.engine import user_messages
 from cafetal.engine.context import RunContext
 from cafetal.engine.events import MapEnded
 from cafetal.engine.merging.partial_locations import PartialLocations
-from cafetal.results import journal_lines as lines
-from cafetal.results.journal_codec import partial_line
+from cafetal.results.lines import journal_lines as lines
+from cafetal.results.lines.journal_codec import partial_line
 from cafetal.results.record import failure_fields
 from cafetal.results.task_logs import TaskLogs
 from cafetal.scheduling import messages

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from functools import singledispatch
 
 from cafetal.errors import UnknownSubject, nearest
-from cafetal.results import journal_lines as lines
 from cafetal.results.history import History, TaskRun
+from cafetal.results.lines import journal_lines as lines
 from cafetal.results.planned_chunks import PlannedFile
 from cafetal.worker.chunkset import ChunkSet
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from cafetal.errors import OutputError
-from cafetal.results import journal_lines as lines
 from cafetal.results.journal import read
-from cafetal.results.journal_codec import decode
+from cafetal.results.lines import journal_lines as lines
+from cafetal.results.lines.journal_codec import decode
 from cafetal.results.planned_chunks import ChunkFlags, PlannedChunks
 from cafetal.worker.chunkset import ChunkSet
 

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 from cafetal.errors import OutputError
-from cafetal.results import journal_lines as lines
-from cafetal.results.journal_codec import encode, message_lines
+from cafetal.results.lines import journal_lines as lines
+from cafetal.results.lines.journal_codec import encode, message_lines
 from cafetal.scheduling import messages
 from cafetal.scheduling.chunks import Chunk
 from cafetal.worker.atomic_files import private_folder

@@ -7,7 +7,7 @@ from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from cafetal.results import journal_lines as lines
+from cafetal.results.lines import journal_lines as lines
 from cafetal.worker.chunkset import ChunkSet
 
 

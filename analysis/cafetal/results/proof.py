@@ -16,8 +16,8 @@ from typing import Any
 
 from cafetal.plan import Plan
 from cafetal.results.journal import file_lines
-from cafetal.results.journal_lines import FilePlanned
 from cafetal.results.kept_modules import shipped_modules
+from cafetal.results.lines.journal_lines import FilePlanned
 from cafetal.results.local_partials import PARTIALS, LocalPartial
 from cafetal.worker import partials
 from cafetal.worker.accumulators import codec, exact

@@ -9,8 +9,8 @@ from html import escape
 from typing import Any
 
 from cafetal.environments.archive import EnvironmentArchive
-from cafetal.results import journal_lines as lines
 from cafetal.results.history import History
+from cafetal.results.lines import journal_lines as lines
 from cafetal.worker.chunkset import ChunkSet
 from cafetal.worker.protocol import Failure
 

@@ -16,8 +16,8 @@ from cafetal.federation.pools import hash_seed
 from cafetal.plan import Plan
 from cafetal.results.history import History
 from cafetal.results.journal import JOURNAL, Journal
-from cafetal.results.journal_lines import AttemptBegan
 from cafetal.results.kept_modules import keep_modules
+from cafetal.results.lines.journal_lines import AttemptBegan
 from cafetal.results.local_partials import forget_kept
 from cafetal.results.record import RunRecord
 from cafetal.results.replan import differences, listed

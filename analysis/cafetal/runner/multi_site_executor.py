@@ -34,8 +34,8 @@ from cafetal.federation.federation import Federation
 from cafetal.fileset import FileIdentities, Fileset, load, plain_name
 from cafetal.plan import Plan, make_plan
 from cafetal.replicas import FilesetCatalog
-from cafetal.results import journal_lines as lines
 from cafetal.results.history import History
+from cafetal.results.lines import journal_lines as lines
 from cafetal.results.local_partials import forget_kept
 from cafetal.results.record import RunRecord, failure_fields
 from cafetal.results.replan import numbered

@@ -12,7 +12,7 @@ from coffea.processor.executor import FileMeta, WorkItem
 from cafetal.engine.interrupts import interrupts
 from cafetal.errors import UnreadableFile
 from cafetal.federation.federation import Federation
-from cafetal.results import journal_lines as lines
+from cafetal.results.lines import journal_lines as lines
 from cafetal.results.record import RunRecord, failure_fields
 from cafetal.worker.failures import describe
 from cafetal.worker.protocol import Failure

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from cafetal.results import journal_lines as lines
 from cafetal.results.history import History
+from cafetal.results.lines import journal_lines as lines
 from cafetal.worker.chunkset import ChunkSet
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from cafetal.results import journal_lines as lines
 from cafetal.results.history import History, TaskRun, TaskState
+from cafetal.results.lines import journal_lines as lines
 
 
 @dataclass(slots=True)

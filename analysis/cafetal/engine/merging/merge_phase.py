@@ -15,8 +15,8 @@ from cafetal.engine.merging.reduction import Merge, Reductions
 from cafetal.engine.sites.lifecycle import SiteLifecycle
 from cafetal.engine.tasks.losses import Lost, lost_task
 from cafetal.errors import CafetalError, SiteAway
-from cafetal.results import journal_lines as lines
-from cafetal.results.journal_codec import partial_line
+from cafetal.results.lines import journal_lines as lines
+from cafetal.results.lines.journal_codec import partial_line
 from cafetal.results.local_partials import LocalPartial, keep
 from cafetal.scheduling.retries import TRIES
 from cafetal.worker.chunkset import ChunkSet

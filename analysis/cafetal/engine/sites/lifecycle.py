@@ -14,7 +14,7 @@ from cafetal.engine.sites.site_monitor import SiteMonitor, drained
 from cafetal.engine.tasks.losses import lost_task
 from cafetal.errors import LoginError
 from cafetal.federation.versions import LOOKED_AT, differences, versions_here
-from cafetal.results import journal_lines as lines
+from cafetal.results.lines import journal_lines as lines
 from cafetal.results.record import reason
 from cafetal.results.task_logs import SITE_LOGS
 from cafetal.scheduling import messages

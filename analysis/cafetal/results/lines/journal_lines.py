@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from cafetal.results.failure_lines import Failed, Failure, FileMissing, NotCounted, Skipped
-from cafetal.results.line_kinds import CHUNKS, Line, kind
+from cafetal.results.lines.failure_lines import Failed, Failure, FileMissing, NotCounted, Skipped
+from cafetal.results.lines.line_kinds import CHUNKS, Line, kind
 from cafetal.worker.chunkset import ChunkSet
 
 __all__ = ["Failed", "Failure", "FileMissing", "Line", "NotCounted", "Skipped"]

@@ -8,8 +8,8 @@ from functools import cache
 from typing import Any
 
 from cafetal.errors import OutputError
-from cafetal.results import journal_lines as lines
-from cafetal.results.line_kinds import Line, kind_of, kinds
+from cafetal.results.lines import journal_lines as lines
+from cafetal.results.lines.line_kinds import Line, kind_of, kinds
 from cafetal.scheduling import messages
 from cafetal.worker.chunkset import ChunkSet
 from cafetal.worker.protocol import Reference

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from cafetal.results.line_kinds import CHUNKS, Line, kind
+from cafetal.results.lines.line_kinds import CHUNKS, Line, kind
 from cafetal.worker.chunkset import ChunkSet
 
 
