@@ -1,5 +1,6 @@
 """What Parsl's own executors can do, the one before them can; and one that is dead takes no tasks."""
 
+import contextlib
 import functools
 import http.server
 import subprocess
@@ -270,9 +271,11 @@ def test_nothing_is_left_in_shared_memory(load, tmp_path, how):  # noqa: F811
     assert there
     if how == "kill":
         for process in psutil.Process().children(recursive=True):
-            if "process_worker_pool" in " ".join(process.cmdline()) and "forkserver" not in " ".join(process.cmdline()):
-                process.kill()
-                break
+            with contextlib.suppress(psutil.NoSuchProcess):  # others of this process may just have ended
+                command = " ".join(process.cmdline())
+                if "process_worker_pool" in command and "forkserver" not in command:
+                    process.kill()
+                    break
     kernel.cleanup()
     kernel.cleanup = lambda: None
     wait_until(lambda: not any(Path("/dev/shm", name).exists() for name in there), 30)

@@ -25,7 +25,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from cafetal.worker.accumulators import codec, exact, exact_sums
+from cafetal.worker.accumulators import codec, decoder, exact, exact_sums
 from cafetal.worker.accumulators.codec import Garbled, NotPlain
 
 wild = st.floats(-1e200, 1e200) | st.sampled_from([0.0, -0.0, 5e-324, 1e-300, 1.0, 2.0**53, -(2.0**53), 1e16])
@@ -334,7 +334,7 @@ json_values = st.recursive(
     lambda inner: (
         st.lists(inner, max_size=5)
         | st.dictionaries(
-            st.sampled_from(["$" + tag for tag in sorted(codec._TAGS)] + ["$set", "type", "axes", "storage"]),
+            st.sampled_from(["$" + tag for tag in sorted(decoder._TAGS)] + ["$set", "type", "axes", "storage"]),
             inner,
             max_size=2,
         )

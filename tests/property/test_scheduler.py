@@ -481,10 +481,10 @@ def test_a_site_whose_memory_is_too_small_gets_less_at_once():
         too_large = any(chunk.events >= 100 for chunk in world.running[number].chunks)
         kills += too_large
         world.end(0, 10.0, "all" if too_large else ())
-        fewest = min(fewest, world.scheduler.state.sites["a"].hands)
+        fewest = min(fewest, world.scheduler.state.sites["a"].usable_workers)
     assert sum(world.chunks[i].events for i in world.committed) == 4000
     assert not world.given_up
     assert world.scheduler.state.too_large == {"x": 100}
     assert fewest == 4
     assert kills < 3 * 40  # a few before it is known, halvings of bundles, and one for each chunk
-    assert world.scheduler.state.sites["a"].at_once is None  # all went well for long
+    assert world.scheduler.state.sites["a"].health.at_once is None  # all went well for long

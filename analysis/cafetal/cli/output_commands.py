@@ -13,7 +13,7 @@ from cafetal.errors import OutputError, nearest
 
 
 @click.command()
-@click.argument("what")
+@click.argument("subject")
 @folder_argument
 def why(subject: str, folder: Path) -> None:
     """Tell why a chunk (number), a file (LFN) or a site was treated as it was in the run in FOLDER."""

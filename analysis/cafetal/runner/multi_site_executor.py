@@ -24,10 +24,10 @@ from cafetal.engine.file_inspection import Inspection, inspect
 from cafetal.engine.loop import Execution
 from cafetal.engine.scheduler_setup import make_dispatcher, make_scheduler
 from cafetal.engine.sites.file_staging import staging_limits
-from cafetal.engine.tasks.runner_request import RunnerRequest
+from cafetal.engine.tasks.runner_request import RunnerRequest, identify, plain_item
 from cafetal.environments.archive import EnvironmentArchive, pack
 from cafetal.environments.lock_files import Lock, read_lock
-from cafetal.environments.requirements import detect, lock_for
+from cafetal.environments.requirements import lock_for
 from cafetal.errors import ConfigError, RunInterrupted
 from cafetal.extensions import find_policy
 from cafetal.federation.federation import Federation
@@ -45,6 +45,7 @@ from cafetal.runner.attempt import begin, earlier_attempts
 from cafetal.runner.outcome import outcome
 from cafetal.runner.progress import show_progress
 from cafetal.runner.session import Session, is_missing
+from cafetal.runner.shipment_check import comparing, warn_of_shipment
 from cafetal.scheduling.policies import RoutingPolicy
 from cafetal.shipping.shipment import Shipment, check_aux, limits, pack_function, pack_worker
 from cafetal.worker.protocol import Failure
@@ -177,7 +178,7 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         Raises:
             CafetalError: if nothing could be done, or it would be wrong.
         """
-        items = [_plain_item(item) for item in items]
+        items = [plain_item(item) for item in items]
         if not items:
             return accumulator, 0
         try:
@@ -253,7 +254,7 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         files = dict.fromkeys((item.dataset, str(item.filename)) for item in chain(uncounted.metas, items))
         plan = self._plan(files)
         shipment = self.ship(request.inner, {**self.sites.aux, **(self.aux or {})})
-        _warn_of_shipment(shipment)
+        warn_of_shipment(shipment)
         self.session.code_hash = shipment.code_hash
         past = None
         if self.resume and self.folder is not None:
@@ -268,7 +269,7 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
             self.sites,
             self.fileset,
             uncounted.chunksize,
-            self._identify(items),
+            identify(items, allow_duplicates=self.allow_duplicates),
         )
         merged, execution = self._execute(federation, request, plan, shipment, past, entries, missing)
         return self._hand_over(request, execution, merged, accumulator)
@@ -305,7 +306,7 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         clock = 0.0 if past is None else past.clock
         context = RunContext(federation, shipment, plan, scheduler, settings, attempt.journal, record, clock=clock)
         with show_progress(self.desc, enabled=self.status) as watch:
-            watch = self._comparing(federation, shipment, watch)
+            watch = comparing(federation, shipment, watch)
             execution = Execution(context, entries, self.policy, past=past, missing=missing, watch=watch)
             try:
                 return execution.execute(), execution
@@ -355,49 +356,11 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         self.session.error = error
         return accumulate([merged, accumulator]), error or 0
 
-    def _identify(self, items: Iterable[WorkItem]) -> FileIdentities:
-        """Return the identities of the files of work items.
-
-        Raises:
-            FilesetError: if a dataset has one of them under two names.
-        """
-        identities = FileIdentities(self.allow_duplicates)
-        files = {(item.dataset, str(item.treename), str(item.filename)): item.fileuuid for item in items}
-        for (dataset, tree, lfn), identity in files.items():
-            if identity:
-                identities.enter(dataset, tree, bytes(identity).hex(), lfn)
-        return identities
-
     def ship(self, function: Callable[[Any], Any], aux: Mapping[str, str | Path] | None = None) -> Shipment:
         """Return what travels to the sites with a function: its code, and the user's that it needs."""
         return pack_function(
             function, aux, modules=[*self.modules, *self.sites.environment.modules], limits=limits(self.sites)
         )
-
-    def _comparing(
-        self, federation: Federation, shipment: Shipment, watch: Callable[[RunRecord], None]
-    ) -> Callable[[RunRecord], None]:
-        """What watches a run, and compares with the bundle once there is one: sites that want it may come late."""
-        compared = False
-
-        def look(record: RunRecord) -> None:
-            nonlocal compared
-            if not compared and federation.equipment.bundle is not None:
-                compared = True
-                self._compare(federation.equipment.bundle, shipment)
-            watch(record)
-
-        return look
-
-    def _compare(self, bundle: EnvironmentArchive, shipment: Shipment) -> None:
-        """Say what the processor imports that a bundle in use does not have; it may do without."""
-        imported = set(detect(shipment.names).imported.values())
-        lacking = sorted(imported - bundle.lock.packages.keys())
-        if lacking:
-            user_messages.warn(
-                f"The bundle that is sent to sites has no {', '.join(lacking)}, which the processor's modules import: "
-                "name what they need under `environment.packages` in the site table."
-            )
 
     def _plan(self, files: Iterable[tuple[str, str]]) -> Plan:
         """For files, by dataset and LFN; without chunks."""
@@ -409,29 +372,6 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         return make_plan(files, self._catalog(), self.sites, checksums, sizes, positions)
 
 
-def _warn_of_shipment(shipment: Shipment) -> None:
-    """Say what of the user's code and state does not travel."""
-    for path, why in sorted(shipment.left_out.items()):
-        user_messages.warn(f"{path} does not travel to the sites ({why}). See `code` in the site table.")
-    for name in shipment.state_left:
-        user_messages.warn(
-            f"{name} was set after its module was imported, and is no plain data: it does not travel, and sites "
-            "use what the module's source says. Give it to the processor's constructor instead."
-        )
-
-
 def _names(meta: FileMeta) -> tuple[str, str, str]:
     """Return what identifies a file to Runner, in plain strings."""
     return plain_name(meta.dataset), plain_name(meta.filename), plain_name(meta.treename)
-
-
-def _plain_item(item: Any) -> Any:
-    """Return a work item whose names are plain strings and whose edges are Python's numbers; most are so already."""
-    if not isinstance(item, WorkItem):
-        return item
-    changes: dict[str, Any] = {}
-    if not (isinstance(item.filename, str) and item.filename.isascii() and item.dataset.isascii()):
-        changes |= {"dataset": plain_name(item.dataset), "filename": plain_name(item.filename)}
-    if type(item.entrystart) is not int or type(item.entrystop) is not int:
-        changes |= {"entrystart": int(item.entrystart), "entrystop": int(item.entrystop)}
-    return replace(item, **changes) if changes else item

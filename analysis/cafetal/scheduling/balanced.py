@@ -199,7 +199,7 @@ class BalancedDispatch:
         """Work/s of all workers of a site together, as much as the user wants of it."""
         state_of_site = state.sites[site]
         rate = state.rates.rate(site, dataset) or _UNKNOWN_RATE
-        return rate * max(1, state_of_site.hands) * state_of_site.weight
+        return rate * max(1, state_of_site.usable_workers) * state_of_site.weight
 
     # --- what is next ------------------------------------------------------------------------------------------
 
@@ -286,7 +286,7 @@ class BalancedDispatch:
         best = math.inf
         for name in group.sites:
             other = state.sites[name]
-            if name != site and other.ready and other.open and other.paused_until <= state.now:
+            if name != site and other.ready and other.open and other.health.paused_until <= state.now:
                 rate = state.rates.rate(name, group.dataset) or _UNKNOWN_RATE
                 best = min(best, max(state.now, self._levels.get(name, 0.0)) + work / rate)
         return best

@@ -39,16 +39,10 @@ from cafetal.scheduling.retries import Retry, after_failure
 from cafetal.scheduling.state import Choice, Dispatcher, Running, SiteState, State
 from cafetal.worker.protocol import Kind
 
-_FAULTS = 5
-"""So many tasks in a row without anything good, and a site is left alone for a while."""
-_PAUSE = 30.0
-"""Seconds of the first such while; each one that follows is twice as long, up to 16 times."""
 _ROUND = 1.0
 """Seconds after which all sites are offered work again, whatever has happened."""
 _VAIN = 6
 """So many chunks of a dataset halved in vain, and no more are: what kills workers is not their size."""
-_GOOD = 20
-"""So many tasks in a row that went well, and a site that gets fewer tasks at once gets twice as many."""
 
 
 class Scheduler:
@@ -207,7 +201,7 @@ class Scheduler:
         """Sites that can be given tasks, those with the most idle workers first: work goes to who waits for it."""
         now = self.state.now
         sites = self.state.sites.values() if only is None else (self.state.sites[only],)
-        able = [site for site in sites if site.open and site.ready and site.paused_until <= now]
+        able = [site for site in sites if site.open and site.ready and site.health.paused_until <= now]
         return sorted(able, key=lambda site: len(site.running) - site.workers)
 
     def _assign(self, site: SiteState, choice: Choice) -> None:
@@ -277,19 +271,14 @@ class Scheduler:
                         self.bad[lfn].add(site.name)
                         self.dispatcher.avoid(self.state, lfn, site.name)
         if good:
-            site.faults = site.pauses = 0
-            site.blamed.clear()
             if task.bundle.cuts:
                 self._vain[task.dataset] = 0
-            self._trust_more(site)
+            site.health.worked(site.workers)
         elif task.source is None and any(kind not in ("processor", "once", "stopped") for kind, _ in event.failures):
             origins = {chunk.id if chunk.origin is None else chunk.origin for chunk in task.bundle.chunks}
-            if not origins & site.blamed and (not task.bundle.again or event.failures[0][0] == "worker"):
-                site.faults += 1  # what fails wherever it comes says nothing of a site
-            site.blamed |= origins
-        if site.faults >= _FAULTS and site.open and site.paused_until <= self.state.now:
-            pause = _PAUSE * 2**site.pauses
-            site.paused_until, site.pauses, site.faults = self.state.now + pause, min(site.pauses + 1, 5), _FAULTS - 1
+            site.health.failed(origins, new=not task.bundle.again or event.failures[0][0] == "worker")
+        pause = site.health.pause(self.state.now) if site.open else None
+        if pause is not None:
             self._out.append(Hold(site.name, f"its tasks failed one after another; it is tried again in {pause:.0f} s"))
             self._spread(site.name)
 
@@ -353,24 +342,13 @@ class Scheduler:
         sizes, state_of_site = self.state.too_large, self.state.sites[site]
         if chunk.events < sizes.get(chunk.dataset, math.inf):
             sizes[chunk.dataset] = chunk.events
-            state_of_site.at_once, state_of_site.good = max(1, state_of_site.hands // 2), 0
+            state_of_site.health.lost_to_a_chunk(state_of_site.usable_workers)
         parts = self.state.cut(chunk, chunk.start + chunk.events // 2)
         self._open_chunks += 1
         self._vain[chunk.dataset] += 1
         self._out.append(Split(chunk.id, parts))
         for part in parts:
             self.dispatcher.put_back(self.state, replace(verdict.bundle, chunks=(part,)), verdict.sites)
-
-    def _trust_more(self, site: SiteState) -> None:
-        """Give a site more tasks at once, if it was given fewer and all has gone well for a while.
-
-        It may have lost its workers for another reason, such as the end of a batch job; hence it soon gets all again.
-        """
-        site.good += 1
-        if site.at_once is not None and site.good >= min(_GOOD, 2 * site.at_once):
-            site.at_once, site.good = 2 * site.at_once, 0
-            if site.at_once >= site.workers:
-                site.at_once = None
 
     def _bring_back(self, item: Bundle, chunks: Sequence[Chunk], kind: Kind, site: str) -> None:
         """What could not be read over the WAN waits for the sites that hold it; that does not count as a try."""
@@ -413,5 +391,5 @@ class Scheduler:
 
 def _full(site: SiteState) -> bool:
     """Whether a site gets no more for now: one that was left alone gets a single task, until something comes of it."""
-    most = 1 if site.pauses else site.at_once
+    most = 1 if site.health.pauses else site.health.at_once
     return most is not None and len(site.running) >= most

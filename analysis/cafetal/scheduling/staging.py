@@ -89,7 +89,9 @@ class Staging:
         """
         if not self.limits.bytes:
             return None
-        able = [site for site in state.sites.values() if site.open and site.ready and site.paused_until <= state.now]
+        able = [
+            site for site in state.sites.values() if site.open and site.ready and site.health.paused_until <= state.now
+        ]
         for site in sorted(able, key=lambda site: levels.get(site.name, 0.0)):
             for group in sorted(self.pool, key=lambda group: -self._end(state, levels, group)):
                 for source in self.sources(state, site.name, group):
@@ -150,7 +152,7 @@ class Staging:
         rate = state.rates.rate(site, group.dataset)
         if rate is None and math.isfinite(end):
             return None
-        power = (rate or 1.0) * max(1, state.sites[site].hands)
+        power = (rate or 1.0) * max(1, state.sites[site].usable_workers)
         coming = sum(transfer.events for transfer in state.transfers.values() if transfer.site == site)
         begin = max(now, levels.get(site, now)) + coming / power
         pace = line.rate or math.inf

@@ -10,6 +10,7 @@ from cafetal.scheduling.chunks import Bundle, Chunk
 from cafetal.scheduling.estimates.rates import Rates
 from cafetal.scheduling.estimates.uncertainty import Uncertainty
 from cafetal.scheduling.messages import Reason, Split, Transfer, TransferEnded
+from cafetal.scheduling.site_health import SiteHealth
 
 
 @dataclass(slots=True)
@@ -61,23 +62,13 @@ class SiteState:
     events: int = 0
     """Of what runs there."""
     held: bool = False
-    faults: int = 0
-    """Tasks in a row of which nothing came, for no fault of the user's code: with different chunks, that had not failed
-    before or cost their worker."""
-    blamed: set[int] = field(default_factory=set)
-    """The chunks of these tasks, as they were planned."""
-    pauses: int = 0
-    """How often it has been left alone since something came of a task."""
-    paused_until: float = 0.0
-    at_once: int | None = None
-    """How many tasks it gets at a time, since chunks cost it workers again and again; ``None``: as many as it can."""
-    good: int = 0
-    """Tasks in a row of which something came."""
+    health: SiteHealth = field(default_factory=SiteHealth)
 
     @property
-    def hands(self) -> int:
+    def usable_workers(self) -> int:
         """Workers that can be counted with."""
-        return self.workers if self.at_once is None else min(self.workers, self.at_once)
+        at_once = self.health.at_once
+        return self.workers if at_once is None else min(self.workers, at_once)
 
     @property
     def open(self) -> bool:
@@ -207,12 +198,12 @@ class State:
     def backlog(self, site: str) -> float:
         """Seconds until a worker of the site is free, by what runs there and how long it should take."""
         state = self.sites[site]
-        if state.paused_until > self.now:
-            return state.paused_until - self.now
+        if state.health.paused_until > self.now:
+            return state.health.paused_until - self.now
         if not state.ready:  # the longer it has been late, the longer it will be
             elapsed = self.now - state.asked
             return max(state.wait - elapsed, 0.5 * elapsed)
-        return self.outstanding(site) / max(1, state.hands)
+        return self.outstanding(site) / max(1, state.usable_workers)
 
     def outstanding(self, site: str) -> float:
         """Worker-seconds that the tasks at a site should still need."""

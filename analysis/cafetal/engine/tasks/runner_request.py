@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from coffea.processor.executor import Runner
+from coffea.processor.executor import Runner, WorkItem
 
 from cafetal.engine import user_messages
+from cafetal.fileset import FileIdentities, plain_name
 from cafetal.worker.failures import chain
 from cafetal.worker.protocol import Failure
 
@@ -70,3 +71,29 @@ class RunnerRequest:
 
 def _is_partial_of(function: Any, target: Callable[..., Any]) -> bool:
     return isinstance(function, functools.partial) and function.func is target
+
+
+def plain_item(item: Any) -> Any:
+    """Return a work item whose names are plain strings and whose edges are Python's numbers; most are so already."""
+    if not isinstance(item, WorkItem):
+        return item
+    changes: dict[str, Any] = {}
+    if not (isinstance(item.filename, str) and item.filename.isascii() and item.dataset.isascii()):
+        changes |= {"dataset": plain_name(item.dataset), "filename": plain_name(item.filename)}
+    if type(item.entrystart) is not int or type(item.entrystop) is not int:
+        changes |= {"entrystart": int(item.entrystart), "entrystop": int(item.entrystop)}
+    return replace(item, **changes) if changes else item
+
+
+def identify(items: Iterable[WorkItem], *, allow_duplicates: bool) -> FileIdentities:
+    """Return the identities of the files of work items.
+
+    Raises:
+        FilesetError: if a dataset has one of them under two names.
+    """
+    identities = FileIdentities(allow_duplicates)
+    files = {(item.dataset, str(item.treename), str(item.filename)): item.fileuuid for item in items}
+    for (dataset, tree, lfn), identity in files.items():
+        if identity:
+            identities.enter(dataset, tree, bytes(identity).hex(), lfn)
+    return identities

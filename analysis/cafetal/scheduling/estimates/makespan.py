@@ -18,8 +18,8 @@ def foresee(state: State, groups: Sequence[Group], rate: float) -> float:
     last = state.now
     for name, site in state.sites.items():
         # A site that is not there yet, or rests, begins when its backlog ends.
-        begin = state.now if site.ready and site.paused_until <= state.now else state.now + state.backlog(name)
-        times = [begin] * max(1, site.hands)
+        begin = state.now if site.ready and site.health.paused_until <= state.now else state.now + state.backlog(name)
+        times = [begin] * max(1, site.usable_workers)
         for task in site.running.values() if site.ready else ():
             end = times[0] + _left(state, task)
             last = max(last, end)

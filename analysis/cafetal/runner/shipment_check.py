@@ -1,0 +1,51 @@
+"""What the user must know of the code and the environment that travel to the sites."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from cafetal.engine import user_messages
+from cafetal.environments.archive import EnvironmentArchive
+from cafetal.environments.requirements import detect
+from cafetal.federation.federation import Federation
+from cafetal.results.record import RunRecord
+from cafetal.shipping.shipment import Shipment
+
+
+def warn_of_shipment(shipment: Shipment) -> None:
+    """Say what of the user's code and state does not travel."""
+    for path, why in sorted(shipment.left_out.items()):
+        user_messages.warn(f"{path} does not travel to the sites ({why}). See `code` in the site table.")
+    for name in shipment.state_left:
+        user_messages.warn(
+            f"{name} was set after its module was imported, and is no plain data: it does not travel, and sites "
+            "use what the module's source says. Give it to the processor's constructor instead."
+        )
+
+
+def comparing(
+    federation: Federation, shipment: Shipment, watch: Callable[[RunRecord], None]
+) -> Callable[[RunRecord], None]:
+    """Return what watches a run, and compares with the archive once there is one: sites that want it may come late."""
+    compared = False
+
+    def look(record: RunRecord) -> None:
+        nonlocal compared
+        archive = federation.equipment.bundle
+        if not compared and archive is not None:
+            compared = True
+            _compare(archive, shipment)
+        watch(record)
+
+    return look
+
+
+def _compare(archive: EnvironmentArchive, shipment: Shipment) -> None:
+    """Say what the processor imports that the archive in use does not have; it may do without."""
+    imported = set(detect(shipment.names).imported.values())
+    lacking = sorted(imported - archive.lock.packages.keys())
+    if lacking:
+        user_messages.warn(
+            f"The bundle that is sent to sites has no {', '.join(lacking)}, which the processor's modules import: "
+            "name what they need under `environment.packages` in the site table."
+        )
