@@ -19,12 +19,12 @@ from parsl.app.errors import BashExitFailure
 from cafetal.engine.tasks.losses import lost_task
 from cafetal.errors import ConfigError, LoginError, SiteError, TaskTooLarge, WorkerLost
 from cafetal.federation.globus_compute import user_endpoints
-from cafetal.federation.globus_compute.endpoint import GlobusComputeEndpoint
+from cafetal.federation.globus_compute.endpoint import GlobusComputeEndpoint, service_source
 from cafetal.federation.globus_compute.liveness import START_GRACE, EndpointReport, lost
 from cafetal.federation.globus_compute.replies import read_reply
 from cafetal.federation.globus_compute.submitter import verdict
 from cafetal.federation.telemetry import EndpointStatus, Telemetry
-from cafetal.worker import bootstrap
+from cafetal.worker import bootstrap, plain_text, service
 
 COUNTING = {"engine_type": "GlobusComputeEngine", "heartbeat_period": 5, "pending_tasks": 0}
 IDLE, BUSY = {**COUNTING, "outstanding_tasks": 0}, {**COUNTING, "outstanding_tasks": 1}
@@ -117,7 +117,7 @@ def test_what_becomes_of_a_refused_submission(error, seconds, kind):
 
 
 def serve(**request):
-    return json.loads(bootstrap.serve(json.dumps({"limit": 100_000, **request})))
+    return json.loads(service.serve(json.dumps({"limit": 100_000, **request})))
 
 
 def packed(function, *args):
@@ -126,7 +126,7 @@ def packed(function, *args):
 
 def test_serving():
     answer = serve(pickle=packed(lambda a, b: (a + b, b"x"), 1, 2))
-    assert bootstrap.decode(answer["result"]) == (3, b"x")
+    assert plain_text.decode(answer["result"]) == (3, b"x")
     assert answer["measures"]["finished"] >= answer["measures"]["started"]
     assert answer["measures"]["peak_memory"] > 1e6
     answer = serve(pickle=packed(lambda: 1 / 0))
@@ -145,10 +145,9 @@ def test_serving():
 def test_what_is_served_needs_no_module_of_ours(tmp_path):
     """As an agent does it: the source alone, in an empty namespace, under any Python that knows annotations."""
     namespace = {}
-    with open(bootstrap.__file__) as source:
-        exec(source.read(), namespace)
+    exec(service_source(), namespace)
     request = {"limit": 10_000, "function": "install", "args": [str(tmp_path), "files", {}, ["coffea"], []]}
-    found = bootstrap.decode(json.loads(namespace["serve"](json.dumps(request)))["result"])
+    found = plain_text.decode(json.loads(namespace["serve"](json.dumps(request)))["result"])
     assert found["coffea"]
     assert found["machine"]["cpus"] >= 1
 
@@ -166,7 +165,7 @@ def test_what_is_served_needs_no_module_of_ours(tmp_path):
 )
 def test_data_that_nobody_has_encoded(value):
     with pytest.raises((ValueError, TypeError)):
-        bootstrap.decode(value)
+        plain_text.decode(value)
 
 
 def test_large_files_in_parts(tmp_path):
@@ -259,7 +258,7 @@ def fail(kind, *args):
 def test_plain_attributes_of_exceptions_travel(error, attributes):
     request = endpoint_without_cloud()._request(fail, error, {})
     with pytest.raises(error[0]) as caught:
-        read_reply("desy", answered(bootstrap.serve(request)), lambda measures: None, trusted=False)
+        read_reply("desy", answered(service.serve(request)), lambda measures: None, trusted=False)
     for again in (caught.value, pickle.loads(pickle.dumps(caught.value))):
         assert isinstance(again, error[0])
         assert {name: getattr(again, name) for name in attributes} == attributes
@@ -278,7 +277,7 @@ def test_an_exception_that_cannot_say_anything():
         def __str__(self):
             raise RuntimeError
 
-    reply = json.loads(bootstrap.serve(endpoint_without_cloud()._request(fail, (Mute,), {})))
+    reply = json.loads(service.serve(endpoint_without_cloud()._request(fail, (Mute,), {})))
     assert "cannot be shown" in reply["error"]["message"]
 
 
@@ -288,7 +287,7 @@ def test_a_property_of_an_exception_may_fail():
         def name(self):
             raise KeyError("x")
 
-    reply = json.loads(bootstrap.serve(endpoint_without_cloud()._request(fail, (Odd, "said"), {})))
+    reply = json.loads(service.serve(endpoint_without_cloud()._request(fail, (Odd, "said"), {})))
     assert reply["error"]["message"] == "said"
 
 
@@ -301,7 +300,7 @@ def test_an_endpoint_that_is_offline_is_away():
 
 def test_another_python_is_named_with_both_versions():
     request = json.loads(endpoint_without_cloud()._request(fail, (ValueError,), {}))
-    reply = bootstrap.serve(json.dumps({**request, "python": "3.8.1"}))
+    reply = service.serve(json.dumps({**request, "python": "3.8.1"}))
     with pytest.raises(
         SiteError, match=rf"desy has Python {re.escape(platform.python_version())}, and this machine has"
     ):

@@ -14,7 +14,7 @@ from coffea.nanoevents import NanoAODSchema
 
 from cafetal.environments import script_state
 from cafetal.shipping.shipment import pack_function
-from cafetal.worker import bootstrap
+from cafetal.worker import plain_text
 from cafetal.worker.code import applied_state
 
 SOURCE = b"""
@@ -64,7 +64,7 @@ def test_what_was_set(settings):
     settings.odd = object()
     told = found()
     assert told.names == [f"settings_live.{name}" for name in ("CUT", "NAMES", "NEW", "OPTIONS")]
-    values = {name: bootstrap.decode(value) for name, value in told.values["settings_live"].items()}
+    values = {name: plain_text.decode(value) for name, value in told.values["settings_live"].items()}
     assert values == {"CUT": 50.0, "NAMES": ["a", "b"], "OPTIONS": {"x": 1, "y": (1, {2})}, "NEW": 7}
     assert "settings_live.odd" in told.left
 
@@ -122,8 +122,8 @@ def test_it_is_set_and_taken_back(tmp_path, settings):
     before = dict(mixins)
     owner = "coffea.nanoevents.schemas.nanoaod:NanoAODSchema"
     told = {
-        "settings_live": {"CUT": 50.0, "NEW": bootstrap.encode((1, 2))},
-        owner: {"mixins": bootstrap.encode({**before, "MyMu": "PtEtaPhiMCollection"})},
+        "settings_live": {"CUT": 50.0, "NEW": plain_text.encode((1, 2))},
+        owner: {"mixins": plain_text.encode({**before, "MyMu": "PtEtaPhiMCollection"})},
     }
     applied_state.apply(tmp_path)  # there is no file
     (tmp_path / applied_state.STATE).write_text(json.dumps(told))

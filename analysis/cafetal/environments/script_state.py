@@ -20,7 +20,7 @@ from types import FunctionType, ModuleType
 from typing import Any
 
 from cafetal.environments.sources import parse
-from cafetal.worker.bootstrap import NotPlain, encode
+from cafetal.worker.plain_text import NotPlain, encode
 
 _MISSING = object()
 _PLAIN = (str, int, float, bool, bytes, type(None), list, tuple, dict, set, frozenset)
@@ -37,7 +37,7 @@ class LiveState:
     """Values that differ from the sources."""
 
     values: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """``{"module" or "module:Class": {name: value, as `bootstrap.encode` has it}}``"""
+    """``{"module" or "module:Class": {name: value, as `plain_text.encode` has it}}``"""
     left: list[str] = field(default_factory=list)
     """Names of values that are not plain data, and so do not travel."""
 

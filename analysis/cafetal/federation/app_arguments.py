@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from cafetal.config import SiteTable
 from cafetal.errors import ConfigError, NoReplica, SiteError
 from cafetal.federation.apps import by_value
 from cafetal.fileset import Fileset
-from cafetal.futures import all_of
+from cafetal.futures import all_of, then
 from cafetal.replicas import FilesetCatalog
 from cafetal.worker import app_calls
 from cafetal.worker.parts import TO_LAPTOP, offsets
@@ -87,6 +88,12 @@ def find(value: Any) -> Iterator[LFN | Kept | Shipped]:
     elif type(value) is dict:
         for item in value.values():
             yield from find(item)
+
+
+class DelayedTask(Future[Any]):
+    """A task that could not be sent at once, as what it names had to be brought first."""
+
+    sent: Future[Any] | None = None
 
 
 class References:
@@ -182,6 +189,42 @@ class References:
             "run": self.run,
             "keep": f"kept-{secrets.token_hex(8)}" if keep else None,
         }
+
+    def send(
+        self,
+        endpoint: str,
+        things: Sequence[LFN | Kept | Shipped],
+        task: tuple[Callable[..., Any], Any, Mapping[str, Any]],
+        *,
+        keep: bool,
+        send: Callable[[Callable[..., Any], dict[str, Any]], Future[Any]],
+        not_sent: Callable[[], None],
+    ) -> DelayedTask:
+        """Send a task to an endpoint once all that it names is there.
+
+        Args:
+            task: function, positional and keyword arguments.
+            keep: whether the result stays there.
+            send: sends a function with keyword arguments.
+                not_sent: called if it does not come to that.
+        """
+        outcome, begun = DelayedTask(), False
+
+        def send_wrapped(_: None) -> Future[Any]:
+            nonlocal begun
+            wrapped, arguments = self.wrap(endpoint, *task, keep=keep)
+            begun = True
+            future = outcome.sent = send(wrapped, arguments)
+            name = arguments["keep"]
+            return future if name is None else then(future, partial(kept_at, endpoint, name))
+
+        def count(_: Future[Any]) -> None:
+            if not begun:
+                not_sent()
+
+        outcome.add_done_callback(count)
+        then(self.bring(endpoint, things), send_wrapped, outcome=outcome)
+        return outcome
 
     def _marked(self, endpoint: str, value: Any) -> Any:
         if isinstance(value, LFN):

@@ -2,56 +2,40 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
-import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from parsl.dataflow.futures import AppFuture
 from parsl.executors.base import ParslExecutor
-from parsl.executors.errors import BadStateException
-from parsl.executors.high_throughput.errors import ManagerLost
-from parsl.executors.high_throughput.errors import WorkerLost as PoolWorkerLost
 from parsl.executors.status_handling import BlockProviderExecutor
 from parsl.monitoring.radios.base import RadioConfig
 
 from cafetal.config import SiteTable, load_sites
-from cafetal.errors import ConfigError, LoginError, SiteAway, SiteError, UnknownEndpoint, WorkerLost, nearest
+from cafetal.errors import ConfigError, LoginError, SiteAway, SiteError, UnknownEndpoint, nearest
 from cafetal.extensions import find_policy
-from cafetal.federation.app_arguments import References, find, kept_at
+from cafetal.federation.app_arguments import DelayedTask, References, find
 from cafetal.federation.block_polling import Poller, limit_waiting
 from cafetal.federation.facade import Facade, by_id, common_radio, label_of
 from cafetal.federation.health import Health
-from cafetal.federation.job_output import of_jobs, summary
-from cafetal.federation.site_start import start_within
-from cafetal.federation.submission import look_at, send, workers_of
+from cafetal.federation.site_start import equip, start_within
+from cafetal.federation.submission import LOSSES, given_up, look_at, send, wants_specification, workers_of
 from cafetal.federation.telemetry import EndpointStatus, TaskStatus, Telemetry
 from cafetal.fileset import Fileset, load
-from cafetal.futures import then
-from cafetal.remote_errors import also
 from cafetal.scheduling.policies import RoutingPolicy, SiteLoad, Task, checked_choice
 
 logger = logging.getLogger(__name__)
 
 _STARTING = 120.0
 """Seconds within which an endpoint must have started, where nothing else is said."""
-_LOSSES = (SiteAway, WorkerLost, BadStateException, ManagerLost, PoolWorkerLost)
-"""Errors of a task that its endpoint lost, through no fault of the task."""
 _CLOSING = 60.0
 """Seconds for which the poller may go on when all ends."""
-
-
-class _Outcome(Future[Any]):
-    """What comes of a task that could not be sent at once, as what it names had to be brought first."""
-
-    sent: Future[Any] | None = None
 
 
 class FederatedExecutor(Facade):
@@ -207,15 +191,8 @@ class FederatedExecutor(Facade):
                 raise error  # going on without would hide what the user can mend at once
 
     def _start(self, patience: Mapping[str, float], endpoint: ParslExecutor) -> None:
-        """What Parsl's DataFlowKernel does for an executor, for one behind us."""
-        endpoint.run_id = self.run_id
-        folder = endpoint.run_dir = getattr(endpoint, "shared_folder", None) or self._folder
-        endpoint.log_config = self.log_config
-        endpoint.monitoring_messages = self.monitoring_messages
-        provider: Any = getattr(endpoint, "provider", None)
-        if hasattr(provider, "script_dir"):
-            provider.script_dir = os.path.join(folder, "submit_scripts")
-            os.makedirs(provider.script_dir, exist_ok=True)
+        """Start an endpoint; one that cannot be started is broken."""
+        equip(endpoint, self, self._folder)
         with self._lock:
             self._starting.add(endpoint.label)
         try:
@@ -243,7 +220,7 @@ class FederatedExecutor(Facade):
         requested, avoided = (_names(specification.pop(key, None)) for key in ("endpoints", "avoid"))
         keep = bool(specification.pop("keep", False))
         # Parsl hands the specification to the function too, whether it has such a parameter or not.
-        if not _wants_specification(func):
+        if not wants_specification(func):
             kwargs.pop("parsl_resource_specification", None)
         things = list(find([args, kwargs]))
         if not things and not keep:
@@ -255,22 +232,14 @@ class FederatedExecutor(Facade):
         # If there is none, it is said why when one is to be chosen.
         able = self.references.able(things, usable, by_hand=bool(requested)) if usable else requested
         name = self._enlist(able, avoided)
-        outcome = _Outcome()
-        brought = self.references.bring(name, things)
-        brought.add_done_callback(lambda ended: self._came_back(name) if _has_failed(ended) else None)
-
-        def send_wrapped(_: None, references: References = self.references) -> Future[Any]:
-            try:
-                wrapped, arguments = references.wrap(name, func, args, kwargs, keep=keep)
-            except Exception:
-                self._came_back(name)
-                raise
-            future = outcome.sent = self._send(name, wrapped, specification, (), arguments)
-            name_to_keep = arguments["keep"]
-            return future if name_to_keep is None else then(future, partial(kept_at, name, name_to_keep))
-
-        then(brought, send_wrapped, outcome=outcome)
-        return outcome
+        return self.references.send(
+            name,
+            things,
+            (func, args, kwargs),
+            keep=keep,
+            send=lambda wrapped, arguments: self._send(name, wrapped, specification, (), arguments),
+            not_sent=lambda: self._came_back(name),
+        )
 
     def _enlist(self, requested: Sequence[str], avoided: Sequence[str]) -> str:
         """Choose an endpoint for a task, which counts as sent there from now on."""
@@ -298,13 +267,13 @@ class FederatedExecutor(Facade):
         try:
             if name in self.failed:
                 raise self._given_up(name, self.endpoints[name].executor_exception)
-            given_up = partial(self._given_up, name)
-            future = send(self.endpoints[name], func, specification, args, kwargs, measure, given_up)
+            failure = partial(self._given_up, name)
+            future = send(self.endpoints[name], func, specification, args, kwargs, measure, failure)
         except BaseException as error:
             self._came_back(name)
             if name in self.failed and not isinstance(error, SiteError):  # Parsl has given it up just now
                 error = self._given_up(name, error)
-            if isinstance(error, _LOSSES):
+            if isinstance(error, LOSSES):
                 self._judge(name, error)
             raise error
         watch(future)
@@ -315,22 +284,14 @@ class FederatedExecutor(Facade):
     def _judge(self, name: str, error: BaseException | None) -> None:
         """Remember whether an endpoint has lost a task or answered; Parsl hears of the task afterwards."""
         with self._lock:
-            if isinstance(error, _LOSSES):
+            if isinstance(error, LOSSES):
                 self._health.note_lost(name)
             else:
                 self._health.note_answered(name)
 
     def _given_up(self, name: str, error: BaseException) -> SiteError:
-        """Return the error of tasks whose endpoint Parsl has given up: one that has worked is worth another try."""
-        kind = SiteAway if self.telemetry.finished(name) else SiteError
-        endpoint = self.endpoints[name]
-        jobs = list(endpoint.status_facade.values()) if isinstance(endpoint, BlockProviderExecutor) else []
-        outputs = [job.stderr_summary or job.stdout_summary or job.message or "" for job in jobs]
-        own = f"{getattr(error, 'reason', error)}"
-        why = (of_jobs(outputs) if jobs and "interchange" not in own.lower() else "") or summary(own)
-        failure = also(kind(f"The endpoint {name} has failed: {why}", text=own[-5000:]), BadStateException)
-        vars(failure).update(executor=None, reason=why)  # as Parsl's own has them; an executor cannot be pickled
-        return failure
+        """Return the error of tasks whose endpoint Parsl has given up."""
+        return given_up(self.endpoints[name], error, has_worked=bool(self.telemetry.finished(name)))
 
     def drain(self, name: str, *, undo: bool = False) -> None:
         """Send no more tasks to an endpoint, or do so again.
@@ -405,7 +366,7 @@ class FederatedExecutor(Facade):
         inner: Future[Any] | None = future
         if isinstance(inner, AppFuture):
             inner = inner.task_record["exec_fu"]
-        if isinstance(inner, _Outcome):
+        if isinstance(inner, DelayedTask):
             inner = inner.sent
         return self.telemetry.task(inner) if inner is not None else None
 
@@ -427,15 +388,6 @@ class FederatedExecutor(Facade):
         left = {name for name, error in self.broken.items() if getattr(error, "details", {}).get("abandoned")}
         left |= self._starting
         return [endpoint for name, endpoint in self.endpoints.items() if name not in left]
-
-
-def _has_failed(future: Future[Any]) -> bool:
-    return future.cancelled() or future.exception() is not None
-
-
-@lru_cache(maxsize=64)
-def _wants_specification(func: Callable[..., Any]) -> bool:
-    return "parsl_resource_specification" in inspect.signature(func).parameters
 
 
 def _attempt(close: Callable[[], Any]) -> None:

@@ -12,6 +12,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 from parsl.executors.base import ParslExecutor
 
@@ -110,3 +111,15 @@ def _remove(link: Path) -> None:
     with suppress(OSError):
         link.unlink()
         link.parent.rmdir()
+
+
+def equip(endpoint: ParslExecutor, owner: ParslExecutor, folder: str) -> None:
+    """Give an endpoint behind another executor what Parsl's DataFlowKernel gives the executors that it knows."""
+    endpoint.run_id = owner.run_id
+    folder = endpoint.run_dir = getattr(endpoint, "shared_folder", None) or folder
+    endpoint.log_config = owner.log_config
+    endpoint.monitoring_messages = owner.monitoring_messages
+    provider: Any = getattr(endpoint, "provider", None)
+    if hasattr(provider, "script_dir"):
+        provider.script_dir = os.path.join(folder, "submit_scripts")
+        os.makedirs(provider.script_dir, exist_ok=True)

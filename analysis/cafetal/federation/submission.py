@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
+import inspect
 import pickle
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from parsl.executors import HighThroughputExecutor, ThreadPoolExecutor
 from parsl.executors.base import ParslExecutor
 from parsl.executors.errors import BadStateException
+from parsl.executors.high_throughput.errors import ManagerLost
+from parsl.executors.high_throughput.errors import WorkerLost as PoolWorkerLost
 from parsl.executors.status_handling import BlockProviderExecutor
 from parsl.jobs.states import JobState
 from parsl.serialize.concretes import DillSerializer
 from parsl.serialize.errors import SerializationError
 from parsl.serialize.facade import pack_buffers, serialize
 
+from cafetal.errors import SiteAway, SiteError, WorkerLost
 from cafetal.federation import serialization
 from cafetal.federation.apps import by_value
 from cafetal.federation.globus_compute.liveness import EndpointReport
+from cafetal.federation.job_output import of_jobs, summary
 from cafetal.federation.telemetry import EndpointStatus
 from cafetal.federation.watched_endpoint import WatchedEndpoint
 from cafetal.futures import then
+from cafetal.remote_errors import also
 from cafetal.worker import bootstrap
 
 _NOTHING: bytes = DillSerializer.identifier + b"\n" + pickle.dumps({}, pickle.HIGHEST_PROTOCOL)
+LOSSES = (SiteAway, WorkerLost, BadStateException, ManagerLost, PoolWorkerLost)
+"""Errors of a task that its endpoint lost, through no fault of the task."""
 Measure = Callable[[Mapping[str, Any]], None]
 
 
@@ -145,3 +153,21 @@ def _from_agent(name: str, sighting: EndpointReport | None) -> EndpointStatus:
         report_age=2 * sighting.period if sighting.online else None,  # after that the service calls it offline
         error="" if sighting.online else "offline",
     )
+
+
+def given_up(endpoint: ParslExecutor, error: BaseException, *, has_worked: bool) -> SiteError:
+    """Return the error of tasks whose endpoint Parsl has given up: one that has worked is worth another try."""
+    kind = SiteAway if has_worked else SiteError
+    jobs = list(endpoint.status_facade.values()) if isinstance(endpoint, BlockProviderExecutor) else []
+    outputs = [job.stderr_summary or job.stdout_summary or job.message or "" for job in jobs]
+    own = f"{getattr(error, 'reason', error)}"
+    why = (of_jobs(outputs) if jobs and "interchange" not in own.lower() else "") or summary(own)
+    failure = also(kind(f"The endpoint {endpoint.label} has failed: {why}", text=own[-5000:]), BadStateException)
+    vars(failure).update(executor=None, reason=why)  # as Parsl's own has them; an executor cannot be pickled
+    return failure
+
+
+@lru_cache(maxsize=64)
+def wants_specification(func: Callable[..., Any]) -> bool:
+    """Tell whether a function has a parameter for its resource specification."""
+    return "parsl_resource_specification" in inspect.signature(func).parameters

@@ -1,8 +1,7 @@
-"""A stand-in for the web service of Globus Compute, which cannot be reached from everywhere.
+"""A stand-in for the web service of Globus Compute, on loopback, for one user and one agent.
 
-It speaks REST to the SDK and to endpoint agents, routes tasks and results over a broker, and enforces the limits
-that the service documents (https://globus-compute.readthedocs.io/en/stable/limits.html). All else of Globus
-Compute stays the real software. It listens on loopback only, and knows one user and one agent, by their tokens.
+It speaks REST to the SDK and to endpoint agents, routes tasks and results over a broker, and enforces the documented
+limits (https://globus-compute.readthedocs.io/en/stable/limits.html). All else of Globus Compute is the real software.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import singledispatchmethod
 from pathlib import Path
@@ -181,8 +181,6 @@ class History:
         self.missing.append(line)
         self.story.append((at, line))
 
-    # --- map tasks -----------------------------------------------------------------------------------------
-
     @_take.register
     def _(self, line: lines.TaskAssigned, at: float) -> None:
         self.map_tasks[line.task] = TaskRun(line, at, at)
@@ -241,8 +239,6 @@ class History:
         self.chunks_given_up.append((at, line))
         if line.kind != "stopped":
             self.events_given_up += self.plan.events(line.chunks)
-
-    # --- partials ------------------------------------------------------------------------------------------
 
     @_take.register
     def _(self, line: lines.PartialMade, at: float) -> None:
@@ -401,7 +397,3 @@ class History:
         self.site_events[site] += events
         self.progress.append((at, self.events_done))
         return events
-
-    def site_story(self, site: str) -> Iterator[tuple[float, lines.Line]]:
-        """Yield the lines about a site."""
-        return ((at, line) for at, line in self.story if getattr(line, "site", None) == site)

@@ -7,6 +7,7 @@ import inspect
 import json
 import logging
 import platform
+import re
 import threading
 import time
 from collections import deque
@@ -34,7 +35,7 @@ from cafetal.federation.globus_compute.rate_limit import SERVICE
 from cafetal.federation.globus_compute.replies import RESULT_LIMIT, read_reply
 from cafetal.federation.globus_compute.submitter import BATCH_BYTES, Parcel, Submitter
 from cafetal.federation.globus_compute.user_endpoints import recall, remember
-from cafetal.worker import bootstrap
+from cafetal.worker import bootstrap, plain_text, service
 
 logger = logging.getLogger(__name__)
 
@@ -175,7 +176,7 @@ class GlobusComputeEndpoint(ParslExecutor):  # type: ignore[misc]  # parsl comes
     def _request(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
         request: dict[str, Any] = {"limit": RESULT_LIMIT, "trust": self.trust == "pickle"}
         if func.__module__ == BY_VALUE and not kwargs:
-            request |= {"function": func.__name__, "args": bootstrap.encode(list(args))}
+            request |= {"function": func.__name__, "args": plain_text.encode(list(args))}
         else:
             request["python"] = platform.python_version()
             request["pickle"] = base64.b64encode(cloudpickle.dumps((func, args, dict(kwargs)))).decode()
@@ -357,9 +358,15 @@ _functions: dict[str, str] = {}
 _registering = threading.Lock()
 
 
+def service_source() -> str:
+    """Return the source that serves our requests in an empty namespace: three modules without their own imports."""
+    modules = (inspect.getsource(module) for module in (bootstrap, plain_text, service))
+    return "\n\n".join(re.sub(r"^from \..*\n", "", source, flags=re.MULTILINE) for source in modules)
+
+
 def _registered(client: Client) -> str:
-    """The id of the function that serves our requests, registered once in a process."""
-    source = inspect.getsource(bootstrap)
+    """Return the id of the function that serves our requests, registered once in a process."""
+    source = service_source()
     with _registering:
         if client.web_service_address not in _functions:
             SERVICE.wait()

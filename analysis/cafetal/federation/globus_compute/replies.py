@@ -16,7 +16,7 @@ from globus_compute_sdk.errors import TaskExecutionFailed
 from cafetal.errors import CafetalError, ConfigError, RemoteCause, SiteAway, SiteError, TaskTooLarge, WorkerLost
 from cafetal.federation.job_output import summary
 from cafetal.remote_errors import rebuild
-from cafetal.worker import bootstrap
+from cafetal.worker import plain_text
 
 RESULT_LIMIT = 5_000_000
 """Characters of a reply. The agents refuse more than 10 MiB."""
@@ -73,7 +73,7 @@ def read_reply(label: str, done: Future[str], watch: Callable[[Mapping[str, Any]
     if "pickle" in answer and trusted:
         return cloudpickle.loads(base64.b64decode(answer["pickle"]))
     try:
-        return bootstrap.decode(answer["result"])
+        return plain_text.decode(answer["result"])
     except (ValueError, TypeError, KeyError) as garbled:
         raise SiteError(f"Malformed result from {label} ({garbled!r}).") from None
 
@@ -84,7 +84,7 @@ def _attributes(error_sent: Mapping[str, Any]) -> dict[str, Any]:
     values = error_sent.get("attributes")
     for name, value in values.items() if isinstance(values, dict) else ():
         with suppress(ValueError, TypeError, KeyError):
-            attributes[str(name)] = bootstrap.decode(value)
+            attributes[str(name)] = plain_text.decode(value)
     return attributes
 
 

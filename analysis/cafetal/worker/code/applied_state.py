@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .. import bootstrap
+from .. import plain_text
 
 STATE = "cafetal-state.json"
 """Beside the user's modules in the archive in which they travel."""
@@ -31,7 +31,7 @@ def apply(folder: Path) -> None:
         except Exception:  # it cannot be imported here, and so nothing here needs it
             continue
         for attribute, encoded in values.items():
-            _set(target, attribute, bootstrap.decode(encoded))
+            _set(target, attribute, plain_text.decode(encoded))
 
 
 def take_back() -> None:
