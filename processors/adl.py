@@ -193,7 +193,7 @@ class Objects:
         return Objects(event[order], len(self.counts), columns)
 
     def momenta(self):
-        """An array of x, y, z, and energy, in GeV."""
+        """Return an array of x, y, z, and energy, in GeV."""
         pt, eta, phi, mass = (self.columns[name] for name in ("pt", "eta", "phi", "mass"))
         x, y, z = pt * np.cos(phi), pt * np.sin(phi), pt * np.sinh(eta)
         return np.array([x, y, z, np.sqrt(x**2 + y**2 + z**2 + mass**2)])

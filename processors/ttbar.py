@@ -127,7 +127,7 @@ def good_jets(events, scale, *, smear):
 
 
 def gaussian(events):
-    """A number for each jet, drawn from a normal distribution by the numbers of event and jet (splitmix64)."""
+    """Return a number for each jet, drawn from a normal distribution by the numbers of event and jet (splitmix64)."""
     number = ak.values_astype(ak.local_index(events.Jet.pt), np.uint64)
     counts = ak.num(events.Jet.pt)
     state = np.repeat(ak.to_numpy(events.event).astype(np.uint64), counts) * np.uint64(64) + ak.to_numpy(

@@ -36,7 +36,7 @@ class Collection(Strict):
     rehearsal: str | None = Field(None, description="Folder of a rehearsal that stands for the service.")
 
     def path(self, pfn: str) -> str | None:
-        """What the collection calls a file of the site; ``None`` if it does not show it."""
+        """Return what the collection calls a file of the site; ``None`` if it does not show it."""
         path, base = os.path.normpath(pfn.removeprefix("file://")), os.path.normpath(self.base)
         inside = os.path.isabs(path) and os.path.commonpath([path, base]) == base
         return "/" + os.path.relpath(path, base) if inside and "://" not in pfn else None
@@ -102,7 +102,7 @@ class Site(Strict):
 
     @model_validator(mode="after")
     def _one_memory(self) -> Site:
-        """Partials in the memory of a process cannot be seen by another one."""
+        """Refuse partials in the memory of one process that another one would have to see."""
         if self.store == "memory" and self.workers > 1 and not self.endpoint.threads:
             raise ValueError("`store: memory` needs a single process: `workers: 1`, or a factory that makes threads")
         return self
@@ -116,7 +116,7 @@ class Site(Strict):
 
     @model_validator(mode="after")
     def _shown_staging(self) -> Site:
-        """What Globus Transfer brings must come to where the site's tasks look for it."""
+        """Refuse a folder to which Globus Transfer cannot bring files for the site's tasks."""
         if self.collection is not None and self.collection.path(self.staging or self.scratch) is None:
             raise ValueError(
                 f"files that Globus Transfer brings would go to {self.staging or self.scratch}, which its collection "
@@ -214,7 +214,7 @@ class SiteTable(Strict):
     @field_validator("sites")
     @classmethod
     def _plain_names(cls, value: dict[str, Site]) -> dict[str, Site]:
-        """Names become parts of file names at the sites."""
+        """Return names become parts of file names at the sites."""
         for name in value:
             if not re.fullmatch(r"\w[\w.-]*", name):
                 raise ValueError(f"a site's name has letters, digits, and _ . - only; {name!r} has others")
@@ -232,17 +232,17 @@ class SiteTable(Strict):
         return self
 
     def pfn(self, site: str, lfn: str) -> str | None:
-        """The PFN of a file at a site, ``None`` if no rule of the site fits."""
+        """Return the PFN of a file at a site, ``None`` if no rule of the site fits."""
         return to_pfn(lfn, self.sites[site].pfn)
 
     def site_named(self, name: str) -> str | None:
-        """The site with this name, or with this RSE."""
+        """Return the site with this name, or with this RSE."""
         if name in self.sites:
             return name
         return next((site for site, entry in self.sites.items() if name in entry.rses), None)
 
     def site_of_pfn(self, pfn: str) -> str | None:
-        """The site whose PFNs begin as this one does; the longest such beginning wins."""
+        """Return the site whose PFNs begin as this one does; the longest such beginning wins."""
         fits = [
             (len(prefix), site)
             for site, entry in self.sites.items()
@@ -288,7 +288,10 @@ def load_sites(source: str | Path | Mapping[str, Any] | SiteTable) -> SiteTable:
 
 
 def _anchor(site: Site, folder: Path) -> Site:
-    """A site whose files this machine sees, with absolute paths; those of others mean something there, not here."""
+    """Return a site whose files this machine sees, with absolute paths.
+
+    Those of others mean something there, not here.
+    """
     if site.collection is not None and site.collection.rehearsal is not None:
         played = {"rehearsal": str(folder / Path(site.collection.rehearsal).expanduser())}
         site = site.model_copy(update={"collection": site.collection.model_copy(update=played)})

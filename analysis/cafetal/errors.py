@@ -157,7 +157,7 @@ class RemoteCause(Exception):
 
 
 def nearest(word: str, candidates: Iterable[str]) -> str:
-    """A hint for a message: the nearest known word, then all of them.
+    """Return a hint for a message: the nearest known word, then all of them.
 
     >>> nearest("scrach", ["scratch", "pfn"])
     "did you mean 'scratch'? Known: pfn, scratch"

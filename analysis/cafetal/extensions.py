@@ -13,7 +13,9 @@ from cafetal.scheduling.policies import POLICIES, RoutingPolicy
 
 
 def import_object(path: str) -> Any:
-    """What ``package.module:name`` or ``path/to/file.py:name`` stands for; modules of the working folder included.
+    """Return what ``package.module:name`` or ``path/to/file.py:name`` stands for.
+
+    Modules of the working folder included.
 
     Raises:
         ConfigError: if it cannot be imported.
@@ -36,7 +38,7 @@ def import_object(path: str) -> Any:
 
 
 def find_policy(policy: str | RoutingPolicy) -> RoutingPolicy:
-    """A policy object from its name, its import path, or itself.
+    """Return a policy object from its name, its import path, or itself.
 
     Raises:
         ConfigError: if there is none of that name, or what is there is not a policy.

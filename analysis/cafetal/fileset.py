@@ -105,7 +105,7 @@ class LogicalFile(RunnerName):
         return self._content
 
     def read(self, size: int = -1) -> bytes:
-        """Bytes from where the last read ended."""
+        """Return bytes from where the last read ended."""
         content: bytes = self._open().read(size)
         return content
 
@@ -144,12 +144,12 @@ class Fileset(Mapping[str, Dataset]):
         return len(self._datasets)
 
     def files(self) -> Iterator[DataFile]:
-        """All files of all datasets."""
+        """Return all files of all datasets."""
         for dataset in self._datasets.values():
             yield from dataset.files
 
     def file(self, lfn: str, tree: str | None = None) -> DataFile | None:
-        """The file with this LFN, as the dataset that uses this tree of it describes it."""
+        """Return the file with this LFN, as the dataset that uses this tree of it describes it."""
         return self._files.get((lfn, tree)) or self._files.get((lfn, None))
 
     def for_runner(self, treename: str | None = None) -> dict[str, dict[str, Any]]:
@@ -178,7 +178,7 @@ class Fileset(Mapping[str, Dataset]):
         return short
 
     def to_json(self) -> dict[str, Any]:
-        """The long form, as files in ``datasets/`` hold it and `load` reads it."""
+        """Return the long form, as files in ``datasets/`` hold it and `load` reads it."""
         return {
             dataset.name: {
                 "metadata": dict(dataset.metadata),

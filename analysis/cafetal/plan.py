@@ -59,7 +59,10 @@ class Plan:
         return [name for name in self.table.sites if name in used or (anybody and name not in routing.forbid)]
 
     def pfn(self, lfn: str, site: str, source: str | None = None) -> str:
-        """What a file is called at a site; or, for a site without a replica, what ``source`` calls it to others."""
+        """Return what a file is called at a site.
+
+        Or, for a site without a replica, what ``source`` calls it to others.
+        """
         if source is None:
             return self.replicas[lfn][site]
         door = self.table.sites[source].door
@@ -69,7 +72,7 @@ class Plan:
         return pfn
 
     def add(self, items: Sequence[WorkItem], first: int = 0) -> list[Chunk]:
-        """Chunks for work items; the first gets this number, and the others those that follow.
+        """Return chunks for work items; the first gets this number, and the others those that follow.
 
         Raises:
             KeyError: if one of the numbers was given before, or a file is none of the plan's.
@@ -132,12 +135,12 @@ def make_plan(
 
 
 def pinned_to(dataset: str, lfn: str, routing: Routing) -> tuple[str, ...] | None:
-    """The only sites that may process a file, by the first pin that fits; ``None`` if none does."""
+    """Return the only sites that may process a file, by the first pin that fits; ``None`` if none does."""
     return next((sites for pattern, sites in routing.pin.items() if _fits(pattern, dataset, lfn)), None)
 
 
 def allow(dataset: str, lfn: str, holders: Sequence[str], routing: Routing) -> tuple[str, ...]:
-    """Those holders of a file that the user leaves.
+    """Return those holders of a file that the user leaves.
 
     Raises:
         NoReplica: if none is left.

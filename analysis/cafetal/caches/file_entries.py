@@ -26,7 +26,7 @@ class FileCache:
         self._path = (folder or cache_folder()) / "files.sqlite"
 
     def get(self, keys: Iterable[Key]) -> dict[Key, dict[str, Any]]:
-        """The records there are."""
+        """Return the records there are."""
         records: dict[Key, dict[str, Any]] = {}
         with contextlib.suppress(sqlite3.Error, OSError), self._open() as database:
             for key in keys:

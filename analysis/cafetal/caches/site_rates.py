@@ -66,7 +66,10 @@ class SiteRates:
 
 
 def load_site_rates() -> SiteRates:
-    """What is kept; nothing if the file is missing or broken: it only makes the first minutes of a run better."""
+    """Return what is kept; nothing if the file is missing or broken.
+
+    It only makes the first minutes of a run better.
+    """
     try:
         content = json.loads((cache_folder() / _FILE).read_text())
         fixed = content.get("fixed", {})  # earlier versions did not know of it

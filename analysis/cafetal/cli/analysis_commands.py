@@ -131,7 +131,7 @@ def _run_and_save(
 
 
 def _prepare(request: dict[str, Any], **options: Any) -> tuple[Any, Any, Any, Any]:
-    """Everything that can be wrong with what was given is found here, before a site is started."""
+    """Return everything that can be wrong with what was given is found here, before a site is started."""
     from coffea.processor import Runner
 
     from cafetal.fileset import load

@@ -130,7 +130,7 @@ def _write(fileset: Fileset, path: Path) -> None:
 
 
 def _show(dataset: Dataset, table: SiteTable) -> None:
-    """How much of a dataset is where; what is whole at a site comes first."""
+    """Print how much of a dataset is where; what is whole at a site comes first."""
     from rich.table import Table
 
     from cafetal.discovery.merge import shares, unheld

@@ -24,7 +24,7 @@ folder_argument = click.argument("folder", type=click.Path(path_type=Path))
 
 
 def analysis_options(command: Any) -> Any:
-    """What `run` and `plan` take alike."""
+    """Return what `run` and `plan` take alike."""
     for option in reversed(
         [
             click.argument("processor"),

@@ -9,7 +9,7 @@ import click
 
 @click.group()
 def rehearse() -> None:
-    """A federation of Globus Compute sites on this machine, with all but the cloud service real."""
+    """Rehearse a federation of Globus Compute sites here, with all but the cloud service real."""
 
 
 _rehearsal = click.argument("folder", type=click.Path(path_type=Path), default=Path("rehearsal"))

@@ -112,7 +112,7 @@ def login(sites_path: str) -> None:
 
 @contextmanager
 def open_federation(sites_path: str, *, equip: bool = True) -> Iterator[Any]:
-    """A federation of the sites of a table, none of which is started yet.
+    """Return a federation of the sites of a table, none of which is started yet.
 
     ``equip``: those that shall run in an environment of ours do; else all use what is installed there.
     """

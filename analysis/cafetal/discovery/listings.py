@@ -69,7 +69,7 @@ def _list_xrootd(place: str) -> Iterator[tuple[str, int]]:
 
 
 def read_list(place: str, table: SiteTable) -> list[ListedFile]:
-    """Files from a list: a text with a URL a line, or JSON as CERN's Open Data portal has it.
+    """Return files from a list: a text with a URL a line, or JSON as CERN's Open Data portal has it.
 
     The portal's ``..._file_index.json`` is a list of ``{uri, size, checksum: "adler32:..."}``.
 
@@ -110,5 +110,5 @@ def _read(place: str) -> str:
 
 
 def places(files: Iterable[ListedFile]) -> set[str]:
-    """Every RSE and site that is named."""
+    """Return every RSE and site that is named."""
     return {rse for file in files for rse in file.pfns}

@@ -55,7 +55,7 @@ def make_dataset(
     deny: Sequence[str] = (),
     helped: Mapping[str, str] | None = None,
 ) -> Dataset:
-    """A dataset of the files that were found, with all their replicas.
+    """Return a dataset of the files that were found, with all their replicas.
 
     Args:
         table: tells the site of an RSE, and which PFNs need not be kept as the site's own rules make them.
@@ -139,7 +139,10 @@ def _pfn(name: str, site: str, pfns: Sequence[str], table: SiteTable) -> str | N
 
 
 def lfn_of(pfn: str, table: SiteTable) -> tuple[str, str | None]:
-    """The LFN of a file in a listing (what its site's prefix leaves, else the PFN itself), and the site it is at."""
+    """Return the LFN of a file in a listing (what its site's prefix leaves, else the PFN itself).
+
+    And the site it is at.
+    """
     site = table.site_of_pfn(pfn)
     rules = None if site is None else table.sites[site].pfn
     if isinstance(rules, str):
@@ -149,7 +152,7 @@ def lfn_of(pfn: str, table: SiteTable) -> tuple[str, str | None]:
 
 
 def shares(dataset: Dataset) -> dict[str, Share]:
-    """What each site holds of a dataset, with RSEs that the table does not know, and all of it under ``""``."""
+    """Return what each site holds of a dataset, with RSEs that the table does not know, and all of it under ``""``."""
     by_place: dict[str, Share] = {"": Share()}
     for file in dataset.files:
         one = Share(1, file.size or 0)
@@ -169,7 +172,7 @@ def unheld(dataset: Dataset) -> list[str]:
 
 
 def refreshed(old: Dataset, new: Dataset) -> Dataset:
-    """The new dataset, with what only users and runs can know of the files that are still the same."""
+    """Return the new dataset, with what only users and runs can know of the files that are still the same."""
     old_files = {file.lfn: file for file in old.files}
     files = []
     for file in new.files:
@@ -187,7 +190,7 @@ def _same_content(one: DataFile, other: DataFile) -> bool:
 
 
 def differences(old: Fileset, new: Fileset) -> list[str]:
-    """What is other in the new fileset, one line each, with a sign as in a patch."""
+    """Return what is other in the new fileset, one line each, with a sign as in a patch."""
     lines = []
     for name in sorted({*old, *new}):
         before = {file.lfn: file for file in old[name].files} if name in old else {}

@@ -62,13 +62,13 @@ class Rucio:
         self._client = client
 
     def find(self, did: Did) -> list[Did]:
-        """Datasets and containers whose names fit, with * as in Rucio."""
+        """Return datasets and containers whose names fit, with * as in Rucio."""
         with _asking():
             names = self._client.list_dids(did.scope, [{"name": did.name}], did_type="collection")
             return [Did(did.scope, str(name)) for name in sorted(names)]
 
     def files(self, dids: Iterable[Did]) -> list[ListedFile]:
-        """All files of some collections, with all their replicas."""
+        """Return all files of some collections, with all their replicas."""
         queries = [{"scope": did.scope, "name": did.name} for did in dids]
         with _asking():
             # The server leaves out replicas at storage that cannot be read at the moment.
@@ -122,7 +122,7 @@ class Rucio:
 
 
 def read_replicas(row: Mapping[str, Any]) -> ListedFile:
-    """A file as Rucio's `list_replicas` describes it.
+    """Return a file as Rucio's `list_replicas` describes it.
 
     >>> read_replicas({"scope": "cms", "name": "/a", "bytes": 1, "rses": {"T2": ["root://h//a"]},
     ...                "states": {"T2": "AVAILABLE", "T1": "COPYING"}}).unavailable

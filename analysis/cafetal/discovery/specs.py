@@ -42,7 +42,7 @@ class DatasetSpec(BaseModel):
 
 
 def read_spec(words: Iterable[str]) -> dict[str, DatasetSpec]:
-    """What is wanted, by name: of YAML files ``{name: {source: ..., ...}}``, and of words ``NAME=SOURCE``.
+    """Return what is wanted, by name: of YAML files ``{name: {source: ..., ...}}``, and of words ``NAME=SOURCE``.
 
     Raises:
         FilesetError: if it cannot be understood.
@@ -76,7 +76,7 @@ def _sentence(error: ValidationError) -> str:
 
 
 def build(specs: Mapping[str, DatasetSpec], table: SiteTable, ask: Callable[[], Rucio]) -> Fileset:
-    """The fileset of what is wanted. Rucio is asked for only if a source names it.
+    """Return the fileset of what is wanted. Rucio is asked for only if a source names it.
 
     Raises:
         CatalogError: if a source cannot be asked.
@@ -132,7 +132,10 @@ def sources_in_rucio(dataset: Dataset, ask: Callable[[], Rucio]) -> list[Did]:
 
 
 def refresh(fileset: Fileset, table: SiteTable, ask: Callable[[], Rucio]) -> Fileset:
-    """The same fileset as its sources tell of it now; datasets that do not name their source stay as they are."""
+    """Return the same fileset as its sources tell of it now.
+
+    Datasets that do not name their source stay as they are.
+    """
     datasets = []
     for name, dataset in fileset.items():
         source = dataset.metadata.get(SOURCE)

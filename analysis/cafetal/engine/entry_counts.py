@@ -41,12 +41,12 @@ class Uncounted(WorkItem):  # type: ignore[misc]  # coffea's classes are Any to 
 
     @classmethod
     def none(cls) -> Uncounted:
-        """No files."""
+        """Return no files."""
         return cls("", "", "", 0, 0, "")
 
     @classmethod
     def of(cls, fileset: Mapping[str, Mapping[str, Any]], runner: Runner) -> Uncounted:
-        """What a Runner would be given, in the form of `Fileset.for_runner`."""
+        """Return what a Runner would be given, in the form of `Fileset.for_runner`."""
         metas = tuple(
             FileMeta(
                 plain_name(dataset),
@@ -194,7 +194,7 @@ class EntryCounts:
         return populated
 
     def cut(self, metas: Iterable[FileMeta]) -> Iterator[WorkItem]:
-        """The chunks of files, as Runner cuts them."""
+        """Return the chunks of files, as Runner cuts them."""
         for meta in metas:
             yield from meta.chunks(self.chunksize, False)
 
@@ -210,7 +210,7 @@ def _able(
 
 
 def _as_declared(question: Question, failure: Failure) -> dict[str, Any] | None:
-    """What the fileset says of a file that cannot be opened anywhere, if that is enough to plan with it."""
+    """Return what the fileset says of a file that cannot be opened anywhere, if that is enough to plan with it."""
     declared = question.declared
     if failure["kind"] == "stale" or declared is None or declared.num_entries is None or declared.uuid is None:
         return None

@@ -50,20 +50,20 @@ class FailureLog:
         return tuple(judged)
 
     def enter_site(self, site: str, failure: Failure) -> None:
-        """A site is given up."""
+        """Note that a site is given up."""
         self._sites[site] = failure
 
     def forget_site(self, site: str) -> None:
-        """A site is there."""
+        """Note that a site is there."""
         self._sites.pop(site, None)
 
     def enter_blocked(self, chunk: Chunk, reason: str) -> None:
-        """No site may process the file of this chunk."""
+        """Note that no site may process the file of this chunk."""
         where = {"site": "", "lfn": chunk.lfn, "start": chunk.start, "stop": chunk.stop}
         self._chunks[chunk.id] = {**describe(NoReplica(reason), **where), "kind": "site"}
 
     def enter_partial(self, site: str, chunks: ChunkSet) -> None:
-        """A partial with these chunks is gone."""
+        """Note that a partial with these chunks is gone."""
         failure = self._sites.get(site)
         words = reason(failure) if failure else "it was damaged or removed"
         error = PartialLost(f"A partial of the site {site} is gone: {words}.")
@@ -91,7 +91,10 @@ class FailureLog:
 
 
 def _neighbours(chunks: Iterable[Chunk]) -> list[list[Chunk]]:
-    """Chunks of one file that follow one another, together: what is named as missing must not hold what is not."""
+    """Return chunks of one file that follow one another, together.
+
+    What is named as missing must not hold what is not.
+    """
     runs: list[list[Chunk]] = []
     for chunk in chunks:
         if runs and (runs[-1][-1].lfn, runs[-1][-1].stop) == (chunk.lfn, chunk.start):

@@ -134,21 +134,21 @@ class Inspection:
         self.left = 0
 
     def site_answered(self, site: str) -> None:
-        """A site is there, and can be asked."""
+        """Ask a site that is there."""
         if site in self._files:
             self._lost.pop(site, None)
             self._there.add(site)
             self._send()
 
     def site_lost(self, site: str, failure: Failure) -> dict[Key, Answer]:
-        """A site will not come (back): the other replicas are asked for. Returns what nobody can answer now."""
+        """Give up a site, and ask for the other replicas; return what nobody can answer now."""
         self._there.discard(site)
         self._lost[site] = {**failure, "kind": "site"}
         questions = [question for question in self._todo.values() if site in question.replicas]
         return self._judge(site, [(question, {"failure": self._lost[site]}) for question in questions])
 
     def take(self, batch: Batch, records: Sequence[Mapping[str, Any]]) -> dict[Key, Answer]:
-        """The records of a batch. Returns what is answered by them, or cannot be answered by anybody."""
+        """Take the records of a batch; return what they answer, and what nobody can answer any more."""
         self._under_way[batch.site] -= 1
         if not self.left:
             return {}
@@ -169,7 +169,7 @@ class Inspection:
         return self._judge(batch.site, results)
 
     def _judge(self, site: str, results: Iterable[tuple[Question, Mapping[str, Any]]]) -> dict[Key, Answer]:
-        """What can be believed; other replicas are asked for the rest, if there are any."""
+        """Return what can be believed; ask other replicas for the rest, if there are any."""
         answers: dict[Key, Answer] = {}
         for question, record in results:
             self._todo.pop(question.key, None)
@@ -221,7 +221,7 @@ class Inspection:
         return _AHEAD * self._table.sites[site].workers - self._under_way[site]
 
     def _size(self, site: str) -> int:
-        """Files in a batch: with few of them, so many that all workers have some."""
+        """Return files in a batch: with few of them, so many that all workers have some."""
         return min(_FILES_A_TASK, math.ceil(self._files[site] / self._table.sites[site].workers))
 
     def _send_batch(self, batch: Batch) -> None:
@@ -299,12 +299,15 @@ def inspect(
 
 
 def all_lost(site: str, count: int, error: Exception) -> list[dict[str, Any]]:
-    """What stands for the records of so many files if the task was lost."""
+    """Return what stands for the records of so many files if the task was lost."""
     return [{"failure": lost_task(error, site)}] * count
 
 
 def _after_failure(question: Question, site: str, failures: Sequence[Failure]) -> dict[str, str]:
-    """The replicas that may still be tried: also the last one, if asking for it has cost no more than a worker."""
+    """Return the replicas that may still be tried.
+
+    Also the last one, if asking for it has cost no more than a worker.
+    """
     losses = sum(failure["site"] == site and _is_loss(failure) for failure in failures)
     if _is_loss(failures[-1]) and losses < _LOSSES:
         return dict(question.replicas)
@@ -316,7 +319,7 @@ def _is_loss(failure: Failure) -> bool:
 
 
 def contradiction(question: Question, site: str, record: Mapping[str, Any]) -> Failure | None:
-    """A failure if the file is not what the fileset says it is: another UUID, size or number of entries."""
+    """Return a failure if the file is not what the fileset says it is: another UUID, size or number of entries."""
     for key, name in (("uuid", "UUID"), ("size", "size"), ("num_entries", "number of entries")):
         declared = getattr(question.declared, key, None)
         made_up = key == "uuid" and question.format == "parquet"  # such files have none

@@ -231,11 +231,11 @@ class Execution:
 
     @_act.register
     def _(self, event: events.PartArrived) -> None:
-        """The fetch that waits for the part looks at it."""
+        """Do nothing: the fetch that waits for the part looks at it."""
 
     @_act.register
     def _(self, event: events.FilesStaged) -> None:
-        """Take what has arrived at another site as a replica like any other."""
+        """Do nothing: the fetch that waits for the part looks at it."""
         context, delivery = self.context, event.delivery
         site, _, _ = context.record.transfers[event.transfer]
         for lfn, pfn in delivery.arrived.items():
@@ -249,7 +249,7 @@ class Execution:
 
     @_act.register
     def _(self, event: events.InterruptRequested) -> None:
-        """End each task with the chunk that it is in; at the second request, wait for nothing."""
+        """Do nothing: the fetch that waits for the part looks at it."""
         context, folder = self.context, self.context.settings.folder
         if context.record.interrupted:
             hint = "nothing of this run is kept" if folder is None else f"`cafetal resume {folder}` continues"

@@ -26,7 +26,10 @@ def make_dispatcher(
     bundle_events: int | None = None,
     staging: StagingLimits = StagingLimits(),  # noqa: B008  # it is frozen
 ) -> Dispatcher:
-    """What decides where a plan's work goes, within the limits that the site table sets, and those of ``staging``."""
+    """Return what decides where a plan's work goes, within the limits that the site table sets.
+
+    And those of ``staging``.
+    """
     if not is_balanced(policy):
         return PolicyDispatch(policy, bundle_events)
     routing, local = plan.table.routing, isinstance(policy, LocalOnly)

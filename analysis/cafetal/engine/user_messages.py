@@ -17,7 +17,7 @@ _MOST_LINES = 20
 
 
 def processor_error(failure: Failure, left_out: Mapping[str, str] | None = None) -> ProcessorError:
-    """The user's code failed: where, on which events, and its own traceback.
+    """Return the error of user code that has failed: where, on which events, with its own traceback.
 
     ``left_out`` are data files of the user's packages that did not travel, with the reasons.
     """
@@ -64,7 +64,7 @@ def check_modules(site: str, modules: Mapping[str, str]) -> None:
 
 
 def merge_error(failure: Failure) -> ProcessorError:
-    """The outputs of the user's code do not add up with one another."""
+    """Return the error of outputs that do not add up with one another."""
     error = ProcessorError(
         f"The outputs of the processor cannot be merged (at {failure['site']}): {reason(failure)}\n"
         "Each call must return what coffea can add: numbers, histograms, sets and mappings of these, of the same "
@@ -76,7 +76,7 @@ def merge_error(failure: Failure) -> ProcessorError:
 
 
 def unreadable(failures: Sequence[Failure], doing: str) -> CafetalError:
-    """Files, or parts of them, that no replica could give."""
+    """Return files, or parts of them, that no replica could give."""
     lines = [f"  {place(failure)}, at {_at(failure)}: {reason(failure)}" for failure in failures[:_MOST_LINES]]
     if len(failures) > _MOST_LINES:
         lines.append(f"  ... and {len(failures) - _MOST_LINES} more")
@@ -133,7 +133,7 @@ def _at(failure: Failure) -> str:
 
 
 def cause(failure: Failure) -> Exception | None:
-    """The chain of exceptions at the site, rebuilt from its text, so that callers can tell their types."""
+    """Return the chain of exceptions at the site, rebuilt from its text, so that callers can tell their types."""
     first: Exception | None = None
     for type_name, message in zip(reversed(failure["types"]), reversed(failure["messages"]), strict=True):
         link = rebuild(type_name, message)
@@ -142,7 +142,7 @@ def cause(failure: Failure) -> Exception | None:
 
 
 def place(failure: Failure) -> str:
-    """The file, and the entries if not all of it; chunks where a whole task was lost."""
+    """Return the file, and the entries if not all of it; chunks where a whole task was lost."""
     if not failure["lfn"]:
         return f"chunks {failure['chunks']}"
     return failure["lfn"] + (f", entries {failure['start']} to {failure['stop']}" if failure["stop"] else "")

@@ -87,7 +87,7 @@ class EnvironmentArchive:
 
 
 def pack(lock: Lock, folder: Path | None = None) -> EnvironmentArchive:
-    """The bundle of a lock, from the cache if it is there.
+    """Return the bundle of a lock, from the cache if it is there.
 
     Args:
         folder: the cache; by default below `config.cache_folder`.
@@ -170,7 +170,7 @@ def _versions(places: Iterable[Path]) -> dict[str, str]:
 
 
 def _package_files(lock: Lock, places: Iterable[Path]) -> Iterator[tuple[str, Path]]:
-    """Files of packages by their names in the bundle; what a package puts elsewhere is not taken along."""
+    """Return files of packages by their names in the bundle; what a package puts elsewhere is not taken along."""
     inside = f"lib/python{sysconfig.get_python_version()}/site-packages"
     for distribution in importlib.metadata.distributions(path=[str(place) for place in places]):
         if canonicalize_name(distribution.name) not in lock.packages:
@@ -192,7 +192,7 @@ def _scripts(lock: Lock, places: Iterable[Path]) -> Iterator[tuple[str, bytes]]:
 
 
 def _interpreter_files() -> Iterator[tuple[str, Path]]:
-    """The interpreter, its standard library, and what they are linked to."""
+    """Return the interpreter, its standard library, and what they are linked to."""
     version = sysconfig.get_python_version()
     binary = Path(sys.base_prefix) / "bin" / f"python{version}"
     for name in ("python", "python3", f"python{version}"):

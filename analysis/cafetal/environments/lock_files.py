@@ -56,12 +56,12 @@ def platform_here() -> str:
 
 
 def make_lock(packages: Mapping[str, str]) -> Lock:
-    """A lock for this Python on this kind of machine."""
+    """Return a lock for this Python on this kind of machine."""
     return Lock(platform.python_version(), platform_here(), dict(packages))
 
 
 def read_lock(path: Path) -> Lock:
-    """A lock from a file; one that does not tell for which Python it is, is for this one.
+    """Return a lock from a file; one that does not tell for which Python it is, is for this one.
 
     Raises:
         EnvironmentFailed: if it cannot be read, or a line pins no version.

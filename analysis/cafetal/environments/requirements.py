@@ -43,7 +43,7 @@ class Needs:
 
 
 def detect(modules: Iterable[str], *, also: Sequence[str] = (), packages: Sequence[str] = ()) -> Needs:
-    """What some modules need, by their imports, wherever in the source these are.
+    """Return what some modules need, by their imports, wherever in the source these are.
 
     Args:
         modules: names under which they can be imported now.
@@ -61,7 +61,7 @@ def detect(modules: Iterable[str], *, also: Sequence[str] = (), packages: Sequen
 
 
 def lock_for(table: SiteTable, modules: Iterable[str] = ()) -> Lock:
-    """The lock of the bundles that sites of a table are sent: the one that it names, or what is needed.
+    """Return the lock of the bundles that sites of a table are sent: the one that it names, or what is needed.
 
     Args:
         modules: of the processor; those that are not installed are the user's own.
@@ -104,7 +104,10 @@ def _owners() -> Mapping[str, Sequence[str]]:
 
 @cache
 def _of_the_worker() -> Mapping[str, str]:
-    """What cafetal's own tasks import, as far as it is installed here: the rest is needed for some stores only."""
+    """Return what cafetal's own tasks import, as far as it is installed here.
+
+    The rest is needed for some stores only.
+    """
     folder = Path(cafetal.worker.__path__[0])
     names = {name for path in folder.glob("*.py") for name in imports(path.read_bytes(), "cafetal.worker")}
     return _installed(names)[0]
@@ -142,7 +145,9 @@ def close(roots: Iterable[str]) -> dict[str, str]:
 
 
 def named(text: str) -> str:
-    """The module in ``FILE.py``, ``FILE.py:CLASS``, ``module`` or ``module:function``; files can be imported then.
+    """Return the module in ``FILE.py``, ``FILE.py:CLASS``, ``module`` or ``module:function``.
+
+    Files can be imported then.
 
     Raises:
         EnvironmentFailed: if there is no such file.

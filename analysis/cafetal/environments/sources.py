@@ -18,7 +18,7 @@ _parsing = threading.Lock()
 
 
 def local_sources(names: Iterable[str]) -> dict[str, bytes]:
-    """Sources of those of the modules that are local, and of the local modules that these import.
+    """Return sources of those of the modules that are local, and of the local modules that these import.
 
     Local is what lies outside of the standard library and of the folders for installed packages. Imports are
     read from the sources, so those inside functions are seen too. Keys are paths inside the zip.
@@ -98,7 +98,7 @@ def is_local(top: str) -> bool:
 
 
 def _is_installed(path: Path) -> bool:
-    """Whether a file belongs to Python or an installed package, also in a software view on PYTHONPATH."""
+    """Tell whether a file belongs to Python or an installed package, also in a software view on PYTHONPATH."""
     if {"site-packages", "dist-packages"} & set(path.parts):
         return True
     return any(path.is_relative_to(folder) for folder in _installed_folders())
@@ -121,7 +121,7 @@ def parse(source: bytes) -> ast.Module | None:
 
 
 def imports(source: bytes, package: str) -> Iterator[str]:
-    """Names of the modules that a source may import, absolute, and of what it imports from them."""
+    """Return names of the modules that a source may import, absolute, and of what it imports from them."""
     tree = parse(source)
     if tree is None:
         return

@@ -79,7 +79,7 @@ def ship(thing: Any) -> Shipped:
 
 
 def find(value: Any) -> Iterator[LFN | Kept | Shipped]:
-    """All that is named in arguments, also in lists, tuples and dicts."""
+    """Return all that is named in arguments, also in lists, tuples and dicts."""
     if isinstance(value, (LFN, Kept, Shipped)):
         yield value
     elif type(value) in (list, tuple):
@@ -117,7 +117,7 @@ class References:
         self._movers = ThreadPoolExecutor(4, thread_name_prefix="moves what apps name")
 
     def able(self, things: Sequence[LFN | Kept | Shipped], usable: Sequence[str], *, by_hand: bool) -> Sequence[str]:
-        """Those of the endpoints that hold a task's files; of these, those that hold most of what is kept.
+        """Return those of the endpoints that hold a task's files; of these, those that hold most of what is kept.
 
         ``by_hand``: the user has named them; then what is kept elsewhere is brought there.
 
@@ -145,7 +145,7 @@ class References:
         return [site for site in able if sizes[site] == most]
 
     def bring(self, endpoint: str, things: Sequence[LFN | Kept | Shipped]) -> Future[None]:
-        """Ends when all that a task names is at an endpoint."""
+        """Return a future that ends when all that a task names is at an endpoint."""
         moves = []
         with self._lock:
             self._used.add(endpoint)
@@ -180,7 +180,7 @@ class References:
     def wrap(
         self, endpoint: str, function: Callable[..., Any], args: Any, kwargs: Mapping[str, Any], *, keep: bool
     ) -> tuple[Callable[..., Any], dict[str, Any]]:
-        """A function, and its keyword arguments, that calls another one with what its arguments name at an endpoint."""
+        """Wrap a function so that names in its arguments are resolved at the endpoint; return its arguments too."""
         return _FUNCTIONS["call_resolved"], {
             "function": function,
             "args": self._marked(endpoint, list(args)),
@@ -206,7 +206,7 @@ class References:
             task: function, positional and keyword arguments.
             keep: whether the result stays there.
             send: sends a function with keyword arguments.
-                not_sent: called if it does not come to that.
+            not_sent: called if it does not come to that.
         """
         outcome, begun = DelayedTask(), False
 
@@ -251,7 +251,7 @@ class References:
 
 
 def kept_at(endpoint: str, name: str, reply: Any) -> Kept:
-    """What a site has told of a result that it has kept under a name of ours.
+    """Return what a site has told of a result that it has kept under a name of ours.
 
     Raises:
         SiteError: if it speaks of something else.

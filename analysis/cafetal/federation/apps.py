@@ -61,7 +61,7 @@ def python_app(
 
 @functools.cache
 def by_value(module: ModuleType) -> dict[str, Callable[..., Any]]:
-    """The functions of a module of ours, made so that Parsl's serialiser sends their code.
+    """Return the functions of a module of ours, made so that Parsl's serialiser sends their code.
 
     A function of an importable module would be sent as a name, and a site has no cafetal to look it up in. With each
     goes what it uses of its module, and no other function, as all of it is sent with every task; docstrings stay here.
@@ -86,7 +86,7 @@ def by_value(module: ModuleType) -> dict[str, Callable[..., Any]]:
 
 
 def _globals(table: symtable.SymbolTable) -> Iterator[str]:
-    """The names of a module that the body of a function, or of a class, uses."""
+    """Return the names of a module that the body of a function, or of a class, uses."""
     yield from (symbol.get_name() for symbol in table.get_symbols() if symbol.is_global())
     for inner in table.get_children():
         yield from _globals(inner)

@@ -156,11 +156,8 @@ class FederatedExecutor(Facade):
         Raises:
             LoginError: if there is no valid login for an endpoint.
         """
-        old = [
-            self.endpoints[endpoint.label]
-            for endpoint in endpoints
-            if endpoint.label in self.endpoints.keys() - self.broken
-        ]
+        labels = (endpoint.label for endpoint in endpoints)
+        old = [self.endpoints[label] for label in labels if label in self.endpoints.keys() - self.broken]
         self._enter(endpoints)
         for endpoint in old:  # it is of no use any more, but may have processes
             if self._poller is not None:
@@ -349,7 +346,7 @@ class FederatedExecutor(Facade):
             return sum(self._outstanding.values()) if endpoint is None else self._outstanding[endpoint]
 
     def get_endpoint_status(self, name: str) -> EndpointStatus:
-        """What is known of an endpoint now.
+        """Return what is known of an endpoint now.
 
         Raises:
             UnknownEndpoint: if there is no endpoint of this name.
@@ -362,7 +359,10 @@ class FederatedExecutor(Facade):
         return self.telemetry.complete(status, status.workers or workers_of(endpoint))
 
     def get_task_status(self, future: Future[Any]) -> TaskStatus | None:
-        """What is known of a task, by the future of its app; ``None`` if it was not sent (yet) by this executor."""
+        """Return what is known of a task, by the future of its app.
+
+        ``None`` if it was not sent (yet) by this executor.
+        """
         inner: Future[Any] | None = future
         if isinstance(inner, AppFuture):
             inner = inner.task_record["exec_fu"]
@@ -384,7 +384,10 @@ class FederatedExecutor(Facade):
         super().shutdown()
 
     def _started(self) -> list[ParslExecutor]:
-        """The endpoints that must be shut down; where one is still starting, the thread that waits for it does that."""
+        """Return the endpoints that must be shut down.
+
+        Where one is still starting, the thread that waits for it does that.
+        """
         left = {name for name, error in self.broken.items() if getattr(error, "details", {}).get("abandoned")}
         left |= self._starting
         return [endpoint for name, endpoint in self.endpoints.items() if name not in left]

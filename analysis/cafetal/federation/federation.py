@@ -107,7 +107,7 @@ class Federation:
             self.executor.add(endpoints, {name: site.start_timeout for name, site in missing.items()})
 
     def site(self, name: str) -> Site:
-        """A site of the table.
+        """Return a site of the table.
 
         Raises:
             UnknownEndpoint: if the table has no such site.
@@ -166,7 +166,7 @@ class Federation:
         return self.submit(site, "call", *code, task, payload, *inputs)
 
     def service_task(self, future: Future[Any]) -> str | None:
-        """The id that Globus Compute has given a task, by the future of `call`, once it has taken it."""
+        """Return the id that Globus Compute has given a task, by the future of `call`, once it has taken it."""
         status = self.executor.get_task_status(future)
         return None if status is None else status.service_task
 
@@ -241,7 +241,7 @@ class _Quiet:
         self._before: dict[str, tuple[int, bool]] = {}
 
     def begin(self) -> None:
-        """One more federation is there."""
+        """Count one more federation."""
         with self._lock:
             self._users += 1
             if self._users > 1:
@@ -254,7 +254,7 @@ class _Quiet:
             logging.getLogger("parsl").propagate = False  # it has a file of its own
 
     def end(self) -> None:
-        """One is gone; with the last one all is as it was."""
+        """Count one less; with the last one all is as it was."""
         with self._lock:
             self._users -= 1
             if not self._users:

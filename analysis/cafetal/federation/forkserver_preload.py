@@ -26,7 +26,7 @@ def _import(names: Iterable[str]) -> None:
 
 
 def _differ() -> None:
-    """Workers that begin with the same random numbers would smear the same; Python's own ``random`` sees to itself."""
+    """Give each worker random numbers of its own; Python's ``random`` sees to itself."""
     if numpy := sys.modules.get("numpy"):
         numpy.random.seed()
 

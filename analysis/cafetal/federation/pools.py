@@ -130,7 +130,7 @@ def _environment() -> str:
 
 
 def make_endpoint(name: str, site: Site, equip: Equip | None = None, *, apart: bool = False) -> ParslExecutor:
-    """The Parsl executor of a site, not yet started, labelled with the site's name.
+    """Return the Parsl executor of a site, not yet started, labelled with the site's name.
 
     Args:
         equip: for an environment of ours in which its workers shall run.
@@ -195,7 +195,10 @@ def _local(name: str, site: Site, endpoint: LocalEndpoint, equip: Equip | None, 
 
 
 def _pool(equip: Equip | None) -> str:
-    """The command of a worker pool: by the interpreter and not by the script's name, as a venv need not be on PATH."""
+    """Return the command of a worker pool.
+
+    By the interpreter and not by the script's name, as a venv need not be on PATH.
+    """
     python = shlex.quote(sys.executable) if equip is None else "python3"
     return str(DEFAULT_LAUNCH_CMD.replace("process_worker_pool.py", f'{python} -P -c "{_FORKING}"'))
 

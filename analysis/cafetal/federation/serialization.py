@@ -14,7 +14,7 @@ class Plain(pickle.Pickler):
 
 
 def pack(value: Any) -> bytes:
-    """A value as bytes: by Python's pickle if it has none but plain types, else as Parsl does it.
+    """Return a value as bytes: by Python's pickle if it has none but plain types, else as Parsl does it.
 
     Parsl uses dill, which is written in Python and takes three times as long; functions and classes need it. Those of
     functions that it has packed it keeps.
@@ -34,7 +34,10 @@ def pack(value: Any) -> bytes:
 
 
 def unpack(content: bytes) -> Any:
-    """What `pack` was given. Parsl begins with the name of a serialiser, a pickle with a code for its protocol."""
+    """Return what `pack` was given.
+
+    Parsl begins with the name of a serialiser, a pickle with a code for its protocol.
+    """
     from parsl.serialize import deserialize
 
     return pickle.loads(content) if content[:1] == pickle.PROTO else deserialize(content)

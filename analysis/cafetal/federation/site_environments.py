@@ -61,7 +61,10 @@ class Equipment:
         return self._bundle
 
     def of(self, name: str) -> Equip | None:
-        """How an endpoint that is about to be made gets its environment; ``None``: it uses what is installed there."""
+        """Return how an endpoint that is about to be made gets its environment.
+
+        ``None``: it uses what is installed there.
+        """
         site = self._sites.table.sites[name]
         folder = self._folders.get(name)
         if folder is not None:
@@ -71,7 +74,7 @@ class Equipment:
         return partial(self._unpack_here, name, site)
 
     def wanted(self, name: str, *, fits: bool) -> bool:
-        """Whether a site that has answered shall be started anew in an environment of ours."""
+        """Tell whether a site that has answered shall be started anew in an environment of ours."""
         site = self._sites.table.sites[name]
         if name in self._folders or site.env == "existing":
             return False

@@ -70,7 +70,7 @@ def ask_sites(federation: Federation, names: Sequence[str], timeout: float = 90)
 
 
 def ask_versions(federation: Federation, name: str, packages: Sequence[str], timeout: float = 90) -> dict[str, str]:
-    """Versions of Python and of packages at a site, empty where one is not installed.
+    """Return versions of Python and of packages at a site, empty where one is not installed.
 
     Raises:
         SiteError: if the site does not answer.
@@ -87,7 +87,7 @@ def ask_versions(federation: Federation, name: str, packages: Sequence[str], tim
 
 
 def look_at_sites(federation: Federation, names: Sequence[str]) -> list[EndpointStatus]:
-    """What the agents of sites report, without sending a task; sites that only live with a run are not started.
+    """Return what the agents of sites report, without sending a task; sites that only live with a run are not started.
 
     Raises:
         UnknownEndpoint: if the table has no such site.

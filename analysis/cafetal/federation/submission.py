@@ -104,7 +104,7 @@ def _unpacked(
 
 
 def workers_of(endpoint: ParslExecutor) -> int:
-    """How many tasks an endpoint can run at once, as far as it says; 1 if it does not."""
+    """Return how many tasks an endpoint can run at once, as far as it says; 1 if it does not."""
     try:
         provider = endpoint.provider
         return int(endpoint.workers_per_node * provider.nodes_per_block * max(1, provider.max_blocks))
@@ -113,7 +113,7 @@ def workers_of(endpoint: ParslExecutor) -> int:
 
 
 def look_at(endpoint: ParslExecutor, *, started: bool, broken: Exception | None) -> EndpointStatus:
-    """What an endpoint tells of itself."""
+    """Return what an endpoint tells of itself."""
     kind = type(endpoint).__name__
     if broken is not None:
         return EndpointStatus(endpoint.label, kind, alive=False, error=str(broken))

@@ -136,7 +136,10 @@ class Telemetry:
         self._lock = threading.Lock()
 
     def follow(self, endpoint: str) -> tuple[Callable[[Future[Any]], None], Callable[[Mapping[str, Any]], None]]:
-        """Two functions for a task that is about to be sent: one takes its future, the other what is measured."""
+        """Return two functions for a task that is about to be sent.
+
+        One takes its future, the other what is measured.
+        """
         followed = _Followed(endpoint, time.time())
         with self._lock:
             tally = self._tallies.setdefault(endpoint, _Tally())
@@ -161,13 +164,13 @@ class Telemetry:
         return watch, measure
 
     def task(self, future: Future[Any]) -> TaskStatus | None:
-        """What is known of a task, by the future that the endpoint gave for it."""
+        """Return what is known of a task, by the future that the endpoint gave for it."""
         with self._lock:
             followed = self._tasks.get(future)
             return None if followed is None else followed.status()
 
     def finished(self, endpoint: str) -> int:
-        """How many tasks have succeeded there."""
+        """Return how many tasks have succeeded there."""
         with self._lock:
             tally = self._tallies.get(endpoint)
             return 0 if tally is None else tally.finished

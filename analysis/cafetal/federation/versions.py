@@ -16,7 +16,7 @@ _SAME = ("coffea",)
 
 
 def mismatch(theirs: Mapping[str, str], own: Mapping[str, str], needed: Iterable[str] = NEEDED) -> str | None:
-    """A sentence on what differs too much to work, with the remedy; ``None`` if nothing does.
+    """Return a sentence on what differs too much to work, with the remedy; ``None`` if nothing does.
 
     ``theirs`` and ``here`` are versions by package, with ``python`` among them; ``""`` where one is not installed.
     Functions that are pickled by value are byte code of one Python X.Y.
@@ -39,7 +39,7 @@ def mismatch(theirs: Mapping[str, str], own: Mapping[str, str], needed: Iterable
 
 
 def differences(theirs: Mapping[str, str], own: Mapping[str, str]) -> list[str]:
-    """What differs and does no harm by experience: ``["uproot 5.7.1, here 5.7.4"]``."""
+    """Return what differs and does no harm by experience: ``["uproot 5.7.1, here 5.7.4"]``."""
     names = [name for name in own if name not in _SAME and theirs.get(name) not in ("", None, own[name])]
     return [f"{name} {theirs[name]}, here {own[name]}" for name in names]
 
@@ -57,7 +57,7 @@ class Comparison:
 
 
 def compare(theirs: Mapping[str, str], required: Mapping[str, str]) -> Comparison:
-    """Versions at a site (``""`` for what is missing) with those of a lock; both have ``python`` too."""
+    """Return versions at a site (``""`` for what is missing) with those of a lock; both have ``python`` too."""
     needed = [name for name in NEEDED if name in required]
     others = [
         f"{name} {theirs[name]}, here {required[name]}" for name in required if theirs[name] not in ("", required[name])
@@ -72,5 +72,5 @@ def minor(version: str) -> str:
 
 
 def versions_here() -> dict[str, str]:
-    """What is installed on this machine."""
+    """Return what is installed on this machine."""
     return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in LOOKED_AT}}

@@ -34,7 +34,7 @@ _USER = "cafetal"
 
 
 def find_server() -> str | None:
-    """The start script of RabbitMQ, ``None`` if it is not installed."""
+    """Return the start script of RabbitMQ, ``None`` if it is not installed."""
     server = next((path for path in _SERVER if os.access(path, os.X_OK)), None)
     return server if server and shutil.which("erl") else None
 

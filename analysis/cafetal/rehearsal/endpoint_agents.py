@@ -25,7 +25,7 @@ HEARTBEAT = 5
 
 
 def endpoint_template() -> str:
-    """The user endpoint template that we recommend for sites, as it is in ``templates/endpoint``."""
+    """Return the user endpoint template that we recommend for sites, as it is in ``templates/endpoint``."""
     return (files("cafetal") / "templates" / "endpoint" / "user_config_template.yaml.j2").read_text()
 
 
@@ -101,7 +101,7 @@ def start_direct(
 
 
 def direct_engine(workers: int) -> dict[str, Any]:
-    """The engine of a user endpoint that is started alone: that of our template, for this machine."""
+    """Return the engine of a user endpoint that is started alone: that of our template, for this machine."""
     return {
         "type": "GlobusComputeEngine",
         "max_workers_per_node": workers,

@@ -93,7 +93,7 @@ class CloudQueues:
         self._with(act)
 
     def endpoint_queue(self, kind: str, endpoint: str) -> dict[str, Any]:
-        """What an endpoint must know of one of its queues; the queue is made if it is its own."""
+        """Return what an endpoint must know of one of its queues; the queue is made if it is its own."""
         queue: dict[str, Any] = {"connection_url": self.url, "exchange": kind}
         if kind in (RESULTS, HEARTBEATS):
             queue["queue"] = kind

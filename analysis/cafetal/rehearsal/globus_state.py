@@ -47,7 +47,7 @@ class CloudState:
         self._do("INSERT INTO functions VALUES (?, ?)", identifier, json.dumps(body))
 
     def function(self, identifier: str) -> dict[str, Any] | None:
-        """What was registered under an id."""
+        """Return what was registered under an id."""
         rows = self._do("SELECT body FROM functions WHERE id = ?", identifier)
         return json.loads(rows[0]["body"]) if rows else None
 
@@ -68,7 +68,7 @@ class CloudState:
         return next((_endpoint(row) for row in rows), None)
 
     def children(self, parent: str) -> list[dict[str, Any]]:
-        """The user endpoints of a core endpoint."""
+        """Return the user endpoints of a core endpoint."""
         return [_endpoint(row) for row in self._do("SELECT * FROM endpoints WHERE parent = ?", parent)]
 
     def put_report(self, endpoint: str, state: Mapping[str, Any]) -> None:
@@ -95,7 +95,7 @@ class CloudState:
             )
 
     def waiting_group(self, task: str) -> str | None:
-        """The group that waits for a task's result, ``None`` if the task is unknown or was finished."""
+        """Return the group that waits for a task's result, ``None`` if the task is unknown or was finished."""
         rows = self._do("SELECT task_group FROM tasks WHERE id = ? AND status = 'waiting-for-ep'", task)
         return str(rows[0]["task_group"]) if rows else None
 
@@ -113,7 +113,7 @@ class CloudState:
         )
 
     def task(self, identifier: str) -> dict[str, Any] | None:
-        """A task as the service tells it; its result is there for `RESULT_LIFE`."""
+        """Return a task as the service tells it; its result is there for `RESULT_LIFE`."""
         self._forget_old()
         rows = self._do("SELECT * FROM tasks WHERE id = ?", identifier)
         if not rows:
@@ -125,11 +125,11 @@ class CloudState:
         return {key: value for key, value in task.items() if value is not None}
 
     def group(self, identifier: str) -> list[str]:
-        """Ids of the tasks of a group."""
+        """Return ids of the tasks of a group."""
         return [row["id"] for row in self._do("SELECT id FROM tasks WHERE task_group = ?", identifier)]
 
     def open_tasks(self, endpoint: str) -> list[str]:
-        """Ids of the tasks of an endpoint that have no result."""
+        """Return ids of the tasks of an endpoint that have no result."""
         statement = "SELECT id FROM tasks WHERE endpoint = ? AND status = 'waiting-for-ep'"
         return [row["id"] for row in self._do(statement, endpoint)]
 

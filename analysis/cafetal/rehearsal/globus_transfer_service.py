@@ -74,7 +74,7 @@ class TransferRehearsal(AbstractContextManager["TransferRehearsal"]):
         self._thread.join()
 
     def plays(self, fault: Fault) -> bool:
-        """Whether a fault is to be played now."""
+        """Tell whether a fault is to be played now."""
         with self._lock:
             if self.faults[fault] > 0:
                 self.faults[fault] -= 1
@@ -82,7 +82,7 @@ class TransferRehearsal(AbstractContextManager["TransferRehearsal"]):
             return False
 
     def path(self, collection: str, path: str) -> Path:
-        """A file of a collection; none outside of it."""
+        """Return a file of a collection; none outside of it."""
         base = self.collections[collection]
         resolved = (base / path.lstrip("/")).resolve()
         if not resolved.is_relative_to(base):
@@ -143,7 +143,7 @@ class Task(threading.Thread):
         self._deadline = datetime.fromisoformat(deadline).astimezone(UTC) if deadline else None
 
     def document(self) -> dict[str, Any]:
-        """What the service tells of it."""
+        """Return what the service tells of it."""
         return {
             "task_id": self.id,
             "type": "TRANSFER",
@@ -183,7 +183,7 @@ class Task(threading.Thread):
         self._status = {"status": "SUCCEEDED", "nice_status": "OK", "fatal_error": None}
 
     def _copy(self, item: Mapping[str, str]) -> bool:
-        """Whether a file is there now."""
+        """Tell whether a file is there now."""
         play = self.rehearsal.plays
         if play("stall"):
             self._trouble("ENDPOINT_ERROR", "endpoint unreachable", item["destination_path"])
@@ -217,7 +217,7 @@ class Task(threading.Thread):
         return True
 
     def _move(self, source: Path, target: Path) -> bool:
-        """Whether all bytes have travelled; at the rate that was set."""
+        """Tell whether all bytes have travelled; at the rate that was set."""
         began, moved = time.monotonic(), 0
         with source.open("rb") as read, target.open("wb") as written:
             while block := read.read(_BLOCK):

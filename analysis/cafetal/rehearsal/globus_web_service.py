@@ -63,7 +63,7 @@ class CloudService:
     # --- what is refused -----------------------------------------------------------------------------------
 
     def refuse(self, path: str, size: int, authorization: str) -> Answer | None:
-        """An error for a request that must not be answered, ``None`` for a good one."""
+        """Return an error for a request that must not be answered, ``None`` for a good one."""
         if path.startswith("/v2/version"):
             return None
         if path.startswith("/v2/oauth2/token"):
@@ -96,7 +96,7 @@ class CloudService:
     # --- endpoints -----------------------------------------------------------------------------------------
 
     def register_endpoint(self, body: dict[str, Any], id: str | None = None) -> Answer:
-        """A core endpoint introduces itself, or comes back."""
+        """Register a core endpoint that introduces itself, or comes back."""
         endpoint = id or str(uuid.uuid4())
         self.state.add_endpoint(endpoint, {**body, "name": body.get("endpoint_name")})
         reply = self._credentials(endpoint)
@@ -104,7 +104,7 @@ class CloudService:
         return 200, {**reply, "command_queue_info": self.queues.endpoint_queue(COMMANDS, endpoint)}
 
     def register_direct(self, body: dict[str, Any]) -> Answer:
-        """A user endpoint without a core endpoint: its credentials."""
+        """Register a user endpoint without a core endpoint; return its credentials."""
         endpoint = body.get("endpoint_id") or str(uuid.uuid4())
         self.state.add_endpoint(endpoint, {"name": body["name"], "direct": True})
         return 200, self._credentials(endpoint)
@@ -118,24 +118,24 @@ class CloudService:
         }
 
     def endpoint(self, body: dict[str, Any], id: str) -> Answer:
-        """What is known of an endpoint."""
+        """Return what is known of an endpoint."""
         endpoint = self.state.endpoint(id)
         return (200, {**endpoint["body"], "uuid": id}) if endpoint else _missing("Endpoint", id)
 
     def lock_endpoint(self, body: dict[str, Any], id: str) -> Answer:
-        """An agent asks that nobody else registers under its id meanwhile."""
+        """Lock an id, so that nobody else registers under it meanwhile."""
         return 200, {"result": 302}
 
     def delete_endpoint(self, body: dict[str, Any], id: str) -> Answer:
-        """Nothing is forgotten: a rehearsal is thrown away as a whole."""
+        """Return nothing is forgotten: a rehearsal is thrown away as a whole."""
         return 200, {"result": True}
 
     def allowed_functions(self, body: dict[str, Any], id: str) -> Answer:
-        """No endpoint of a rehearsal is restricted."""
+        """Return no endpoint of a rehearsal is restricted."""
         return 200, {"endpoint_id": id, "functions": []}
 
     def online(self, endpoint: str) -> bool:
-        """Whether the newest report is young enough, and says no farewell."""
+        """Tell whether the newest report is young enough, and says no farewell."""
         received, state = self.state.report(endpoint) or (0.0, {})
         period = state.get("heartbeat_period", 30)
         alive = period and state.get("active", True) and "error" not in state
@@ -195,7 +195,7 @@ class CloudService:
         return 200, {"tasks": accepted, "task_group_id": group, "request_id": str(uuid.uuid4()), "endpoint_id": id}
 
     def _user_endpoint(self, core: str, config: Mapping[str, Any]) -> str:
-        """One user endpoint for each core endpoint and configuration, with an id of its own."""
+        """Return one user endpoint for each core endpoint and configuration, with an id of its own."""
         digest = hashlib.sha256(json.dumps([core, config], sort_keys=True).encode()).hexdigest()
         identifier = str(uuid.UUID(digest[:32], version=4))
         if self.state.endpoint(identifier) is None:
@@ -224,26 +224,26 @@ class CloudService:
         self.queues.publish(COMMANDS, f"{endpoint['parent']}.{COMMANDS}", [(json.dumps(command).encode(), properties)])
 
     def task(self, body: dict[str, Any], id: str) -> Answer:
-        """Where a task stands."""
+        """Return where a task stands."""
         task = self.state.task(id)
         return (200, task) if task else _missing("Task", id)
 
     def tasks(self, body: dict[str, Any]) -> Answer:
-        """Where several tasks stand."""
+        """Return where several tasks stand."""
         tasks = {task: self.state.task(task) for task in body["task_ids"]}
         return 200, {"response": "batch", "results": {task: state for task, state in tasks.items() if state}}
 
     def group(self, body: dict[str, Any], id: str) -> Answer:
-        """The tasks of a group."""
+        """Return the tasks of a group."""
         tasks = [{"id": task} for task in self.state.group(id)]
         return 200, {"taskgroup_id": id, "create_websockets_queue": True, "tasks": tasks}
 
     def result_queue(self, body: dict[str, Any]) -> Answer:
-        """Where a client takes its results."""
+        """Return where a client takes its results."""
         return 200, {"queue_prefix": PREFIX, "connection_url": self.queues.url}
 
     def version(self, body: dict[str, Any]) -> Answer:
-        """Every SDK and agent will do."""
+        """Return every SDK and agent will do."""
         return 200, {"api": "rehearsal", "min_ep_version": "0.0.0", "min_sdk_version": "0.0.0"}
 
     # --- the two routes of Globus Auth that an agent uses -----------------------------------------------------
@@ -266,7 +266,7 @@ class CloudService:
         return 200, {**tokens[0], "other_tokens": tokens[1:]}
 
     def user_info(self, body: dict[str, Any]) -> Answer:
-        """The one identity there is."""
+        """Return the one identity there is."""
         user = {"sub": _IDENTITY, "username": _USER, "preferred_username": _USER, "name": "rehearsal"}
         return 200, {**user, "identity_set": [user]}
 
@@ -341,7 +341,7 @@ def _routes(service: CloudService) -> list[tuple[str, re.Pattern[str], Callable[
 
 
 def make_server(service: CloudService, port: int) -> ThreadingHTTPServer:
-    """The HTTP server, on loopback; ``serve_forever`` runs it."""
+    """Return the HTTP server, on loopback; ``serve_forever`` runs it."""
     routes = _routes(service)
 
     class Handler(BaseHTTPRequestHandler):

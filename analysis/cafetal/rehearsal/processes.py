@@ -31,11 +31,11 @@ class Process:
 
     @classmethod
     def of(cls, pid: int) -> Process:
-        """The process that has this pid now; raises ``psutil.NoSuchProcess``."""
+        """Return the process that has this pid now; raises ``psutil.NoSuchProcess``."""
         return cls(pid, psutil.Process(pid).create_time())
 
     def find(self) -> psutil.Process | None:
-        """The running process, ``None`` if it has ended (also if its pid is another's now)."""
+        """Return the running process, ``None`` if it has ended (also if its pid is another's now)."""
         try:
             process = psutil.Process(self.pid)
             same = abs(process.create_time() - self.started) < 0.01 and process.status() != psutil.STATUS_ZOMBIE
@@ -71,7 +71,7 @@ def reap() -> None:
 
 
 def belonging(tag: str, folder: Path) -> list[psutil.Process]:
-    """All processes of this user that carry the tag, and those with a title that work in the folder."""
+    """Return all processes of this user that carry the tag, and those with a title that work in the folder."""
     reap()
     processes = []
     for process in psutil.process_iter():
@@ -82,7 +82,7 @@ def belonging(tag: str, folder: Path) -> list[psutil.Process]:
 
 
 def descendants(process: psutil.Process) -> list[psutil.Process]:
-    """What a process has started, and these in turn; nothing if it has just ended."""
+    """Return what a process has started, and these in turn; nothing if it has just ended."""
     try:
         return list(process.children(recursive=True))
     except psutil.Error:

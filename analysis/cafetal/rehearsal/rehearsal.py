@@ -158,7 +158,7 @@ class Rehearsal:
         self._keep(name, process)
 
     def table(self) -> dict[str, Any]:
-        """The site table of this rehearsal."""
+        """Return the site table of this rehearsal."""
         sites = {}
         for name, site in self._state["sites"].items():
             place = self._place(name)
@@ -184,7 +184,7 @@ class Rehearsal:
     # --- status and down -----------------------------------------------------------------------------------
 
     def process(self, name: str) -> Process:
-        """The process of ``broker``, ``cloud``, or a site's agent."""
+        """Return the process of ``broker``, ``cloud``, or a site's agent."""
         return Process(**self._state["processes"][name])
 
     def status(self) -> dict[str, bool]:
@@ -198,7 +198,7 @@ class Rehearsal:
         return {name: self.process(name).find() is not None for name in self._state["processes"]}
 
     def running(self) -> list[psutil.Process]:
-        """All processes of this rehearsal, workers included."""
+        """Return all processes of this rehearsal, workers included."""
         return belonging(self.tag, self.folder)
 
     def down(self) -> int:
@@ -221,7 +221,7 @@ class Rehearsal:
         raise RehearsalError(f"Processes that cannot be stopped: {', '.join(str(process.pid) for process in left)}.")
 
     def ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        """A request to the web service of the rehearsal."""
+        """Send a request to the web service of the rehearsal."""
         settings = self.settings
         headers = {"Authorization": f"Bearer {settings['agent_token']}", "Content-Type": "application/json"}
         content = None if body is None else json.dumps(body).encode()

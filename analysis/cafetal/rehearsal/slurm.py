@@ -55,7 +55,7 @@ _UP = 30.0
 
 
 def missing() -> list[str]:
-    """Those of the programs that are not installed."""
+    """Return those of the programs that are not installed."""
     return [name for name in _NEEDED if shutil.which(name, path=_path()) is None]
 
 
@@ -120,7 +120,7 @@ class Slurm(AbstractContextManager["Slurm"]):
             time.sleep(0.1)
 
     def run(self, *command: str) -> str:
-        """What one of Slurm's commands prints; nothing if it fails."""
+        """Return what one of Slurm's commands prints; nothing if it fails."""
         result = subprocess.run(
             command, env={**os.environ, **self.environment}, capture_output=True, text=True, timeout=60, check=False
         )

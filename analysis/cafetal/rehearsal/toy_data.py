@@ -115,7 +115,7 @@ def _local_path(table: SiteTable, site: str, lfn: str) -> Path:
 
 
 def describe(path: Path, lfn: str, treename: str, sites: Sequence[str]) -> DataFile:
-    """The catalogue entry of a file that is on this machine."""
+    """Return the catalogue entry of a file that is on this machine."""
     with uproot.open(path) as file:
         entries, identifier = file[treename].num_entries, file.file.fUUID.hex()
     return DataFile(
@@ -191,7 +191,7 @@ def _groups(columns: Columns) -> Iterator[tuple[str, Columns]]:
 
 
 def _copy(recipe: Recipe, number: int, rng: np.random.Generator) -> Columns:
-    """All events of the source in another order, with numbers that no other copy has."""
+    """Return all events of the source in another order, with numbers that no other copy has."""
     with uproot.open({recipe.source: recipe.treename}) as tree:
         events = tree.arrays()
     groups = {name.partition("_")[0] for name in events.fields if _is_jagged(events[name])}
@@ -220,7 +220,7 @@ def _event_ids(number: int, events: int) -> Columns:
 
 
 def toy_events(recipe: Recipe, number: int, rng: np.random.Generator) -> Columns:
-    """Events drawn from the generator: shapes that look like physics, not a simulation of it."""
+    """Return events drawn from the generator: shapes that look like physics, not a simulation of it."""
     events = recipe.events
     return {
         **_event_ids(number, events),
@@ -233,7 +233,7 @@ def toy_events(recipe: Recipe, number: int, rng: np.random.Generator) -> Columns
 
 
 def _toy_muons(signal: float, events: int, rng: np.random.Generator) -> Columns:
-    """Two muons an event from a mother of drawn mass and momentum, and sometimes a third."""
+    """Return two muons an event from a mother of drawn mass and momentum, and sometimes a third."""
     kind = rng.random(events)
     mass = 0.5 * np.exp(rng.exponential(1.6, events))
     mass = np.where(kind < signal / 2, rng.normal(JPSI_MASS, 0.03, events), mass)

@@ -104,15 +104,15 @@ class Wan:
         return self
 
     def address(self, node: str) -> str:
-        """The node's IP address, for the other nodes."""
+        """Return the node's IP address, for the other nodes."""
         return _address(self.nodes.index(node))
 
     def inside(self, node: str) -> list[str]:
-        """What to put before a command that is to run at a node."""
+        """Return what to put before a command that is to run at a node."""
         return ["ip", "netns", "exec", self.namespace(node)]
 
     def namespace(self, node: str) -> str:
-        """The name of the node's network namespace."""
+        """Return the name of the node's network namespace."""
         return f"{self.name}-{node}"
 
     def change(self, one: str, other: str, line: Line) -> None:
@@ -164,7 +164,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _make_node(namespace: str, number: int) -> int:
-    """A namespace with a TUN device; returns the device's descriptor."""
+    """Make a namespace with a TUN device; return the device's descriptor."""
     device = f"{namespace[:13]}{number}"  # no more than 15 characters
     handle = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
     fcntl.ioctl(handle, _TUNSETIFF, struct.pack("16sH22x", device.encode(), _IFF_TUN | _IFF_NO_PI))

@@ -44,7 +44,7 @@ def _find(output: Any, prefix: str) -> Iterator[tuple[str, Histogram]]:
 
 
 def by_category(histogram: Histogram) -> Iterator[tuple[str, Histogram]]:
-    """The histogram apart, one for each combination of string categories: ``("DYJets/nominal", h)``.
+    """Return the histogram apart, one for each combination of string categories: ``("DYJets/nominal", h)``.
 
     One without string categories, or with nothing else, comes whole, with an empty name.
     """
@@ -77,7 +77,7 @@ class Yields:
 
 
 def yields_of(histogram: Histogram) -> Yields:
-    """The cutflow in a histogram with two category axes: samples, and cuts in their order.
+    """Return the cutflow in a histogram with two category axes: samples, and cuts in their order.
 
     Raises:
         OutputError: if it is none.

@@ -44,7 +44,7 @@ def keep(folder: Path | None, site: str, attempt: int, reference: Reference, con
 
 
 def find_kept(folder: Path) -> Iterator[LocalPartial]:
-    """Those that an earlier attempt of the run has kept; what is damaged is left out."""
+    """Return those that an earlier attempt of the run has kept; what is damaged is left out."""
     for path in sorted((folder / PARTIALS).glob("*.*")):
         reference = partials.find(FileStore(path.parent), path.name)
         if reference is not None:

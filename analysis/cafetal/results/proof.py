@@ -70,7 +70,7 @@ def _long(edges: Any) -> list[list[int]]:
 
 
 def sealed(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """A manifest with the digest of its content."""
+    """Return a manifest with the digest of its content."""
     return {**manifest, DIGEST: _digest(manifest)}
 
 
@@ -156,7 +156,7 @@ def _check_account(folder: Path, manifest: Mapping[str, Any], proof: Proof, trus
 
 
 def _planned(ledger: Mapping[str, Any], say: Any) -> dict[int, tuple[int, int]]:
-    """The entry range of every chunk that was to be processed, parts in the place of what was cut."""
+    """Return the entry range of every chunk that was to be processed, parts in the place of what was cut."""
     chunks: dict[int, tuple[int, int]] = {}
     for line in ledger["files"]:
         last = None

@@ -231,7 +231,7 @@ def _load(folder: Path, name: str) -> Any:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a run.
+    """Return the manifest of a run.
 
     Raises:
         OutputError: if there is none in this folder, or it cannot be read.

@@ -71,7 +71,7 @@ def cancel(folder: Path, *, now: bool = False, patience: float = 600.0) -> None:
 
 
 def tail(folder: Path, lines: int) -> str:
-    """The last lines of a detached run's log.
+    """Return the last lines of a detached run's log.
 
     Raises:
         OutputError: if there is none.

@@ -78,7 +78,7 @@ def forecast(
     maxchunks: int | None = None,
     policy: str | None = None,
 ) -> Forecast:
-    """Chunks, bytes and times for each site, with Runner's own way of cutting files.
+    """Return chunks, bytes and times for each site, with Runner's own way of cutting files.
 
     Entries come from the fileset, or from the cache of earlier runs; speeds from the last run, whatever it ran.
 
@@ -155,7 +155,7 @@ def _event_bytes(plan: Plan, sizes: Mapping[str, int | None]) -> dict[str, float
 def _play(
     plan: Plan, policy: str, experience: SiteRates, rates: Rates, event_bytes: Mapping[str, float]
 ) -> tuple[dict[str, _Tally], Outcome]:
-    """What each site does when the plan is simulated, and what comes of it all."""
+    """Return what each site does when the plan is simulated, and what comes of it all."""
     tallies: dict[str, _Tally] = {}
     sites: dict[int, str] = {}
 
@@ -180,7 +180,7 @@ def _play(
 def scenario_of(
     plan: Plan, waits: Mapping[str, float], rates: Rates, event_bytes: Mapping[str, float] | None = None
 ) -> Scenario:
-    """A plan as a scenario: sites that come when they came last time, as fast as they were, and so the links."""
+    """Return a plan as a scenario: sites that come when they came last time, as fast as they were, and so the links."""
     sites = []
     for name in plan.sites:
         entry = plan.table.sites[name]

@@ -158,7 +158,7 @@ def _add_to_path(folder: Path, *, first: bool) -> None:
 
 
 def load_schema(name: str) -> type[BaseSchema]:
-    """A schema by its name in coffea.nanoevents, or by path as for a processor.
+    """Return a schema by its name in coffea.nanoevents, or by path as for a processor.
 
     Raises:
         ConfigError: if there is none.

@@ -21,7 +21,7 @@ _SECONDS_BETWEEN_TABLES = 0.5
 
 @contextmanager
 def show_progress(desc: str, *, enabled: bool, console: Console | None = None) -> Iterator[Callable[[RunRecord], None]]:
-    """What to call with the record as it grows; it shows events, events/s and the sites at work."""
+    """Yield what to call with the record as it grows; it shows events, events/s and the sites at work."""
     console = console or Console(stderr=True)
     if not enabled:
         yield lambda record: None
@@ -58,7 +58,7 @@ class _Screen:
             self._sites, self._next = site_table(record), time.monotonic() + _SECONDS_BETWEEN_TABLES
 
     def draw(self) -> Group:
-        """The bar, and a table of the sites once one of them has done something."""
+        """Return the bar, and a table of the sites once one of them has done something."""
         return Group(self._progress, *([] if self._sites is None else [self._sites]))
 
 
@@ -66,7 +66,7 @@ SITE_COLUMNS = ("site", "workers", "tasks", "events", "events/s", "read", "over 
 
 
 def site_table(record: RunRecord) -> Table:
-    """A line for each site: what it has, what it does, what it has done."""
+    """Return a line for each site: what it has, what it does, what it has done."""
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     for name in SITE_COLUMNS:
         table.add_column(name, justify="left" if name == "site" else "right")
@@ -76,7 +76,7 @@ def site_table(record: RunRecord) -> Table:
 
 
 def site_rows(record: RunRecord) -> Iterator[tuple[str, ...]]:
-    """What stands in the `SITE_COLUMNS`."""
+    """Return what stands in the `SITE_COLUMNS`."""
     for site in sorted({*record.site_events, *record.running}):
         remote = record.bytes_over_wan(site)
         busy = record.site_seconds[site]
@@ -96,7 +96,7 @@ def site_rows(record: RunRecord) -> Iterator[tuple[str, ...]]:
 
 
 def _cell(desc: str) -> Callable[[RunRecord], None]:
-    """What stands below a notebook's cell; the front end draws it, so nothing need be installed there."""
+    """Return what stands below a notebook's cell; the front end draws it, so nothing need be installed there."""
     from IPython.display import HTML, display
 
     handle = display(HTML(f"{escape(desc)}: starting the sites"), display_id=True)
@@ -112,7 +112,7 @@ def _cell(desc: str) -> Callable[[RunRecord], None]:
 
 
 def draw_cell(desc: str, record: RunRecord) -> str:
-    """The bar and the sites in HTML."""
+    """Return the bar and the sites in HTML."""
     rows = [
         "".join(f'<{tag} style="text-align:right;padding-left:1.5em">{escape(cell)}</{tag}>' for cell in row)
         for tag, row in [("th", SITE_COLUMNS), *(("td", row) for row in site_rows(record))]
@@ -137,7 +137,7 @@ def _lines(desc: str, console: Console) -> Callable[[RunRecord], None]:
 
 
 def describe(record: RunRecord, *, sites: bool = True) -> str:
-    """One line: ``1,000/2,000 events, 500 events/s; desy 600, nebraska 400``."""
+    """Return one line: ``1,000/2,000 events, 500 events/s; desy 600, nebraska 400``."""
     parts = [f"{record.events_done:,}/{record.events_planned:,} events, {record.rate:,.0f} events/s"]
     if record.files_uncounted and not record.events_planned:
         parts = [f"{record.files_uncounted:,} files to be counted"]

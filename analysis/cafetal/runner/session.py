@@ -100,7 +100,7 @@ class Session:
 
     @contextmanager
     def use(self, make: Callable[[], Federation], linger: float = 0) -> Iterator[Federation]:
-        """The running federation, or a new one; without other users it stops ``linger`` seconds afterwards."""
+        """Yield the running federation, or a new one; without other users it stops ``linger`` seconds afterwards."""
         with self._lock:
             if self._timer is not None:
                 self._timer.cancel()

@@ -73,7 +73,7 @@ class BalancedDispatch:
     # --- work --------------------------------------------------------------------------------------------------
 
     def add(self, state: State, chunks: Sequence[Chunk]) -> None:
-        """Chunks wait in the pool until a site with room takes them."""
+        """Have chunks wait in the pool until a site with room takes them."""
         self.pool.add(chunks)
         self._dirty = True
         self._stir()
@@ -85,13 +85,16 @@ class BalancedDispatch:
         self._stir()
 
     def avoid(self, state: State, lfn: str, site: str) -> None:
-        """Chunks of the file wait for its other replicas, where these can be had."""
+        """Have chunks of the file wait for its other replicas, where these can be had."""
         self.pool.avoid(lfn, site, [name for name, other in state.sites.items() if other.open])
         self._dirty = True
         self._stir()
 
     def take_back(self, state: State, site: str) -> list[Bundle]:
-        """What only this site could take, of those that may be given tasks, and nobody could read or get otherwise."""
+        """Remove and return the waiting bundles that no other open site can process locally, over the WAN.
+
+        Or by staging.
+        """
         left = self._wan.left(state)
 
         def others(group: Group) -> bool:
@@ -106,7 +109,7 @@ class BalancedDispatch:
         return [item for group in list(self.pool.at(site)) if not others(group) for item in self.pool.drain(group)]
 
     def waiting(self, state: State, site: str) -> bool:
-        """Whether anything waits that the site holds, or could read or get from another one."""
+        """Tell whether anything waits that the site holds, or could read or get from another one."""
         if any(True for _ in self.pool.at(site)):
             return True
         left = self._wan.left(state)
@@ -115,11 +118,11 @@ class BalancedDispatch:
         )
 
     def stage(self, state: State) -> Transfer | None:
-        """Files for a site that would be done with them well before those that hold them."""
+        """Return files for a site that would be done with them well before those that hold them."""
         return self.staging.next(state, self._levels)
 
     def staged(self, state: State, order: Transfer, ended: TransferEnded) -> None:
-        """What has arrived is divided anew."""
+        """Divide anew what has arrived."""
         self.staging.ended(order, ended)
         self._dirty = True
         self._stir()
@@ -150,7 +153,7 @@ class BalancedDispatch:
         self._stirred = True
 
     def _is_short(self, state: State) -> bool:
-        """Whether what waits is less than a bundle for each worker, so that the next ones may be the last."""
+        """Tell whether what waits is less than a bundle for each worker, so that the next ones may be the last."""
         assigned = sum(site.events for site in state.sites.values())
         waiting = state.events_added - state.events_committed - assigned
         return waiting < _SHORTEST * state.rates.fastest * max(1, self._workers)
@@ -219,7 +222,7 @@ class BalancedDispatch:
         return state_of_site.workers + self._steady[site] - len(state_of_site.running)
 
     def _ahead(self, state: State, site: SiteState, left: float) -> int:
-        """How many tasks more than it has workers a site should have, with so many seconds left for it to do."""
+        """Return how many tasks more than it has workers a site should have, with so many seconds left for it to do."""
         seconds = self._seconds(state, site.name)
         flow = site.workers * site.trip / seconds
         if flow < _FLOW and left < _TAIL * self.limits.bundle_seconds:
@@ -262,7 +265,7 @@ class BalancedDispatch:
         return None
 
     def _seconds(self, state: State, site: str, *, planned: bool = False) -> float:
-        """How long a bundle should take at a site: less when the end is near.
+        """Return how long a bundle should take at a site: less when the end is near.
 
         If tasks cannot be sent so fast that every worker gets several until the end, each gets one, and those that
         are sent later get shorter ones: the n-th of W workers begins n / rate late, so all can end together no
@@ -292,7 +295,7 @@ class BalancedDispatch:
         return best
 
     def _take(self, state: State, site: str, group: Group, *, planned: bool) -> Choice | None:
-        """A bundle of a group, unless it would be done later than where it would go otherwise."""
+        """Return a bundle of a group, unless it would be done later than where it would go otherwise."""
         rate = state.rates.rate(site, group.dataset)
         if rate is None:
             return self._bundle(state, site, group, 1, None, planned=planned)

@@ -71,7 +71,7 @@ class Bundle:
 
 
 def target_events(total: int, workers: int, *, per_worker: int = 8, most: int = 2_000_000) -> int:
-    """Events a bundle should have, so that every worker gets several and none gets hours of work.
+    """Return events a bundle should have, so that every worker gets several and none gets hours of work.
 
     >>> target_events(1_000_000, 4)
     31250
@@ -108,7 +108,7 @@ def bundle(chunks: Iterable[Chunk], target: int) -> list[Bundle]:
 
 
 def split_by_sites(chunks: Sequence[Chunk]) -> list[tuple[Chunk, ...]]:
-    """Runs of neighbours with the same sites; what a failed bundle is made anew from."""
+    """Return runs of neighbours with the same sites; what a failed bundle is made anew from."""
     runs: list[list[Chunk]] = []
     for chunk in chunks:
         if runs and runs[-1][-1].sites == chunk.sites and runs[-1][-1].dataset == chunk.dataset:

@@ -44,7 +44,7 @@ class Indexed(Mapping[int, T], Generic[T]):
         self.added.update(more)
 
     def remove(self, number: int) -> None:
-        """One that is there; its number is not given again.
+        """Remove one that is there; its number is not given again.
 
         Raises:
             KeyError: if it is not.

@@ -25,7 +25,7 @@ class Ledger:
         self.plan(chunks)
 
     def plan(self, chunks: Sequence[Chunk]) -> None:
-        """Chunks are to be processed; their numbers are in order, and none was given before.
+        """Plan chunks; their numbers are in order, and none was given before.
 
         Raises:
             KeyError: if one was.
@@ -51,14 +51,14 @@ class Ledger:
             raise EventsLost(f"Two results hold the same events, so they were not merged: {error}") from None
 
     def cut(self, chunk: int, parts: Iterable[Chunk]) -> None:
-        """A chunk is done in parts from now on."""
+        """Have a chunk done in parts from now on."""
         fresh = {part.id: part for part in parts}
         self.chunks.remove(chunk)
         self.chunks.add(fresh)
         self.planned = self.planned.minus(ChunkSet.of([chunk])).union(ChunkSet.of(fresh))
 
     def whole(self) -> ChunkSet:
-        """The chunks of the plan that were counted, with all their parts if they were cut."""
+        """Return the chunks of the plan that were counted, with all their parts if they were cut."""
         parts = ChunkSet.of(i for i, chunk in self.chunks.added.items() if chunk.origin is not None)
         missing = set(parts.minus(self.counted))
         cut = {part.origin for part in self.chunks.added.values() if part.origin is not None}
@@ -71,5 +71,5 @@ class Ledger:
         return self.planned.minus(self.counted)
 
     def events(self, chunks: ChunkSet) -> int:
-        """Number of entries in some of the planned chunks."""
+        """Return number of entries in some of the planned chunks."""
         return sum(self.chunks[i].events for i in chunks)

@@ -86,7 +86,7 @@ class PendingWork:
         self._failed: dict[Key, Group] = {}
 
     def add(self, chunks: Iterable[Chunk]) -> None:
-        """Chunks that nobody has tried."""
+        """Add chunks that nobody has tried."""
         for chunk in chunks:
             group = self._group(chunk, chunk.sites)
             group.fresh.append(chunk)
@@ -122,7 +122,7 @@ class PendingWork:
                 other.events += chunk.events
 
     def put_back(self, item: Bundle, sites: tuple[str, ...]) -> None:
-        """A bundle that came back, for those sites that may still take it."""
+        """Put back a bundle for those sites that may still take it."""
         group = self._group(item.chunks[0], sites)
         group.returned.append(item)
         group.events += item.events
@@ -144,7 +144,7 @@ class PendingWork:
         return self._groups[key]
 
     def at(self, site: str) -> Iterator[Group]:
-        """Groups with waiting work that a site can take."""
+        """Return groups with waiting work that a site can take."""
         return (group for group in self._by_site.get(site, ()) if not group.empty)
 
     def tidy(self) -> None:
@@ -156,7 +156,7 @@ class PendingWork:
         return (group for group in self._groups.values() if not group.empty)
 
     def drain(self, group: Group) -> list[Bundle]:
-        """All that waits in a group, which is empty then."""
+        """Return all that waits in a group, which is empty then."""
         items = list(group.returned)
         if group.fresh:
             items.append(Bundle(0, tuple(group.fresh)))

@@ -64,12 +64,12 @@ class PolicyDispatch:
         )
 
     def room(self, state: State, site: str) -> int:
-        """One task in four more than there are workers keeps them busy while results travel."""
+        """Return one task in four more than there are workers keeps them busy while results travel."""
         state_of_site = state.sites[site]
         return state_of_site.workers + max(1, state_of_site.workers // 4) - len(state_of_site.running)
 
     def next(self, state: State, site: str) -> Choice | None:
-        """The first of the site's backlog; the policy is asked about more work if that is empty."""
+        """Return the first of the site's backlog; the policy is asked about more work if that is empty."""
         while not self._backlogs.get(site) and self._unbound:
             ready = ((i, able) for i, bundle in enumerate(self._unbound) if (able := state.able(bundle.sites)))
             place, able = next(ready, (None, ()))
@@ -102,7 +102,7 @@ class PolicyDispatch:
         """Bundles are made, and may have other files in them: each finds out for itself."""
 
     def take_back(self, state: State, site: str) -> list[Bundle]:
-        """The backlog of a site, and what only it could be asked for."""
+        """Return the backlog of a site, and what only it could be asked for."""
         items = list(self._backlogs.pop(site, ()))
         self._sizes[site] = 0
         stuck = [item for item in self._unbound if not state.able(item.sites)]
@@ -111,14 +111,14 @@ class PolicyDispatch:
         return items + stuck
 
     def stage(self, state: State) -> Transfer | None:
-        """Nothing: files stay where they are."""
+        """Return nothing: files stay where they are."""
         return None
 
     def staged(self, state: State, order: Transfer, ended: TransferEnded) -> None:
         """Never."""
 
     def waiting(self, state: State, site: str) -> bool:
-        """Whether the site has a backlog, or might be chosen."""
+        """Tell whether the site has a backlog, or might be chosen."""
         return bool(self._backlogs.get(site)) or any(site in item.sites for item in self._unbound)
 
     def clear(self) -> None:

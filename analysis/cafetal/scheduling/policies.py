@@ -45,7 +45,7 @@ class SiteLoad:
         return max(1, self.workers) * self.weight
 
     def finish(self, size: int) -> float:
-        """Seconds until a task of this size would be done there, after all that was sent before it."""
+        """Return seconds until a task of this size would be done there, after all that was sent before it."""
         return self.wait + (self.outstanding + size) / (self.rate * self.power)
 
 
@@ -57,7 +57,7 @@ class RoutingPolicy(Protocol):
     """
 
     def choose(self, task: Task, sites: Sequence[SiteLoad]) -> str:
-        """The name of one of ``sites``, of which there is at least one. Must not depend on anything else."""
+        """Return the name of one of ``sites``, of which there is at least one. Must not depend on anything else."""
         ...
 
 
@@ -68,7 +68,7 @@ class Balanced:
     """
 
     def choose(self, task: Task, sites: Sequence[SiteLoad]) -> str:
-        """The least `SiteLoad.finish`."""
+        """Return the least `SiteLoad.finish`."""
         return min(sites, key=lambda site: site.finish(task.size)).name
 
 
@@ -82,7 +82,7 @@ class Fastest:
     early = True
 
     def choose(self, task: Task, sites: Sequence[SiteLoad]) -> str:
-        """The greatest rate, as much as it is wanted; the first of equals."""
+        """Return the greatest rate, as much as it is wanted; the first of equals."""
         return max(sites, key=lambda site: site.rate * site.weight).name
 
 
@@ -92,7 +92,7 @@ class Capacity:
     early = True
 
     def choose(self, task: Task, sites: Sequence[SiteLoad]) -> str:
-        """The site with the least outstanding a worker."""
+        """Return the site with the least outstanding a worker."""
         return min(sites, key=lambda site: (site.outstanding + task.size) / site.power).name
 
 
@@ -102,7 +102,7 @@ class RoundRobin:
     early = True
 
     def choose(self, task: Task, sites: Sequence[SiteLoad]) -> str:
-        """The task's number counts the sites round."""
+        """Return the task's number counts the sites round."""
         return sites[task.number % len(sites)].name
 
 
@@ -141,7 +141,7 @@ def is_balanced(policy: RoutingPolicy) -> bool:
 
 
 def checked_choice(policy: RoutingPolicy, task: Task, sites: Sequence[SiteLoad]) -> str:
-    """What the policy chooses, if that is one of the sites it was offered.
+    """Return what the policy chooses, if that is one of the sites it was offered.
 
     Raises:
         ConfigError: if it is not.

@@ -29,7 +29,7 @@ class TreeGrower:
         self._open: list[list[int]] = [[]]
 
     def add_leaf(self) -> tuple[int, list[Reduce]]:
-        """A new leaf: its number, and the reduces that it makes possible, inputs before outputs."""
+        """Add a leaf; return its number, and the reduces that it makes possible, inputs before outputs."""
         leaf = self._number()
         self._open[0].append(leaf)
         merges = []
@@ -44,7 +44,7 @@ class TreeGrower:
         return leaf, merges
 
     def finish(self) -> tuple[int | None, list[Reduce]]:
-        """The root, and the last reduces that lead to it; ``None`` if there was no leaf.
+        """Return the root, and the last reduces that lead to it; ``None`` if there was no leaf.
 
         A tree that is finished may grow on: its root is then a node like any other.
         """

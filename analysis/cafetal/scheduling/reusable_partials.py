@@ -19,7 +19,7 @@ class StoredPartial:
 
 
 def select(candidates: Iterable[StoredPartial], planned: ChunkSet) -> list[StoredPartial]:
-    """Partials with planned chunks only, no two of which share one.
+    """Return partials with planned chunks only, no two of which share one.
 
     Those on the user's machine come first, as nothing can happen to them; then the largest. A reduce that was broken
     off leaves its inputs beside its output, and a task that was duplicated leaves two partials of the same chunks.

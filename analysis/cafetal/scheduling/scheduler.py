@@ -165,7 +165,7 @@ class Scheduler:
     # --- tasks -----------------------------------------------------------------------------------------------
 
     def _ask(self) -> None:
-        """Sites that could have work, and are not known to be there."""
+        """Ask sites that could have work, and are not known to be there."""
         for site in self.state.sites.values():
             unknown = site.open and not site.ready and site.name not in self._asked
             if unknown and self.dispatcher.waiting(self.state, site.name):
@@ -198,7 +198,10 @@ class Scheduler:
             self._out.append(order)
 
     def _in_turn(self, only: str | None) -> list[SiteState]:
-        """Sites that can be given tasks, those with the most idle workers first: work goes to who waits for it."""
+        """Return sites that can be given tasks, those with the most idle workers first.
+
+        Work goes to who waits for it.
+        """
         now = self.state.now
         sites = self.state.sites.values() if only is None else (self.state.sites[only],)
         able = [site for site in sites if site.open and site.ready and site.health.paused_until <= now]
@@ -351,7 +354,7 @@ class Scheduler:
             self.dispatcher.put_back(self.state, replace(verdict.bundle, chunks=(part,)), verdict.sites)
 
     def _bring_back(self, item: Bundle, chunks: Sequence[Chunk], kind: Kind, site: str) -> None:
-        """What could not be read over the WAN waits for the sites that hold it; that does not count as a try."""
+        """Put back what could not be read over the WAN, for the sites that hold it; that does not count as a try."""
         for run in split_by_sites(chunks):
             able = tuple(name for name in self.state.able(run[0].sites) if name not in item.tried)
             if not able or self.stopped:
@@ -390,6 +393,9 @@ class Scheduler:
 
 
 def _full(site: SiteState) -> bool:
-    """Whether a site gets no more for now: one that was left alone gets a single task, until something comes of it."""
+    """Tell whether a site gets no more for now.
+
+    One that was left alone gets a single task, until something comes of it.
+    """
     most = 1 if site.health.pauses else site.health.at_once
     return most is not None and len(site.running) >= most

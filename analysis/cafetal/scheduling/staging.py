@@ -64,11 +64,11 @@ class Staging:
         """``(lfn, site)`` of what is there or on its way."""
 
     def possible(self, state: State, site: str) -> bool:
-        """Whether any file that waits could be brought to a site."""
+        """Tell whether any file that waits could be brought to a site."""
         return any(self.sources(state, site, group) for group in self.pool)
 
     def sources(self, state: State, site: str, group: Group) -> list[str]:
-        """Sites from which files of a group that wait could be brought to a site."""
+        """Return sites from which files of a group that wait could be brought to a site."""
         if not self.limits.bytes or site in group.sites or not group.fresh:
             return []
         if group.readers is not None and site not in group.readers:
@@ -78,12 +78,12 @@ class Staging:
         return [name for name in names if any(self._files(state, group, site, lines[name]))]
 
     def coming(self, state: State, group: Group) -> bool:
-        """Whether a file that waits in a group is on its way to another site."""
+        """Tell whether a file that waits in a group is on its way to another site."""
         under_way = {lfn for order in state.transfers.values() for lfn in order.lfns}
         return bool(under_way) and any(chunk.lfn in under_way for chunk in group.fresh)
 
     def next(self, state: State, levels: Mapping[str, float]) -> Transfer | None:
-        """What should be sent now; ``None``: nothing.
+        """Return what should be sent now; ``None``: nothing.
 
         ``levels`` has the times at which sites should have done all that they are to do.
         """
@@ -120,7 +120,10 @@ class Staging:
         return self.limits.bytes - state.staged_bytes - sum(order.bytes for order in state.transfers.values())
 
     def _files(self, state: State, group: Group, site: str, largest: float) -> Iterator[tuple[str, float, int]]:
-        """Files of a group that could be sent, the last one first: LFN, bytes, and how many events of it wait."""
+        """Return files of a group that could be sent, the last one first.
+
+        LFN, bytes, and how many events of it wait.
+        """
         left = min(largest, self._left(state))
         lfn, events = "", 0
         for chunk in reversed(group.fresh):
@@ -142,7 +145,7 @@ class Staging:
     def _order(
         self, state: State, levels: Mapping[str, float], site: str, group: Group, source: str
     ) -> Transfer | None:
-        """Files, as many as the site would be done with well before their holders; of a line never tried, one."""
+        """Build a transfer with the files that the site would finish well before their holders."""
         line, end, now = self._line(source, site), self._end(state, levels, group), state.now
         under_way = [
             transfer for transfer in state.transfers.values() if (transfer.source, transfer.site) == (source, site)

@@ -91,19 +91,19 @@ class Dispatcher(Protocol):
     """Decides what is sent where; made for one run."""
 
     def add(self, state: State, chunks: Sequence[Chunk]) -> None:
-        """Chunks to be processed."""
+        """Add chunks to be processed."""
         ...
 
     def put_back(self, state: State, item: Bundle, sites: tuple[str, ...]) -> None:
-        """A bundle that came back unprocessed, and the sites that may still take it."""
+        """Put back a bundle that was not processed, for the sites that may still take it."""
         ...
 
     def room(self, state: State, site: str) -> int:
-        """How many more tasks may be sent to a site now."""
+        """Return how many more tasks may be sent to a site now."""
         ...
 
     def next(self, state: State, site: str) -> Choice | None:
-        """What to send to a site that has room; ``None``: nothing, for now."""
+        """Return what to send to a site that has room; ``None``: nothing, for now."""
         ...
 
     def review(self, state: State, *, changed: bool) -> bool:
@@ -115,7 +115,7 @@ class Dispatcher(Protocol):
         ...
 
     def avoid(self, state: State, lfn: str, site: str) -> None:
-        """What waits of a file should rather not go to this site, as its replica is bad."""
+        """Have what waits of a file rather not go to this site, as its replica is bad."""
         ...
 
     def take_back(self, state: State, site: str) -> list[Bundle]:
@@ -123,15 +123,15 @@ class Dispatcher(Protocol):
         ...
 
     def waiting(self, state: State, site: str) -> bool:
-        """Whether work waits that this site could take."""
+        """Tell whether work waits that this site could take."""
         ...
 
     def stage(self, state: State) -> Transfer | None:
-        """Files that should be brought to another site; the number of the transfer is given to it afterwards."""
+        """Return files that should be brought to another site; the number of the transfer is given to it afterwards."""
         ...
 
     def staged(self, state: State, order: Transfer, ended: TransferEnded) -> None:
-        """What has come of it."""
+        """Take note of what has come of a transfer."""
         ...
 
     def clear(self) -> None:
@@ -173,7 +173,7 @@ class State:
         """Those of the tasks that do so now."""
 
     def cut(self, chunk: Chunk, entry: int) -> tuple[Chunk, Chunk]:
-        """Two chunks in place of one, the second of which begins at an entry."""
+        """Return two chunks in place of one, the second of which begins at an entry."""
         first, second = self.next_chunk, self.next_chunk + 1
         self.next_chunk += 2
         origin = chunk.id if chunk.origin is None else chunk.origin
@@ -183,7 +183,7 @@ class State:
         )
 
     def able(self, sites: Iterable[str]) -> tuple[str, ...]:
-        """Those sites that may be given tasks."""
+        """Return those sites that may be given tasks."""
         return tuple(name for name in sites if self.sites[name].open)
 
     def work(self, item: Bundle) -> float:
@@ -196,7 +196,7 @@ class State:
         return None if rate is None else self.work(item) / rate
 
     def backlog(self, site: str) -> float:
-        """Seconds until a worker of the site is free, by what runs there and how long it should take."""
+        """Return seconds until a worker of the site is free, by what runs there and how long it should take."""
         state = self.sites[site]
         if state.health.paused_until > self.now:
             return state.health.paused_until - self.now
@@ -211,12 +211,15 @@ class State:
         return sum(self.left(task) for task in state.running.values())
 
     def left(self, task: Running) -> float:
-        """Seconds until news of a task should be here; one that is late should take half as long again as it has."""
+        """Return seconds until news of a task should be here.
+
+        One that is late should take half as long again as it has.
+        """
         if task.seconds is None:
             return 0.0
         age, expected = self.age(task), task.seconds + self.sites[task.site].trip
         return expected - age if age < expected else 0.5 * age
 
     def age(self, task: Running) -> float:
-        """Seconds since a task was begun, as far as that was told, or sent."""
+        """Return seconds since a task was begun, as far as that was told, or sent."""
         return self.now - (task.sent if task.started is None else task.started)

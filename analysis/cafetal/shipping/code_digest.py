@@ -23,7 +23,7 @@ _DRAWN = re.compile("[0-9a-f]{32}")
 
 
 def digest(value: Any) -> str:
-    """SHA-256, in hexadecimal, of anything that cloudpickle can pickle."""
+    """Return SHA-256, in hexadecimal, of anything that cloudpickle can pickle."""
     return _digest(value, frozenset())
 
 
@@ -45,7 +45,7 @@ class _Steady(cloudpickle.Pickler):  # type: ignore[misc]
         self._inside = inside
 
     def persistent_id(self, obj: Any) -> Any:
-        """What is written in place of an object, if anything is."""
+        """Return what is written in place of an object, if anything is."""
         if isinstance(obj, (set, frozenset)):
             if id(obj) in self._inside:
                 return "set", "again"

@@ -70,7 +70,7 @@ class Shipment:
 
 
 def pack_worker() -> Shipment:
-    """The worker code alone."""
+    """Return the worker code alone."""
     return _pack_worker()
 
 
@@ -209,7 +209,7 @@ def _hashed(content: bytes, suffix: str) -> str:
 
 
 def _zip(files: dict[str, bytes]) -> bytes:
-    """The same bytes for the same files, whenever and wherever it is made."""
+    """Return the same bytes for the same files, whenever and wherever it is made."""
     buffer = io.BytesIO()
     folders = {str(parent) + "/" for name in files for parent in Path(name).parents if str(parent) != "."}
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -220,7 +220,7 @@ def _zip(files: dict[str, bytes]) -> bytes:
 
 
 def _modules_in(pickled: bytes, function: Any) -> set[str]:
-    """Names of modules in a pickle, and in the processor that Runner has put into it, compressed.
+    """Return names of modules in a pickle, and in the processor that Runner has put into it, compressed.
 
     A pickle names modules in strings; other strings that happen to be module names do no harm.
     """

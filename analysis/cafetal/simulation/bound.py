@@ -15,7 +15,7 @@ Group = tuple[str, tuple[str, ...]]
 
 
 def lower_bound(scenario: Scenario, accuracy: float = 1e-4) -> float:
-    """Seconds that the best schedule needs at least, if every byte is read where a replica lies.
+    """Return seconds that the best schedule needs at least, if every byte is read where a replica lies.
 
     Work may be cut at will (so a longest chunk bounds nothing) and is shared among the sites of its replicas; workers
     are never idle, nothing is lost and nobody straggles. It holds that a worker pays for its cold start and for one
@@ -50,7 +50,7 @@ def capacity(site: SimulatedSite, until: float) -> float:
 
 
 def group_work(scenario: Scenario) -> dict[Group, float]:
-    """Events of each group, weighted with the cost of their files."""
+    """Return events of each group, weighted with the cost of their files."""
     work: dict[Group, float] = {}
     for chunk in scenario.chunks:
         key = (chunk.dataset, chunk.sites)
@@ -59,7 +59,7 @@ def group_work(scenario: Scenario) -> dict[Group, float]:
 
 
 def _load(scenario: Scenario, work: Mapping[Group, float], sites: Mapping[str, SimulatedSite], until: float) -> float:
-    """The least share of every site's capacity that suffices; infinite if a group has no site by then."""
+    """Return the least share of every site's capacity that suffices; infinite if a group has no site by then."""
     rooms = {name: capacity(site, until) for name, site in sites.items()}
     pairs = [(g, name) for g, (_, holders) in enumerate(work) for name in holders if rooms[name] > 0]
     if len({g for g, _ in pairs}) < len(work):

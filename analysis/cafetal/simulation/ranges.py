@@ -50,7 +50,7 @@ NOMINAL = (600.0, 3600.0)
 
 
 def draw_scenario(seed: int) -> Scenario:
-    """A scenario from the ranges above; the same one for the same seed."""
+    """Return a scenario from the ranges above; the same one for the same seed."""
     chance = random.Random(f"scenario {seed}")
     nominal = _between(chance, NOMINAL)
     sites = [_site(chance, f"site{number:02}", nominal) for number in range(chance.randint(*SITES))]
@@ -114,7 +114,7 @@ def _chunks(
     rates: dict[str, float],
     total_seconds: float,
 ) -> list[Chunk]:
-    """Datasets of unequal size, cut into blocks of files; each block has its own replicas."""
+    """Return datasets of unequal size, cut into blocks of files; each block has its own replicas."""
     weights = {name: chance.expovariate(1) + 0.05 for name in rates}
     chunks: list[Chunk] = []
     for dataset, weight in weights.items():
@@ -133,7 +133,7 @@ def _chunks(
 
 
 def _holders(chance: random.Random, sites: list[SimulatedSite], leaver: str | None) -> tuple[str, ...]:
-    """Sites of a block: larger ones hold more of the data."""
+    """Return sites of a block: larger ones hold more of the data."""
     copies = chance.choices([count for count, _ in REPLICAS], [share for _, share in REPLICAS])[0]
     keyed = sorted(sites, key=lambda site: chance.expovariate(1) / site.workers)
     names = [site.name for site in keyed]

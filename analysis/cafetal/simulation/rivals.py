@@ -43,11 +43,11 @@ class _Queues:
         self.load[site] = self.load.get(site, 0.0) + task.seconds
 
     def queue(self, site: str) -> deque[_Placed]:
-        """The tasks placed at a site that were not sent."""
+        """Return the tasks placed at a site that were not sent."""
         return self.queues.setdefault(site, deque())
 
     def next(self, state: State, site: str) -> Choice | None:
-        """The first of its queue; a backup whose original has ended is dropped."""
+        """Return the first of its queue; a backup whose original has ended is dropped."""
         queue = self.queue(site)
         while queue:
             task = queue.popleft()
@@ -59,24 +59,24 @@ class _Queues:
         return None
 
     def avoid(self, state: State, lfn: str, site: str) -> None:
-        """The papers know of no bad replicas."""
+        """Do nothing: the papers know of no bad replicas."""
 
     def take_back(self, state: State, site: str) -> list[Bundle]:
-        """What waits for a site."""
+        """Return what waits for a site."""
         items = [task.bundle for task in self.queue(site) if task.twin is None]
         self.queue(site).clear()
         self.load[site] = 0.0
         return items
 
     def stage(self, state: State) -> Transfer | None:
-        """Nothing: files stay where they are."""
+        """Return nothing: files stay where they are."""
         return None
 
     def staged(self, state: State, order: Transfer, ended: TransferEnded) -> None:
         """Never."""
 
     def waiting(self, state: State, site: str) -> bool:
-        """Whether anything waits for the site."""
+        """Tell whether anything waits for the site."""
         return bool(self.queues.get(site))
 
     def clear(self) -> None:
@@ -85,7 +85,7 @@ class _Queues:
 
 
 def seconds_of(state: State, site: str, item: Bundle) -> float:
-    """The run time that both predict."""
+    """Return the run time that both predict."""
     return state.seconds(site, item) or 1.0
 
 
@@ -105,15 +105,15 @@ class ParslRandom(_Queues):
             self.put_back(state, item, item.sites)
 
     def put_back(self, state: State, item: Bundle, sites: tuple[str, ...]) -> None:
-        """Draw again."""
+        """Place a failed task again."""
         self.append(self._chance.choice(state.able(state.sites) or sites), _Placed(item, 1.0))
 
     def room(self, state: State, site: str) -> int:
-        """Everything is sent at once."""
+        """Return everything is sent at once."""
         return len(self.queue(site))
 
     def next(self, state: State, site: str) -> Choice | None:
-        """The first of its queue."""
+        """Return the first of its queue."""
         choice = super().next(state, site)
         if choice is None or site in choice.bundle.sites:
             return choice
@@ -154,7 +154,7 @@ class Delta(_Queues):
             self.put_back(state, item, state.able(item.sites))
 
     def put_back(self, state: State, item: Bundle, sites: tuple[str, ...]) -> None:
-        """Place a task."""
+        """Place a failed task again."""
         self._place(state, item, sites)
 
     def _place(self, state: State, item: Bundle, sites: Sequence[str], twin: int | None = None) -> None:
@@ -171,7 +171,7 @@ class Delta(_Queues):
         self.append(chosen, _Placed(item, seconds_of(state, chosen, item), twin))
 
     def room(self, state: State, site: str) -> int:
-        """Everything is sent at once."""
+        """Return everything is sent at once."""
         return len(self.queue(site))
 
     def review(self, state: State, *, changed: bool) -> bool:
@@ -222,15 +222,15 @@ class Dha(_Queues):
         self._unplaced += bundle(chunks, 1)
 
     def put_back(self, state: State, item: Bundle, sites: tuple[str, ...]) -> None:
-        """A failed task is placed again."""
+        """Place a failed task again."""
         self._unplaced.append(item)
 
     def waiting(self, state: State, site: str) -> bool:
-        """Whether anything waits for the site, or could be placed there."""
+        """Tell whether anything waits for the site, or could be placed there."""
         return super().waiting(state, site) or any(site in item.sites for item in self._unplaced)
 
     def take_back(self, state: State, site: str) -> list[Bundle]:
-        """What was placed there, and what could be placed nowhere else."""
+        """Return what was placed there, and what could be placed nowhere else."""
         stuck = [item for item in self._unplaced if not state.able(item.sites)]
         self._unplaced = [item for item in self._unplaced if state.able(item.sites)]
         return super().take_back(state, site) + stuck

@@ -93,7 +93,7 @@ class Scenario:
     seed: int = 0
 
     def seconds(self, chunk: Chunk, site: SimulatedSite, source: str | None = None) -> float:
-        """What a worker of a site needs for a chunk, reading from ``source`` if that is another site."""
+        """Return what a worker of a site needs for a chunk, reading from ``source`` if that is another site."""
         pace = self.rates[chunk.dataset] * site.speed * self.affinity.get((site.name, chunk.dataset), 1.0)
         seconds = (chunk.events * self.cost.get(chunk.lfn, 1.0) + self.fixed.get(chunk.dataset, 0.0)) / pace
         if source is not None and source != site.name:

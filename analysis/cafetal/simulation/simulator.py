@@ -237,7 +237,7 @@ class Simulator:
             self._tell(SiteReport(self.now, site.spec.name, connected + site.spec.promised, walltime_ends, connected))
 
     def _lose(self, task: _Task, kind: Any) -> None:
-        """A task will not come back, and that is known after a while."""
+        """Lose a task, which is known after a while."""
 
         def tell() -> None:
             if not task.cancelled:

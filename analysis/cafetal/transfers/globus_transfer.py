@@ -114,7 +114,7 @@ class GlobusTransfer:
         return str(self._client.submit_transfer(data)["task_id"])
 
     def _wait(self, order: Order, task: str, progress: Callable[[int], None], stopped: Event) -> Mapping[str, Any]:
-        """The task, once it has ended. One that makes no progress, or that nobody wants any more, is cancelled."""
+        """Return the task once it has ended; cancel one that makes no progress, or that nobody wants any more."""
         began = moved = time.monotonic()
         last_counts = -1, -1
         while True:
@@ -175,7 +175,7 @@ class GlobusTransfer:
 
 
 def connect(collections: Iterable[Collection]) -> globus_sdk.TransferClient:
-    """A client that is logged in, for these collections. Nobody is asked anything: a missing login is an error.
+    """Return a client that is logged in, for these collections. Nobody is asked anything: a missing login is an error.
 
     Raises:
         LoginError: if there is no login, or a consent is missing.

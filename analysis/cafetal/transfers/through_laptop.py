@@ -60,7 +60,7 @@ class _Bringing:
         self._target = {"staging": staging, "name": copy.name}
 
     def bring(self) -> str:
-        """Its path at the site."""
+        """Return its path at the site."""
         source, site = self._order.source, self._order.site
         weight = self._answer(source, "weigh", {"pfn": self._copy.pfn})
         expected = self._copy.adler32
@@ -85,7 +85,7 @@ class _Bringing:
         self._count(len(content))
 
     def _answer(self, site: str, task: str, arguments: Mapping[str, Any]) -> Any:
-        """What a site answers; a worker may be lost, so it is asked a few times."""
+        """Return what a site answers; a worker may be lost, so it is asked a few times."""
         reply: Any = None
         for _ in range(TRIES):
             future = self._ask(site, task, arguments)

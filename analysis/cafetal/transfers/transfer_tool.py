@@ -58,7 +58,7 @@ class TransferTool(Protocol):
 
 
 def copy_name(folder: str, lfn: str) -> str:
-    """A name for a copy that no other file has, in a folder such as ``run/1``: it bears a hash of the whole LFN.
+    """Return a name for a copy that no other file has, in a folder such as ``run/1``: it bears a hash of the whole LFN.
 
     >>> copy_name("run/1", "/store/a/nano.root")
     'run/1/7d48b0a84cb4ffe8/nano.root'

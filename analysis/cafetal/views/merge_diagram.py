@@ -58,7 +58,7 @@ def reduction_trees(history: History) -> dict[str, list[Node]]:
 
 
 def _inputs(nodes: Iterable[Node], chunks: ChunkSet) -> Iterator[Node]:
-    """What was merged: of the nodes inside, the latest where several hold the same chunks."""
+    """Return what was merged: of the nodes inside, the latest where several hold the same chunks."""
     covered = ChunkSet()
     for node in reversed(list(nodes)):
         if not node.chunks.minus(chunks) and node.chunks.minus(covered) == node.chunks:

@@ -81,7 +81,7 @@ def render(
     name: str,
     logs: Sequence[tuple[int, str, str]] = (),
 ) -> str:
-    """The text of the file. What sites and users have named is escaped."""
+    """Return the text of the file. What sites and users have named is escaped."""
     template = (files("cafetal") / "templates" / "report" / "report.html.j2").read_text()
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -125,7 +125,7 @@ def timeline(story: Timeline) -> tuple[list[Box], list[tuple[float, str]], float
 
 
 def describe(bar: Bar) -> str:
-    """What is shown when the mouse is over a task."""
+    """Return what is shown when the mouse is over a task."""
     over = f", read from {bar.source}" if bar.source else ""
     return f"task {bar.task}: {bar.events:,} events, {bar.rule}{over}, {bar.end - bar.start:.1f} s, {bar.state}"
 
@@ -158,7 +158,7 @@ def curve(story: Timeline, height: float = 120.0) -> str:
 
 
 def tree(roots: Sequence[Node]) -> tuple[str, list[Box], float]:
-    """The reduce tree of a site in words, its rectangles from the root down, and the height of the picture."""
+    """Return the reduce tree of a site in words, its rectangles from the root down, and the height of the picture."""
     boxes, top = [], 0.0
     for root in roots:
         for tile in lay_out(root, _WIDTH):
@@ -183,7 +183,7 @@ def _partials(node: Node) -> str:
 
 
 def flows(manifest: Mapping[str, Any]) -> list[Flow]:
-    """Bytes between places, the largest first."""
+    """Return bytes between places, the largest first."""
     sizes: dict[tuple[str, str, str], int] = {}
     for sites in manifest.get("files_over_wan", {}).values():
         for site, sources in sites.items():

@@ -97,7 +97,7 @@ def draw_all(output: Any, plots: Plots, folder: Path) -> list[Path]:
 
 
 def layers(histogram: Histogram, plot: Stack) -> Layers:
-    """What is to be drawn, in numbers.
+    """Return what is to be drawn, in numbers.
 
     The uncertainty of a bin is that of its weights (Weight storage), or the root of its count, and for each variation
     the difference to ``nominal``: upwards and downwards apart, in quadrature.
@@ -156,7 +156,7 @@ def layers(histogram: Histogram, plot: Stack) -> Layers:
 
 
 def select(histogram: Histogram, kept_axes: set[str | None], chosen: Mapping[str, str]) -> Histogram:
-    """One category of each category axis that is not kept; summed over those of which nothing is said.
+    """Return one category of each category axis that is not kept; summed over those of which nothing is said.
 
     Raises:
         ConfigError: if there is no such category, or not one axis besides the categories.
@@ -176,7 +176,7 @@ def select(histogram: Histogram, kept_axes: set[str | None], chosen: Mapping[str
 
 
 def category_axes(histogram: Histogram) -> dict[str, list[str]]:
-    """Names of axes, and what is on them."""
+    """Return names of axes, and what is on them."""
     return {
         axis.name: [str(category) for category in axis]
         for axis in histogram.axes

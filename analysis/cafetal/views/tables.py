@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # importing coffea and Parsl takes three seconds, which a loo
 
 
 def size(count: float) -> str:
-    """Bytes in a unit that reads well: ``1.5 MB``."""
+    """Return bytes in a unit that reads well: ``1.5 MB``."""
     for unit in ("B", "kB", "MB", "GB", "TB"):
         if count < 1000 or unit == "TB":
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
@@ -32,7 +32,7 @@ def size(count: float) -> str:
 
 
 def print_plan(forecast: Forecast, console: Console) -> None:
-    """Chunks, events and bytes for each site, and what is not known yet."""
+    """Print chunks, events and bytes for each site, and what is not known yet."""
     table = Table(title="What would run where", box=box.SIMPLE_HEAD)
     for name in ("site", "workers", "tasks", "chunks", "events", "files", "bytes", "from", "to"):
         table.add_column(name, justify="left" if name == "site" else "right", no_wrap=True)
@@ -75,7 +75,7 @@ def _part(name: str, lengths: Sequence[int]) -> str:
 
 
 def print_peek(peek: Snapshot, console: Console) -> None:
-    """How much of a run there was to be seen, and of which sites nothing was."""
+    """Print how much of a run there was to be seen, and of which sites nothing was."""
     share = peek.events / peek.planned if peek.planned else 1.0
     console.print(
         f"After {duration(peek.seconds)}: {peek.events:,} of {peek.planned:,} events ({share:.0%}), from "
@@ -106,7 +106,7 @@ def print_sites(statuses: Sequence[SiteStatus], console: Console) -> None:
 
 
 def print_endpoints(statuses: Sequence[EndpointStatus], console: Console) -> None:
-    """What the endpoints of sites tell of themselves."""
+    """Print what the endpoints of sites tell of themselves."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     names = ("site", "kind", "alive", "workers", "idle", "queued", "ours", "used", "blocks", "age", "time left")
     for name in names:
@@ -129,7 +129,7 @@ def _blocks(status: EndpointStatus) -> str:
 
 
 def print_yields(yields: Yields, console: Console) -> None:
-    """A line a cut, a column a sample."""
+    """Print a line a cut, a column a sample."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for name in ("cut", *yields.samples, "all"):
         table.add_column(name, justify="left" if name == "cut" else "right")
@@ -169,7 +169,7 @@ def _some(names: Sequence[str], most: int = 3) -> str:
 
 
 def print_leftovers(leftovers: Sequence[Leftover], silent: Mapping[str, str], console: Console) -> None:
-    """What runs have left at sites."""
+    """Print what runs have left at sites."""
     table = Table(box=box.SIMPLE_HEAD)
     for name in ("site", "run", "partials", "files", "size", "untouched for"):
         table.add_column(name)
@@ -211,7 +211,7 @@ _FORMS = {
 
 
 def print_result(manifest: dict[str, Any], folder: str, console: Console) -> None:
-    """A closing summary: what was counted, what was not, and where it is."""
+    """Print a closing summary: what was counted, what was not, and where it is."""
     events = manifest["events"]
     for site, row in manifest["sites"].items():
         console.print(f"  {site}: {row['events']:,} events, {size(row['bytes_read'])} read", highlight=False)

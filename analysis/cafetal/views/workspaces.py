@@ -71,7 +71,7 @@ def read_statistics(path: Path) -> Statistics:
 
 
 def workspace_of(output: Any, statistics: Statistics) -> dict[str, Any]:
-    """The workspace, as `pyhf.Workspace` takes it; under- and overflow are left out.
+    """Return the workspace, as `pyhf.Workspace` takes it; under- and overflow are left out.
 
     Raises:
         ConfigError: if the output has no such histograms or categories, or a sample of the signal is in no channel.

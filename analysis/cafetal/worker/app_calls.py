@@ -65,7 +65,7 @@ def call_resolved(function: Any, args: Any, kwargs: dict[str, Any], scratch: str
 
 
 def read_kept(scratch: str, run: str, name: str, offset: int, length: int) -> bytes:
-    """A part of what is kept here."""
+    """Return a part of what is kept here."""
     import os
 
     with open(os.path.join(os.path.expanduser(os.path.expandvars(scratch)), "runs", run, name), "rb") as file:

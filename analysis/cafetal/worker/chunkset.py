@@ -32,12 +32,12 @@ class ChunkSet:
 
     @classmethod
     def of(cls, ids: Iterable[int]) -> ChunkSet:
-        """The set of these ids; raises `Overlap` if one comes twice."""
+        """Return the set of these ids; raises `Overlap` if one comes twice."""
         return cls(_neighbours(ids))
 
     @classmethod
     def parse(cls, text: str) -> ChunkSet:
-        """The set whose text form this is."""
+        """Return the set whose text form this is."""
         parts = (part.partition("-") for part in text.split(",") if part)
         return cls((int(first), int(last or first) + 1) for first, _, last in parts)
 
@@ -65,7 +65,7 @@ class ChunkSet:
         return ChunkSet((*self.ranges, *other.ranges))
 
     def minus(self, other: ChunkSet) -> ChunkSet:
-        """The chunks of this set that are not in the other."""
+        """Return the chunks of this set that are not in the other."""
         left: list[tuple[int, int]] = []
         others, next_one = other.ranges, 0
         for a, b in self.ranges:

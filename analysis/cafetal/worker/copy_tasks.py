@@ -69,7 +69,7 @@ def complete(context: SiteContext, **request: Unpack[CompleteRequest]) -> str:
 
 
 def staging_folder(context: SiteContext, staging: str) -> Path:
-    """Where such files lie at a site; ``staging`` is empty if its table does not say.
+    """Return where such files lie at a site; ``staging`` is empty if its table does not say.
 
     It is a folder of our own, as what nobody has touched for long is removed from it.
     """

@@ -40,7 +40,7 @@ _READERS = ("uproot", "fsspec", "pyarrow")
 
 
 def chain(error: BaseException) -> list[BaseException]:
-    """The exception and what it was raised from, outermost first."""
+    """Return the exception and what it was raised from, outermost first."""
     links: list[BaseException] = []
     step: BaseException | None = error
     while step is not None and step not in links:
@@ -50,7 +50,7 @@ def chain(error: BaseException) -> list[BaseException]:
 
 
 def kind_of(error: BaseException) -> Kind:
-    """Whether the data or the user's code is to blame.
+    """Return whether the data or the user's code is to blame.
 
     Columns are read when the processor first touches them, so a corrupt basket shows inside ``process``. The
     calls on the way to the first exception tell: it is the data if the library that reads was called by coffea or by
@@ -102,7 +102,7 @@ def _within(path: Path, folders: Iterable[Path]) -> bool:
 
 
 def text(error: BaseException) -> str:
-    """What the exception says; some cannot say it any more once they have been pickled."""
+    """Return what the exception says; some cannot say it any more once they have been pickled."""
     try:
         return str(error)
     except Exception:
@@ -120,7 +120,7 @@ def type_name(error: BaseException) -> str:
 
 
 def describe(error: BaseException, **where: Any) -> Failure:
-    """A failure from an exception; the PFN gives way to the LFN in every text, as users know that one."""
+    """Describe an exception as a failure; the PFN gives way to the LFN in every text, as users know that one."""
     lfn, pfn = where.get("lfn", ""), where.get("pfn", "")
 
     def logical(words: str) -> str:

@@ -184,7 +184,7 @@ def _with_meta(item: WorkItem, **meta: Any) -> WorkItem:
 def _after(
     todo: list[work_items.Todo], number: int, columns: Columns, names: SiteNames, reading: Reading
 ) -> Ahead | None:
-    """What the chunk in that place will read; ``None`` if there is none, or it will see to itself."""
+    """Return what the chunk in that place will read; ``None`` if there is none, or it will see to itself."""
     if number == len(todo):
         return None
     _, item, _ = todo[number]
@@ -192,7 +192,7 @@ def _after(
 
 
 def _examined(root: Path, pfn: str, expected: str | None, failure: Failure) -> Failure:
-    """A failure to read a file, which says so if the content of the file is to blame."""
+    """Return a failure to read a file, which says so if the content of the file is to blame."""
     try:
         check.check(root, pfn, expected)
     except Corrupt as error:
@@ -203,13 +203,13 @@ def _examined(root: Path, pfn: str, expected: str | None, failure: Failure) -> F
 
 
 def _not_loaded(error: Exception, site: str, chunks: str) -> Failure:
-    """The function or the user's modules cannot be loaded: a file of the site's is bad, or an import fails."""
+    """Return the failure to load the function or the user's modules: a bad file at the site, or an import."""
     kind: Kind = "site" if isinstance(error, OSError) else "processor"
     return {**describe(error, site=site, chunks=chunks), "kind": kind}
 
 
 def _process(work: Callable[[Any], Any], files: OpenFiles, item: WorkItem, pfn: str) -> tuple[Any, int | None]:
-    """One chunk through Runner's function. Returns its output and the bytes read for it, ``None`` if unknown."""
+    """Return one chunk through Runner's function. Returns its output and the bytes read for it, ``None`` if unknown."""
     usermeta = {**(item.usermeta or {}), "lfn": item.filename}  # `filename` is what opens here, as with coffea
     before = files.bytes_read
     files.expected_uuid = item.fileuuid

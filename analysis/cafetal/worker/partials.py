@@ -24,7 +24,9 @@ _LIFE = re.compile(r"(?:^|\.)(\d+)\.(?:map|reduce|found|peek)-")
 
 
 def life_of(name: str) -> int:
-    """The attempt of its run in which a partial was made or found, or was being written; 0 if its name does not tell.
+    """Return the attempt of its run in which a partial was made or found, or was being written.
+
+    0 if its name does not tell.
 
     >>> life_of("desy.2.map-17"), life_of("3.found-0"), life_of("a.1.b.2.reduce-0-5"), life_of("x")
     (2, 3, 2, 0)
@@ -41,7 +43,9 @@ def write(store: Store, name: str, body: bytes, chunks: ChunkSet) -> Reference:
 
 
 def _digest(chunks: str, body: bytes | memoryview) -> str:
-    """SHA-256, 16 hexadecimal digits, of what a partial says of itself and what is in it: enough against accidents.
+    """Return SHA-256, 16 hexadecimal digits, of what a partial says of itself and what is in it.
+
+    Enough against accidents.
 
     Most processors have instructions for it; then it is twice as fast as BLAKE2b.
     """
@@ -51,14 +55,14 @@ def _digest(chunks: str, body: bytes | memoryview) -> str:
 
 
 def _parse(content: bytes) -> tuple[str, str, bool]:
-    """The chunks and the digest that a partial speaks of, and whether that is its digest."""
+    """Return the chunks and the digest that a partial speaks of, and whether that is its digest."""
     head = content[: max(content.find(b"\n"), 0)]
     chunks, _, digest = head.decode(errors="replace").partition(" ")
     return chunks, digest, digest == _digest(chunks, memoryview(content)[len(head) + 1 :])
 
 
 def read_bytes(store: Store, reference: Reference) -> bytes:
-    """The checked content of a partial.
+    """Return the checked content of a partial.
 
     Raises:
         PartialLost: if it is missing, or is not what the reference says.
@@ -81,12 +85,12 @@ def check(content: bytes, reference: Reference) -> None:
 
 
 def body(content: bytes) -> bytes:
-    """The encoded accumulator in a partial's content."""
+    """Return the encoded accumulator in a partial's content."""
     return content.partition(b"\n")[2]
 
 
 def find(store: Store, name: str) -> Reference | None:
-    """A reference to a partial that is whole, though nobody has told of it; ``None`` if there is none."""
+    """Return a reference to a partial that is whole, though nobody has told of it; ``None`` if there is none."""
     try:
         content = store.get(name)
     except OSError:

@@ -9,7 +9,7 @@ class NotPlain(TypeError):
 
 
 def encode(value: Any) -> Any:
-    """A value in terms of JSON; `decode` is its inverse.
+    """Return a value in terms of JSON; `decode` is its inverse.
 
     Plain are ``None``, booleans, numbers (numpy's too, which come back as Python's), strings, bytes, and lists,
     tuples, sets and dicts of such. Raises `NotPlain` for anything else.
@@ -35,7 +35,7 @@ def encode(value: Any) -> Any:
 
 
 def decode(value: Any) -> Any:
-    """The value that `encode` was given. Raises ``ValueError`` for what `encode` cannot have made."""
+    """Return the value that `encode` was given. Raises ``ValueError`` for what `encode` cannot have made."""
     import base64
 
     if isinstance(value, list):

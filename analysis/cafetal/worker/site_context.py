@@ -56,7 +56,7 @@ class SiteContext:
         return self.root / "layouts"
 
     def code(self, name: str) -> Path:
-        """A file that was sent to the site; from the store, if it came to another machine than this one."""
+        """Return a file that was sent to the site; from the store, if it came to another machine than this one."""
         path = self.root / CODE / name
         content = None if path.exists() else get_shipped(self.store, name)
         if content is not None:

@@ -44,7 +44,7 @@ class Store(Protocol):
         ...
 
     def get(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
-        """A value, or a part of it: at most ``length`` bytes from ``offset``."""
+        """Return a value, or a part of it: at most ``length`` bytes from ``offset``."""
         ...
 
     def alias(self, name: str, other: str) -> bool:
@@ -275,19 +275,22 @@ def _connect(url: str) -> Any:
 
 
 def open_store(kind: str, root: Path, run: str) -> Store:
-    """The store of a run at a site whose table says `kind`: ``files``, ``memory``, or a URL of a Redis server."""
+    """Return the store of a run at a site whose table says `kind`.
+
+    ``files``, ``memory``, or a URL of a Redis server.
+    """
     if kind.startswith(REDIS):
         return RedisStore(kind, f"{_owner()}/{run}/")
     return MemoryStore(root, run) if kind == MEMORY else FileStore(root / "runs" / run)
 
 
 def get_shipped(kind: str, name: str) -> bytes | None:
-    """A file that was sent to the site and is in its store; ``None`` if the store is not for such."""
+    """Return a file that was sent to the site and is in its store; ``None`` if the store is not for such."""
     return RedisStore(kind, f"{_owner()}:code/").get(name) if kind.startswith(REDIS) else None
 
 
 def leftovers(kind: str, root: Path) -> list[Leftover]:
-    """What all runs have in a store of the site."""
+    """Return what all runs have in a store of the site."""
     if kind.startswith(REDIS):
         return RedisStore.leftovers(kind)
     return MemoryStore.leftovers(root) if kind == MEMORY else FileStore.leftovers(root)

@@ -23,7 +23,7 @@ def pack(todo: Iterable[Todo]) -> bytes:
 
 
 def unpack(content: bytes) -> list[Todo]:
-    """The inverse of `pack`."""
+    """Return the inverse of `pack`."""
     names, rows = pickle.loads(content)
     return [(chunk, _item(names, values), rank) for chunk, rank, values in rows]
 

@@ -22,7 +22,7 @@ class PartialLocations:
         self._losses: Counter[int] = Counter()
 
     def put(self, ids: Iterable[int], site: str) -> None:
-        """A partial of this site holds these chunks."""
+        """Note that a partial of this site holds these chunks."""
         if site not in self._sites:
             self._sites.append(site)
         number = self._sites.index(site)
@@ -35,18 +35,18 @@ class PartialLocations:
         return self._places[i] if i < len(self._places) else 0
 
     def at(self, site: str, ids: Iterable[int] | None = None) -> ChunkSet:
-        """The chunks that a site holds, of these or of all."""
+        """Return the chunks that a site holds, of these or of all."""
         if site not in self._sites:
             return ChunkSet()
         number = self._sites.index(site)
         return ChunkSet.of(i for i in (range(len(self._places)) if ids is None else ids) if self._place(i) == number)
 
     def knows_any(self, ids: Iterable[int]) -> bool:
-        """Whether any of these lies at a site."""
+        """Tell whether any of these lies at a site."""
         return any(self._place(i) for i in ids)
 
     def lose(self, ids: Iterable[int]) -> dict[str, ChunkSet]:
-        """Where these were, as far as they were anywhere; they are nowhere now.
+        """Return where these were, as far as they were anywhere; they are nowhere now.
 
         Raises:
             EventsLost: if this has happened to one of them too often.

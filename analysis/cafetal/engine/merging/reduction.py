@@ -73,7 +73,7 @@ class Reductions:
         return any(tree.open for tree in self._sites.values())
 
     def add(self, site: str, partial: Future[Any]) -> None:
-        """A partial that counts, in the form of the future whose result names it."""
+        """Add a partial that counts, in the form of the future whose result names it."""
         tree = self._sites.get(site)
         if tree is None:
             tree = self._sites[site] = _SiteTree(self._begun, TreeGrower(self.fan_in))
@@ -100,7 +100,7 @@ class Reductions:
             self._submit(merge, [tree.nodes[node] for node in merge.reduce.inputs])
 
     def ended(self, merge: Merge, result: dict[str, Any]) -> bool:
-        """A reduce came back, with ``partial`` and ``lost``, or with ``failure``; whether anybody has waited for it.
+        """Take what a reduce has brought; return whether anybody has waited for it.
 
         Raises:
             ProcessorError: if the outputs do not add up with one another, which no repetition can mend.
@@ -141,7 +141,7 @@ class Reductions:
         return ends
 
     def references(self, ends: dict[str, Future[Any]]) -> dict[str, Reference]:
-        """What the roots are; those that are lost, as their sites may be, are left out."""
+        """Return what the roots are; those that are lost, as their sites may be, are left out."""
         references = {
             site: root.result()["partial"]
             for site, root in ends.items()
@@ -150,5 +150,5 @@ class Reductions:
         return {site: reference for site, reference in references.items() if reference is not None}
 
     def forget(self, site: str) -> None:
-        """What a site held cannot be had any more."""
+        """Forget a site whose partials cannot be had any more."""
         self._sites.pop(site, None)

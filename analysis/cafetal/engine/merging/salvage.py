@@ -44,7 +44,7 @@ class Salvage:
                 self.free = self.free.minus(expected)
 
     def take(self, site: str, references: Iterable[Reference]) -> tuple[list[Reference], ChunkSet]:
-        """Partials of a site that hold nothing but what it was looked for, each chunk once; and what is not there."""
+        """Return the partials to reuse, disjoint and of expected chunks only, and the expected chunks in none."""
         left = self.held.pop(site, ChunkSet())
         by_name = {reference["name"]: reference for reference in references}
         chosen = [by_name[name] for name in _select(site, by_name.items(), left)]
@@ -53,7 +53,7 @@ class Salvage:
         return chosen, left
 
     def give_up(self, site: str) -> ChunkSet:
-        """A site will not answer: what must be processed again."""
+        """Give up a site that will not answer; return what must be processed again."""
         return self.held.pop(site, ChunkSet())
 
 

@@ -28,7 +28,7 @@ class Leftover:
 
 
 def find_leftovers(federation: Federation, sites: Sequence[str]) -> tuple[list[Leftover], dict[str, str]]:
-    """What lies at sites, also of runs that go on; and why sites do not tell, by site."""
+    """Return what lies at sites, also of runs that go on; and why sites do not tell, by site."""
     leftovers: list[Leftover] = []
     silent: dict[str, str] = {}
     for site, reply in _ask(federation, sites, "leftovers", {}, reply_checks.of_leftovers).items():

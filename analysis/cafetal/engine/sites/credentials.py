@@ -68,7 +68,7 @@ class Credentials:
 
 
 def judge(site: str, login: Mapping[str, Any], now: float, end: float | None) -> str | None:
-    """What to say of a login, at a time, of a run that should end at another; times in seconds since 1970."""
+    """Return what to say of a login, at a time, of a run that should end at another; times in seconds since 1970."""
     ends = login["ends"]
     if ends is None or (ends > now and (end is None or ends >= end)):
         return None

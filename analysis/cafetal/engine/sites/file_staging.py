@@ -23,14 +23,14 @@ _ENDING = 10.0
 
 
 def staging_limits(plan: Plan) -> StagingLimits:
-    """What may be brought where in a run, by its site table."""
+    """Return what may be brought where in a run, by its site table."""
     sites = [name for name in plan.table.sites if name not in plan.table.routing.forbid]
     lines = {site: {source: size for source in sites if (size := largest(plan.table, source, site))} for site in sites}
     return StagingLimits(float(plan.table.routing.stage_budget), plan.sizes, lines)  # which grow
 
 
 def largest(table: SiteTable, source: str, site: str) -> float:
-    """Bytes of the largest file that can be brought from one site to another; 0 if none can."""
+    """Return bytes of the largest file that can be brought from one site to another; 0 if none can."""
     one, other = table.sites[source], table.sites[site]
     if source == site or any(map(scheme, prefixes(one.pfn))):
         return 0.0  # what a storage server hands out is read from there

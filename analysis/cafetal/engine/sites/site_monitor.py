@@ -20,7 +20,7 @@ _GROWTH = 0.25
 
 
 def usable(connected: int, most: int) -> int:
-    """Workers to count with at a site that has so many and may have so many.
+    """Return workers to count with at a site that has so many and may have so many.
 
     >>> usable(4, 4), usable(0, 8), usable(12, 8)
     (4, 2, 8)
@@ -76,7 +76,7 @@ class SiteMonitor:
 
 
 def drained(folder: Path | None) -> frozenset[str]:
-    """The sites that are named in a run's folder."""
+    """Return the sites that are named in a run's folder."""
     if folder is None:
         return frozenset()
     try:

@@ -35,7 +35,7 @@ class RunnerRequest:
 
     @classmethod
     def read(cls, function: Callable[[Any], Any]) -> RunnerRequest:
-        """What stands in a function of Runner's; one of any other make is taken as it is."""
+        """Return what stands in a function of Runner's; one of any other make is taken as it is."""
         if not _is_partial_of(function, Runner.automatic_retries):
             return cls(inner=function, ask_function=True)
         _, skip, inner = function.args  # type: ignore[attr-defined]

@@ -186,7 +186,7 @@ class TaskClient:
         }
 
     def be_patient(self, chunks: Iterable[Iterable[int]]) -> None:
-        """These chunks have met a server that did not answer: the next one is waited for, whatever it was before."""
+        """Have chunks wait for the next server, after one that did not answer."""
         for ids in chunks:
             self._patient.update(ids)
 
@@ -200,7 +200,7 @@ class TaskClient:
                     open_task.number = None
 
     def picked_up(self, site: str, tasks: Iterable[str]) -> Future[Any]:
-        """Ends when tasks that an earlier attempt has sent have ended, or nobody can wait for them any longer."""
+        """Return a future that ends when the tasks of an earlier attempt have, or have taken too long."""
         ended = all_of(self.federation.adopt(site, tasks))
         return settle_task(ended, lambda error: None, within=self.plan.table.routing.patience)
 

@@ -48,7 +48,7 @@ class ListeningClient(Client):
 
 
 def connect(rehearsal: str | None = None) -> ListeningClient:
-    """A client that is logged in. Nobody is asked anything: a missing login is an error.
+    """Return a client that is logged in. Nobody is asked anything: a missing login is an error.
 
     Args:
         rehearsal: folder of a rehearsal; by default the one in ``CAFETAL_REHEARSAL``, else the cloud.
@@ -111,7 +111,7 @@ def log_in(also: Callable[[Any], object] = lambda app: None) -> str:
 
 
 def refusal(error: Exception) -> LoginError | None:
-    """The error to raise for an answer of the service that is about the login, ``None`` if it is not.
+    """Return the error to raise for an answer of the service that is about the login, ``None`` if it is not.
 
     An answer of 403 is about the login only where it asks for a consent, or for another login; else it is about what
     was asked for.

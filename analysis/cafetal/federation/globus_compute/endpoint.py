@@ -198,7 +198,7 @@ class GlobusComputeEndpoint(ParslExecutor):  # type: ignore[misc]  # parsl comes
             self._watcher.join(10)
 
     def adopt(self, task: str) -> Future[None]:
-        """A future for a task that an earlier process has sent: it ends when the task has, whatever came of it.
+        """Return a future for a task that an earlier process has sent: it ends when the task has, whatever came of it.
 
         The answer is not for us. If the task is lost, or the service does not know it any more, the future raises.
         """
@@ -279,7 +279,10 @@ class GlobusComputeEndpoint(ParslExecutor):  # type: ignore[misc]  # parsl comes
         return EndpointReport(time.monotonic(), online, report, endpoint or self.endpoint_id)
 
     def look_closely(self) -> EndpointReport | None:
-        """The newest report of the user endpoint that does the work, or of the endpoint itself if there is none."""
+        """Return the newest report of the user endpoint that does the work.
+
+        Or of the endpoint itself if there is none.
+        """
         sighting = self._look_at_user_endpoint()
         return sighting if sighting is not None and sighting.online else self.look()
 

@@ -97,6 +97,6 @@ def _task_failed(label: str, text: str) -> CafetalError:
 
 
 def _measures(measures: Any) -> dict[str, float]:
-    """Those measures that are numbers; what else a site may send is nothing to us."""
+    """Return those measures that are numbers; what else a site may send is nothing to us."""
     names = ("started", "finished", "cpu_seconds", "peak_memory", "job_ends")
     return {name: measures[name] for name in names if type((measures or {}).get(name)) in (int, float)}

@@ -237,7 +237,7 @@ class _OwnExecutor(Executor):
 
 
 def batch_length(parcels: Iterable[tuple[int, Mapping[str, Any]]]) -> int:
-    """How many of the first parcels go in one submission, given the size and specification of each."""
+    """Return how many of the first parcels go in one submission, given the size and specification of each."""
     count, size, shared = 0, 0, None
     for length, specification in parcels:
         size += length
@@ -258,7 +258,7 @@ def _reason(future: Future[str] | None) -> Exception:
 
 
 def verdict(error: Exception, seconds: float, label: str) -> CafetalError | None:
-    """What to raise for a submission that has been refused for so long; ``None``: it is worth another try."""
+    """Return what to raise for a submission that has been refused for so long; ``None``: it is worth another try."""
     login = refusal(error)
     if login is not None:
         return login

@@ -14,7 +14,7 @@ from cafetal.worker.atomic_files import private_folder, write_bytes
 
 
 def recall(endpoint: UUID, config: Mapping[str, Any] | None) -> UUID | None:
-    """The user endpoint that worked last under this endpoint and template configuration."""
+    """Return the user endpoint that worked last under this endpoint and template configuration."""
     try:
         return UUID(_path(endpoint, config).read_text())
     except (OSError, ValueError):

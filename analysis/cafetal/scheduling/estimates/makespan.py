@@ -29,7 +29,7 @@ def foresee(state: State, groups: Sequence[Group], rate: float) -> float:
 
 
 def _left(state: State, task: Running) -> float:
-    """Seconds that a worker still needs for a task; all of them, if none has been idle for it."""
+    """Return seconds that a worker still needs for a task; all of them, if none has been idle for it."""
     if task.seconds is None:
         return 0.0
     expected = task.seconds + state.sites[task.site].trip

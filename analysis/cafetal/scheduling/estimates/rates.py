@@ -160,11 +160,11 @@ class Rates:
         return len(self._sums)
 
     def tried(self, site: str, dataset: str, source: str | None = None) -> bool:
-        """Whether a task of this kind has ever come back."""
+        """Tell whether a task of this kind has ever come back."""
         return (site, dataset, source) in self._sums
 
     def tried_anywhere(self, dataset: str) -> bool:
-        """Whether a task of the dataset has ever come back from any site."""
+        """Tell whether a task of the dataset has ever come back from any site."""
         return dataset in self._datasets
 
     def fixed(self, dataset: str) -> float:
@@ -172,7 +172,7 @@ class Rates:
         return self._fixed.get(dataset, 0.0)
 
     def knows_fixed(self, dataset: str) -> bool:
-        """Whether tasks of different sizes have told what a chunk costs besides its events."""
+        """Tell whether tasks of different sizes have told what a chunk costs besides its events."""
         return dataset in self._fixed
 
     def work(self, dataset: str, events: float, chunks: int) -> float:
@@ -206,7 +206,7 @@ class Rates:
         return {**self._earlier, **_trend(self._own()).speeds}
 
     def _own(self) -> dict[tuple[str, str], float]:
-        """The rates of sites that read their own files."""
+        """Return the rates of sites that read their own files."""
         return {(site, dataset): rate for (site, dataset, source), rate in self.known().items() if source is None}
 
     def _guess(self, site: str, dataset: str) -> float | None:
@@ -247,7 +247,7 @@ class _Trend:
     """Mean rate of all datasets."""
 
     def guess(self, site: str, dataset: str) -> float | None:
-        """A rate that was never observed."""
+        """Return a rate that was never observed."""
         if (site, dataset) in self.rates or self.overall is None:
             return self.rates.get((site, dataset))
         return self.means.get(dataset, self.overall) * self.speeds.get(site, 1.0)

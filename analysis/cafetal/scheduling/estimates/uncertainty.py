@@ -19,7 +19,7 @@ class Uncertainty:
     squares: float = _UNKNOWN**2
 
     def observe(self, expected: float, seconds: float) -> None:
-        """A task has taken so long, where so long was expected by what the site had done before."""
+        """Note how long a task has taken, and what was expected by what the site had done before."""
         if expected > 0 and seconds > 0:
             self.tasks = self.tasks * _MEMORY + 1
             self.squares = self.squares * _MEMORY + math.log(seconds / expected) ** 2
@@ -30,7 +30,7 @@ class Uncertainty:
         return math.sqrt(self.squares / self.tasks)
 
     def unsure(self, left: float, workers: int, bundle: float, last: float) -> float:
-        """Two standard deviations, in seconds, of what is left of a run.
+        """Return two standard deviations, in seconds, of what is left of a run.
 
         Three things add in quadrature. Speeds are means of the tasks that have come back, and as unsure as these. What
         a worker still has to do is a sum of tasks, and with several workers the latest counts: for normal times their

@@ -41,7 +41,7 @@ def modules_of(value: Any, *, trusted: bool) -> dict[str, str]:
 
 
 def decode(content: bytes, *, trusted: bool) -> Any:
-    """The value that was encoded.
+    """Return the value that was encoded.
 
     Raises:
         Garbled: if these bytes are none of ours, or hold a pickle and the site is not ``trusted``.
@@ -59,7 +59,7 @@ def decode(content: bytes, *, trusted: bool) -> Any:
 
 
 def fingerprint(value: Any) -> str:
-    """SHA-256 of an output: the same for the same content. Of what has no plain form only the class counts."""
+    """Return SHA-256 of an output: the same for the same content. Of what has no plain form only the class counts."""
     writer = Writer(trusted=False, name_others=True)
     tree = json.dumps(writer.plain(lift(value, ()), ()), separators=(",", ":"), sort_keys=True)
     digest = hashlib.sha256(tree.encode())

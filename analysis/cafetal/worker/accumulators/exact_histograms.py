@@ -213,7 +213,7 @@ _SUMMED = (bh.storage.Int64, bh.storage.Double, bh.storage.Weight, bh.storage.Me
 
 
 def family_of(histogram: Any) -> str | None:
-    """The name of a histogram's class, if it is one of `FAMILIES`."""
+    """Return the name of a histogram's class, if it is one of `FAMILIES`."""
     kinds = {hist.Hist: "Hist", hist.NamedHist: "NamedHist", bh.Histogram: "Histogram"}
     return kinds.get(type(histogram))
 

@@ -65,7 +65,7 @@ def merge(components: list[Doubles], others: Sequence[Doubles]) -> None:
 
 
 def rounded(components: Sequence[Doubles]) -> Doubles:
-    """The nearest doubles to a sum; a function of its exact value alone."""
+    """Return the nearest doubles to a sum; a function of its exact value alone."""
     result = np.array(components[0], order="C")
     if len(components) == 1:
         return result
@@ -78,5 +78,5 @@ def rounded(components: Sequence[Doubles]) -> Doubles:
 
 
 def as_components(values: Any) -> list[Doubles]:
-    """A sum that begins with an array, or a number."""
+    """Return a sum that begins with an array, or a number."""
     return [np.array(values, dtype=np.float64, order="C")]

@@ -33,13 +33,13 @@ def _load(path: Path) -> Any:
 
 
 def load_function(context: SiteContext, function: str, archive: str) -> Any:
-    """The function that Runner made, unpickled once in a process for each set of the user's modules."""
+    """Return the function that Runner made, unpickled once in a process for each set of the user's modules."""
     activate(context, archive)
     return _load(context.code(function))
 
 
 def aux_files(context: SiteContext, aux: dict[str, str]) -> dict[str, str]:
-    """The paths here of the files that a processor finds in ``events.metadata["aux"]``."""
+    """Return the paths here of the files that a processor finds in ``events.metadata["aux"]``."""
     paths = {name: context.code(file) for name, file in aux.items()}
     for path in paths.values():
         _check_aux(path)
@@ -55,7 +55,7 @@ def _check_aux(path: Path) -> None:
 
 @functools.lru_cache(maxsize=4)
 def columns_of(work: Any) -> Columns:
-    """What is read ahead for Runner's function, found once in a process."""
+    """Return what is read ahead for Runner's function, found once in a process."""
     return Columns(work)
 
 

@@ -23,7 +23,7 @@ _SAMPLE = 10
 
 
 def wanted(mode: ChecksumMode, lfn: str) -> bool:
-    """Whether a file is checked before it is read; the same files at all sites and in all runs."""
+    """Tell whether a file is checked before it is read; the same files at all sites and in all runs."""
     chosen = hashlib.blake2b(lfn.encode(), digest_size=4).digest()
     return mode == "always" or (mode == "sample" and int.from_bytes(chosen, "big") % _SAMPLE == 0)
 
@@ -57,7 +57,7 @@ def check(root: Path, pfn: str, expected: str | None) -> Stamp | None:
 
 
 def check_unchanged(pfn: str, stamp: Stamp | None) -> None:
-    """Whether a file is what it was when it was checked.
+    """Demand that a file is what it was when it was checked.
 
     Raises:
         Corrupt: if it was changed meanwhile.

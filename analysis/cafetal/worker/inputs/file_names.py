@@ -12,7 +12,7 @@ Rules = str | Mapping[str, str]
 
 
 def to_pfn(lfn: str, rules: Rules) -> str | None:
-    """The PFN of an LFN at a site with these rules; ``None`` if no rule fits.
+    """Return the PFN of an LFN at a site with these rules; ``None`` if no rule fits.
 
     A prefix and an LFN are joined as they are, with one slash put in where neither has any: XRootD needs
     the double slash in ``root://host:1094//store/...``.
@@ -41,12 +41,12 @@ class SiteNames(TypedDict):
 
 
 def site_names(rules: Rules, pfns: Mapping[str, str]) -> SiteNames:
-    """The names for some files of which the PFNs at a site are known."""
+    """Return the names for some files of which the PFNs at a site are known."""
     return {"rules": rules, "explicit": {lfn: pfn for lfn, pfn in pfns.items() if to_pfn(lfn, rules) != pfn}}
 
 
 def resolve(lfn: str, names: SiteNames) -> str:
-    """The PFN of a file at the site where this runs; ``$VARIABLES`` and ``~`` mean what they mean there.
+    """Return the PFN of a file at the site where this runs; ``$VARIABLES`` and ``~`` mean what they mean there.
 
     Raises:
         LookupError: if the site has no name for it; the plan would not have sent it here.
@@ -58,7 +58,7 @@ def resolve(lfn: str, names: SiteNames) -> str:
 
 
 def prefixes(rules: Rules) -> list[str]:
-    """How every PFN at such a site begins; what comes before the first ``$`` of each template.
+    """Return how every PFN at such a site begins; what comes before the first ``$`` of each template.
 
     A prefix ends at a slash: ``/data/ab`` does not lie under ``/data/a``.
     """

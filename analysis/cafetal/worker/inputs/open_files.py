@@ -102,7 +102,7 @@ class OpenFiles(AbstractContextManager["OpenFiles"]):
         return self._closed_bytes + now
 
     def holds(self, path: str) -> bool:
-        """Whether this is the file that is open: what opens files by itself is not counted here."""
+        """Tell whether this is the file that is open: what opens files by itself is not counted here."""
         return self._now is not None and path == self._now.path
 
     def close(self) -> None:
@@ -150,7 +150,7 @@ class OpenFiles(AbstractContextManager["OpenFiles"]):
         self._coming = coming.path, self._thread.submit(read)
 
     def _arrived(self, path: str | None) -> _Open | None:
-        """The file that was opened ahead, if it is this one; raises what was raised when it was opened."""
+        """Return the file that was opened ahead, if it is this one; raises what was raised when it was opened."""
         if self._coming is None:
             return None
         (coming, future), self._coming = self._coming, None

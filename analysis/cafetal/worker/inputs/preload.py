@@ -31,7 +31,7 @@ class Columns:
         self._traced: dict[tuple[str, str], frozenset[str] | None] = {}
 
     def of(self, item: WorkItem, pfn: str, files: OpenFiles, mode: str) -> frozenset[str] | None:
-        """The columns for a work item; ``None``: each is read when the processor comes to it.
+        """Return the columns for a work item; ``None``: each is read when the processor comes to it.
 
         ``mode`` says for which files: ``remote``, ``always``, or ``never``.
         What the fileset or Runner's own tracing has named stays as it is.
@@ -45,7 +45,10 @@ class Columns:
         return self._traced[key]
 
     def next(self, item: WorkItem, pfn: str, mode: str) -> Ahead | None:
-        """What can be read of a work item while another one is processed, if it is to be, and the columns are known."""
+        """Return what can be read of a work item while another one is processed, if it is to be.
+
+        And the columns are known.
+        """
         columns = item.preload or self._traced.get((item.dataset, item.treename))
         if not columns or not self._wanted(pfn, mode):
             return None
@@ -83,7 +86,7 @@ class Columns:
 
 
 def _arguments(work: Any) -> dict[str, Any]:
-    """The arguments that Runner has bound, by their names."""
+    """Return the arguments that Runner has bound, by their names."""
     try:
         bound = inspect.signature(work.func).bind_partial(*work.args, **work.keywords).arguments
     except (AttributeError, TypeError, ValueError):

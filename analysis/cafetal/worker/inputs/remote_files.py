@@ -37,12 +37,12 @@ def scheme(pfn: str) -> str:
 
 
 def server(pfn: str) -> str:
-    """What may be dead: ``root://host:1094``; empty for a path on this machine."""
+    """Return what may be dead: ``root://host:1094``; empty for a path on this machine."""
     return f"{scheme(pfn)}://{urllib.parse.urlsplit(pfn).netloc}" if scheme(pfn) else ""
 
 
 def prepare(pfn: str, reading: Reading, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The name and the options with which uproot opens a file; a handler of the user's is kept.
+    """Return the name and the options with which uproot opens a file; a handler of the user's is kept.
 
     Raises:
         Unequipped: if a library is missing here.
@@ -130,7 +130,7 @@ class XRootDSource(uproot.XRootDSource):  # type: ignore[misc]
 
 
 def portions(ranges: list[tuple[int, int]], limit: int) -> Iterator[list[tuple[int, int]]]:
-    """The ranges in order, cut into lists of no more than ``limit`` bytes, or of a single range."""
+    """Return the ranges in order, cut into lists of no more than ``limit`` bytes, or of a single range."""
     portion: list[tuple[int, int]] = []
     size = 0
     for start, stop in ranges:
@@ -152,7 +152,7 @@ class _Login(TypedDict):
 
 
 def _login(url: str) -> _Login:
-    """A bearer token, else an X.509 proxy, where the user has one; never over a line that others can read."""
+    """Return a bearer token, else an X.509 proxy, where the user has one; never over a line that others can read."""
     nothing: _Login = {"headers": {}, "certificate": None}
     if not url.startswith("https"):
         return nothing
@@ -218,7 +218,7 @@ async def _client(certificate: str | None, authorities: str | None, renewed: flo
 
 @functools.lru_cache(maxsize=4)
 def _context(certificate: str | None, authorities: str | None, renewed: float) -> ssl.SSLContext:
-    """The same one for the same certificate: fsspec keeps a file system, with its connections, for each."""
+    """Return the same one for the same certificate: fsspec keeps a file system, with its connections, for each."""
     context = ssl.create_default_context(capath=authorities)
     if certificate is not None:
         context.load_cert_chain(certificate)
@@ -233,7 +233,7 @@ _SHARED = Path("/tmp")
 
 
 def bearer_token() -> str | None:
-    """Where the WLCG's rules for the discovery of bearer tokens look, in their order.
+    """Return where the WLCG's rules for the discovery of bearer tokens look, in their order.
 
     Source: WLCG Bearer Token Discovery, https://zenodo.org/records/3937438
     """
@@ -261,7 +261,7 @@ def logins() -> list[Login]:
 
 
 def _end_of_token(token: str) -> float | None:
-    """The ``exp`` of a JSON web token; its signature is the server's to check."""
+    """Return the ``exp`` of a JSON web token; its signature is the server's to check."""
     try:
         claims = token.split(".")[1]
         payload = json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))
@@ -282,6 +282,6 @@ def _end_of_proxy(proxy: Path) -> float | None:
 
 
 def x509_proxy() -> Path | None:
-    """The file of the user's proxy certificate, if there is one."""
+    """Return the file of the user's proxy certificate, if there is one."""
     path = Path(os.environ.get("X509_USER_PROXY") or _SHARED / f"x509up_u{os.geteuid()}")
     return path if path.is_file() else None

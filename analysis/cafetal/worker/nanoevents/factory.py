@@ -114,7 +114,7 @@ class NanoEventsReader:
         return opened.trees[treepath]
 
     def _source(self, file: Any, treepath: str, kept_layouts: KeptLayouts | None, aside: set[str]) -> Source | str:
-        """A tree and its layout; or why coffea must do it, or must say what is wrong."""
+        """Return a tree and its layout; or why coffea must do it, or must say what is wrong."""
         try:
             key = file.key(treepath)
             if key.fClassName == "ROOT::RNTuple":
@@ -130,7 +130,7 @@ class NanoEventsReader:
             return str(error) if isinstance(error, Unfamiliar) else f"{type(error).__name__}: {error}"
 
     def _ntuple(self, key: Any, kept_layouts: KeptLayouts | None) -> Source | None:
-        """Parsed by uproot, which is fast; what takes long is coffea's form of it."""
+        """Return an RNTuple parsed by uproot, which is fast; what takes long is coffea's form of it."""
         tree = key.get()
         extended = len(tree.field_records) - len(tree.header.field_records)
         layout = self._layout(("ntuple", tree.header.checksum, extended), lambda: Layout.of(tree), kept_layouts)
@@ -156,7 +156,7 @@ class NanoEventsReader:
     def _layout(
         self, name: Any, make: Callable[[], Layout | None], kept_layouts: KeptLayouts | None = None
     ) -> Layout | None:
-        """The one of that name, as this process knows it, or another one did; or else as it is made."""
+        """Return the one of that name, as this process knows it, or another one did; or else as it is made."""
         if name not in self._layouts:
             layout = kept_layouts.get(name) if kept_layouts else None
             if layout is None and (layout := make()) and kept_layouts:
@@ -172,13 +172,13 @@ class NanoEventsReader:
 
 
 def _tested(key: Any, table: Table) -> Layout | None:
-    """The layout of a tree; ``None`` if branches made by it are not what uproot parses."""
+    """Return the layout of a tree; ``None`` if branches made by it are not what uproot parses."""
     layout = Layout.of(key.get())
     return layout if KnownTree(key, table, layout).agrees() else None
 
 
 def _unusual(file: Any, options: dict[str, Any]) -> str | None:
-    """What is asked for that coffea does by itself."""
+    """Return what is asked for that coffea does by itself."""
     schema = options.get("schemaclass")
     if not (isinstance(schema, type) and issubclass(schema, BaseSchema)) or issubclass(schema, EDM4HEPSchema):
         return f"the schema {getattr(schema, '__name__', schema)}"

@@ -34,7 +34,7 @@ class Layout:
 
     @classmethod
     def of(cls, tree: Any) -> Layout:
-        """What uproot and coffea make of a tree that uproot has parsed.
+        """Return what uproot and coffea make of a tree that uproot has parsed.
 
         Raises:
             ValueError: if the form is not what JSON can hold.
@@ -52,12 +52,12 @@ class Layout:
         return cls(tree.name, getattr(tree, "title", ""), text, plain)
 
     def base_form(self) -> dict[str, Any]:
-        """A new one, to be changed at will."""
+        """Return a new one, to be changed at will."""
         form: dict[str, Any] = json.loads(self.form)
         return form
 
     def to_json(self) -> str:
-        """All of it; `from_json` is the inverse for most layouts."""
+        """Return all of it; `from_json` is the inverse for most layouts."""
         plain = {}
         for name, interpretation in self.plain.items():
             jagged = type(interpretation) is AsJagged
@@ -68,7 +68,7 @@ class Layout:
 
     @classmethod
     def from_json(cls, text: str) -> Layout:
-        """The layout that `to_json` was asked of.
+        """Return the layout that `to_json` was asked of.
 
         Raises:
             ValueError, LookupError, TypeError: if it is not what was written.
@@ -91,7 +91,7 @@ class KeptLayouts:
         self.folder = folder
 
     def get(self, name: object) -> Layout | None:
-        """One that was put; ``None`` if it is not there, or not whole."""
+        """Return one that was put; ``None`` if it is not there, or not whole."""
         try:
             digest, text = self._path(name).read_text().split("\n", 1)
             return Layout.from_json(text) if digest == _digest(text) else None
@@ -115,7 +115,7 @@ def _digest(text: str) -> str:
 
 
 def _is_plain(interpretation: Any) -> bool:
-    """Whether it keeps nothing in mind, and needs nothing but the baskets."""
+    """Tell whether it keeps nothing in mind, and needs nothing but the baskets."""
     if type(interpretation) is AsJagged:
         return type(interpretation.content) is AsDtype
     return type(interpretation) is AsDtype

@@ -26,7 +26,7 @@ class _Branch(Model_TBranch_v13):  # type: ignore[misc]  # uproot's classes are 
     """Baskets by number, as they are when they are unpacked: those in which a next chunk begins."""
 
     def entries_to_ranges_or_baskets(self, entry_start: int, entry_stop: int) -> list[tuple[int, Any]]:
-        """Where the baskets are, or what is in them already; small chunks need the same one again and again."""
+        """Return where the baskets are, or what is in them already; small chunks need the same one again and again."""
         ranges = super().entries_to_ranges_or_baskets(entry_start, entry_stop)
         if entry_start < entry_stop and self._reaches(last := ranges[-1][0], entry_stop) and last not in self.held:
             start, stop = _whole(ranges[-1][1])
@@ -108,7 +108,7 @@ class KnownTree(Mapping[str, Any]):
         return len(self.parsed)
 
     def knows(self, names: Iterable[str]) -> bool:
-        """Whether columns of these names can be had without anything that uproot parses."""
+        """Tell whether columns of these names can be had without anything that uproot parses."""
         return all(name not in self._table.branches or self._baskets(name) is not None for name in names)
 
     def arrays(
@@ -138,7 +138,7 @@ class KnownTree(Mapping[str, Any]):
             branch.hold(number, chunk)
 
     def agrees(self) -> bool:
-        """Whether the tables of all plain branches, and two columns, are what uproot finds in this file."""
+        """Tell whether the tables of all plain branches, and two columns, are what uproot finds in this file."""
         names = [name for name in self._layout.plain if self._baskets(name) is not None]
         for name in names:
             scanned, branch = self[name], self.parsed[name]

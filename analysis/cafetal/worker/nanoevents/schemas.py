@@ -59,7 +59,7 @@ class Schemas:
 
 
 def _try(layout: Layout, schemaclass: type[BaseSchema], metadata: dict[str, Any]) -> _Made | None:
-    """A schema that can be used again with other metadata; ``None`` if that cannot be known."""
+    """Return a schema that can be used again with other metadata; ``None`` if that cannot be known."""
     watched = _Watched(metadata)
     form = layout.base_form()
     form["parameters"]["metadata"] = watched

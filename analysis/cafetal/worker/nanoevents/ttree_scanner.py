@@ -79,7 +79,7 @@ class Table:
 
 
 def scan(key: Any) -> Table:
-    """The table of the TTree behind a key of uproot's.
+    """Return the table of the TTree behind a key of uproot's.
 
     Raises:
         Unfamiliar: if the tree is not as this reader knows it.
@@ -96,7 +96,7 @@ class _Reader:
         self._classes: dict[int, str] = {}
 
     def read(self, at: int) -> Table:
-        """The tree that begins there.
+        """Return the tree that begins there.
 
         Raises:
             Unfamiliar: if it is not as expected.
@@ -156,7 +156,7 @@ class _Reader:
         return (kind, name, title, length, size, unsigned), end
 
     def _enter(self, at: int, version: int) -> tuple[int, int]:
-        """Where the members of an object begin, and where it ends."""
+        """Return where the members of an object begin, and where it ends."""
         count, found_version = _HEAD.unpack_from(self.content, at)
         if not count & _COUNTED or found_version != version:
             raise Unfamiliar(f"version {found_version} instead of {version}")
@@ -183,14 +183,14 @@ class _Reader:
         return name, title, end
 
     def _objects(self, at: int) -> tuple[int, int]:
-        """Where the first object of a TObjArray begins, and how many there are."""
+        """Return where the first object of a TObjArray begins, and how many there are."""
         at, _ = self._enter(at, 3)
         _, at = self._string(at + 10)
         count, _ = _PAIR.unpack_from(self.content, at)
         return at + 8, count
 
     def _object(self, at: int) -> tuple[str, int, int]:
-        """The class of an object that is written with it, where its own bytes begin, and where it ends."""
+        """Return the class of an object that is written with it, where its own bytes begin, and where it ends."""
         count, tag = _TAGGED.unpack_from(self.content, at)
         end, at = at + 4 + (count & ~_COUNTED), at + 4
         if not count & _COUNTED or not tag & _KNOWN_CLASS:
