@@ -214,7 +214,7 @@ class SiteTable(Strict):
     @field_validator("sites")
     @classmethod
     def _plain_names(cls, value: dict[str, Site]) -> dict[str, Site]:
-        """Return names become parts of file names at the sites."""
+        """Demand names that can be parts of file names at the sites."""
         for name in value:
             if not re.fullmatch(r"\w[\w.-]*", name):
                 raise ValueError(f"a site's name has letters, digits, and _ . - only; {name!r} has others")

@@ -131,7 +131,7 @@ def _run_and_save(
 
 
 def _prepare(request: dict[str, Any], **options: Any) -> tuple[Any, Any, Any, Any]:
-    """Return everything that can be wrong with what was given is found here, before a site is started."""
+    """Check all arguments before a site is started; return executor, runner, processor and fileset."""
     from coffea.processor import Runner
 
     from cafetal.fileset import load

@@ -24,7 +24,7 @@ folder_argument = click.argument("folder", type=click.Path(path_type=Path))
 
 
 def analysis_options(command: Any) -> Any:
-    """Return what `run` and `plan` take alike."""
+    """Add the arguments and options that `run` and `plan` share."""
     for option in reversed(
         [
             click.argument("processor"),

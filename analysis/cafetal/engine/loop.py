@@ -235,7 +235,7 @@ class Execution:
 
     @_act.register
     def _(self, event: events.FilesStaged) -> None:
-        """Do nothing: the fetch that waits for the part looks at it."""
+        """Enter the copies that have arrived as replicas, and tell the scheduler."""
         context, delivery = self.context, event.delivery
         site, _, _ = context.record.transfers[event.transfer]
         for lfn, pfn in delivery.arrived.items():
@@ -249,7 +249,7 @@ class Execution:
 
     @_act.register
     def _(self, event: events.InterruptRequested) -> None:
-        """Do nothing: the fetch that waits for the part looks at it."""
+        """Stop in order; stop at once if asked a second time."""
         context, folder = self.context, self.context.settings.folder
         if context.record.interrupted:
             hint = "nothing of this run is kept" if folder is None else f"`cafetal resume {folder}` continues"

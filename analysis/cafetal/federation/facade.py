@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -120,3 +120,10 @@ def label_of(endpoint: Any) -> str:
         return str(UUID(str(endpoint)))
     except ValueError:
         return str(endpoint)
+
+
+def labels_of(endpoints: str | UUID | Sequence[str | UUID] | None) -> Sequence[str]:
+    """Return the labels of one endpoint, of several, or of none."""
+    if isinstance(endpoints, (str, UUID)):
+        return [label_of(endpoints)]
+    return [label_of(endpoint) for endpoint in endpoints or ()]

@@ -22,7 +22,7 @@ from cafetal.errors import ConfigError, LoginError, SiteAway, SiteError, Unknown
 from cafetal.extensions import find_policy
 from cafetal.federation.app_arguments import DelayedTask, References, find
 from cafetal.federation.block_polling import Poller, limit_waiting
-from cafetal.federation.facade import Facade, by_id, common_radio, label_of
+from cafetal.federation.facade import Facade, by_id, common_radio, label_of, labels_of
 from cafetal.federation.health import Health
 from cafetal.federation.site_start import equip, start_within
 from cafetal.federation.submission import LOSSES, given_up, look_at, send, wants_specification, workers_of
@@ -214,7 +214,7 @@ class FederatedExecutor(Facade):
             ConfigError: if it names something, and the executor knows no sites.
         """
         specification = dict(resource_specification)
-        requested, avoided = (_names(specification.pop(key, None)) for key in ("endpoints", "avoid"))
+        requested, avoided = (labels_of(specification.pop(key, None)) for key in ("endpoints", "avoid"))
         keep = bool(specification.pop("keep", False))
         # Parsl hands the specification to the function too, whether it has such a parameter or not.
         if not wants_specification(func):
@@ -398,7 +398,3 @@ def _attempt(close: Callable[[], Any]) -> None:
         close()
     except Exception:
         logger.exception("%s was not shut down properly", close)
-
-
-def _names(value: str | UUID | Sequence[str | UUID] | None) -> Sequence[str]:
-    return [label_of(value)] if isinstance(value, (str, UUID)) else [label_of(name) for name in value or ()]

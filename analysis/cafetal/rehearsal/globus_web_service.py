@@ -123,15 +123,15 @@ class CloudService:
         return (200, {**endpoint["body"], "uuid": id}) if endpoint else _missing("Endpoint", id)
 
     def lock_endpoint(self, body: dict[str, Any], id: str) -> Answer:
-        """Lock an id, so that nobody else registers under it meanwhile."""
+        """Agree to lock an id; there is nobody else who could register under it."""
         return 200, {"result": 302}
 
     def delete_endpoint(self, body: dict[str, Any], id: str) -> Answer:
-        """Return nothing is forgotten: a rehearsal is thrown away as a whole."""
+        """Agree, and forget nothing: a rehearsal is thrown away as a whole."""
         return 200, {"result": True}
 
     def allowed_functions(self, body: dict[str, Any], id: str) -> Answer:
-        """Return no endpoint of a rehearsal is restricted."""
+        """Return an empty list: no endpoint of a rehearsal is restricted."""
         return 200, {"endpoint_id": id, "functions": []}
 
     def online(self, endpoint: str) -> bool:
@@ -243,7 +243,7 @@ class CloudService:
         return 200, {"queue_prefix": PREFIX, "connection_url": self.queues.url}
 
     def version(self, body: dict[str, Any]) -> Answer:
-        """Return every SDK and agent will do."""
+        """Return the lowest versions there are: every SDK and agent will do."""
         return 200, {"api": "rehearsal", "min_ep_version": "0.0.0", "min_sdk_version": "0.0.0"}
 
     # --- the two routes of Globus Auth that an agent uses -----------------------------------------------------
@@ -352,10 +352,9 @@ def make_server(service: CloudService, port: int) -> ThreadingHTTPServer:
             size = int(self.headers.get("Content-Length") or 0)
             raw = self.rfile.read(size)
             path = urlsplit(self.path).path
+            token = self.headers.get("Authorization", "")
             try:
-                status, body = service.refuse(path, size, self.headers.get("Authorization", "")) or self._route(
-                    path, raw
-                )
+                status, body = service.refuse(path, size, token) or self._route(path, raw)
             except Exception as error:
                 logger.exception("%s %s", self.command, path)
                 status, body = 500, {"status": "Failed", "reason": repr(error)}

@@ -64,7 +64,7 @@ class PolicyDispatch:
         )
 
     def room(self, state: State, site: str) -> int:
-        """Return one task in four more than there are workers keeps them busy while results travel."""
+        """Return the number of tasks a site may still get: a quarter more than it has workers keeps these busy."""
         state_of_site = state.sites[site]
         return state_of_site.workers + max(1, state_of_site.workers // 4) - len(state_of_site.running)
 

@@ -102,7 +102,7 @@ class RoundRobin:
     early = True
 
     def choose(self, task: Task, sites: Sequence[SiteLoad]) -> str:
-        """Return the task's number counts the sites round."""
+        """Return the sites in turn: the task's number counts them."""
         return sites[task.number % len(sites)].name
 
 

@@ -1,7 +1,7 @@
 """The scheduler: a state machine that is told what happens and answers with what to do. No I/O, no clock.
 
 `Scheduler` keeps the books that every policy needs: which tasks run where, what may be committed, what came back and
-may be tried where. A `Dispatcher` decides what a site with room gets next. The real run (`runs.execution`) and the
+may be tried where. A `Dispatcher` decides what a site with room gets next. The real run (`engine.loop`) and the
 simulator (`simulation.simulator`) drive the same objects.
 """
 
@@ -179,7 +179,7 @@ class Scheduler:
             self._round = self.state.now
         for site in self._in_turn(only):
             assigned = False
-            while self.dispatcher.room(self.state, site.name) > 0 and not _full(site):
+            while self.dispatcher.room(self.state, site.name) > 0 and not site.full:
                 choice = self.dispatcher.next(self.state, site.name)
                 if choice is None:
                     break
@@ -390,12 +390,3 @@ class Scheduler:
             if not site.open:
                 for item in self.dispatcher.take_back(self.state, site.name):
                     self._give_up(item.chunks, "site", site.name)
-
-
-def _full(site: SiteState) -> bool:
-    """Tell whether a site gets no more for now.
-
-    One that was left alone gets a single task, until something comes of it.
-    """
-    most = 1 if site.health.pauses else site.health.at_once
-    return most is not None and len(site.running) >= most

@@ -75,6 +75,12 @@ class SiteState:
         """Whether it may be given tasks, now or later."""
         return self.lost is None and not self.drained
 
+    @property
+    def full(self) -> bool:
+        """Whether it gets no more for now; one that was left alone gets a single task, until something comes of it."""
+        most = 1 if self.health.pauses else self.health.at_once
+        return most is not None and len(self.running) >= most
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:

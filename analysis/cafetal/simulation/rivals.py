@@ -109,7 +109,7 @@ class ParslRandom(_Queues):
         self.append(self._chance.choice(state.able(state.sites) or sites), _Placed(item, 1.0))
 
     def room(self, state: State, site: str) -> int:
-        """Return everything is sent at once."""
+        """Return the length of its queue: everything is sent at once."""
         return len(self.queue(site))
 
     def next(self, state: State, site: str) -> Choice | None:
@@ -171,7 +171,7 @@ class Delta(_Queues):
         self.append(chosen, _Placed(item, seconds_of(state, chosen, item), twin))
 
     def room(self, state: State, site: str) -> int:
-        """Return everything is sent at once."""
+        """Return the length of its queue: everything is sent at once."""
         return len(self.queue(site))
 
     def review(self, state: State, *, changed: bool) -> bool:

@@ -218,7 +218,7 @@ async def _client(certificate: str | None, authorities: str | None, renewed: flo
 
 @functools.lru_cache(maxsize=4)
 def _context(certificate: str | None, authorities: str | None, renewed: float) -> ssl.SSLContext:
-    """Return the same one for the same certificate: fsspec keeps a file system, with its connections, for each."""
+    """Return one TLS context for each certificate: fsspec keeps a file system, with connections, for each context."""
     context = ssl.create_default_context(capath=authorities)
     if certificate is not None:
         context.load_cert_chain(certificate)
