@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from cafetal.federation.globus_compute.rate_limit import RateLimit
 from cafetal.federation.globus_compute.submitter import BATCH_BYTES, BATCH_TASKS, batch_length
-from cafetal.worker.bootstrap import decode, encode
+from cafetal.worker.plain_text import decode, encode
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary()
 keys = st.text() | st.integers() | st.tuples(st.integers(), st.text()) | st.sampled_from(["$bytes", "$dict", "$x"])
