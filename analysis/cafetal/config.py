@@ -18,6 +18,7 @@ from cafetal.errors import ConfigError, nearest
 from cafetal.strict import load_yaml
 from cafetal.validation import sentence
 from cafetal.worker.inputs.file_names import Rules, prefixes, to_pfn
+from cafetal.worker.stores import STORES, store_class
 
 
 def cache_folder() -> Path:
@@ -55,7 +56,7 @@ class Site(Strict):
     )
     store: str = Field(
         "files",
-        pattern=r"^(files|memory|redis://[^/@:]+:\d+)$",
+        pattern=f"^({'|'.join(store.pattern for store in STORES.values())})$",
         description="Where tasks leave partials for each other: `files` on the scratch; `redis://host:port`, a server "
         "that all workers of the site reach; or `memory`, where one process does all the work.",
     )
@@ -103,8 +104,10 @@ class Site(Strict):
     @model_validator(mode="after")
     def _one_memory(self) -> Site:
         """Refuse partials in the memory of one process that another one would have to see."""
-        if self.store == "memory" and self.workers > 1 and not self.endpoint.threads:
-            raise ValueError("`store: memory` needs a single process: `workers: 1`, or a factory that makes threads")
+        if store_class(self.store).one_process and self.workers > 1 and not self.endpoint.threads:
+            raise ValueError(
+                f"`store: {self.store}` needs a single process: `workers: 1`, or a factory that makes threads"
+            )
         return self
 
     @model_validator(mode="after")

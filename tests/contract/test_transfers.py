@@ -1,5 +1,6 @@
 """What every way to bring files to another site must do, and what each does when things go wrong."""
 
+import math
 import os
 import threading
 from concurrent.futures import Future
@@ -9,11 +10,12 @@ from uuid import UUID
 
 import pytest
 
-from cafetal.config import Collection
+from cafetal.config import Collection, load_sites
 from cafetal.errors import ConfigError, LoginError, TransferFailed
 from cafetal.rehearsal.globus_transfer_service import TransferRehearsal
 from cafetal.transfers.globus_transfer import GlobusTransfer, Patience, connect
-from cafetal.transfers.through_laptop import ThroughLaptop
+from cafetal.transfers.through_laptop import LARGEST, ThroughLaptop
+from cafetal.transfers.tools import TOOLS, find_tool
 from cafetal.transfers.transfer_tool import Copy, Order, copy_name
 from cafetal.worker import copy_tasks
 from cafetal.worker.inputs.checksums import adler32
@@ -255,3 +257,15 @@ def test_what_was_brought_is_found_and_removed(sites):
     copy_tasks.clear(folder, "run", None)
     assert copy_tasks.staged(folder).keys() == {"other"}
     assert not (folder / "run").exists()
+
+
+def test_the_tool_between_two_sites(tmp_path):
+    """By Globus where both have a collection, else through the laptop; a storage server is read where it is."""
+    shown = {"id": str(UUID(int=1)), "base": str(tmp_path)}
+    site = {"pfn": str(tmp_path), "scratch": str(tmp_path / "scratch")}
+    entries = {"a": {**site, "collection": shown}, "b": {**site, "collection": shown}, "c": site}
+    sites = load_sites({"sites": {**entries, "d": {**site, "pfn": "root://server//"}}}).sites
+    assert find_tool(sites["a"], sites["b"]) == (TOOLS[0], math.inf)
+    assert find_tool(sites["a"], sites["c"]) == find_tool(sites["c"], sites["b"]) == (TOOLS[1], LARGEST)
+    assert isinstance(TOOLS[1].make(None, sites), ThroughLaptop)
+    assert find_tool(sites["d"], sites["a"]) is None

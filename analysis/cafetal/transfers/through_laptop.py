@@ -24,7 +24,7 @@ class ThroughLaptop:
     """Has one site read a file in parts, and the other one put it together.
 
     Args:
-        ask: has a site do a task of `worker.carrying` with arguments; its future holds the answer, or an exception.
+        ask: has a site do a task of `worker.copy_tasks` with arguments; its future holds the answer, or an exception.
         staging: ``{site: its folder for such files, as the site table says}``.
     """
 

@@ -16,20 +16,39 @@ def _code_folder(scratch: str) -> str:
     return os.path.join(os.path.expanduser(os.path.expandvars(scratch)), "code")
 
 
-def _redis(store: str) -> Any:
-    """Return a client of the Redis server that is a site's store."""
-    import os
+class _RedisServer:
+    """A Redis server, with the files that were sent to its site."""
 
-    from redis import Redis
+    def __init__(self, url: str) -> None:
+        import getpass
+        import os
 
-    return Redis.from_url(store, password=os.environ.get("REDISCLI_AUTH"), socket_timeout=30)
+        from redis import Redis
+
+        self._client: Any = Redis.from_url(url, password=os.environ.get("REDISCLI_AUTH"), socket_timeout=30)
+        self._prefix = f"cafetal:{getpass.getuser()}:code/"
+
+    def put(self, name: str, content: bytes, days: int = 14) -> None:
+        """Keep a file for some days."""
+        self._client.set(self._prefix + name, content, ex=days * 86400)
+
+    def get(self, name: str) -> bytes | None:
+        """Return a file; ``None`` if it is not there."""
+        content: bytes | None = self._client.get(self._prefix + name)
+        return content
+
+    def renew(self, name: str) -> bool:
+        """Keep a file for as long as a new one; return whether it is there."""
+        return bool(self._client.expire(self._prefix + name, 14 * 86400))
+
+    def remove(self, name: str) -> None:
+        """Have it not there any more."""
+        self._client.delete(self._prefix + name)
 
 
-def _redis_key(name: str) -> str:
-    """Return the key under which a file is kept there."""
-    import getpass
-
-    return f"cafetal:{getpass.getuser()}:code/{name}"
+def server_of(store: str) -> Any:
+    """Return the server that keeps what is sent to a site; ``None`` if its scratch does."""
+    return _RedisServer(store) if store.startswith("redis:") else None
 
 
 def _write_whole(folder: str, name: str, content: bytes) -> None:
@@ -53,8 +72,8 @@ def _is_intact(name: str, content: bytes) -> bool:
 def install(scratch: str, store: str, files: dict[str, bytes], packages: list[str], names: list[str]) -> dict[str, Any]:
     """Keep files by content (the name of each begins with the SHA-256 of its bytes), and look what is there.
 
-    They go to the scratch, and if the store of the site is a Redis server (``redis://host:port``), there too: then
-    the machines of the site need not share a scratch.
+    They go to the scratch, and if the store of the site is a server, there too: then the machines of the site need not
+    share a scratch.
 
     Returns ``{"host", "python", package: version, ...}`` (``""``: not installed), ``"present"`` with those of the
     ``names`` file names that are there, and ``"machine"``: ``cpus``, ``memory`` and ``scratch_free`` in bytes,
@@ -80,11 +99,10 @@ def install(scratch: str, store: str, files: dict[str, bytes], packages: list[st
         present = [name for name in names if os.path.exists(os.path.join(folder, name))]
         for name in present:
             os.utime(os.path.join(folder, name))  # what is used is not cleaned away
-        if store.startswith("redis:"):
-            client = _redis(store)
+        if server := server_of(store):
             for name, content in files.items():
-                client.set(_redis_key(name), content, ex=14 * 86400)
-            present += [name for name in names if client.expire(_redis_key(name), 14 * 86400) and name not in present]
+                server.put(name, content)
+            present += [name for name in names if server.renew(name) and name not in present]
         free = shutil.disk_usage(folder).free
     except OSError as error:
         return {"error": f"The scratch folder {folder} cannot be written: {error}."}
@@ -140,10 +158,10 @@ def unpack(scratch: str, store: str, name: str, digest: str) -> dict[str, Any]:
             if os.path.exists(os.path.join(path, "whole")):
                 os.utime(path)  # what is used is not cleaned away
                 return {"path": path}
-            if store.startswith("redis:") and not os.path.exists(packed):
-                return {"error": "An environment needs a scratch that all workers share, and the site has a store."}
             if not os.path.exists(packed):
-                return {"missing": True}
+                if server_of(store) is None:
+                    return {"missing": True}
+                return {"error": "An environment needs a scratch that all workers share, and the site has a store."}
             sha256 = hashlib.sha256()
             with open(packed, "rb") as file:
                 for block in iter(lambda: file.read(1 << 20), b""):
@@ -181,8 +199,8 @@ def unpack(scratch: str, store: str, name: str, digest: str) -> dict[str, Any]:
 
 def store(scratch: str, store: str, name: str, index: int, content: bytes) -> None:
     """Keep one part of a large file until `join`."""
-    if store.startswith("redis:"):
-        _redis(store).set(_redis_key(f"{name}.part{index}"), content, ex=86400)
+    if server := server_of(store):
+        server.put(f"{name}.part{index}", content, days=1)
     else:
         _write_whole(_code_folder(scratch), f"{name}.part{index}", content)
 
@@ -192,23 +210,23 @@ def join(scratch: str, store: str, counts: dict[str, int], *stored: Any) -> dict
 
     Returns ``{}``, or ``{"error": sentence}``.
     """
+    server = server_of(store)
     for name, count in counts.items():
-        joined = _join_redis(store, name, count) if store.startswith("redis:") else _join_files(scratch, name, count)
+        joined = _join_files(scratch, name, count) if server is None else _join_at_server(server, name, count)
         if "error" in joined:
             return joined
     return {}
 
 
-def _join_redis(store: str, name: str, count: int) -> dict[str, Any]:
-    """Make a file of its parts in a Redis server."""
-    client = _redis(store)
-    keys = [_redis_key(f"{name}.part{index}") for index in range(count)]
-    pieces: Any = client.mget(keys)
-    content = b"".join(piece or b"" for piece in pieces)
+def _join_at_server(server: Any, name: str, count: int) -> dict[str, Any]:
+    """Make a file of its parts in the server of a site."""
+    parts = [f"{name}.part{index}" for index in range(count)]
+    content = b"".join(server.get(part) or b"" for part in parts)
     if _is_intact(name, content):
-        client.set(_redis_key(name), content, ex=14 * 86400)
-        client.delete(*keys)
-    elif not client.exists(_redis_key(name)):  # another run may have joined the same parts
+        server.put(name, content)
+        for part in parts:
+            server.remove(part)
+    elif not server.renew(name):  # another run may have joined the same parts
         return {"error": f"{name} arrived damaged, in {count} parts."}
     return {}
 
@@ -258,11 +276,11 @@ def call(scratch: str, store: str, archive: str, package: str, task: str, payloa
     if package not in sys.modules:
         folder = _code_folder(scratch)
         path = os.path.join(folder, archive)
-        if store.startswith("redis:") and not os.path.exists(path):  # it came to another machine of the site
-            content: Any = _redis(store).get(_redis_key(archive))
-            if content is not None:
-                os.makedirs(folder, mode=0o700, exist_ok=True)
-                _write_whole(folder, archive, content)
+        server = None if os.path.exists(path) else server_of(store)
+        content = None if server is None else server.get(archive)  # it came to another machine of the site
+        if content is not None:
+            os.makedirs(folder, mode=0o700, exist_ok=True)
+            _write_whole(folder, archive, content)
         try:
             with open(path, "rb") as file:
                 intact = _is_intact(archive, file.read())

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .atomic_files import write_bytes
-from .stores import FILES, REDIS, Store, get_shipped, open_store
+from .stores import FILES, Store, get_shipped, open_store, store_class
 
 CODE = "code"
 """The folder of the scratch for what was sent to the site."""
@@ -32,14 +32,14 @@ class SiteContext:
     def stop(self, run: str, attempt: int) -> None:
         """Have the tasks of an attempt of a run end with the chunk that each is in."""
         write_bytes(self._stop(run, attempt), b"")
-        if self.store.startswith(REDIS):  # its workers need not share a scratch
+        if store_class(self.store).at_server:  # then its workers need not share a scratch
             self.partials(run).put(f".stop-{attempt}", b"")
 
     def stopped(self, run: str, attempt: int) -> bool:
         """Tell whether that was asked for."""
         if self._stop(run, attempt).exists():
             return True
-        if not self.store.startswith(REDIS):
+        if not store_class(self.store).at_server:
             return False
         try:
             self.partials(run).get(f".stop-{attempt}", 0, 1)

@@ -1,7 +1,8 @@
 """Stores: where the tasks of a site leave things for each other, by name.
 
 Files on the scratch that all workers share; a Redis server of the site; or the memory of the only process that works
-there. Tasks do not know which.
+there. Tasks do not know which. A new kind is a class here, in `STORES`; a server that all workers reach, and not
+their scratch, also keeps what is sent to the site: `bootstrap.server_of`.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from .atomic_files import write_bytes
+from .bootstrap import server_of
 from .protocol import Leftover
 
-FILES, MEMORY = "files", "memory"
-REDIS = "redis://"
+FILES = "files"
 _KEPT = 14 * 86400
 """Seconds after which a Redis server drops what nobody has removed."""
 _ANSWER = 30.0
@@ -36,8 +37,26 @@ class StoreAway(OSError):
 class Store(Protocol):
     """What the tasks of one run leave for each other. A value is there as a whole or not at all.
 
-    What is missing raises ``FileNotFoundError``; what cannot be written, or asked for, another ``OSError``.
+    What is missing raises ``FileNotFoundError``; what cannot be written, or asked for, another ``OSError``. The `kind`
+    is what the site table says.
     """
+
+    pattern: ClassVar[str]
+    """Of the kinds that this class opens, a regular expression."""
+    one_process: ClassVar[bool]
+    """Whether only one process of the site sees it."""
+    at_server: ClassVar[bool]
+    """Whether it is a server, so that the workers of the site need not share a scratch."""
+
+    @classmethod
+    def open(cls, kind: str, root: Path, run: str) -> Store:
+        """Return the store of a run at a site with this scratch."""
+        ...
+
+    @classmethod
+    def leftovers(cls, kind: str, root: Path) -> list[Leftover]:
+        """Return what all runs of this user have there."""
+        ...
 
     def put(self, name: str, content: bytes) -> None:
         """Keep a value under a name, in place of the one that was there."""
@@ -67,8 +86,16 @@ class Store(Protocol):
 class FileStore:
     """A folder, on a file system that all workers of the site share."""
 
+    pattern: ClassVar = FILES
+    one_process: ClassVar = False
+    at_server: ClassVar = False
+
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+
+    @classmethod
+    def open(cls, kind: str, root: Path, run: str) -> FileStore:  # noqa: D102
+        return cls(root / "runs" / run)
 
     def put(self, name: str, content: bytes) -> None:  # noqa: D102
         write_bytes(self._folder / name, content)
@@ -98,9 +125,8 @@ class FileStore:
     def names(self) -> list[str]:  # noqa: D102
         return sorted(path.name for path in self._folder.glob("[!.]*"))
 
-    @staticmethod
-    def leftovers(root: Path) -> list[Leftover]:
-        """Of all runs."""
+    @classmethod
+    def leftovers(cls, kind: str, root: Path) -> list[Leftover]:  # noqa: D102
         leftovers: list[Leftover] = []
         for folder in sorted((root / "runs").glob("*")):
             sizes = [path.stat().st_size for path in folder.glob("*")]
@@ -112,11 +138,18 @@ class FileStore:
 class MemoryStore:
     """The memory of this process: for a site at which no other one works."""
 
+    pattern: ClassVar = "memory"
+    one_process: ClassVar = True
+    at_server: ClassVar = False
     _held: ClassVar[defaultdict[tuple[Path, str], dict[str, bytes]]] = defaultdict(dict)
     _changed: ClassVar[dict[tuple[Path, str], float]] = {}
 
     def __init__(self, root: Path, run: str) -> None:
         self._key = (root, run)
+
+    @classmethod
+    def open(cls, kind: str, root: Path, run: str) -> MemoryStore:  # noqa: D102
+        return cls(root, run)
 
     def put(self, name: str, content: bytes) -> None:  # noqa: D102
         self._held[self._key][name] = content
@@ -148,8 +181,7 @@ class MemoryStore:
         return sorted(self._held[self._key])
 
     @classmethod
-    def leftovers(cls, root: Path) -> list[Leftover]:
-        """Of all runs."""
+    def leftovers(cls, kind: str, root: Path) -> list[Leftover]:  # noqa: D102
         return [
             {
                 "run": run,
@@ -171,9 +203,17 @@ class RedisStore:
         prefix: of the names there.
     """
 
+    pattern: ClassVar = r"redis://[^/@:]+:\d+"
+    one_process: ClassVar = False
+    at_server: ClassVar = True
+
     def __init__(self, url: str, prefix: str) -> None:
         self._connector = _connect(url)
         self._prefix = prefix
+
+    @classmethod
+    def open(cls, kind: str, root: Path, run: str) -> RedisStore:  # noqa: D102
+        return cls(kind, f"{_owner()}/{run}/")
 
     def put(self, name: str, content: bytes) -> None:  # noqa: D102
         with _asked():
@@ -203,10 +243,9 @@ class RedisStore:
         with _asked():
             return sorted(key.removeprefix(self._prefix) for key in self._connector.keys(self._prefix))
 
-    @staticmethod
-    def leftovers(url: str) -> list[Leftover]:
-        """Of all runs of this user."""
-        connector, by_run = _connect(url), dict[str, Leftover]()
+    @classmethod
+    def leftovers(cls, kind: str, root: Path) -> list[Leftover]:  # noqa: D102
+        connector, by_run = _connect(kind), dict[str, Leftover]()
         with _asked():
             for key in sorted(connector.keys(f"{_owner()}/")):
                 run = key.split("/")[1]
@@ -239,7 +278,7 @@ def _connect(url: str) -> Any:
 
     class Connector(RedisConnector):
         def __init__(self) -> None:
-            host, _, port = url.removeprefix(REDIS).rpartition(":")
+            host, _, port = url.removeprefix("redis://").rpartition(":")
             super().__init__(host, int(port))
             self._redis_client = Redis(
                 host, int(port), password=os.environ.get("REDISCLI_AUTH"), socket_timeout=_ANSWER
@@ -274,23 +313,34 @@ def _connect(url: str) -> Any:
     return Connector()
 
 
-def open_store(kind: str, root: Path, run: str) -> Store:
-    """Return the store of a run at a site whose table says `kind`.
+STORES: dict[str, type[Store]] = {"files": FileStore, "memory": MemoryStore, "redis": RedisStore}
+"""The class for each kind of store, by what comes first in its name in the site table."""
 
-    ``files``, ``memory``, or a URL of a Redis server.
-    """
-    if kind.startswith(REDIS):
-        return RedisStore(kind, f"{_owner()}/{run}/")
-    return MemoryStore(root, run) if kind == MEMORY else FileStore(root / "runs" / run)
+
+def store_class(kind: str) -> type[Store]:
+    """Return the class of a kind of store: ``files``, ``memory``, or the URL of a server."""
+    return STORES[kind.partition(":")[0]]
+
+
+def open_store(kind: str, root: Path, run: str) -> Store:
+    """Return the store of a run at a site with this scratch, and this kind of store in its table."""
+    return store_class(kind).open(kind, root, run)
 
 
 def get_shipped(kind: str, name: str) -> bytes | None:
-    """Return a file that was sent to the site and is in its store; ``None`` if the store is not for such."""
-    return RedisStore(kind, f"{_owner()}:code/").get(name) if kind.startswith(REDIS) else None
+    """Return a file that was sent to the site, if its store keeps such files; ``None``: it does not, or has it not.
+
+    Raises:
+        StoreAway: if the store does not answer.
+    """
+    server = server_of(kind)
+    if server is None:
+        return None
+    with _asked():
+        content: bytes | None = server.get(name)
+    return content
 
 
 def leftovers(kind: str, root: Path) -> list[Leftover]:
-    """Return what all runs have in a store of the site."""
-    if kind.startswith(REDIS):
-        return RedisStore.leftovers(kind)
-    return MemoryStore.leftovers(root) if kind == MEMORY else FileStore.leftovers(root)
+    """Return what all runs of this user have in the store of a site."""
+    return store_class(kind).leftovers(kind, root)
