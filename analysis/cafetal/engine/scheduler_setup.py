@@ -11,7 +11,7 @@ from cafetal.results.history import History
 from cafetal.scheduling.balanced import BalancedDispatch
 from cafetal.scheduling.limits import Limits
 from cafetal.scheduling.per_policy import PolicyDispatch
-from cafetal.scheduling.policies import LocalOnly, RoutingPolicy, is_balanced
+from cafetal.scheduling.policies import DispatchingPolicy, LocalOnly, RoutingPolicy, is_balanced
 from cafetal.scheduling.scheduler import Scheduler
 from cafetal.scheduling.staging import StagingLimits
 from cafetal.scheduling.state import Dispatcher, SiteState
@@ -26,11 +26,8 @@ def make_dispatcher(
     bundle_events: int | None = None,
     staging: StagingLimits = StagingLimits(),  # noqa: B008  # it is frozen
 ) -> Dispatcher:
-    """Return what decides where a plan's work goes, within the limits that the site table sets.
-
-    And those of ``staging``.
-    """
-    if not is_balanced(policy):
+    """Return what decides where a plan's work goes, within the limits of the site table and of staging."""
+    if not is_balanced(policy) and not isinstance(policy, DispatchingPolicy):
         return PolicyDispatch(policy, bundle_events)
     routing, local = plan.table.routing, isinstance(policy, LocalOnly)
     doors = frozenset(name for name in plan.sites if plan.table.sites[name].door is not None)
@@ -44,7 +41,7 @@ def make_dispatcher(
         staging=StagingLimits() if local else staging,
         reachable={name: doors - {name} for name in plan.sites},
     )
-    return BalancedDispatch(limits)
+    return policy.dispatcher(limits) if isinstance(policy, DispatchingPolicy) else BalancedDispatch(limits)
 
 
 def make_scheduler(

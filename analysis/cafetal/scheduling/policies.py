@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from cafetal.errors import ConfigError
+from cafetal.scheduling.limits import Limits
+from cafetal.scheduling.state import Dispatcher
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,15 @@ class RoutingPolicy(Protocol):
 
     def choose(self, task: Task, sites: Sequence[SiteLoad]) -> str:
         """Return the name of one of ``sites``, of which there is at least one. Must not depend on anything else."""
+        ...
+
+
+@runtime_checkable
+class DispatchingPolicy(RoutingPolicy, Protocol):
+    """A policy that has a dispatcher of its own for runs; ``choose`` serves `FederatedExecutor`."""
+
+    def dispatcher(self, limits: Limits) -> Dispatcher:
+        """Return what decides in a run which work a site with room gets next, within the limits of the site table."""
         ...
 
 
