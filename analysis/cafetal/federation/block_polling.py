@@ -34,7 +34,10 @@ def limit_waiting(endpoint: ParslExecutor) -> None:
 
 
 class Poller(JobStatusPoller):  # type: ignore[misc]  # parsl comes without types
-    """Looks after the blocks of endpoints that come and go; trouble with one is none for the others."""
+    """Looks after the blocks of endpoints that come and go; trouble with one is none for the others.
+
+    Parsl's own asks them in turn, and one that raises keeps it from the others.
+    """
 
     _executors: list[BlockProviderExecutor]
 

@@ -120,7 +120,7 @@ class Federation:
         """Put code on a site's scratch, and look what is installed there.
 
         Large files go in parts, once the site is known to be usable and not to have them. The
-        future holds what `worker.trampoline.install` tells, and ``"error"``, a sentence, if the site cannot be used.
+        future holds what `worker.bootstrap.install` tells, and ``"error"``, a sentence, if the site cannot be used.
         """
         small = {name: content for name, content in files.items() if len(content) <= _AT_ONCE}
         large = {name: content for name, content in files.items() if len(content) > _AT_ONCE}
@@ -171,12 +171,12 @@ class Federation:
         return None if status is None else status.service_task
 
     def adopt(self, site: str, tasks: Iterable[str]) -> list[Future[None]]:
-        """Futures for tasks of a site that an earlier process has sent; see `globus.GlobusComputeEndpoint.adopt`."""
+        """Return futures for tasks of a site that an earlier process has sent; see `WatchedEndpoint.adopt`."""
         endpoint = self.executor.endpoints[site]
         return [endpoint.adopt(task) for task in tasks] if isinstance(endpoint, WatchedEndpoint) else []
 
     def submit(self, site: str, app: str, *args: Any) -> Future[Any]:
-        """Have a site do what a function of `worker.trampoline` does; the scratch and the store are given to it."""
+        """Have a site do what a function of `worker.bootstrap` does; the scratch and the store are given to it."""
         entry = self.table.sites[site]
         future: Future[Any] = self._apps[app](
             entry.scratch, entry.store, *args, parsl_resource_specification={"endpoints": [site]}

@@ -44,7 +44,7 @@ def unpack(content: bytes) -> Any:
 
 
 def run_packed(packed: bytes) -> tuple[bytes, dict[str, Any]]:
-    """Unpack `worker.trampoline.measured`, a function and its arguments, and call the one with the others.
+    """Unpack `worker.bootstrap.measured`, a function and its arguments, and call the one with the others.
 
     Returns the packed result and the measures, with ``bytes_out``, the size of the result. Parsl keeps functions that
     it has unpacked, so what they have cached in their globals lasts.

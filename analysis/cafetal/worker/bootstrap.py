@@ -3,7 +3,8 @@
 `install` looks what is there and keeps files, `store` and `join` do so for large ones in parts, and `call` imports
 the worker code from these files and runs a task of it. Parsl carries each of them by value (see
 ``federation.apps``), with what it uses of this module. Globus Compute is given the source of the
-whole module once, with those of `plain_text` and `service`.
+whole module once, with those of `plain_text` and `service`. No parameter may be called ``inputs``, ``outputs``,
+``stdout``, ``stderr`` or ``walltime``: Parsl takes those for its own.
 """
 
 from typing import Any

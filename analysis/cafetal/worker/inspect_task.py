@@ -87,12 +87,13 @@ def count(pfn: str, options: dict[str, Any], treename: str, size: int | None) ->
     head_only = {**uproot.classes, "TTree": Model_TTree_NumEntries}
     with uproot.open({pfn: None}, custom_classes=head_only, **options) as file:
         size = file.file.source.num_bytes if size is None else size
-        if size < file.file.fEND:
+        if size < file.file.fEND:  # uproot opens and counts such a file without a word
             raise OSError(f"the file is truncated: it has {size} bytes, and {file.file.fEND} by its own header")
         try:
             key = file.key(treename)  # in a folder, too, whose keys name the class that is put in place of TTree
         except uproot.exceptions.KeyInFileError as error:
             raise UprootMissTreeError(str(error)) from error
+        # The class is asked first: `uproot.num_entries` recurses for ever on an RNTuple.
         kind, tree = key.fClassName, key.get()
         if kind == "TTree":
             entries = tree.all_members["fEntries"][0]

@@ -52,7 +52,7 @@ class GlobusComputeEndpoint(ParslExecutor):  # type: ignore[misc]  # parsl comes
     """One endpoint of Globus Compute, the successor of funcX.
 
     Nothing that the endpoint sends is unpickled unless ``trust`` is ``"pickle"``: results are plain data (see
-    `worker.trampoline.encode`), and exceptions are made anew here from their type and message.
+    `worker.plain_text.encode`), and exceptions are made anew here from their type and message.
 
     Args:
         label: name of the endpoint in Parsl.
@@ -144,7 +144,7 @@ class GlobusComputeEndpoint(ParslExecutor):  # type: ignore[misc]  # parsl comes
         kwargs: Mapping[str, Any],
         watch: Callable[[Mapping[str, Any]], None],
     ) -> Future[Any]:
-        """As `submit`; ``watch`` is told of measures and sizes (see `worker.trampoline.measured`)."""
+        """As `submit`; ``watch`` is told of measures and sizes (see `worker.bootstrap.measured`)."""
         request = self._request(func, args, kwargs)
         if len(request) > BATCH_BYTES:
             raise TaskTooLarge(

@@ -29,7 +29,7 @@ def read_reply(label: str, done: Future[str], watch: Callable[[Mapping[str, Any]
 
     Args:
         label: of the endpoint.
-        done: the reply, as `worker.trampoline.serve` has written it.
+        done: the reply, as `worker.service.serve` has written it.
         trusted: whether a pickle from there may be loaded.
 
     Raises:

@@ -60,7 +60,7 @@ def columns_of(work: Any) -> Columns:
 
 
 def activate(context: SiteContext, archive: str) -> None:
-    """Make the user's modules in an archive importable; see `modules.activate`."""
+    """Make the user's modules in an archive importable; see `user_modules.activate`."""
     if user_modules.activate(context.code(archive), context.root / MODULES):
         applied_state.take_back()
         _load.cache_clear()

@@ -1,7 +1,7 @@
 """How files are opened that a storage server hands out: XRootD and HTTP (WebDAV), with timeouts and logins.
 
-Left to themselves the clients wait for eight minutes and more for a server that is dead, and take the answer of an
-HTTP server that knows no ranges for an empty file.
+Left to itself XRootD's client waits 480 to 672 s for a server that is dead, and fsspec takes the answer of an HTTP
+server that knows no ranges for an empty file.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from ..protocol import Failure, Login, Reading
 
 XROOTD, HTTP = ("root", "roots", "xroot", "xroots"), ("http", "https", "dav", "davs")
 PORTION = 4_000_000
-"""Bytes that one vector read asks for; two are on their way at a time, so that none waits for long behind others."""
+"""Bytes that one vector read asks for; two are on their way at a time, so that none waits for long behind others.
+A read counts as late until all of it is there."""
 
 
 def scheme(pfn: str) -> str:
