@@ -4,7 +4,7 @@
 
 The report at the width of a phone and of a desk, light and dark; the live view of a terminal and of a notebook; the
 plots of the run, and a stacked one. That the report does not overflow, and its contrast, are tested in
-tests/unit/test_report.py.
+tests/unit/views/test_report.py.
 """
 
 import argparse

@@ -5,6 +5,7 @@ import inspect
 from pathlib import Path
 
 import boost_histogram as bh
+import filelock._identity
 import globus_compute_sdk
 import globus_compute_sdk.sdk.client
 import globus_compute_sdk.sdk.executor
@@ -29,6 +30,7 @@ IN_CLASSES = [
     (globus_compute_sdk.Client, "_log_version_mismatch"),
     (Runner, "_work_function"),
     (coffea_factory, "_OnlySliceableAs"),
+    (filelock._identity, "host_name"),
     (UprootSourceMapping, "_extract_base_form"),
     (bh.Histogram(bh.axis.Regular(1, 0, 1)), "_hist"),
     (bh.Histogram(bh.axis.Regular(1, 0, 1)), "_variance_known"),

@@ -1,22 +1,32 @@
-"""One run at a time in a folder."""
+"""One run at a time in a folder: a lock of the file system, or a file that stands for one where there are none.
+
+Lustre without `flock` and NFS without `lockd` have none. The file names the machine, its boot and namespace of
+processes, and the process: so one that was left behind is known as such on the same machine.
+"""
 
 from __future__ import annotations
 
-import fcntl
+import errno
 import os
 import threading
-import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
+from filelock._identity import host_name
+
 from cafetal.errors import OutputError
-from cafetal.results import owner_file
 from cafetal.worker.atomic_files import private_folder
 
 LOCK = "lock"
-_LOOKS = 1.0
+"""Holds the number of the process that has the folder."""
+OWNER = "lock.owner"
+"""Stands for the lock where the file system has none."""
+_NO_LOCKS = frozenset({errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP})
+_LOOK, _LOOKS = 0.1, 1.0
+"""Seconds that a look at who it is may take, which needs the lock (see `owner`); and several of them."""
 _held: dict[Path, int] = {}
 """Folders that this process has, and the threads that took them."""
 
@@ -36,45 +46,35 @@ def locked(folder: Path | None) -> Iterator[None]:
         return
     try:
         private_folder(folder)
-        handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
         raise OutputError(f"The folder {folder} cannot be written: {error}.") from error
-    has_locks = True
+    lock = _take(folder)
+    _held[place] = threading.get_ident()
     try:
-        has_locks = _take(handle, folder)
-        os.ftruncate(handle, 0)
-        os.write(handle, str(os.getpid()).encode())
-        _held[place] = threading.get_ident()
-        try:
-            yield
-        finally:
-            del _held[place]
-            if not has_locks:
-                owner_file.release(folder)
+        yield
     finally:
-        os.close(handle)
+        del _held[place]
+        lock.release()
 
 
-def _take(handle: int, folder: Path) -> bool:
-    """Take a lock; where there are none, a file that stands for one. Return whether there are."""
-    end = time.monotonic() + _LOOKS
-    while True:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() < end:  # somebody may only be looking who it is (see `owner`)
-                time.sleep(0.05)
-                continue
-            process = os.read(handle, 32).decode(errors="replace") or "unknown"
-            raise OutputError(f"Another run, of the process {process}, uses {folder}; give another `-o`.") from None
-        except OSError as error:
-            if error.errno not in owner_file.NO_LOCKS:
-                raise OutputError(f"The folder {folder} cannot be locked: {error}.") from error
-            owner_file.take(folder)
-            words = f"The file system of {folder} has no locks ({error.strerror}): {owner_file.OWNER} stands for one."
-            warnings.warn(words, stacklevel=4)
-            return False
-        return True
+def _take(folder: Path) -> BaseFileLock:
+    """Take the lock of a folder, or what stands for it."""
+    try:
+        lock = _acquire(_lock(folder), _LOOKS)
+        if lock is None:
+            raise OutputError(f"Another run, of the process {_process(folder)}, uses {folder}; give another `-o`.")
+        (folder / LOCK).write_text(str(os.getpid()))
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise OutputError(f"The folder {folder} cannot be locked: {error}.") from error
+        lock = _acquire(_stand_in(folder), _LOOKS)
+        if lock is None:
+            raise OutputError(
+                f"Another run, of the process {_owner(folder)}, uses {folder}; give another `-o`."
+            ) from None
+        words = f"The file system of {folder} has no locks ({error.strerror}): {OWNER} stands for one."
+        warnings.warn(words, stacklevel=4)
+    return lock
 
 
 def owner(folder: Path) -> int | None:
@@ -83,18 +83,63 @@ def owner(folder: Path) -> int | None:
     Raises:
         OutputError: if it runs on another machine, as far as can be told.
     """
-    try:
-        handle = os.open(folder / LOCK, os.O_RDWR)
-    except OSError:
+    if not (folder / LOCK).exists():
         return None
     try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return int(os.read(handle, 32).decode() or 0)
+        lock = _acquire(_lock(folder), _LOOK)
+        process = _process(folder) if lock is None else None
     except OSError as error:
-        if error.errno not in owner_file.NO_LOCKS:
+        if error.errno not in _NO_LOCKS:
             raise OutputError(f"Who uses {folder} cannot be told: {error}.") from error
-        return owner_file.process(folder)
-    finally:
-        os.close(handle)
-    return None
+        lock = _acquire(_stand_in(folder), _LOOK)
+        process = _owner(folder) if lock is None else None
+    if lock is not None:
+        lock.release()
+    return process
+
+
+def _lock(folder: Path) -> FileLock:
+    return FileLock(folder / LOCK, mode=0o600, fallback_to_soft=False)
+
+
+def _stand_in(folder: Path) -> SoftFileLock:
+    return SoftFileLock(folder / OWNER, mode=0o600)
+
+
+def _acquire(lock: BaseFileLock, seconds: float) -> BaseFileLock | None:
+    """Take a lock within so many seconds; ``None`` if somebody else has it.
+
+    Raises:
+        OSError: if there are no locks here, or the folder cannot be written.
+    """
+    try:
+        lock.acquire(seconds, poll_interval=0.02)
+    except Timeout:
+        return None
+    except NotImplementedError as error:  # what filelock makes of a system call that is not there
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS)) from error
+    return lock
+
+
+def _process(folder: Path) -> int:
+    with suppress(ValueError):
+        return int((folder / LOCK).read_text())
+    return 0
+
+
+def _owner(folder: Path) -> int | None:
+    """Return the process of this machine that the file names.
+
+    Raises:
+        OutputError: if it names one of another machine.
+    """
+    try:
+        process, host = (folder / OWNER).read_text().splitlines()[:2]
+    except (OSError, ValueError):
+        return None  # it was removed just now
+    if host != host_name():
+        raise OutputError(
+            f"The folder {folder} is used by the process {process} on {host}, or was when that ended: its file system "
+            f"has no locks to tell. If nothing runs there any more, remove {folder / OWNER}."
+        )
+    return int(process)

@@ -17,39 +17,46 @@ def _code_folder(scratch: str) -> str:
     return os.path.join(os.path.expanduser(os.path.expandvars(scratch)), "code")
 
 
-class _RedisServer:
-    """A Redis server, with the files that were sent to its site."""
-
-    def __init__(self, url: str) -> None:
-        import getpass
-        import os
-
-        from redis import Redis
-
-        self._client: Any = Redis.from_url(url, password=os.environ.get("REDISCLI_AUTH"), socket_timeout=30)
-        self._prefix = f"cafetal:{getpass.getuser()}:code/"
-
-    def put(self, name: str, content: bytes, days: int = 14) -> None:
-        """Keep a file for some days."""
-        self._client.set(self._prefix + name, content, ex=days * 86400)
-
-    def get(self, name: str) -> bytes | None:
-        """Return a file; ``None`` if it is not there."""
-        content: bytes | None = self._client.get(self._prefix + name)
-        return content
-
-    def renew(self, name: str) -> bool:
-        """Keep a file for as long as a new one; return whether it is there."""
-        return bool(self._client.expire(self._prefix + name, 14 * 86400))
-
-    def remove(self, name: str) -> None:
-        """Have it not there any more."""
-        self._client.delete(self._prefix + name)
+def has_server(store: str) -> bool:
+    """Tell whether the store of a site is a server, which also keeps what is sent to the site."""
+    return store.startswith("redis:")
 
 
-def server_of(store: str) -> Any:
-    """Return the server that keeps what is sent to a site; ``None`` if its scratch does."""
-    return _RedisServer(store) if store.startswith("redis:") else None
+def _redis(store: str) -> tuple[Any, str]:
+    """Return a client of a Redis server, and how the keys of files begin there."""
+    import getpass
+    import os
+
+    from redis import Redis
+
+    client = Redis.from_url(store, password=os.environ.get("REDISCLI_AUTH"), socket_timeout=30)
+    return client, f"cafetal:{getpass.getuser()}:code/"
+
+
+def _put_at_server(store: str, name: str, content: bytes, days: int = 14) -> None:
+    """Have a server keep a file for some days."""
+    client, prefix = _redis(store)
+    client.set(prefix + name, content, ex=days * 86400)
+
+
+def get_from_server(store: str, name: str) -> Any:
+    """Return a file that the server of a site keeps; ``None`` if it is not there, or the site has no server."""
+    if not has_server(store):
+        return None
+    client, prefix = _redis(store)
+    return client.get(prefix + name)
+
+
+def _renew_at_server(store: str, name: str) -> bool:
+    """Have a server keep a file for as long as a new one; return whether it is there."""
+    client, prefix = _redis(store)
+    return bool(client.expire(prefix + name, 14 * 86400))
+
+
+def _remove_from_server(store: str, names: list[str]) -> None:
+    """Remove files from a server."""
+    client, prefix = _redis(store)
+    client.delete(*(prefix + name for name in names))
 
 
 def _write_whole(folder: str, name: str, content: bytes) -> None:
@@ -100,10 +107,10 @@ def install(scratch: str, store: str, files: dict[str, bytes], packages: list[st
         present = [name for name in names if os.path.exists(os.path.join(folder, name))]
         for name in present:
             os.utime(os.path.join(folder, name))  # what is used is not cleaned away
-        if server := server_of(store):
+        if has_server(store):
             for name, content in files.items():
-                server.put(name, content)
-            present += [name for name in names if server.renew(name) and name not in present]
+                _put_at_server(store, name, content)
+            present += [name for name in names if _renew_at_server(store, name) and name not in present]
         free = shutil.disk_usage(folder).free
     except OSError as error:
         return {"error": f"The scratch folder {folder} cannot be written: {error}."}
@@ -160,7 +167,7 @@ def unpack(scratch: str, store: str, name: str, digest: str) -> dict[str, Any]:
                 os.utime(path)  # what is used is not cleaned away
                 return {"path": path}
             if not os.path.exists(packed):
-                if server_of(store) is None:
+                if not has_server(store):
                     return {"missing": True}
                 return {"error": "An environment needs a scratch that all workers share, and the site has a store."}
             sha256 = hashlib.sha256()
@@ -200,8 +207,8 @@ def unpack(scratch: str, store: str, name: str, digest: str) -> dict[str, Any]:
 
 def store(scratch: str, store: str, name: str, index: int, content: bytes) -> None:
     """Keep one part of a large file until `join`."""
-    if server := server_of(store):
-        server.put(f"{name}.part{index}", content, days=1)
+    if has_server(store):
+        _put_at_server(store, f"{name}.part{index}", content, days=1)
     else:
         _write_whole(_code_folder(scratch), f"{name}.part{index}", content)
 
@@ -211,23 +218,21 @@ def join(scratch: str, store: str, counts: dict[str, int], *stored: Any) -> dict
 
     Returns ``{}``, or ``{"error": sentence}``.
     """
-    server = server_of(store)
     for name, count in counts.items():
-        joined = _join_files(scratch, name, count) if server is None else _join_at_server(server, name, count)
+        joined = _join_at_server(store, name, count) if has_server(store) else _join_files(scratch, name, count)
         if "error" in joined:
             return joined
     return {}
 
 
-def _join_at_server(server: Any, name: str, count: int) -> dict[str, Any]:
+def _join_at_server(store: str, name: str, count: int) -> dict[str, Any]:
     """Make a file of its parts in the server of a site."""
     parts = [f"{name}.part{index}" for index in range(count)]
-    content = b"".join(server.get(part) or b"" for part in parts)
+    content = b"".join(get_from_server(store, part) or b"" for part in parts)
     if _is_intact(name, content):
-        server.put(name, content)
-        for part in parts:
-            server.remove(part)
-    elif not server.renew(name):  # another run may have joined the same parts
+        _put_at_server(store, name, content)
+        _remove_from_server(store, parts)
+    elif not _renew_at_server(store, name):  # another run may have joined the same parts
         return {"error": f"{name} arrived damaged, in {count} parts."}
     return {}
 
@@ -277,9 +282,8 @@ def call(scratch: str, store: str, archive: str, package: str, task: str, payloa
     if package not in sys.modules:
         folder = _code_folder(scratch)
         path = os.path.join(folder, archive)
-        server = None if os.path.exists(path) else server_of(store)
-        content = None if server is None else server.get(archive)  # it came to another machine of the site
-        if content is not None:
+        content = None if os.path.exists(path) else get_from_server(store, archive)
+        if content is not None:  # it came to another machine of the site
             os.makedirs(folder, mode=0o700, exist_ok=True)
             _write_whole(folder, archive, content)
         try:

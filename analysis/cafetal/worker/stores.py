@@ -2,7 +2,7 @@
 
 Files on the scratch that all workers share; a Redis server of the site; or the memory of the only process that works
 there. Tasks do not know which. A new kind is a class here, in `STORES`; a server that all workers reach, and not
-their scratch, also keeps what is sent to the site: `bootstrap.server_of`.
+their scratch, also keeps what is sent to the site: `bootstrap.has_server` and the functions below it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from .atomic_files import write_bytes
-from .bootstrap import server_of
+from .bootstrap import get_from_server, has_server
 from .protocol import Leftover
 
 FILES = "files"
@@ -333,11 +333,10 @@ def get_shipped(kind: str, name: str) -> bytes | None:
     Raises:
         StoreAway: if the store does not answer.
     """
-    server = server_of(kind)
-    if server is None:
+    if not has_server(kind):
         return None
-    with _asked():
-        content: bytes | None = server.get(name)
+    with _asked():  # which needs redis
+        content: bytes | None = get_from_server(kind, name)
     return content
 
 

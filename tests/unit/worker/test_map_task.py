@@ -1,4 +1,4 @@
-"""The tasks of a site, called in this process on a scratch folder."""
+"""Bundles of chunks, processed in this process on a scratch folder."""
 
 import dataclasses
 import functools
@@ -17,15 +17,13 @@ from coffea.nanoevents import BaseSchema
 from coffea.processor import Runner
 from coffea.processor.executor import WorkItem
 
-from cafetal.shipping.shipment import pack_function, pack_worker
-from cafetal.worker import bootstrap, inspect_task, partials, work_items
+from cafetal.shipping.shipment import pack_function
+from cafetal.worker import bootstrap, partials, work_items
 from cafetal.worker.accumulators import codec, exact
 from cafetal.worker.chunkset import ChunkSet
 from cafetal.worker.code import shipped_code, user_modules
-from cafetal.worker.failures import StaleFile, chain, describe, kind_of
 from cafetal.worker.inputs import checksums as check
-from cafetal.worker.inputs.file_names import resolve, site_names
-from cafetal.worker.inputs.open_files import OpenFiles
+from cafetal.worker.inputs.file_names import site_names
 from cafetal.worker.stores import FileStore
 
 
@@ -64,6 +62,7 @@ def items_of(path, *ranges, uuid=b""):
 
 
 LFN = "/store/a.root"
+
 
 READING = {"timeout": 5, "preload": "remote"}
 
@@ -153,13 +152,6 @@ def test_checksums(tmp_path, file, mode):
     assert {failure["kind"] for failure in result["failures"]} == {"data" if mode == "never" else "corrupt"}
     # Without a checksum in the catalogue there is nothing to compare with.
     assert run_map(tmp_path / "u", len, items, checksums=mode)["failures"][0]["kind"] == "data"
-
-
-def test_what_is_sampled_is_the_same_everywhere():
-    chosen = [lfn for i in range(2_000) if check.wanted("sample", lfn := f"/store/{i}.root")]
-    assert 100 < len(chosen) < 350
-    assert all(check.wanted("sample", lfn) for lfn in chosen)
-    check.check(None, "root://host//store/a.root", "00000001")  # not on this machine's disks
 
 
 def test_failure_of_the_users_code_ends_the_bundle(tmp_path, file):
@@ -258,134 +250,6 @@ def test_function_that_cannot_be_loaded(tmp_path):
     assert failure() == ("processor", "No module named 'no_such_module_z'")
 
 
-def test_install_says_what_is_wrong(tmp_path):
-    (tmp_path / "file").write_text("in the way")
-    assert "cannot be written" in bootstrap.install(str(tmp_path / "file"), "files", {}, [], [])["error"]
-    assert "arrived damaged" in bootstrap.install(str(tmp_path), "files", {"0" * 64 + ".zip": b"x"}, [], [])["error"]
-    assert bootstrap.call(str(tmp_path / "no"), "files", "a.zip", "pkg", "map", b"")["error"].endswith(
-        "is not there any more."
-    )
-    worker = pack_worker()
-    bootstrap.install(str(tmp_path), "files", worker.files, [], [])
-    (tmp_path / "code" / worker.archive).write_bytes(b"tampered")
-    assert (
-        "checksum differs" in bootstrap.call(str(tmp_path), "files", worker.archive, "not_loaded", "map", b"")["error"]
-    )
-
-
-def test_install_tells_what_is_there(tmp_path):
-    found = bootstrap.install(str(tmp_path / "deep" / "scratch"), "files", {}, ["coffea", "no-such-package"], ["a.zip"])
-    assert found["coffea"]
-    assert found["no-such-package"] == ""
-    assert found["python"].startswith("3.")
-    assert found["present"] == []
-    assert found["machine"]["cpus"] >= 1
-    assert found["machine"]["memory"] > 1e8
-    assert found["machine"]["scratch_free"] > 0
-    assert found["machine"]["walltime_left"] is None
-    assert (tmp_path / "deep").stat().st_mode & 0o077 == 0
-
-
-def test_modules_of_another_run_are_forgotten(tmp_path, monkeypatch):
-    """`proc` is the same in both runs, and imports a helper that is not."""
-
-    def archive(value):
-        from cafetal.shipping.shipment import _hashed, _zip
-
-        files = {
-            "proc_y.py": b"from helper_y import value\n",
-            "helper_y.py": f"value = {value}\n".encode(),
-            "pkg_y/__init__.py": b"",
-            f"pkg_y/only_{value}.py": b"",
-        }
-        packed = _zip(files)
-        path = tmp_path / _hashed(packed, ".zip")
-        path.write_bytes(packed)
-        return path
-
-    monkeypatch.setattr(sys, "path", sys.path.copy())
-    import importlib
-
-    for value in (1, 2, 1):
-        assert user_modules.activate(archive(value), tmp_path)
-        assert importlib.import_module("proc_y").value == value
-        importlib.import_module(f"pkg_y.only_{value}")  # the package is the same in all, what is in it is not
-        assert not user_modules.activate(archive(value), tmp_path)
-    for name in [name for name in sys.modules if name.partition(".")[0].endswith("_y")]:
-        del sys.modules[name]
-    Path(archive(3)).write_bytes(b"tampered")
-    with pytest.raises(user_modules.Damaged, match="its checksum differs"):
-        user_modules.activate(next(p for p in tmp_path.glob("*.zip") if p.read_bytes() == b"tampered"), tmp_path)
-
-
-class Wordless(Exception):
-    def __str__(self):
-        raise AttributeError("lost in pickling")
-
-
-def test_exceptions_that_cannot_speak():
-    failure = describe(Wordless(), site="desy")
-    assert failure["messages"] == ["(its message cannot be shown)"]
-    assert failure["site"] == "desy"
-
-
-def test_kinds_of_errors(tmp_path):
-    def caught(function):
-        try:
-            function()
-        except Exception as error:
-            return error
-
-    assert kind_of(caught(lambda: OpenFiles(READING).open({str(tmp_path / "none.root"): None}))) == "data"
-    assert kind_of(caught(lambda: uproot.open(tmp_path / "corrections.root"))) == "processor"  # a file of the user's
-    assert kind_of(caught(lambda: (tmp_path / "corrections.json").read_text())) == "processor"
-    assert kind_of(Exception("Failed to open file: x")) == "data"
-    assert kind_of(StaleFile("x")) == "stale"
-    error = caught(lambda: exec(compile("1/0", str(tmp_path / "uproot" / "mine.py"), "exec")))
-    assert kind_of(error) == "processor"  # a user's folder that bears the name of a library
-    assert len(chain(error)) == 1
-
-
-def test_inspect(tmp_path, file):
-    def ask(**changes):
-        names = site_names(f"{file.parent}/", {})
-        question = {"lfn": "a.root", "treename": "Events", "format": "root", "options": {}, "known": None, **changes}
-        (answer,) = inspect_task.inspect(
-            tmp_path, site="desy", files=[question], names=names, function=None, archive="", reading=READING
-        )
-        return answer
-
-    answer = ask()
-    assert (answer["num_entries"], answer["size"]) == (100, file.stat().st_size)
-    assert len(answer["uuid"]) == 32
-    believed = {**answer, "num_entries": 5}
-    assert ask(known=believed) == believed
-    assert ask(known={**believed, "size": 1}) == answer
-    assert ask(known={**believed, "mtime_ns": 1}) == answer
-    assert ask(treename="Evnts")["failure"]["types"] == [
-        "coffea.processor.executor.UprootMissTreeError",
-        "uproot.exceptions.KeyInFileError",
-    ]
-    assert ask(lfn="none.root")["failure"]["kind"] == "data"
-
-
-def test_names_are_resolved_where_the_task_runs(monkeypatch):
-    monkeypatch.setenv("SITE_DATA", "/pnfs")
-    monkeypatch.setenv("HOME", "/home/me")
-    names = site_names(
-        "$SITE_DATA/cms", {"/store/a": "$SITE_DATA/cms/store/a", "/store/b": "~/b", "/store/c": "root://x//c"}
-    )
-    assert names["explicit"] == {"/store/b": "~/b", "/store/c": "root://x//c"}
-    assert [resolve(f"/store/{n}", names) for n in "abcd"] == [
-        "/pnfs/cms/store/a",
-        "/home/me/b",
-        "root://x//c",
-        "/pnfs/cms/store/d",
-    ]
-    with pytest.raises(LookupError, match="No rule of this site fits /x"):
-        resolve("/x", {"rules": {"^/store": "y"}, "explicit": {}})
-
-
 def test_a_stopped_attempt_begins_no_further_chunk(tmp_path):
     """The first chunk stops it, as the user may at any moment; what is done is kept, the rest is named."""
     path = tmp_path / "x.root"
@@ -393,7 +257,6 @@ def test_a_stopped_attempt_begins_no_further_chunk(tmp_path):
         file.mktree("Events", {"x": "float64"}).extend({"x": np.arange(40.0)})
 
     def stops(events):
-        from pathlib import Path
 
         stop = Path(events.metadata["stop"])
         stop.parent.mkdir(exist_ok=True)
@@ -449,11 +312,11 @@ def test_what_cannot_travel_is_said_at_the_first_chunk(tmp_path):
         file.mktree("Events", {"x": "float64"}).extend({"x": np.arange(30.0)})
 
     def stuck(events):
-        from tests.unit.test_worker import Stuck
+        from tests.unit.worker.test_map_task import Stuck
 
         return {"deep": {"mine": Stuck()}}
 
     result = run_map(tmp_path, stuck, items_of(path, (0, 10), (10, 20), (20, 30)))
     (failure,) = result["failures"]
     assert (failure["kind"], failure["start"], failure["chunks"]) == ("processor", 0, "0-2")
-    assert "['deep']['mine'] is a tests.unit.test_worker.Stuck, which cannot travel" in failure["messages"][-2]
+    assert "['deep']['mine'] is a tests.unit.worker.test_map_task.Stuck, which cannot travel" in failure["messages"][-2]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from cafetal.worker.chunkset import ChunkSet
 from cafetal.worker.failures import StaleFile
 from cafetal.worker.inputs.open_files import OpenFiles, share_files
-from tests.unit.test_worker import READING, content, file, forget_modules, items_of, run_map  # noqa: F401
+from tests.unit.worker.test_map_task import READING, content, file, forget_modules, items_of, run_map  # noqa: F401
 
 
 def test_a_bundle_opens_its_file_once(tmp_path, file, monkeypatch):  # noqa: F811

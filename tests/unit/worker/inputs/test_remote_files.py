@@ -18,7 +18,7 @@ from cafetal.worker.inputs import remote_files
 from cafetal.worker.inputs.open_files import OpenFiles, share_files
 from cafetal.worker.inputs.preload import Columns
 from cafetal.worker.inputs.remote_files import SilentServers
-from tests.unit.test_worker import READING, file, work_function  # noqa: F401
+from tests.unit.worker.test_map_task import READING, file, work_function  # noqa: F401
 
 
 @given(st.lists(st.tuples(st.integers(0, 1000), st.integers(1, 50))), st.integers(1, 200))

@@ -10,7 +10,7 @@ from cafetal.shipping.shipment import pack_function
 from cafetal.worker import atomic_files, bootstrap, partials, reduce_tasks
 from cafetal.worker.site_context import SiteContext
 from cafetal.worker.stores import FileStore
-from tests.unit.test_worker import kept, unpacked
+from tests.unit.worker.test_map_task import kept, unpacked
 
 
 def test_reduce_merges_checks_and_can_be_repeated(tmp_path):
