@@ -3,6 +3,9 @@
 A bundle is made of what is installed: of this Python's own environment where that is what the lock says, else of one
 that uv, or pip, makes. The same files give the same bundle: names in order, no times, no owners, no byte code. What the
 interpreter and its own modules are linked to goes along, but for the C library: a site needs one that is as new.
+
+venv-pack leaves the interpreter behind, and conda-pack takes conda environments only.
+Neither gives the same bytes twice.
 """
 
 from __future__ import annotations

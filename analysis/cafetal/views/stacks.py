@@ -5,6 +5,9 @@
     from cafetal.views.stacks import Stack, draw_stack
 
     draw_stack(out["mass"], Stack(stack={"ZZ": ["zz"], "WW": ["ww"]}, data="data"), "mass.png")
+
+mplhep draws the layers and labels. Its own comparison of data and model takes the uncertainty of the model from
+variances, which are symmetric and of statistics alone; here the band has variations, upwards and downwards apart.
 """
 
 from __future__ import annotations

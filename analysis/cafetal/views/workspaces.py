@@ -7,7 +7,9 @@
     spec = workspace_of(out, Statistics(signal=["ttbar"], channels={"4j2b": Channel(histogram="4j2b")}))
     pyhf.Workspace(spec)
 
-The format is version 1.0.0 of pyhf's schema (https://scikit-hep.org/pyhf/likelihood.html).
+The format is version 1.0.0 of pyhf's schema (https://scikit-hep.org/pyhf/likelihood.html). pyhf reads workspaces and
+builds none; cabinetry builds them from files with a histogram for each region, sample and variation, where here one
+histogram has all three as axes.
 """
 
 from __future__ import annotations
