@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from cafetal.errors import ConfigError, nearest
 from cafetal.results import histograms
 from cafetal.results.histograms import Histogram
+from cafetal.views.variations import NOMINAL, category_axes, samples_of, select, variances
 from cafetal.views.yaml_files import read_request
 
 
@@ -124,73 +125,27 @@ def layers(histogram: Histogram, plot: Stack) -> Layers:
         warnings.warn(f"Nothing was filled for {', '.join(missing)}; there is {', '.join(names)}.", stacklevel=2)
         groups = {label: [name for name in group if name in names] for label, group in groups.items()}
         groups = {label: group for label, group in groups.items() if group}
-    variations = [None] if plot.variations is None else list(selected.axes[plot.variations])
-
-    def part(name: str, variation: str | None) -> Histogram:
-        place = {samples: bh.loc(name)}
-        if plot.variations is not None and variation is not None:
-            place[plot.variations] = bh.loc(variation)
-        return selected[place]
-
-    nominal = "nominal" if plot.variations is not None else None
-    used = [name for group in groups.values() for name in group]
-    stacked = {label: np.sum([part(s, nominal).values() for s in group], axis=0) for label, group in groups.items()}
+    drawn = samples_of(selected, samples, plot.variations, groups)
+    stacked = {label: ways[NOMINAL].values() for label, ways in drawn.items()}
     order = sorted(stacked, key=lambda label: float(stacked[label].sum()))
     total = np.sum(list(stacked.values()), axis=0)
-    statistics = np.sum([variances(part(name, nominal)) for name in used], axis=0)
+    statistics = np.sum([variances(ways[NOMINAL]) for ways in drawn.values()], axis=0)
     up, down = statistics.copy(), statistics.copy()
-    for variation in variations:
-        if variation not in (None, "nominal"):
-            varied = {name: part(name, variation).values() for name in used}
-            # A sample without a variation is what it is.
-            values = [values if np.any(values) else part(name, nominal).values() for name, values in varied.items()]
-            shift = np.sum(values, axis=0) - total
-            up += np.where(shift > 0, shift, 0) ** 2
-            down += np.where(shift < 0, shift, 0) ** 2
-    points = None if plot.data is None else part(plot.data, nominal)
+    for way in dict.fromkeys(way for ways in drawn.values() for way in ways if way != NOMINAL):
+        shift = np.sum([ways[way if way in ways else NOMINAL].values() for ways in drawn.values()], axis=0) - total
+        up += np.where(shift > 0, shift, 0) ** 2
+        down += np.where(shift < 0, shift, 0) ** 2
+    points = None
+    if plot.data is not None:
+        points = samples_of(selected, samples, plot.variations, {plot.data: [plot.data]})[plot.data][NOMINAL]
     return Layers(
-        edges=np.asarray(part(used[0], nominal).axes[0].edges),
+        edges=np.asarray(next(iter(drawn.values()))[NOMINAL].axes[0].edges),
         stacked={label: stacked[label] for label in order},
         down=np.sqrt(down),
         up=np.sqrt(up),
         data=None if points is None else points.values(),
         data_errors=None if points is None else np.sqrt(variances(points)),
     )
-
-
-def select(histogram: Histogram, kept_axes: set[str | None], chosen: Mapping[str, str]) -> Histogram:
-    """Return one category of each category axis that is not kept; summed over those of which nothing is said.
-
-    Raises:
-        ConfigError: if there is no such category, or not one axis besides the categories.
-    """
-    place: dict[str, Any] = {}
-    for name, categories in category_axes(histogram).items():
-        if name not in kept_axes:
-            category = chosen.get(name)
-            if category is not None and category not in categories:
-                raise ConfigError(f"There is no {name} {category!r}; {nearest(category, categories)}.")
-            place[name] = slice(None, None, sum) if category is None else bh.loc(category)
-    left = histogram[place] if place else histogram
-    drawn = [axis.name for axis in left.axes if not isinstance(axis, bh.axis.StrCategory)]
-    if len(drawn) != 1:
-        raise ConfigError(f"There must be one axis besides categories, and here are {', '.join(drawn) or 'none'}.")
-    return left
-
-
-def category_axes(histogram: Histogram) -> dict[str, list[str]]:
-    """Return names of axes, and what is on them."""
-    return {
-        axis.name: [str(category) for category in axis]
-        for axis in histogram.axes
-        if isinstance(axis, bh.axis.StrCategory)
-    }
-
-
-def variances(histogram: Histogram) -> np.ndarray[Any, Any]:
-    """Squared uncertainties of the bins: those of their weights, or as of counts."""
-    variances = histogram.variances()
-    return np.asarray(histogram.values() if variances is None else variances)
 
 
 def draw_stack(histogram: Histogram, plot: Stack, path: str | Path) -> Path:

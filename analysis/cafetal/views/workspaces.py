@@ -19,14 +19,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import boost_histogram as bh
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from cafetal.errors import ConfigError, nearest
 from cafetal.results import histograms
 from cafetal.results.histograms import Histogram
-from cafetal.views.stacks import category_axes, select, variances
+from cafetal.views.variations import NOMINAL, category_axes, samples_of, select, variances
 from cafetal.views.yaml_files import read_request
 
 _DIRECTION = re.compile(r"^(?P<name>.*?)[_ ]?(?P<way>up|down|Up|Down|UP|DOWN)$")
@@ -116,26 +115,10 @@ def _samples(histogram: Histogram, channel: Channel, statistics: Statistics) -> 
         groups.setdefault(str(statistics.data), [str(statistics.data)])
     if unknown := [name for group in groups.values() for name in group if name not in present]:
         raise ConfigError(f"{channel.histogram} has no sample {unknown[0]!r}; {nearest(unknown[0], present)}.")
-    ways = [None] if statistics.variations is None else [str(way) for way in left.axes[statistics.variations]]
-    if statistics.variations is not None and "nominal" not in ways:
+    if statistics.variations is not None and NOMINAL not in left.axes[statistics.variations]:
         raise ConfigError(f"{channel.histogram} has no `nominal` on its axis {statistics.variations!r}.")
 
-    def part(sample: str, way: str | None) -> Histogram:
-        place: dict[str | None, Any] = {axis: bh.loc(sample)}
-        if way is not None:
-            place[statistics.variations] = bh.loc(way)
-        return left[place]
-
-    samples: dict[str, dict[str, Histogram]] = {}
-    for name, group in groups.items():
-        nominal = [part(sample, None if statistics.variations is None else "nominal") for sample in group]
-        samples[name] = {"nominal": sum(nominal[1:], nominal[0])}
-        for way in ways:
-            parts = [part(sample, way) for sample in group] if way not in (None, "nominal") else []
-            if any(np.any(part.values()) for part in parts):  # a sample that does not have it stays what it is
-                varied = [p if np.any(p.values()) else n for p, n in zip(parts, nominal, strict=True)]
-                samples[name][str(way)] = sum(varied[1:], varied[0])
-    return samples
+    return samples_of(left, axis, statistics.variations, groups)
 
 
 def _sample(name: str, ways: Mapping[str, Histogram], channel: str, statistics: Statistics) -> dict[str, Any]:
