@@ -1,7 +1,9 @@
 """What is split, routed and merged is conserved: nothing dropped, nothing twice."""
 
+import re
 from collections import Counter
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -12,9 +14,12 @@ from cafetal.scheduling.chunks import MOST_CHUNKS, Bundle, Chunk, bundle, split_
 from cafetal.scheduling.ledger import Ledger
 from cafetal.scheduling.pending import PendingWork
 from cafetal.scheduling.reduction_tree import TreeGrower
-from cafetal.scheduling.retries import CUTS, TRIES, after_failure
+from cafetal.scheduling.retries import CUTS, RULES, TRIES, after_failure
 from cafetal.worker.chunkset import ChunkSet
+from cafetal.worker.protocol import Kind
+from tests.conftest import ROOT
 
+FAILURES = ROOT / "docs" / "failures.md"
 SITES = ("a", "b", "c")
 some_sites = st.lists(st.sampled_from(SITES), min_size=1, unique=True).map(tuple)
 
@@ -183,3 +188,9 @@ def test_ledger_counts_once(number, data):
     assert ledger.events(ledger.counted) == sum(counted)
     with pytest.raises(EventsLost, match="not in the plan"):
         ledger.count(ChunkSet.of([31]))
+
+
+def test_every_kind_of_failure_has_a_rule_and_is_documented():
+    documented = set(re.findall(r"`(\w+)`", "".join(re.findall(r"(?m)^\|[^|]*\|([^|]*)\|", FAILURES.read_text()))))
+    assert RULES.keys() == set(get_args(Kind))
+    assert RULES.keys() - {"stopped"} <= documented  # a task that the user has stopped has not failed

@@ -1,12 +1,12 @@
 """A verdict for each kind of failure: where work that has failed may be tried again; nowhere means that it is given up.
 
-docs/failures.md has these rules as a table.
+`RULES` has a rule for each kind; docs/failures.md says the same in words.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from cafetal.scheduling.chunks import Bundle
@@ -32,6 +32,27 @@ class Retry:
     """Its only chunk is to be halved first."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """A bundle that has failed at a site, and what its rule may look at."""
+
+    bundle: Bundle
+    site: str
+    alive: Sequence[str]
+    too_large: float
+    may_cut: bool
+
+    def sites(self, bundle: Bundle) -> tuple[str, ...]:
+        """Return the sites that are there, and may still try a bundle."""
+        return tuple(name for name in bundle.sites if name in self.alive and name not in bundle.tried)
+
+    def elsewhere(self, bundle: Bundle, *, cut: bool = False) -> Retry:
+        """Try a bundle at another site, here if there is none; not if it has been lost too often."""
+        able = self.sites(bundle) if bundle.losses < TRIES else ()
+        able = tuple(name for name in able if name != self.site) or able
+        return Retry(bundle, able, cut and bool(able))
+
+
 def after_failure(
     bundle: Bundle,
     kind: Kind,
@@ -41,44 +62,75 @@ def after_failure(
     too_large: float = math.inf,
     may_cut: bool = True,
 ) -> list[Retry]:
-    """Decide on a bundle that has failed at a site, given the sites that are still there.
+    """Decide on a bundle that has failed at a site, by the rule for its kind.
 
-    A site that could not read a file, or not run at all, is not asked again for it. One that has lost a worker,
-    a partial, or was away, is asked again only if no other is left, and not for ever; one whose storage did not answer
-    is so once. The user's code is tried a second time anywhere, and not a third. What has cost a worker, for instance
-    its memory, is tried again in two halves, so that what must fail fails alone; a single chunk too, once it has cost
-    a second worker, or at once if it has as many events as one that did: ``too_large``. Not if that has been tried in
-    vain so far.
+    Args:
+        alive: sites that are still there.
+        too_large: events of a chunk that has cost several workers.
+        may_cut: whether chunks may be halved; not if that has been tried in vain so far.
     """
-    bundle, cut = replace(bundle, again=True), False
-    if kind == "once":
-        part = replace(bundle, losses=bundle.losses + 1)
-        able = tuple(n for n in bundle.sites if n in alive and n not in bundle.tried)
-        return [Retry(part, able if part.losses < TRIES else ())]
-    if kind == "timeout" and site not in bundle.slow:
-        part = replace(bundle, slow=(*bundle.slow, site))
-        able = tuple(n for n in bundle.sites if n in alive and n not in bundle.tried)
-        fresh, others = (tuple(n for n in able if n not in but) for but in (part.slow, (site,)))
-        return [Retry(part, fresh or others or able)]
-    if kind == "worker" and len(bundle.chunks) > 1:
+    return RULES[kind](_Failure(replace(bundle, again=True), site, alive, too_large, may_cut))
+
+
+def _give_up(failure: _Failure) -> list[Retry]:
+    """Give up: the user's code has failed a second time in the same way, or outputs do not add."""
+    return [Retry(failure.bundle, ())]
+
+
+def _once_more(failure: _Failure) -> list[Retry]:
+    """Try the user's code again at any site, this one included, as it may have been the site."""
+    bundle = replace(failure.bundle, losses=failure.bundle.losses + 1)
+    return [Retry(bundle, failure.sites(bundle) if bundle.losses < TRIES else ())]
+
+
+def _not_here(failure: _Failure) -> list[Retry]:
+    """Never ask this site again for the bundle: it could not read a file, or not run at all."""
+    return [failure.elsewhere(replace(failure.bundle, tried=(*failure.bundle.tried, failure.site)))]
+
+
+def _storage_silent(failure: _Failure) -> list[Retry]:
+    """Ask sites whose storage has not been silent; this one again only if it is the last, and once."""
+    if failure.site in failure.bundle.slow:
+        return _not_here(failure)
+    bundle = replace(failure.bundle, slow=(*failure.bundle.slow, failure.site))
+    able = failure.sites(bundle)
+    fresh = tuple(name for name in able if name not in bundle.slow)
+    others = tuple(name for name in able if name != failure.site)
+    return [Retry(bundle, fresh or others or able)]
+
+
+def _lost(failure: _Failure) -> list[Retry]:
+    """Try a bundle again elsewhere, or here if no other site is left, but not for ever."""
+    return [failure.elsewhere(replace(failure.bundle, losses=failure.bundle.losses + 1))]
+
+
+def _worker_lost(failure: _Failure) -> list[Retry]:
+    """Try two halves, so that what must fail, for its memory perhaps, fails alone.
+
+    A single chunk is halved once it has cost a second worker, or at once if it has as many events as one that did.
+    """
+    bundle = failure.bundle
+    if len(bundle.chunks) > 1:
         middle = len(bundle.chunks) // 2
-        parts = [replace(bundle, chunks=half) for half in (bundle.chunks[:middle], bundle.chunks[middle:])]
-    elif kind in ("worker", "away", "partial"):
-        parts = [replace(bundle, losses=bundle.losses + 1)]
-        if kind == "worker" and may_cut and _to_be_cut(parts[0], too_large):
-            parts, cut = [replace(bundle, losses=UNCUT - 1, cuts=bundle.cuts + 1)], True
-    elif kind == "processor":
-        return [Retry(bundle, ())]
-    else:
-        parts = [replace(bundle, tried=(*bundle.tried, site))]
-    able = tuple(name for name in bundle.sites if name in alive and name not in parts[0].tried)
-    if parts[0].losses >= TRIES:
-        able = ()
-    able = tuple(name for name in able if name != site) or able
-    return [Retry(part, able, cut and bool(able)) for part in parts]
+        halves = (bundle.chunks[:middle], bundle.chunks[middle:])
+        return [failure.elsewhere(replace(bundle, chunks=half)) for half in halves]
+    is_large = bundle.losses + 1 >= UNCUT or bundle.events >= failure.too_large
+    if failure.may_cut and is_large and bundle.cuts < CUTS and bundle.events > 1:
+        return [failure.elsewhere(replace(bundle, losses=UNCUT - 1, cuts=bundle.cuts + 1), cut=True)]
+    return _lost(failure)
 
 
-def _to_be_cut(bundle: Bundle, too_large: float) -> bool:
-    if bundle.cuts == CUTS or bundle.events < 2:
-        return False
-    return bundle.losses >= UNCUT or bundle.events >= too_large
+RULES: dict[Kind, Callable[[_Failure], list[Retry]]] = {
+    "data": _not_here,
+    "corrupt": _not_here,
+    "stale": _not_here,
+    "site": _not_here,
+    "stopped": _not_here,
+    "timeout": _storage_silent,
+    "processor": _give_up,
+    "once": _once_more,
+    "worker": _worker_lost,
+    "away": _lost,
+    "partial": _lost,
+}
+"""What is done about each kind of failure."""
