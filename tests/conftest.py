@@ -28,6 +28,7 @@ from cafetal.runner.multi_site_executor import MultiSiteExecutor, Session
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "processors"))
+sys.path.append(str(ROOT / "scripts" / "benchmarks"))  # for `simulated`
 
 SITES = ("desy", "cern", "nebraska")
 

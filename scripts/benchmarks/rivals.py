@@ -16,11 +16,12 @@ cluster (abstract). The sizes of the clusters are not published. Taken here: 770
 times as fast, "better" being the ratio of the makespans.
 """
 
+from simulated.rivals import Delta, Dha
+
 from cafetal.scheduling.chunks import Chunk
 from cafetal.scheduling.estimates.rates import Rates
 from cafetal.scheduling.per_policy import PolicyDispatch
 from cafetal.scheduling.policies import RoundRobin
-from cafetal.simulation.rivals import Delta, Dha
 from cafetal.simulation.scenario import Block, Scenario, SimulatedSite
 from cafetal.simulation.simulator import Simulator
 

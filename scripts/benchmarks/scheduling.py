@@ -2,7 +2,7 @@
 
     python scripts/benchmarks/scheduling.py [--scenarios 200] [--first 0] [--processes 2]
 
-Every policy plays the same scenarios (`cafetal.simulation.ranges`, drawn from seeds). The simple policies and the
+Every policy plays the same scenarios (`simulated/ranges.py`, drawn from seeds). The simple policies and the
 rivals know the true rates beforehand; `balanced` and `local-only` know nothing.
 """
 
@@ -12,14 +12,15 @@ import sys
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 
+from simulated.bound import lower_bound
+from simulated.ranges import draw_scenario
+from simulated.rivals import Delta, Dha, ParslRandom
+
 from cafetal.scheduling.balanced import BalancedDispatch
 from cafetal.scheduling.estimates.rates import Rates
 from cafetal.scheduling.limits import Limits
 from cafetal.scheduling.per_policy import PolicyDispatch
 from cafetal.scheduling.policies import Capacity, Fastest, Random, RoundRobin
-from cafetal.simulation.bound import lower_bound
-from cafetal.simulation.ranges import draw_scenario
-from cafetal.simulation.rivals import Delta, Dha, ParslRandom
 from cafetal.simulation.simulator import Simulator
 
 WAN_SHARE = 0.01

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from simulated.rivals import Delta, Dha, ParslRandom
 
 from cafetal.scheduling import messages as ev
 from cafetal.scheduling.balanced import BalancedDispatch
@@ -15,7 +16,6 @@ from cafetal.scheduling.policies import Balanced, Capacity, Random
 from cafetal.scheduling.scheduler import Scheduler
 from cafetal.scheduling.staging import StagingLimits
 from cafetal.scheduling.state import SiteState
-from cafetal.simulation.rivals import Delta, Dha, ParslRandom
 
 SITES = ("a", "b", "c")
 REACHABLE = {name: frozenset(SITES) - {name} for name in SITES}

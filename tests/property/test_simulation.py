@@ -8,6 +8,10 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from simulated import ranges
+from simulated.bound import lower_bound
+from simulated.ranges import draw_scenario
+from simulated.rivals import Delta, Dha, ParslRandom
 
 from cafetal.errors import EventsLost
 from cafetal.scheduling.balanced import BalancedDispatch
@@ -19,10 +23,6 @@ from cafetal.scheduling.messages import Assign
 from cafetal.scheduling.per_policy import PolicyDispatch
 from cafetal.scheduling.policies import Capacity, Random
 from cafetal.scheduling.staging import StagingLimits
-from cafetal.simulation import ranges
-from cafetal.simulation.bound import lower_bound
-from cafetal.simulation.ranges import draw_scenario
-from cafetal.simulation.rivals import Delta, Dha, ParslRandom
 from cafetal.simulation.scenario import Block, Scenario, SimulatedSite
 from cafetal.simulation.simulator import Simulator
 
