@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
-from functools import partial
 
 from cafetal.scheduling.chunks import Bundle, Chunk
 from cafetal.scheduling.duplicates import duplicate
+from cafetal.scheduling.estimates.division import UNKNOWN_RATE, Division, divide
 from cafetal.scheduling.estimates.makespan import FEW, foresee
-from cafetal.scheduling.estimates.water_filling import Pool, pour
 from cafetal.scheduling.limits import Limits
 from cafetal.scheduling.messages import Reason, Rule, Split, Transfer, TransferEnded
-from cafetal.scheduling.pending import Group, Key, PendingWork
+from cafetal.scheduling.pending import Group, PendingWork
 from cafetal.scheduling.staging import Staging
 from cafetal.scheduling.state import Choice, SiteState, State
 from cafetal.scheduling.wan_reads import WanReads, candidates
 
-_UNKNOWN_RATE = 1000.0
-"""Events/s of a worker before anything is known; only its being the same everywhere matters."""
 _GROUPS_A_SECOND = 60.0
 """Groups that are divided anew in a second, at most: planning a large run must cost little."""
 _TAIL = 3
@@ -56,10 +52,7 @@ class BalancedDispatch:
         self.pool = PendingWork()
         self.staging = Staging(self.limits.staging, self.pool)
         self._wan = WanReads(self.limits, self.pool)
-        self._shares: dict[Key, dict[str, float]] = {}
-        self._orders: dict[str, list[Group]] = {}
-        self._levels: dict[str, float] = {}
-        self._end = 0.0
+        self._division = Division()
         self._planned = -math.inf
         self._learned = 0
         self._next_plan = -math.inf
@@ -68,7 +61,6 @@ class BalancedDispatch:
         self._stirred = False
         self._steady: dict[str, int] = {}
         self._workers = 0
-        self._groups = 0
         self._sender = -math.inf
 
     # --- work --------------------------------------------------------------------------------------------------
@@ -120,7 +112,7 @@ class BalancedDispatch:
 
     def stage(self, state: State) -> Transfer | None:
         """Return files for a site that would be done with them well before those that hold them."""
-        return self.staging.next(state, self._levels)
+        return self.staging.next(state, self._division.levels)
 
     def staged(self, state: State, order: Transfer, ended: TransferEnded) -> None:
         """Divide anew what has arrived."""
@@ -131,17 +123,17 @@ class BalancedDispatch:
     def clear(self) -> None:
         """Drop what waits."""
         self.pool.clear()
-        self._orders.clear()
+        self._division.orders.clear()
 
     # --- the plan ----------------------------------------------------------------------------------------------
 
     def review(self, state: State, *, changed: bool) -> bool:
         """Divide what waits anew, if that could change something."""
-        soon = state.now - self._planned < max(1.0, self._groups / _GROUPS_A_SECOND)
+        soon = state.now - self._planned < max(1.0, self._dividing)
         if self._learned != state.rates.pairs:
             first, self._learned = not self._learned, state.rates.pairs
             changed = changed or first or self._is_short(state)
-        if changed and soon and self._groups > _GROUPS_A_SECOND:
+        if changed and soon and self._dividing > 1:
             changed, self._dirty = False, True
         if changed or (self._dirty and not soon) or state.now >= self._next_plan:
             self._plan(state)
@@ -164,50 +156,31 @@ class BalancedDispatch:
         return waiting < _SHORTEST * state.rates.fastest * max(1, self._workers)
 
     def _plan(self, state: State) -> None:
+        """Divide anew, and foresee the end."""
         self.pool.tidy()
-        power = functools.cache(partial(self._power, state))
-        usable = {name for name, site in state.sites.items() if site.open}
-        groups, pools = [], []
-        for group in self.pool:
-            powers = {site: power(site, group.dataset) for site in group.sites if site in usable}
-            if powers:
-                groups.append(group)
-                pools.append(Pool(max(1, _work(state, group)), powers))
-        begin = {name: state.now + state.backlog(name) for name in state.sites}
-        shares = pour(pools, begin, [self._shares.get(group.key, {}) for group in groups])
-        levels = dict(begin)
-        orders: dict[str, list[tuple[float, int, Group]]] = {}
-        for number, (group, pool, share) in enumerate(zip(groups, pools, shares, strict=True)):
-            for site, work in share.items():
-                levels[site] += work / pool.rates[site]
-                if work >= 1:
-                    orders.setdefault(site, []).append((-work / pool.work, number, group))
-        self._orders = {site: [group for *_, group in sorted(order)] for site, order in orders.items()}
-        self._shares = {group.key: share for group, share in zip(groups, shares, strict=True)}
-        self._levels = levels
-        busy = {name for name, site in state.sites.items() if site.running} | orders.keys()
-        self._end = max((levels[name] for name in busy), default=state.now)
-        state.end = self._end if state.rates.pairs and not state.more else None
+        self._division = division = divide(state, self.pool, self._division)
         self._workers = sum(site.workers for site in state.sites.values() if site.ready and site.open)
+        state.end = division.end if state.rates.pairs and not state.more else None
         if state.end is not None:
-            if sum(group.chunks for group in groups) <= FEW:
-                state.end = foresee(state, groups, _UNKNOWN_RATE)
-            tasks = state.tasks.values()
-            bundle = max((task.seconds or 0.0 for task in tasks), default=0.0)
-            chunk = max(((task.seconds or 0.0) / len(task.bundle.chunks) for task in tasks), default=0.0)
-            left = max(0.0, state.end - state.now)
-            state.unsure = state.outlook.unsure(left, self._workers, bundle, max(chunk, _SHORTEST))
+            if sum(group.chunks for group in division.groups) <= FEW:
+                state.end = foresee(state, division.groups, UNKNOWN_RATE)
+            state.unsure = self._unsure(state, max(0.0, state.end - state.now))
         self._planned, self._dirty = state.now, False
         self._steady.clear()
-        self._groups = len(groups)
-        self._next_plan = state.now + max(2.0, 0.03 * (self._end - state.now), self._groups / _GROUPS_A_SECOND)
+        self._next_plan = state.now + max(2.0, 0.03 * (division.end - state.now), self._dividing)
         self._stir()
 
-    def _power(self, state: State, site: str, dataset: str) -> float:
-        """Work/s of all workers of a site together, as much as the user wants of it."""
-        state_of_site = state.sites[site]
-        rate = state.rates.rate(site, dataset) or _UNKNOWN_RATE
-        return rate * max(1, state_of_site.usable_workers) * state_of_site.weight
+    def _unsure(self, state: State, left: float) -> float:
+        """Return two standard deviations of the seconds that are left."""
+        tasks = state.tasks.values()
+        bundle = max((task.seconds or 0.0 for task in tasks), default=0.0)
+        chunk = max(((task.seconds or 0.0) / len(task.bundle.chunks) for task in tasks), default=0.0)
+        return state.outlook.unsure(left, self._workers, bundle, max(chunk, _SHORTEST))
+
+    @property
+    def _dividing(self) -> float:
+        """Seconds in which groups as many as these may be divided once."""
+        return len(self._division.groups) / _GROUPS_A_SECOND
 
     # --- what is next ------------------------------------------------------------------------------------------
 
@@ -219,7 +192,7 @@ class BalancedDispatch:
         state_of_site = state.sites[site]
         if self._nothing.get(site, -math.inf) > state.now:
             return 0
-        left = self._levels.get(site, 0.0) - state.now
+        left = self._division.levels.get(site, 0.0) - state.now
         if left < _TAIL * self.limits.bundle_seconds:
             return state_of_site.workers + self._ahead(state, state_of_site, left) - len(state_of_site.running)
         if site not in self._steady:  # until the next plan
@@ -242,7 +215,7 @@ class BalancedDispatch:
             return None
         choice = (
             self._local(state, site)
-            or self._wan.next(state, site, self._levels)
+            or self._wan.next(state, site, self._division.levels)
             or duplicate(state, site, self.limits.duplicates)
         )
         if choice is None:
@@ -257,8 +230,8 @@ class BalancedDispatch:
             choice = self._take(state, site, group, planned=False)
             if choice is not None:
                 return choice
-        for group in self._orders.get(site, ()):
-            if not group.empty and self._shares[group.key].get(site, 0.0) > 0:
+        for group in self._division.orders.get(site, ()):
+            if not group.empty and self._division.shares[group.key].get(site, 0.0) > 0:
                 choice = self._take(state, site, group, planned=True)
                 if choice is not None:
                     return choice
@@ -276,7 +249,7 @@ class BalancedDispatch:
         are sent later get shorter ones: the n-th of W workers begins n / rate late, so all can end together no
         sooner than half of W / rate after they would if all began at once.
         """
-        left = self._levels.get(site, state.now) - state.now
+        left = self._division.levels.get(site, state.now) - state.now
         feeding = self._workers / self.limits.submit_rate
         shortest = min(max(_SHORTEST, 3 * state.sites[site].trip), self.limits.bundle_seconds)
         if left < _PASSES * feeding:
@@ -295,8 +268,8 @@ class BalancedDispatch:
         for name in group.sites:
             other = state.sites[name]
             if name != site and other.ready and other.open and other.health.paused_until <= state.now:
-                rate = state.rates.rate(name, group.dataset) or _UNKNOWN_RATE
-                best = min(best, max(state.now, self._levels.get(name, 0.0)) + work / rate)
+                rate = state.rates.rate(name, group.dataset) or UNKNOWN_RATE
+                best = min(best, max(state.now, self._division.levels.get(name, 0.0)) + work / rate)
         return best
 
     def _take(self, state: State, site: str, group: Group, *, planned: bool) -> Choice | None:
@@ -344,11 +317,11 @@ class BalancedDispatch:
             split = self._cut(state, group, work)
         most = self.limits.bundle_events
         item = group.take(work, state.rates.fixed(group.dataset)) if most is None else group.take(most)
-        share = self._shares.get(group.key, {})
+        share = self._division.shares.get(group.key, {})
         if site in share:
             share[site] -= state.work(item)
         seconds = None if rate is None else state.work(item) / rate
-        return Choice(item, Reason(rule, seconds, candidates(state, group, self._levels)), split=split)
+        return Choice(item, Reason(rule, seconds, candidates(state, group, self._division.levels)), split=split)
 
     def _cut(self, state: State, group: Group, work: float) -> Split | None:
         """Cut the chunk with which a bundle would become too large, if chunks are large for such bundles.
@@ -375,7 +348,3 @@ class BalancedDispatch:
         group.fresh[place] = parts[1]
         group.fresh.insert(place, parts[0])
         return Split(chunk.id, parts)
-
-
-def _work(state: State, group: Group) -> float:
-    return state.rates.work(group.dataset, group.events, group.chunks)
