@@ -29,6 +29,8 @@ class Health:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._doubts: dict[str, _Doubt] = {}
+        self._sent: dict[str, int] = {}
+        """The number of the last task that each endpoint was sent."""
 
     def note_lost(self, name: str) -> None:
         """Note that an endpoint has lost a task, through no fault of the task; many lost together count once."""
@@ -45,6 +47,7 @@ class Health:
 
     def note_sent(self, name: str) -> None:
         """Note that a task is sent; at an endpoint in doubt it is a trial, and no others go there meanwhile."""
+        self._sent[name] = 1 + max(self._sent.values(), default=0)
         doubt = self._doubts.get(name)
         if doubt is not None and self._clock() >= doubt.until:
             doubt.until, doubt.tried = self._clock() + doubt.pause, True
@@ -53,3 +56,10 @@ class Health:
         """Return the endpoints without doubt, and those that are due for a trial."""
         now = self._clock()
         return [name for name in names if name not in self._doubts or now >= self._doubts[name].until]
+
+    def longest_unused(self, names: Iterable[str]) -> list[str]:
+        """Return the endpoint that was sent nothing for longest, none of none.
+
+        Where all are in doubt, a task that is retried as often as there are endpoints so comes to each of them.
+        """
+        return sorted(names, key=lambda name: self._sent.get(name, 0))[:1]
