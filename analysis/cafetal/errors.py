@@ -35,7 +35,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from typing import Any
 
 
 class CafetalError(Exception):
@@ -44,7 +43,7 @@ class CafetalError(Exception):
     ``details`` holds plain values (site, file, entries, ...) for programs; the message is for people.
     """
 
-    def __init__(self, message: str, **details: Any) -> None:
+    def __init__(self, message: str, **details: object) -> None:
         Exception.__init__(self, message)  # the next class may be of somebody else, and want more (see `rebuilding`)
         self.message = message
         self.details = details
@@ -52,11 +51,11 @@ class CafetalError(Exception):
     def __str__(self) -> str:
         return self.message
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         return _restore, (type(self), self.message, self.details)
 
 
-def _restore(kind: type[CafetalError], message: str, details: dict[str, Any]) -> CafetalError:
+def _restore(kind: type[CafetalError], message: str, details: dict[str, object]) -> CafetalError:
     return kind(message, **details)
 
 

@@ -43,7 +43,7 @@ FILE_KEYS = [
 DATASET_KEYS = ["files", "metadata", "preload", "treename", "format", "compressed_form", "form", "did", "short_name"]
 
 
-def check_metadata(where: str, name: str, content: Any) -> dict[str, Any]:
+def check_metadata(where: str, name: str, content: object) -> dict[str, object]:
     """Return the metadata of a dataset.
 
     Raises:
@@ -61,7 +61,7 @@ def check_metadata(where: str, name: str, content: Any) -> dict[str, Any]:
     return dict(content)
 
 
-def refuse_typos(where: str, content: Mapping[Any, Any], allowed: Sequence[str]) -> None:
+def refuse_typos(where: str, content: Mapping[object, object], allowed: Sequence[str]) -> None:
     """Refuse a key that is nearly one that is known; other catalogues may have keys of their own."""
     for key in content:
         if key not in allowed:

@@ -88,8 +88,8 @@ def all_of(futures: Sequence[Future[Any]]) -> Future[None]:
 
 
 def settle(
-    future: Future[Any],
-    read: Callable[[Any], T],
+    future: Future[object],
+    read: Callable[[object], T],
     on_error: Callable[[BaseException], T],
     *,
     within: float | None = None,
@@ -112,7 +112,7 @@ def settle(
             if not settled.done():
                 settled.set_result(value)
 
-    def finish(ended: Future[Any]) -> None:
+    def finish(ended: Future[object]) -> None:
         try:
             value = read(ended.result())
         except BaseException as error:
@@ -128,7 +128,7 @@ def settle(
     return settled
 
 
-def after(seconds: float, act: Callable[[], Any]) -> threading.Timer:
+def after(seconds: float, act: Callable[[], object]) -> threading.Timer:
     """Call something after so many seconds, in a daemon thread; return the timer, which can be cancelled."""
     timer = threading.Timer(seconds, act)
     timer.daemon = True

@@ -10,7 +10,7 @@ import builtins
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 from cafetal.errors import CafetalError, LoginError, RemoteCause, SiteError
 
@@ -27,7 +27,7 @@ def lookup(type_name: str) -> type[Exception] | None:
     return kind if isinstance(kind, type) and issubclass(kind, Exception) else None
 
 
-def rebuild(type_name: str, message: str, attributes: Mapping[str, Any] | None = None) -> Exception:
+def rebuild(type_name: str, message: str, attributes: Mapping[str, object] | None = None) -> Exception:
     """Return an exception of the named class that says the message and has the attributes; it can be pickled.
 
     An error of a class that is unknown here is a `RemoteCause`.
@@ -40,7 +40,7 @@ def rebuild(type_name: str, message: str, attributes: Mapping[str, Any] | None =
     if issubclass(kind, CafetalError):
         return kind(message)
 
-    def reduce(error: Exception) -> tuple[Any, ...]:
+    def reduce(error: Exception) -> tuple[object, ...]:
         return rebuild, (type_name, message, attributes)
 
     try:
@@ -54,7 +54,7 @@ def rebuild(type_name: str, message: str, attributes: Mapping[str, Any] | None =
     return _with(error, attributes)
 
 
-def _with(error: Exception, attributes: Mapping[str, Any] | None) -> Exception:
+def _with(error: Exception, attributes: Mapping[str, object] | None) -> Exception:
     """Give an exception its attributes, so that no code of its class runs."""
     for name, value in (attributes or {}).items():
         if name == "args" and isinstance(value, list):
@@ -87,7 +87,7 @@ def also(error: Ours, other: type[Exception]) -> Ours:
 def _both(ours: type[CafetalError], other: type[Exception]) -> type[CafetalError]:
     """Return a class that is both, named as ours; ours, if their layouts exclude one another."""
 
-    def reduce(error: CafetalError) -> tuple[Any, ...]:
+    def reduce(error: CafetalError) -> tuple[object, ...]:
         more = {name: value for name, value in vars(error).items() if name not in ("message", "details")}
         return _again, (ours, other, error.message, error.details, more)
 
@@ -99,7 +99,11 @@ def _both(ours: type[CafetalError], other: type[Exception]) -> type[CafetalError
 
 
 def _again(
-    ours: type[CafetalError], other: type[Exception], message: str, details: dict[str, Any], more: Mapping[str, Any]
+    ours: type[CafetalError],
+    other: type[Exception],
+    message: str,
+    details: dict[str, object],
+    more: Mapping[str, object],
 ) -> CafetalError:
     kind = _classes.setdefault((ours, other), _both(ours, other))  # the same class each time
     for chosen in (kind, ours):

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 
-def load_json(text: str) -> Any:
+def load_json(text: str) -> object:
     """Read JSON.
 
     Raises:
@@ -18,8 +18,8 @@ def load_json(text: str) -> Any:
     return json.loads(text, object_pairs_hook=_each_once)
 
 
-def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    content: dict[str, Any] = {}
+def _each_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    content: dict[str, object] = {}
     for key, value in pairs:
         if key in content:
             raise ValueError(f"the key {key!r} is there twice")
@@ -28,7 +28,7 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 class _Loader(yaml.SafeLoader):
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[object, object]:
         """Construct a mapping as always, if no key comes twice, also as text: ``1`` and ``"1"``."""
         names: set[str] = set()
         for key, _ in node.value:

@@ -64,7 +64,7 @@ def fields_at(model: type[BaseModel], steps: Iterable[Any]) -> set[str]:
     return {name for kind in kinds if _is_model(kind) for name in kind.model_fields}
 
 
-def _without_tags(model: type[BaseModel], steps: Iterable[Any]) -> Iterator[Any]:
+def _without_tags(model: type[BaseModel], steps: Iterable[object]) -> Iterator[object]:
     """Yield the steps that stand in the file: not the names of alternatives that pydantic puts among them."""
     kinds: list[Any] = [model]
     for step in steps:
@@ -74,11 +74,11 @@ def _without_tags(model: type[BaseModel], steps: Iterable[Any]) -> Iterator[Any]
         kinds = below
 
 
-def _is_model(kind: Any) -> bool:
+def _is_model(kind: object) -> bool:
     return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
-def _below(kinds: Iterable[Any], step: Any) -> Iterator[Any]:
+def _below(kinds: Iterable[Any], step: Any) -> Iterator[object]:
     """Yield what may stand below a step, of what may stand above it; a tag chooses among alternatives."""
     for kind in kinds:
         if _is_model(kind):
@@ -93,12 +93,12 @@ def _below(kinds: Iterable[Any], step: Any) -> Iterator[Any]:
             yield from _alternatives(get_args(kind)[0])
 
 
-def _tags(model: type[BaseModel]) -> tuple[Any, ...]:
+def _tags(model: type[BaseModel]) -> tuple[object, ...]:
     field = model.model_fields.get("kind")
     return get_args(field.annotation) if field is not None else ()
 
 
-def _alternatives(annotation: Any) -> Iterator[Any]:
+def _alternatives(annotation: object) -> Iterator[object]:
     if _is_model(annotation) or get_origin(annotation) in (dict, Mapping, list, tuple, set, frozenset):
         yield annotation
     else:

@@ -7,7 +7,6 @@ import json
 import sqlite3
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from cafetal.config import cache_folder
 
@@ -25,9 +24,9 @@ class FileCache:
     def __init__(self, folder: Path | None = None) -> None:
         self._path = (folder or cache_folder()) / "files.sqlite"
 
-    def get(self, keys: Iterable[Key]) -> dict[Key, dict[str, Any]]:
+    def get(self, keys: Iterable[Key]) -> dict[Key, dict[str, object]]:
         """Return the records there are."""
-        records: dict[Key, dict[str, Any]] = {}
+        records: dict[Key, dict[str, object]] = {}
         with contextlib.suppress(sqlite3.Error, OSError), self._open() as database:
             for key in keys:
                 row = database.execute("SELECT record FROM files WHERE site=? AND pfn=? AND tree=?", key).fetchone()
@@ -35,7 +34,7 @@ class FileCache:
                     records[key] = json.loads(row[0])
         return records
 
-    def put(self, records: Mapping[Key, Mapping[str, Any]]) -> None:
+    def put(self, records: Mapping[Key, Mapping[str, object]]) -> None:
         """Keep records, replacing older ones of the same files."""
         rows = [(*key, json.dumps(record)) for key, record in records.items()]
         with contextlib.suppress(sqlite3.Error, OSError), self._open() as database:

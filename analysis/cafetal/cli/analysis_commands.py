@@ -41,7 +41,7 @@ from cafetal.errors import CafetalError, ResumeRefused
 @click.option("--quiet", is_flag=True, help="No progress.")
 @click.option("--detach", is_flag=True, help="Go on when the terminal is closed; see `status`, `logs`, `cancel`.")
 def run(
-    folder: Path, fan_in: int, accept: float, overwrite: bool, plots: bool, quiet: bool, detach: bool, **request: Any
+    folder: Path, fan_in: int, accept: float, overwrite: bool, plots: bool, quiet: bool, detach: bool, **request: object
 ) -> None:
     """Process FILESET with PROCESSOR (FILE.py:CLASS) where its files are, and merge the output here."""
     from cafetal.results.run_folder import refuse_to_replace
@@ -90,7 +90,7 @@ def _detach(folder: Path) -> None:
     click.echo(f"It runs as process {process}. See `cafetal status`, `logs` and `cancel`, each with {folder}.")
 
 
-def _carry_out(folder: Path, request: dict[str, Any], *, plots: bool, **options: Any) -> None:
+def _carry_out(folder: Path, request: dict[str, object], *, plots: bool, **options: object) -> None:
     """Run, save what came of it, and raise what went wrong."""
     from cafetal.results.run_lock import locked
 
@@ -100,7 +100,7 @@ def _carry_out(folder: Path, request: dict[str, Any], *, plots: bool, **options:
 
 
 def _run_and_save(
-    folder: Path, request: dict[str, Any], plots: bool, executor: Any, runner: Any, instance: Any, fileset: Any
+    folder: Path, request: dict[str, object], plots: bool, executor: Any, runner: Any, instance: object, fileset: Any
 ) -> None:
     from cafetal.engine.entry_counts import Uncounted
     from cafetal.results.run_folder import MERGED
@@ -130,7 +130,7 @@ def _run_and_save(
         raise error
 
 
-def _prepare(request: dict[str, Any], **options: Any) -> tuple[Any, Any, Any, Any]:
+def _prepare(request: dict[str, Any], **options: Any) -> tuple[Any, Any, object, Any]:
     """Check all arguments before a site is started; return executor, runner, processor and fileset."""
     from coffea.processor import Runner
 
@@ -168,12 +168,12 @@ def _prepare(request: dict[str, Any], **options: Any) -> tuple[Any, Any, Any, An
     return executor, runner, instance, fileset
 
 
-def _module_of(instance: Any) -> str:
+def _module_of(instance: object) -> str:
     """Return the module that a processor, or a function, comes from."""
     return str(getattr(instance, "__module__", None) or type(instance).__module__)
 
 
-def _save(folder: Path, out: Any, executor: Any, request: dict[str, Any], problem: str) -> None:
+def _save(folder: Path, out: object, executor: Any, request: dict[str, Any], problem: str) -> None:
     from cafetal.engine.interrupts import interrupts
     from cafetal.results import run_folder
 
@@ -189,7 +189,7 @@ def _save(folder: Path, out: Any, executor: Any, request: dict[str, Any], proble
         run_folder.save(folder, out, executor.record, provenance, problem=problem)
 
 
-def _show(folder: Path, out: Any, *, plots: bool) -> None:
+def _show(folder: Path, out: object, *, plots: bool) -> None:
     """Draw the results that are saved, and tell what came out; nothing that fails here does them any harm."""
     from cafetal.results import run_folder
     from cafetal.views.plots import draw

@@ -44,9 +44,9 @@ def analysis_options(command: Any) -> Any:
     return command
 
 
-def parse_arguments(pairs: Sequence[str]) -> dict[str, Any]:
+def parse_arguments(pairs: Sequence[str]) -> dict[str, object]:
     """Return ``["bins=60", "cuts=[1, 2]"]`` as a dict with the values read as YAML."""
-    parsed: dict[str, Any] = {}
+    parsed: dict[str, object] = {}
     for key, value in parse_pairs("--arg", pairs).items():
         try:
             parsed[key] = yaml.safe_load(value)

@@ -8,7 +8,6 @@ import posixpath
 import urllib.parse
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import requests
 
@@ -78,7 +77,7 @@ def read_list(place: str, table: SiteTable) -> list[ListedFile]:
     """
     text = _read(place)
     try:
-        content: Any = json.loads(text)
+        content: object = json.loads(text)
     except ValueError:
         lines = (line.strip() for line in text.splitlines())
         content = [{"uri": line} for line in lines if line and not line.startswith("#")]
@@ -87,7 +86,7 @@ def read_list(place: str, table: SiteTable) -> list[ListedFile]:
     return [_found(entry["uri"], entry.get("size"), _adler32(entry.get("checksum")), table) for entry in content]
 
 
-def _is_file(entry: Any) -> bool:
+def _is_file(entry: object) -> bool:
     return (
         isinstance(entry, dict) and isinstance(entry.get("uri"), str) and ("://" in entry["uri"] or "/" in entry["uri"])
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from cafetal.config import SiteTable
 from cafetal.errors import FilesetError
@@ -50,7 +49,7 @@ def make_dataset(
     table: SiteTable,
     *,
     tree: str | None = None,
-    metadata: Mapping[str, Any] | None = None,
+    metadata: Mapping[str, object] | None = None,
     allow: Sequence[str] = (),
     deny: Sequence[str] = (),
     helped: Mapping[str, str] | None = None,

@@ -129,7 +129,7 @@ def read_replicas(row: Mapping[str, Any]) -> ListedFile:
     ('T1',)
     """
     states = row.get("states") or {}
-    pfns_by_name: Mapping[str, Mapping[str, Any]] = row.get("pfns") or {}
+    pfns_by_name: Mapping[str, Mapping[str, object]] = row.get("pfns") or {}
     tape = {str(place["rse"]) for place in pfns_by_name.values() if place.get("type") == "TAPE"}
     readable = {
         rse: tuple(sorted((pfn for pfn in pfns if _rank(pfn) < len(SCHEMES)), key=_rank))

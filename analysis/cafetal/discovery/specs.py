@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -31,7 +30,7 @@ class DatasetSpec(BaseModel):
         "`list:FILE_OR_URL`."
     )
     tree: str = "Events"
-    metadata: dict[str, Any] = Field(default_factory=dict)
+    metadata: dict[str, object] = Field(default_factory=dict)
     allow: tuple[str, ...] = Field((), description="Patterns of sites and RSEs of which replicas are kept.")
     deny: tuple[str, ...] = Field((), description="Patterns of those of which none is.")
 
@@ -51,7 +50,7 @@ def read_spec(words: Iterable[str]) -> dict[str, DatasetSpec]:
     for word in words:
         name, equals, source = word.partition("=")
         if equals and not Path(word).exists():
-            content: Any = {name: {"source": source}}
+            content: object = {name: {"source": source}}
         else:
             try:
                 content = load_yaml(Path(word).read_text())

@@ -36,7 +36,7 @@ class Uncounted(WorkItem):  # type: ignore[misc]  # coffea's classes are Any to 
     metas: tuple[FileMeta, ...] = field(default=(), compare=False)
     chunksize: int = field(default=0, compare=False)
     format: str = field(default="root", compare=False)
-    options: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    options: Mapping[str, object] = field(default_factory=dict, compare=False)
     """For ``uproot.open``."""
 
     @classmethod
@@ -209,7 +209,7 @@ def _able(
         return set(), error
 
 
-def _as_declared(question: Question, failure: Failure) -> dict[str, Any] | None:
+def _as_declared(question: Question, failure: Failure) -> dict[str, object] | None:
     """Return what the fileset says of a file that cannot be opened anywhere, if that is enough to plan with it."""
     declared = question.declared
     if failure["kind"] == "stale" or declared is None or declared.num_entries is None or declared.uuid is None:

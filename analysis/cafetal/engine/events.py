@@ -41,7 +41,7 @@ class LoginsReported(Event):
     """A site has told with which logins it reads files."""
 
     site: str
-    reply: Sequence[Mapping[str, Any]] | Exception
+    reply: Sequence[Mapping[str, object]] | Exception
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class EntriesCounted(Event):
     """A site has counted the entries of some files, or could not."""
 
     batch: Batch
-    records: Sequence[Mapping[str, Any]]
+    records: Sequence[Mapping[str, object]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class Surveyed(Event):
     """A site has told which partials of earlier attempts it holds, or why it does not tell."""
 
     site: str
-    reply: Any
+    reply: object
 
 
 @dataclass(frozen=True, slots=True)

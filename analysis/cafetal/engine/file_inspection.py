@@ -46,7 +46,7 @@ class Question:
     declared: DataFile | None = None
     """What the fileset says of it, which must be so."""
     format: str = "root"
-    options: Mapping[str, Any] | None = None
+    options: Mapping[str, object] | None = None
     """For ``uproot.open``."""
     alone: bool = False
     """Whether a worker was lost that was asked for it: then nothing else is asked with it."""
@@ -111,7 +111,7 @@ class Inspection:
         *,
         ask: Callable[[Sequence[str]], None],
         call: Call,
-        tell: Callable[[Batch, Sequence[Mapping[str, Any]]], None],
+        tell: Callable[[Batch, Sequence[Mapping[str, object]]], None],
     ) -> None:
         self._todo = {question.key: question for question in questions}
         self._table, self._policy, self._cache = table, policy, cache
@@ -238,7 +238,7 @@ def inspect_request(
     site: str,
     questions: Sequence[Question],
     table: SiteTable,
-    records: Mapping[tuple[str, str, str], Any] | None = None,
+    records: Mapping[tuple[str, str, str], object] | None = None,
 ) -> InspectRequest:
     """Return what a site is asked of files; ``records`` are records of earlier runs by site, PFN and tree."""
     return {
@@ -273,10 +273,10 @@ def inspect(
         for site in sites:
             install(federation, site, shipment).add_done_callback(partial(installed, site))
 
-    def installed(site: str, done: Future[Any]) -> None:
+    def installed(site: str, done: Future[object]) -> None:
         events.put((site, done.result()))
 
-    def call(request: InspectRequest) -> Future[Any]:
+    def call(request: InspectRequest) -> Future[object]:
         site, count = request["site"], len(request["files"])
         request = {**request, "function": function, "archive": shipment.modules or ""}
         reply = federation.call(site, shipment.code, "inspect", request)
@@ -298,7 +298,7 @@ def inspect(
     return answers
 
 
-def all_lost(site: str, count: int, error: Exception) -> list[dict[str, Any]]:
+def all_lost(site: str, count: int, error: Exception) -> list[dict[str, object]]:
     """Return what stands for the records of so many files if the task was lost."""
     return [{"failure": lost_task(error, site)}] * count
 
@@ -318,7 +318,7 @@ def _is_loss(failure: Failure) -> bool:
     return failure["kind"] in ("worker", "away")
 
 
-def contradiction(question: Question, site: str, record: Mapping[str, Any]) -> Failure | None:
+def contradiction(question: Question, site: str, record: Mapping[str, object]) -> Failure | None:
     """Return a failure if the file is not what the fileset says it is: another UUID, size or number of entries."""
     for key, name in (("uuid", "UUID"), ("size", "size"), ("num_entries", "number of entries")):
         declared = getattr(question.declared, key, None)

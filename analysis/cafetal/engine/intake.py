@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Any
 
 from cafetal.caches.file_entries import FileCache
 from cafetal.engine.context import RunContext
@@ -196,7 +195,7 @@ class Intake:
             return
         chosen, left = self._salvage.take(site, reply if isinstance(reply, list) else ())
         for reference in chosen:
-            done: Future[Any] = Future()
+            done: Future[object] = Future()
             done.set_result({"partial": reference})
             context.note(partial_line(lines.PartialReused, site, reference))
             self._maps.locations.put(ChunkSet.parse(reference["chunks"]), site)

@@ -92,7 +92,7 @@ class Execution:
 
     # --- the run -------------------------------------------------------------------------------------------
 
-    def execute(self) -> Any:
+    def execute(self) -> object:
         """Run to the end and return the merged result; ``None`` if there is nothing to merge.
 
         The record tells what could not be processed; after Ctrl-C the result holds what was finished.
@@ -124,7 +124,7 @@ class Execution:
             self.sites.clean(patience=30)
             return result
 
-    def _run(self) -> Any:
+    def _run(self) -> object:
         context = self.context
         while True:
             while not context.scheduler.done or self.intake.waiting:
@@ -147,7 +147,7 @@ class Execution:
         """Tell whether nothing is processed, and nothing was since the trees had so many leaves."""
         return self.context.scheduler.done and self.merges.trees.leaves == leaves
 
-    def _finish(self, fetched: list[LocalPartial]) -> Any:
+    def _finish(self, fetched: list[LocalPartial]) -> object:
         """Merge what is on this machine, and close the account."""
         context, local = self.context, self.merges.local
         local += fetched

@@ -27,9 +27,9 @@ class MapPhase:
         on_commit: called with a site, and the future whose result names a partial that counts.
     """
 
-    def __init__(self, context: RunContext, on_commit: Callable[[str, Future[Any]], None]) -> None:
+    def __init__(self, context: RunContext, on_commit: Callable[[str, Future[object]], None]) -> None:
         self._context, self._on_commit = context, on_commit
-        self._sent: dict[int, tuple[messages.Assign, Future[Any]]] = {}
+        self._sent: dict[int, tuple[messages.Assign, Future[object]]] = {}
         self.locations = PartialLocations()
         self.given_up = ChunkSet()
         self.refused: list[Failure] = []

@@ -36,7 +36,7 @@ _MANY_NAMES = frozenset({"globals", "vars", "setattr", "exec"})
 class LiveState:
     """Values that differ from the sources."""
 
-    values: dict[str, dict[str, Any]] = field(default_factory=dict)
+    values: dict[str, dict[str, object]] = field(default_factory=dict)
     """``{"module" or "module:Class": {name: value, as `plain_text.encode` has it}}``"""
     left: list[str] = field(default_factory=list)
     """Names of values that are not plain data, and so do not travel."""
@@ -47,7 +47,7 @@ class LiveState:
         owners = [(owner.replace(":", "."), name) for owner, values in self.values.items() for name in values]
         return sorted(f"{owner}.{name}" for owner, name in owners)
 
-    def add(self, owner: str, name: str, value: Any) -> None:
+    def add(self, owner: str, name: str, value: object) -> None:
         """Enter a value that was set."""
         try:
             encoded = _steady(encode(value))
@@ -57,7 +57,7 @@ class LiveState:
             self.values.setdefault(owner, {})[name] = encoded
 
 
-def _steady(encoded: Any) -> Any:
+def _steady(encoded: object) -> object:
     """Sort the items of sets, which come in another order in each process."""
     if isinstance(encoded, list):
         return [_steady(item) for item in encoded]
@@ -69,7 +69,7 @@ def _steady(encoded: Any) -> Any:
     }
 
 
-def find(sources: Mapping[str, bytes], schema: Any) -> LiveState:
+def find(sources: Mapping[str, bytes], schema: object) -> LiveState:
     """Return what was set in modules that travel, and in the classes of a schema that do not.
 
     Args:
@@ -92,7 +92,7 @@ def find(sources: Mapping[str, bytes], schema: Any) -> LiveState:
     return state
 
 
-def _differs(value: Any, other: Any) -> bool:
+def _differs(value: object, other: Any) -> bool:
     """Tell whether two values are not the same, or come in another order; what cannot be compared differs."""
     try:
         same = type(value) is type(other) and bool(value == other)
@@ -104,7 +104,7 @@ def _differs(value: Any, other: Any) -> bool:
 # --- modules of the user -------------------------------------------------------------------------------------------
 
 
-def _changed_in_module(module: ModuleType, tree: ast.Module) -> Iterator[tuple[str, str, Any]]:
+def _changed_in_module(module: ModuleType, tree: ast.Module) -> Iterator[tuple[str, str, object]]:
     """Yield owner, name and value of what is other in a module, and in its classes, than its source says."""
     bound, own = _bound(tree), set(_changed_by_itself(tree))
     shows_all = "*" not in bound and not any(isinstance(n, ast.Name) and n.id in _MANY_NAMES for n in ast.walk(tree))
@@ -124,7 +124,7 @@ def _changed_in_module(module: ModuleType, tree: ast.Module) -> Iterator[tuple[s
                     yield f"{module.__name__}:{node.name}", name, vars(kind)[name]
 
 
-def _is_replaced(tree: ast.Module, module: ModuleType, name: str, value: Any) -> bool:
+def _is_replaced(tree: ast.Module, module: ModuleType, name: str, value: object) -> bool:
     """Tell whether something stands in place of a function that a module defines."""
     bindings = Counter(_bindings(tree.body))
     defined = any(
@@ -134,9 +134,9 @@ def _is_replaced(tree: ast.Module, module: ModuleType, name: str, value: Any) ->
     return defined and isinstance(value, FunctionType) and value.__module__ != module.__name__
 
 
-def _literals(body: Sequence[ast.stmt]) -> dict[str, Any]:
+def _literals(body: Sequence[ast.stmt]) -> dict[str, object]:
     """Return what statements bind to literals, once."""
-    values: dict[str, Any] = {}
+    values: dict[str, object] = {}
     bindings = Counter(_bindings(body))
     for node in body:
         if isinstance(node, ast.Assign) and len(node.targets) == 1:
@@ -186,7 +186,7 @@ def _changed_from_outside(tree: ast.Module) -> Iterator[str]:
             yield node.target.attr
 
 
-def _changed_container(node: ast.AST) -> Any:
+def _changed_container(node: ast.AST) -> object:
     """Return the container that an assignment to an item, or a call of a method, changes; else ``None``."""
     if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store | ast.Del):
         return node.value
@@ -213,7 +213,7 @@ def _bound(tree: ast.Module) -> set[str]:
 # --- schema classes of packages ------------------------------------------------------------------------------------
 
 
-def _changed_in_class(kind: type) -> Iterator[tuple[str, Any]]:
+def _changed_in_class(kind: type) -> Iterator[tuple[str, object]]:
     fresh = _fresh_class(kind.__module__, kind.__qualname__) if kind.__module__ != "__main__" else None
     if fresh is None:
         return
@@ -227,19 +227,19 @@ def _changed_in_class(kind: type) -> Iterator[tuple[str, Any]]:
             yield name, new
 
 
-def _code(value: Any) -> Any:
+def _code(value: object) -> object:
     return getattr(getattr(value, "__func__", value), "__code__", None)
 
 
 @functools.cache
-def _fresh_class(module: str, name: str) -> Any:
+def _fresh_class(module: str, name: str) -> object:
     """Return a class of a second copy of its module; ``None`` if there can be none."""
     with suppress(Exception):  # of whatever a module does when it is run
         spec = importlib.util.find_spec(module)
         if spec is not None and spec.loader is not None:
             copy = importlib.util.module_from_spec(spec)
             spec.loader.exec_module(copy)
-            fresh: Any = copy
+            fresh: object = copy
             for part in name.split("."):
                 fresh = getattr(fresh, part)
             return fresh

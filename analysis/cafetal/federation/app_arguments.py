@@ -26,7 +26,7 @@ from cafetal.worker.parts import TO_LAPTOP, offsets
 _CLOSING = 10.0
 """Seconds for which sites may remove what was kept there; `cafetal clean` finds the rest."""
 _FUNCTIONS = by_value(app_calls)
-Call = Callable[[str, Callable[..., Any], Mapping[str, Any]], Future[Any]]
+Call = Callable[[str, Callable[..., object], Mapping[str, object]], Future[object]]
 """Has an endpoint call a function with keyword arguments."""
 
 
@@ -61,7 +61,7 @@ class Shipped:
     """``path``: the app gets the path of a file; ``value``: it gets the object."""
 
 
-def ship(thing: Any) -> Shipped:
+def ship(thing: object) -> Shipped:
     """Make an argument of a file, by its ``Path``, or of any object that can be pickled.
 
     Raises:
@@ -90,10 +90,10 @@ def find(value: Any) -> Iterator[LFN | Kept | Shipped]:
             yield from find(item)
 
 
-class DelayedTask(Future[Any]):
+class DelayedTask(Future[object]):
     """A task that could not be sent at once, as what it names had to be brought first."""
 
-    sent: Future[Any] | None = None
+    sent: Future[object] | None = None
 
 
 class References:
@@ -173,13 +173,13 @@ class References:
                 part = thing.content[offset : offset + TO_LAPTOP]
             self._do(endpoint, "write_kept", {"name": thing.name, "offset": offset, "content": part}).result()
 
-    def _do(self, endpoint: str, task: str, arguments: Mapping[str, Any]) -> Future[Any]:
+    def _do(self, endpoint: str, task: str, arguments: Mapping[str, object]) -> Future[object]:
         where = {"scratch": self.table.sites[endpoint].scratch, "run": self.run}
         return self._call(endpoint, _FUNCTIONS[task], {**where, **arguments})
 
     def wrap(
-        self, endpoint: str, function: Callable[..., Any], args: Any, kwargs: Mapping[str, Any], *, keep: bool
-    ) -> tuple[Callable[..., Any], dict[str, Any]]:
+        self, endpoint: str, function: Callable[..., object], args: Any, kwargs: Mapping[str, object], *, keep: bool
+    ) -> tuple[Callable[..., object], dict[str, Any]]:
         """Wrap a function so that names in its arguments are resolved at the endpoint; return its arguments too."""
         return _FUNCTIONS["call_resolved"], {
             "function": function,
@@ -194,10 +194,10 @@ class References:
         self,
         endpoint: str,
         things: Sequence[LFN | Kept | Shipped],
-        task: tuple[Callable[..., Any], Any, Mapping[str, Any]],
+        task: tuple[Callable[..., object], object, Mapping[str, object]],
         *,
         keep: bool,
-        send: Callable[[Callable[..., Any], dict[str, Any]], Future[Any]],
+        send: Callable[[Callable[..., object], dict[str, object]], Future[object]],
         not_sent: Callable[[], None],
     ) -> DelayedTask:
         """Send a task to an endpoint once all that it names is there.
@@ -218,7 +218,7 @@ class References:
             name = arguments["keep"]
             return future if name is None else then(future, partial(kept_at, endpoint, name))
 
-        def count(_: Future[Any]) -> None:
+        def count(_: Future[object]) -> None:
             if not begun:
                 not_sent()
 
@@ -226,7 +226,7 @@ class References:
         then(self.bring(endpoint, things), send_wrapped, outcome=outcome)
         return outcome
 
-    def _marked(self, endpoint: str, value: Any) -> Any:
+    def _marked(self, endpoint: str, value: Any) -> object:
         if isinstance(value, LFN):
             return {"cafetal": "file", "pfn": self._catalog.replicas(value.name)[endpoint]}
         if isinstance(value, (Kept, Shipped)):

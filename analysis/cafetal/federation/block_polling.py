@@ -6,7 +6,6 @@ import logging
 import time
 from collections import Counter
 from contextlib import suppress
-from typing import Any
 
 import zmq
 from parsl.executors import HighThroughputExecutor
@@ -41,7 +40,7 @@ class Poller(JobStatusPoller):  # type: ignore[misc]  # parsl comes without type
 
     _executors: list[BlockProviderExecutor]
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, **options: object) -> None:
         self._failures: Counter[str] = Counter()
         """How often in a row the jobs of each endpoint could not be looked after."""
         super().__init__(**options)  # which begins to poll

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 from uuid import UUID
 
 from parsl.data_provider.file_noop import NoOpFileStaging
@@ -114,7 +113,7 @@ def by_id(endpoint: object) -> ParslExecutor:
         ) from None
 
 
-def label_of(endpoint: Any) -> str:
+def label_of(endpoint: object) -> str:
     """Return the label of an endpoint: a UUID in the usual form, any other name as it is."""
     try:
         return str(UUID(str(endpoint)))

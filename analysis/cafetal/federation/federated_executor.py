@@ -80,8 +80,8 @@ class FederatedExecutor(Facade):
         strategy: str = "none",
         strategy_period: float = 5,
         max_idletime: float = 120,
-        sites: str | Path | Mapping[str, Any] | SiteTable | None = None,
-        fileset: str | Path | Mapping[str, Any] | Fileset | None = None,
+        sites: str | Path | Mapping[str, object] | SiteTable | None = None,
+        fileset: str | Path | Mapping[str, object] | Fileset | None = None,
         remote_monitoring_radio: RadioConfig | None = None,
     ) -> None:
         super().__init__()
@@ -203,8 +203,8 @@ class FederatedExecutor(Facade):
                 self._starting.discard(endpoint.label)
 
     def submit(
-        self, func: Callable[..., Any], resource_specification: dict[str, Any], *args: Any, **kwargs: Any
-    ) -> Future[Any]:
+        self, func: Callable[..., object], resource_specification: dict[str, Any], *args: object, **kwargs: object
+    ) -> Future[object]:
         """Send a task to an endpoint.
 
         Raises:
@@ -246,7 +246,7 @@ class FederatedExecutor(Facade):
             self._outstanding[name] += 1
         return name
 
-    def _call(self, name: str, func: Callable[..., Any], kwargs: Mapping[str, Any]) -> Future[Any]:
+    def _call(self, name: str, func: Callable[..., object], kwargs: Mapping[str, object]) -> Future[object]:
         return self._send(self._enlist([name], ()), func, {}, (), dict(kwargs))
 
     def _trusts(self, name: str) -> bool:
@@ -255,11 +255,11 @@ class FederatedExecutor(Facade):
     def _send(
         self,
         name: str,
-        func: Callable[..., Any],
-        specification: dict[str, Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> Future[Any]:
+        func: Callable[..., object],
+        specification: dict[str, object],
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+    ) -> Future[object]:
         watch, measure = self.telemetry.follow(name)
         try:
             if name in self.failed:
@@ -324,13 +324,13 @@ class FederatedExecutor(Facade):
         return chosen
 
     def _best(self, able: Sequence[str]) -> Sequence[str]:
-        """Return the endpoints that are there and have lost nothing; if there are none, those that are there; else all.
+        """Return the endpoints that are there and have lost nothing; else the next one that is there; else all.
 
         A dead endpoint has the shortest queue, and would get all tasks. If it must be taken, it tells why it fails.
         """
         alive = [name for name in able if name not in self.failed]
         present = [name for name in alive if not getattr(self.endpoints[name], "away", False)]
-        return self._health.trusted(present) or present or alive or able
+        return self._health.trusted(present) or self._health.longest_unused(present) or alive or able
 
     def _load(self, name: str) -> SiteLoad:
         workers, rate = workers_of(self.endpoints[name]), self.telemetry.rate(name)
@@ -393,7 +393,7 @@ class FederatedExecutor(Facade):
         return [endpoint for name, endpoint in self.endpoints.items() if name not in left]
 
 
-def _attempt(close: Callable[[], Any]) -> None:
+def _attempt(close: Callable[[], object]) -> None:
     try:
         close()
     except Exception:

@@ -116,7 +116,7 @@ class Federation:
             raise UnknownEndpoint(f"There is no site {name!r}; {nearest(name, self.table.sites)}.", site=name)
         return self.table.sites[name]
 
-    def install(self, site: str, files: Mapping[str, bytes]) -> Future[dict[str, Any]]:
+    def install(self, site: str, files: Mapping[str, bytes]) -> Future[dict[str, object]]:
         """Put code on a site's scratch, and look what is installed there.
 
         Large files go in parts, once the site is known to be usable and not to have them. The
@@ -129,7 +129,7 @@ class Federation:
 
     def _judge(
         self, site: str, introduction: dict[str, Any], files: Mapping[str, bytes], large: Mapping[str, bytes]
-    ) -> dict[str, Any] | Future[dict[str, Any]]:
+    ) -> dict[str, object] | Future[dict[str, object]]:
         """Return what a site tells of itself, once it can be used, or why it cannot."""
         error = None if "error" in introduction else mismatch(introduction, versions_here())
         if "error" not in introduction and self.equipment.wanted(site, fits=error is None):
@@ -144,7 +144,7 @@ class Federation:
             return introduction
         return then(self._send_in_parts(site, missing), lambda joined: {**introduction, **joined})
 
-    def _send_in_parts(self, site: str, files: Mapping[str, bytes]) -> Future[dict[str, Any]]:
+    def _send_in_parts(self, site: str, files: Mapping[str, bytes]) -> Future[dict[str, object]]:
         parts = {name: list(cut(content, TO_SITE)) for name, content in files.items()}
         stored = [
             self.submit(site, "store", name, number, part)
@@ -154,8 +154,8 @@ class Federation:
         return self.submit(site, "join", {name: len(parts_of_file) for name, parts_of_file in parts.items()}, *stored)
 
     def call(
-        self, site: str, code: tuple[str, str], task: str, arguments: Mapping[str, Any], *inputs: Future[Any]
-    ) -> Future[Any]:
+        self, site: str, code: tuple[str, str], task: str, arguments: Mapping[str, object], *inputs: Future[object]
+    ) -> Future[object]:
         """Run a task of the worker code at a site, once the futures it depends on are there.
 
         ``code`` is the archive's and the package's name. The future holds what the task returned, or
@@ -165,7 +165,7 @@ class Federation:
         payload = pickle.dumps(dict(arguments), protocol=pickle.HIGHEST_PROTOCOL)
         return self.submit(site, "call", *code, task, payload, *inputs)
 
-    def service_task(self, future: Future[Any]) -> str | None:
+    def service_task(self, future: Future[object]) -> str | None:
         """Return the id that Globus Compute has given a task, by the future of `call`, once it has taken it."""
         status = self.executor.get_task_status(future)
         return None if status is None else status.service_task
@@ -175,10 +175,10 @@ class Federation:
         endpoint = self.executor.endpoints[site]
         return [endpoint.adopt(task) for task in tasks] if isinstance(endpoint, WatchedEndpoint) else []
 
-    def submit(self, site: str, app: str, *args: Any) -> Future[Any]:
+    def submit(self, site: str, app: str, *args: object) -> Future[Any]:
         """Have a site do what a function of `worker.bootstrap` does; the scratch and the store are given to it."""
         entry = self.table.sites[site]
-        future: Future[Any] = self._apps[app](
+        future: Future[object] = self._apps[app](
             entry.scratch, entry.store, *args, parsl_resource_specification={"endpoints": [site]}
         )
         return future

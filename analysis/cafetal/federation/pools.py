@@ -104,7 +104,7 @@ Equip = Callable[[], str]
 class EquippedExecutor(HighThroughputExecutor):  # type: ignore[misc]  # parsl comes without types
     """One whose workers run in an environment that is unpacked when it is started."""
 
-    def __init__(self, equip: Equip, **options: Any) -> None:
+    def __init__(self, equip: Equip, **options: object) -> None:
         super().__init__(**options)
         self._equip = equip
 
@@ -114,7 +114,7 @@ class EquippedExecutor(HighThroughputExecutor):  # type: ignore[misc]  # parsl c
         super().start()
 
 
-def _pools(equip: Equip | None, **options: Any) -> HighThroughputExecutor:
+def _pools(equip: Equip | None, **options: object) -> HighThroughputExecutor:
     return HighThroughputExecutor(**options) if equip is None else EquippedExecutor(equip, **options)
 
 

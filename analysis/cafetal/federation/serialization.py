@@ -8,12 +8,12 @@ from typing import Any
 class Plain(pickle.Pickler):
     """Pickles what has none but plain types."""
 
-    def reducer_override(self, part: Any) -> Any:
+    def reducer_override(self, part: object) -> Any:
         """Asked for all else."""
         raise pickle.PicklingError
 
 
-def pack(value: Any) -> bytes:
+def pack(value: object) -> bytes:
     """Return a value as bytes: by Python's pickle if it has none but plain types, else as Parsl does it.
 
     Parsl uses dill, which is written in Python and takes three times as long; functions and classes need it. Those of
@@ -43,7 +43,7 @@ def unpack(content: bytes) -> Any:
     return pickle.loads(content) if content[:1] == pickle.PROTO else deserialize(content)
 
 
-def run_packed(packed: bytes) -> tuple[bytes, dict[str, Any]]:
+def run_packed(packed: bytes) -> tuple[bytes, dict[str, object]]:
     """Unpack `worker.bootstrap.measured`, a function and its arguments, and call the one with the others.
 
     Returns the packed result and the measures, with ``bytes_out``, the size of the result. Parsl keeps functions that

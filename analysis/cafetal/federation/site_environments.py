@@ -31,7 +31,7 @@ class Sites(Protocol):
     table: SiteTable
     executor: FederatedExecutor
 
-    def submit(self, site: str, app: str, *args: Any) -> Future[Any]:
+    def submit(self, site: str, app: str, *args: object) -> Future[Any]:
         """Have a site do something; see `federation.Federation.submit`."""
         ...
 
@@ -141,12 +141,12 @@ class Equipment:
             reply = joined or self._sites.submit(name, "unpack", bundle.name, bundle.digest).result()
         return _folder(name, reply)
 
-    def _store(self, name: str, number: int, part: bytes) -> Future[Any]:
+    def _store(self, name: str, number: int, part: bytes) -> Future[object]:
         """Send a part of the archive to a site."""
         return self._sites.submit(name, "store", self._packed().name, number, part)
 
 
-def _folder(name: str, reply: dict[str, Any]) -> str:
+def _folder(name: str, reply: dict[str, object]) -> str:
     if "path" not in reply:
         raise SiteError(f"{name}: {reply.get('error', 'it does not tell where the environment is')}", site=name)
     return str(reply["path"])

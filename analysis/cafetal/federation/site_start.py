@@ -12,7 +12,6 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from time import monotonic
-from typing import Any
 
 from parsl.executors.base import ParslExecutor
 
@@ -119,7 +118,7 @@ def equip(endpoint: ParslExecutor, owner: ParslExecutor, folder: str) -> None:
     folder = endpoint.run_dir = getattr(endpoint, "shared_folder", None) or folder
     endpoint.log_config = owner.log_config
     endpoint.monitoring_messages = owner.monitoring_messages
-    provider: Any = getattr(endpoint, "provider", None)
+    provider: object = getattr(endpoint, "provider", None)
     if hasattr(provider, "script_dir"):
         provider.script_dir = os.path.join(folder, "submit_scripts")
         os.makedirs(provider.script_dir, exist_ok=True)

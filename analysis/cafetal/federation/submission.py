@@ -34,18 +34,18 @@ from cafetal.worker import bootstrap
 _NOTHING: bytes = DillSerializer.identifier + b"\n" + pickle.dumps({}, pickle.HIGHEST_PROTOCOL)
 LOSSES = (SiteAway, WorkerLost, BadStateException, ManagerLost, PoolWorkerLost)
 """Errors of a task that its endpoint lost, through no fault of the task."""
-Measure = Callable[[Mapping[str, Any]], None]
+Measure = Callable[[Mapping[str, object]], None]
 
 
 def send(
     endpoint: ParslExecutor,
-    func: Callable[..., Any],
-    specification: dict[str, Any],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
+    func: Callable[..., object],
+    specification: dict[str, object],
+    args: tuple[object, ...],
+    kwargs: dict[str, object],
     measure: Measure,
     given_up: Callable[[Exception], Exception],
-) -> Future[Any]:
+) -> Future[object]:
     """Submit a task so that it is measured where it runs; ``measure`` is told before the future is done.
 
     ``given_up`` makes the error of a task that is lost since Parsl has given up the endpoint.
@@ -65,10 +65,10 @@ def send(
 
 
 def _submit(
-    endpoint: ParslExecutor, run: Callable[..., Any], specification: dict[str, Any], packed: bytes
-) -> Future[Any]:
+    endpoint: ParslExecutor, run: Callable[..., object], specification: dict[str, object], packed: bytes
+) -> Future[object]:
     """Have a function called with bytes; what Parsl's pools are sent for that is made here, as dill takes its time."""
-    future: Future[Any]
+    future: Future[object]
     if type(endpoint).submit is not HighThroughputExecutor.submit:
         future = endpoint.submit(run, specification, packed)
         return future
@@ -80,19 +80,19 @@ def _submit(
 
 
 @cache
-def _by_value() -> tuple[Callable[..., Any], Callable[..., Any]]:
+def _by_value() -> tuple[Callable[..., object], Callable[..., object]]:
     return by_value(serialization)["run_packed"], by_value(bootstrap)["measured"]
 
 
 def _unpacked(
-    packed: Future[Any], measure: Measure, unpack: Callable[[Any], Any], given_up: Callable[[Exception], Exception]
-) -> Future[Any]:
+    packed: Future[Any], measure: Measure, unpack: Callable[[Any], object], given_up: Callable[[Exception], Exception]
+) -> Future[object]:
     """Return the future of the function's own result, for one of ``(result, measures)``."""
-    outcome: Future[Any] = Future()
+    outcome: Future[object] = Future()
     if hasattr(packed, "parsl_executor_task_id"):
         outcome.parsl_executor_task_id = packed.parsl_executor_task_id  # type: ignore[attr-defined]
 
-    def read(measured: tuple[Any, Mapping[str, Any]]) -> Any:
+    def read(measured: tuple[object, Mapping[str, object]]) -> object:
         result, measures = measured
         measure(measures)
         return unpack(result)
@@ -141,7 +141,7 @@ def _from_agent(name: str, sighting: EndpointReport | None) -> EndpointStatus:
     if sighting is None:
         return EndpointStatus(name, kind, alive=None, error="the service does not answer")
     report = sighting.report
-    nodes: Mapping[str, Any] = report.get("node_info") or {}
+    nodes: Mapping[str, object] = report.get("node_info") or {}
     return EndpointStatus(
         name,
         kind,
@@ -168,6 +168,6 @@ def given_up(endpoint: ParslExecutor, error: BaseException, *, has_worked: bool)
 
 
 @lru_cache(maxsize=64)
-def wants_specification(func: Callable[..., Any]) -> bool:
+def wants_specification(func: Callable[..., object]) -> bool:
     """Tell whether a function has a parameter for its resource specification."""
     return "parsl_resource_specification" in inspect.signature(func).parameters

@@ -131,11 +131,11 @@ class Telemetry:
     """Follows the tasks of a federation; remembers each as long as somebody holds its future."""
 
     def __init__(self) -> None:
-        self._tasks: weakref.WeakKeyDictionary[Future[Any], _Followed] = weakref.WeakKeyDictionary()
+        self._tasks: weakref.WeakKeyDictionary[Future[object], _Followed] = weakref.WeakKeyDictionary()
         self._tallies: dict[str, _Tally] = {}
         self._lock = threading.Lock()
 
-    def follow(self, endpoint: str) -> tuple[Callable[[Future[Any]], None], Callable[[Mapping[str, Any]], None]]:
+    def follow(self, endpoint: str) -> tuple[Callable[[Future[object]], None], Callable[[Mapping[str, object]], None]]:
         """Return two functions for a task that is about to be sent.
 
         One takes its future, the other what is measured.
@@ -145,25 +145,25 @@ class Telemetry:
             tally = self._tallies.setdefault(endpoint, _Tally())
             tally.first = tally.first or followed.submitted
 
-        def measure(measures: Mapping[str, Any]) -> None:
+        def measure(measures: Mapping[str, object]) -> None:
             with self._lock:
                 followed.told.update(measures)
 
-        def returned(done: Future[Any]) -> None:
+        def returned(done: Future[object]) -> None:
             text = _failure(done)
             ended = {"state": "failed" if text else "done", "returned": time.time(), "error": text[:1000]}
             with self._lock:
                 followed.told.update(ended)
                 tally.add(followed.told)
 
-        def watch(future: Future[Any]) -> None:
+        def watch(future: Future[object]) -> None:
             with self._lock:
                 self._tasks[future] = followed
             future.add_done_callback(returned)
 
         return watch, measure
 
-    def task(self, future: Future[Any]) -> TaskStatus | None:
+    def task(self, future: Future[object]) -> TaskStatus | None:
         """Return what is known of a task, by the future that the endpoint gave for it."""
         with self._lock:
             followed = self._tasks.get(future)

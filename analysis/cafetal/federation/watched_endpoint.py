@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from cafetal.federation.globus_compute.liveness import EndpointReport
 
@@ -17,12 +17,12 @@ class WatchedEndpoint(Protocol):
 
     def submit_watched(
         self,
-        func: Callable[..., Any],
-        resource_specification: dict[str, Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        watch: Callable[[Mapping[str, Any]], None],
-    ) -> Future[Any]:
+        func: Callable[..., object],
+        resource_specification: dict[str, object],
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+        watch: Callable[[Mapping[str, object]], None],
+    ) -> Future[object]:
         """Submit a task; ``watch`` is told what is known of it, before its future is done."""
         ...
 

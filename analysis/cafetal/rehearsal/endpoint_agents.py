@@ -35,13 +35,13 @@ def check_installed() -> None:
         raise RehearsalError("The endpoint agent is not installed: `pip install 'cafetal[endpoint]'`.")
 
 
-def start_core(folder: Path, settings: Mapping[str, Any], tag: str, workers: int) -> tuple[Process, str]:
+def start_core(folder: Path, settings: Mapping[str, object], tag: str, workers: int) -> tuple[Process, str]:
     """Start a core endpoint and return it with its id; it forks a user endpoint when the first task comes."""
     name = folder.name
     home = private_folder(folder / "agent")
     environment = _environment(home, settings)
     place = private_folder(home / name)
-    core: dict[str, Any] = {
+    core: dict[str, object] = {
         "display_name": name,
         "email": "root@localhost",  # the agent wants one when it runs as root
         "local_compute_services": True,
@@ -64,7 +64,7 @@ def start_core(folder: Path, settings: Mapping[str, Any], tag: str, workers: int
     return process, str(json.loads(identity.read_text())["endpoint_id"])
 
 
-def restart_core(folder: Path, settings: Mapping[str, Any], tag: str) -> Process:
+def restart_core(folder: Path, settings: Mapping[str, object], tag: str) -> Process:
     """Start a core endpoint that was there before, under its own id."""
     (folder / "agent" / folder.name / "daemon.pid").unlink(missing_ok=True)  # an agent that was killed leaves it
     return _start_core(folder, _environment(folder / "agent", settings), tag)
@@ -77,10 +77,10 @@ def _start_core(folder: Path, environment: Mapping[str, str], tag: str) -> Proce
 
 def start_direct(
     folder: Path,
-    settings: Mapping[str, Any],
-    credentials: Mapping[str, Any],
+    settings: Mapping[str, object],
+    credentials: Mapping[str, object],
     tag: str,
-    engine: Mapping[str, Any],
+    engine: Mapping[str, object],
     python: str = sys.executable,
 ) -> Process:
     """Start a user endpoint as a core endpoint would, which it then does not need.
@@ -100,7 +100,7 @@ def start_direct(
     return spawn(keeper, log=folder / "agent.log", tag=tag, env=environment, cwd=place)
 
 
-def direct_engine(workers: int) -> dict[str, Any]:
+def direct_engine(workers: int) -> dict[str, object]:
     """Return the engine of a user endpoint that is started alone: that of our template, for this machine."""
     return {
         "type": "GlobusComputeEngine",

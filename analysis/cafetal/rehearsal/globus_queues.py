@@ -92,7 +92,7 @@ class CloudQueues:
 
         self._with(act)
 
-    def endpoint_queue(self, kind: str, endpoint: str) -> dict[str, Any]:
+    def endpoint_queue(self, kind: str, endpoint: str) -> dict[str, object]:
         """Return what an endpoint must know of one of its queues; the queue is made if it is its own."""
         queue: dict[str, Any] = {"connection_url": self.url, "exchange": kind}
         if kind in (RESULTS, HEARTBEATS):
@@ -120,7 +120,7 @@ class CloudQueues:
                 logger.warning("connection to the broker lost: %r", error)
                 time.sleep(1)
 
-    def _taken(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:
+    def _taken(self, channel: Any, method: Any, properties: object, body: bytes) -> None:
         kind = HEARTBEATS if method.exchange == HEARTBEATS else RESULTS
         try:
             self._takers[kind](body)

@@ -36,17 +36,17 @@ class CloudState:
         self._database.execute("PRAGMA synchronous=NORMAL")
         self._database.executescript(_SCHEMA)
 
-    def _do(self, statement: str, *values: Any) -> list[sqlite3.Row]:
+    def _do(self, statement: str, *values: object) -> list[sqlite3.Row]:
         with self._lock:
             return self._database.execute(statement, values).fetchall()
 
     # --- functions and endpoints -------------------------------------------------------------------------
 
-    def add_function(self, identifier: str, body: Mapping[str, Any]) -> None:
+    def add_function(self, identifier: str, body: Mapping[str, object]) -> None:
         """Remember a registered function."""
         self._do("INSERT INTO functions VALUES (?, ?)", identifier, json.dumps(body))
 
-    def function(self, identifier: str) -> dict[str, Any] | None:
+    def function(self, identifier: str) -> dict[str, object] | None:
         """Return what was registered under an id."""
         rows = self._do("SELECT body FROM functions WHERE id = ?", identifier)
         return json.loads(rows[0]["body"]) if rows else None
@@ -54,9 +54,9 @@ class CloudState:
     def add_endpoint(
         self,
         identifier: str,
-        body: Mapping[str, Any],
+        body: Mapping[str, object],
         parent: str | None = None,
-        config: Mapping[str, Any] | None = None,
+        config: Mapping[str, object] | None = None,
     ) -> None:
         """Remember an endpoint; a user endpoint has the core endpoint that forks it as its parent."""
         values = identifier, json.dumps(body), parent, json.dumps(config or {})
@@ -71,7 +71,7 @@ class CloudState:
         """Return the user endpoints of a core endpoint."""
         return [_endpoint(row) for row in self._do("SELECT * FROM endpoints WHERE parent = ?", parent)]
 
-    def put_report(self, endpoint: str, state: Mapping[str, Any]) -> None:
+    def put_report(self, endpoint: str, state: Mapping[str, object]) -> None:
         """Keep the newest status report of an endpoint."""
         self._do("INSERT OR REPLACE INTO reports VALUES (?, ?, ?)", endpoint, time.time(), json.dumps(state))
 
@@ -99,7 +99,7 @@ class CloudState:
         rows = self._do("SELECT task_group FROM tasks WHERE id = ? AND status = 'waiting-for-ep'", task)
         return str(rows[0]["task_group"]) if rows else None
 
-    def finish(self, task: str, result: Mapping[str, Any]) -> None:
+    def finish(self, task: str, result: Mapping[str, object]) -> None:
         """Enter a result."""
         failed = bool(result.get("error_details"))
         self._do(
@@ -138,7 +138,7 @@ class CloudState:
         self._do("UPDATE tasks SET result = NULL, exception = NULL WHERE completed < ?", oldest)
 
 
-def _endpoint(row: sqlite3.Row) -> dict[str, Any]:
+def _endpoint(row: sqlite3.Row) -> dict[str, object]:
     return {
         "id": row["id"],
         "body": json.loads(row["body"]),

@@ -32,7 +32,7 @@ Fault = Literal["checksum", "permission", "stall", "unavailable"]
 _BLOCK = 1 << 20
 _AGAIN = 0.2
 """Seconds until what has failed for now is tried again."""
-Answer = tuple[int, Mapping[str, Any]]
+Answer = tuple[int, Mapping[str, object]]
 
 
 class TransferRehearsal(AbstractContextManager["TransferRehearsal"]):
@@ -134,15 +134,15 @@ class Task(threading.Thread):
     def __init__(self, rehearsal: TransferRehearsal, request: Mapping[str, Any]) -> None:
         super().__init__(daemon=True)
         self.rehearsal, self.asked, self.id = rehearsal, request, str(uuid.uuid4())
-        self.events: list[dict[str, Any]] = []
+        self.events: list[dict[str, object]] = []
         """The newest first."""
-        self.done: list[dict[str, Any]] = []
-        self._status: dict[str, Any] = {"status": "ACTIVE", "nice_status": "OK", "fatal_error": None}
+        self.done: list[dict[str, object]] = []
+        self._status: dict[str, object] = {"status": "ACTIVE", "nice_status": "OK", "fatal_error": None}
         self._counts: Counter[str] = Counter(files_transferred=0, files_skipped=0, bytes_transferred=0, faults=0)
         deadline = request.get("deadline")
         self._deadline = datetime.fromisoformat(deadline).astimezone(UTC) if deadline else None
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> dict[str, object]:
         """Return what the service tells of it."""
         return {
             "task_id": self.id,
@@ -240,7 +240,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     rehearsal: TransferRehearsal
 
-    def log_message(self, format: str, *args: Any) -> None:  # its parent's name
+    def log_message(self, format: str, *args: object) -> None:  # its parent's name
         pass
 
     def do_GET(self) -> None:

@@ -44,7 +44,7 @@ _USER = "rehearsal@localhost"
 _COMPUTE_SCOPE = "https://auth.globus.org/scopes/facd7ccc-c5f4-42aa-916b-a0e270e2c2a9/all"
 _UUID = r"(?P<id>[0-9a-f-]{36})"
 
-Answer = tuple[int, Any]
+Answer = tuple[int, object]
 
 
 class CloudService:
@@ -95,7 +95,7 @@ class CloudService:
 
     # --- endpoints -----------------------------------------------------------------------------------------
 
-    def register_endpoint(self, body: dict[str, Any], id: str | None = None) -> Answer:
+    def register_endpoint(self, body: dict[str, object], id: str | None = None) -> Answer:
         """Register a core endpoint that introduces itself, or comes back."""
         endpoint = id or str(uuid.uuid4())
         self.state.add_endpoint(endpoint, {**body, "name": body.get("endpoint_name")})
@@ -109,7 +109,7 @@ class CloudService:
         self.state.add_endpoint(endpoint, {"name": body["name"], "direct": True})
         return 200, self._credentials(endpoint)
 
-    def _credentials(self, endpoint: str) -> dict[str, Any]:
+    def _credentials(self, endpoint: str) -> dict[str, object]:
         return {
             "endpoint_id": endpoint,
             "task_queue_info": self.queues.endpoint_queue(TASKS, endpoint),
@@ -117,20 +117,20 @@ class CloudService:
             "heartbeat_queue_info": self.queues.endpoint_queue(HEARTBEATS, endpoint),
         }
 
-    def endpoint(self, body: dict[str, Any], id: str) -> Answer:
+    def endpoint(self, body: dict[str, object], id: str) -> Answer:
         """Return what is known of an endpoint."""
         endpoint = self.state.endpoint(id)
         return (200, {**endpoint["body"], "uuid": id}) if endpoint else _missing("Endpoint", id)
 
-    def lock_endpoint(self, body: dict[str, Any], id: str) -> Answer:
+    def lock_endpoint(self, body: dict[str, object], id: str) -> Answer:
         """Agree to lock an id; there is nobody else who could register under it."""
         return 200, {"result": 302}
 
-    def delete_endpoint(self, body: dict[str, Any], id: str) -> Answer:
+    def delete_endpoint(self, body: dict[str, object], id: str) -> Answer:
         """Agree, and forget nothing: a rehearsal is thrown away as a whole."""
         return 200, {"result": True}
 
-    def allowed_functions(self, body: dict[str, Any], id: str) -> Answer:
+    def allowed_functions(self, body: dict[str, object], id: str) -> Answer:
         """Return an empty list: no endpoint of a rehearsal is restricted."""
         return 200, {"endpoint_id": id, "functions": []}
 
@@ -141,7 +141,7 @@ class CloudService:
         alive = period and state.get("active", True) and "error" not in state
         return bool(alive and time.time() - received < _MISSED_HEARTBEATS * period)
 
-    def status(self, body: dict[str, Any], id: str) -> Answer:
+    def status(self, body: dict[str, object], id: str) -> Answer:
         """``{"status": "online" | "offline", "details": the newest report}``."""
         if self.state.endpoint(id) is None:
             return _missing("Endpoint", id)
@@ -150,7 +150,7 @@ class CloudService:
 
     # --- functions and tasks -------------------------------------------------------------------------------
 
-    def register_function(self, body: dict[str, Any]) -> Answer:
+    def register_function(self, body: dict[str, object]) -> Answer:
         """Keep the code of a function. What comes as source text is serialised here, as the SDK documents it."""
         identifier = str(uuid.uuid4())
         if not body.get("serialized", True):
@@ -173,7 +173,7 @@ class CloudService:
         target = id if endpoint["body"].get("direct") else self._user_endpoint(id, config)
         if body.get("create_queue"):
             self.queues.declare_queue(PREFIX + group, life=RESULT_LIFE)
-        headers: dict[str, Any] = {}
+        headers: dict[str, object] = {}
         if body.get("resource_specification"):
             headers["resource_specification"] = json.dumps(body["resource_specification"])
         if body.get("result_serializers"):
@@ -194,7 +194,7 @@ class CloudService:
             self._start(target, body.get("user_runtime") or {})
         return 200, {"tasks": accepted, "task_group_id": group, "request_id": str(uuid.uuid4()), "endpoint_id": id}
 
-    def _user_endpoint(self, core: str, config: Mapping[str, Any]) -> str:
+    def _user_endpoint(self, core: str, config: Mapping[str, object]) -> str:
         """Return one user endpoint for each core endpoint and configuration, with an id of its own."""
         digest = hashlib.sha256(json.dumps([core, config], sort_keys=True).encode()).hexdigest()
         identifier = str(uuid.UUID(digest[:32], version=4))
@@ -203,7 +203,7 @@ class CloudService:
             self.queues.endpoint_queue(TASKS, identifier)
         return identifier
 
-    def _start(self, identifier: str, runtime: Mapping[str, Any]) -> None:
+    def _start(self, identifier: str, runtime: Mapping[str, object]) -> None:
         endpoint = self.state.endpoint(identifier)
         assert endpoint is not None
         self._started[identifier] = time.monotonic()
@@ -223,7 +223,7 @@ class CloudService:
         properties = {"content_type": "application/json", "timestamp": int(time.time())}
         self.queues.publish(COMMANDS, f"{endpoint['parent']}.{COMMANDS}", [(json.dumps(command).encode(), properties)])
 
-    def task(self, body: dict[str, Any], id: str) -> Answer:
+    def task(self, body: dict[str, object], id: str) -> Answer:
         """Return where a task stands."""
         task = self.state.task(id)
         return (200, task) if task else _missing("Task", id)
@@ -238,11 +238,11 @@ class CloudService:
         tasks = [{"id": task} for task in self.state.group(id)]
         return 200, {"taskgroup_id": id, "create_websockets_queue": True, "tasks": tasks}
 
-    def result_queue(self, body: dict[str, Any]) -> Answer:
+    def result_queue(self, body: dict[str, object]) -> Answer:
         """Return where a client takes its results."""
         return 200, {"queue_prefix": PREFIX, "connection_url": self.queues.url}
 
-    def version(self, body: dict[str, Any]) -> Answer:
+    def version(self, body: dict[str, object]) -> Answer:
         """Return the lowest versions there are: every SDK and agent will do."""
         return 200, {"api": "rehearsal", "min_ep_version": "0.0.0", "min_sdk_version": "0.0.0"}
 
@@ -265,7 +265,7 @@ class CloudService:
         ]
         return 200, {**tokens[0], "other_tokens": tokens[1:]}
 
-    def user_info(self, body: dict[str, Any]) -> Answer:
+    def user_info(self, body: dict[str, object]) -> Answer:
         """Return the one identity there is."""
         user = {"sub": _IDENTITY, "username": _USER, "preferred_username": _USER, "name": "rehearsal"}
         return 200, {**user, "identity_set": [user]}
@@ -298,7 +298,7 @@ class CloudService:
 
     # --- for rehearsing failures -----------------------------------------------------------------------------
 
-    def add_fault(self, body: dict[str, Any]) -> Answer:
+    def add_fault(self, body: dict[str, object]) -> Answer:
         """``{"path", "status", "count"}``: answer the next requests whose path has that text with an error."""
         with self._lock:
             # One that never happens takes back those that have not happened yet.
@@ -306,7 +306,7 @@ class CloudService:
         return 200, {}
 
 
-def _message(kind: str, data: Mapping[str, Any]) -> bytes:
+def _message(kind: str, data: Mapping[str, object]) -> bytes:
     return b"\x01" + json.dumps({"message_type": kind, "data": data}).encode()
 
 
@@ -377,7 +377,7 @@ def make_server(service: CloudService, port: int) -> ThreadingHTTPServer:
 
         do_GET = do_POST = do_PUT = do_DELETE = _answer
 
-        def log_message(self, format: str, *args: Any) -> None:
+        def log_message(self, format: str, *args: object) -> None:
             logger.info("%s %s bytes %s", self.requestline, self.headers.get("Content-Length"), args[1:2])
 
     return ThreadingHTTPServer(("127.0.0.1", port), Handler)

@@ -56,7 +56,7 @@ class Rehearsal:
     @property
     def settings(self) -> dict[str, Any]:
         """Address and tokens of the web service."""
-        settings: dict[str, Any] = json.loads((self.cloud / "cloud.json").read_text())
+        settings: dict[str, object] = json.loads((self.cloud / "cloud.json").read_text())
         return settings
 
     @property
@@ -120,7 +120,7 @@ class Rehearsal:
         *,
         workers: int = 1,
         kind: Kind = "core",
-        engine: Mapping[str, Any] | None = None,
+        engine: Mapping[str, object] | None = None,
         python: str = sys.executable,
     ) -> str:
         """Start the agent of a site, enter the site into the table, and return its endpoint id."""
@@ -157,7 +157,7 @@ class Rehearsal:
             )
         self._keep(name, process)
 
-    def table(self) -> dict[str, Any]:
+    def table(self) -> dict[str, object]:
         """Return the site table of this rehearsal."""
         sites = {}
         for name, site in self._state["sites"].items():
@@ -220,7 +220,7 @@ class Rehearsal:
             stop(left, patience=3)
         raise RehearsalError(f"Processes that cannot be stopped: {', '.join(str(process.pid) for process in left)}.")
 
-    def ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
+    def ask(self, method: str, path: str, body: Mapping[str, object] | None = None) -> Any:
         """Send a request to the web service of the rehearsal."""
         settings = self.settings
         headers = {"Authorization": f"Bearer {settings['agent_token']}", "Content-Type": "application/json"}

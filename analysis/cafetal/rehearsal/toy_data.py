@@ -27,7 +27,7 @@ from cafetal.fileset import DataFile, Dataset, Fileset
 from cafetal.scheduling.policies import Capacity, SiteLoad, Task
 from cafetal.worker.inputs.checksums import adler32
 
-Columns = dict[str, Any]
+Columns = dict[str, object]
 Format = Literal["ttree", "rntuple"]
 
 CLUSTER = 50_000
@@ -170,7 +170,7 @@ def write(path: Path, treename: str, columns: Columns, format: Format, identifie
             tree.extend({name: value[start : start + CLUSTER] for name, value in branches.items()})
 
 
-def _is_jagged(value: Any) -> bool:
+def _is_jagged(value: object) -> bool:
     return isinstance(value, ak.Array) and value.ndim > 1
 
 

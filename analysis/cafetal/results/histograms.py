@@ -24,7 +24,7 @@ Histogram = Any
 _MAX_ROOT_AXES = 3
 
 
-def find(output: Any, prefix: str = "") -> Iterator[tuple[str, Histogram]]:
+def find(output: object, prefix: str = "") -> Iterator[tuple[str, Histogram]]:
     """Yield all histograms in an output, however deeply nested in mappings, as ``("group/name", histogram)``.
 
     No name comes twice: of ``{"a/b": h, "a": {"b": h}}`` the second one is ``a/b (2)``.
@@ -35,7 +35,7 @@ def find(output: Any, prefix: str = "") -> Iterator[tuple[str, Histogram]]:
         yield name if counts[name] == 1 else f"{name} ({counts[name]})", histogram
 
 
-def _find(output: Any, prefix: str) -> Iterator[tuple[str, Histogram]]:
+def _find(output: object, prefix: str) -> Iterator[tuple[str, Histogram]]:
     if isinstance(output, bh.Histogram):
         yield prefix or "histogram", output
     elif isinstance(output, Mapping):
@@ -95,7 +95,7 @@ def yields_of(histogram: Histogram) -> Yields:
     )
 
 
-def write_root(path: Path, output: Any) -> dict[str, str]:
+def write_root(path: Path, output: object) -> dict[str, str]:
     """Write every histogram that ROOT can hold, categories as folders.
 
     Returns those that it can't hold: ``{name: reason}``.
@@ -170,7 +170,7 @@ def _has_flow(histogram: Histogram) -> bool:
     return any(np.count_nonzero(part) > np.count_nonzero(part[inner]) for part in parts)
 
 
-def _with_both_flow_bins(axis: Any) -> Any:
+def _with_both_flow_bins(axis: Any) -> object:
     """Return an axis with the same bins and both flow bins. Categories become numbers, and stand in the label.
 
     Raises:
@@ -204,20 +204,20 @@ def _are_alike(one: Any, two: Any) -> bool:
     return list(one) == list(two) if one.traits.discrete else bool(np.allclose(one.edges, two.edges, rtol=1e-12))
 
 
-def _counts(histogram: Histogram) -> Any:
+def _counts(histogram: Histogram) -> object:
     return histogram.counts(flow=True)
 
 
-def _values(histogram: Histogram) -> Any:
+def _values(histogram: Histogram) -> object:
     return histogram.values(flow=True)
 
 
-def _variances(histogram: Histogram) -> Any:
+def _variances(histogram: Histogram) -> object:
     with np.errstate(invalid="ignore", divide="ignore"):
         return histogram.variances(flow=True)
 
 
-def write_uhi(path: Path, output: Any) -> dict[str, str]:
+def write_uhi(path: Path, output: object) -> dict[str, str]:
     """Write every histogram in the UHI serialisation: ``{name: histogram}``, readable in any language.
 
     Returns those that it can't hold: ``{name: reason}``.

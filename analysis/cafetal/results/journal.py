@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Protocol, TextIO
 
 from cafetal.errors import OutputError
 from cafetal.results.lines import journal_lines as lines
@@ -124,7 +124,7 @@ def file_lines(chunks: Iterable[Chunk], uuids: Mapping[str, str]) -> Iterator[li
         yield lines.FilePlanned(lfn, dataset, uuids.get(lfn, ""), first.id, edges, first.position, first.sites)
 
 
-def read(folder: Path) -> Iterator[dict[str, Any]]:
+def read(folder: Path) -> Iterator[dict[str, object]]:
     """Yield the lines of a run's journal; a last one that was not written to its end is left out.
 
     Raises:

@@ -29,7 +29,7 @@ DIGEST = "manifest_sha256"
 # --- the account -----------------------------------------------------------------------------------------------
 
 
-def account(plan: Plan, home: Iterable[LocalPartial], counted: ChunkSet, merged: Any) -> dict[str, Any]:
+def account(plan: Plan, home: Iterable[LocalPartial], counted: ChunkSet, merged: object) -> dict[str, object]:
     """For the manifest: what was planned, which partial carries what, what is missing, and what the sum is."""
     planned = ChunkSet.of(chunk.id for chunk in plan.chunks)
     for chunk, parts in plan.cuts:
@@ -43,7 +43,7 @@ def account(plan: Plan, home: Iterable[LocalPartial], counted: ChunkSet, merged:
     }
 
 
-def _file_entry(line: FilePlanned) -> dict[str, Any]:
+def _file_entry(line: FilePlanned) -> dict[str, object]:
     """Return what the account says of a file's chunks."""
     return {
         "lfn": line.lfn,
@@ -55,7 +55,7 @@ def _file_entry(line: FilePlanned) -> dict[str, Any]:
     }
 
 
-def _short(edges: Sequence[Sequence[int]]) -> Any:
+def _short(edges: Sequence[Sequence[int]]) -> object:
     """``{"from", "step", "to"}`` for neighbours of one length, the last of which may be shorter; else as they are."""
     start, step, stop = edges[0][0], edges[0][1] - edges[0][0], edges[-1][1]
     shortened = {"from": start, "step": step, "to": stop}
@@ -69,12 +69,12 @@ def _long(edges: Any) -> list[list[int]]:
     return [[first, min(first + step, stop)] for first in range(start, stop, step)]
 
 
-def sealed(manifest: Mapping[str, Any]) -> dict[str, Any]:
+def sealed(manifest: Mapping[str, object]) -> dict[str, object]:
     """Return a manifest with the digest of its content."""
     return {**manifest, DIGEST: _digest(manifest)}
 
 
-def _digest(manifest: Mapping[str, Any]) -> str:
+def _digest(manifest: Mapping[str, object]) -> str:
     content = {key: value for key, value in manifest.items() if key != DIGEST}
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 

@@ -36,7 +36,7 @@ class RunRecord(History):
         """Output that the processor printed in the latest tasks: site, task number, text."""
         self.bundle: EnvironmentArchive | None = None
         """The environment that was sent to sites; ``software`` tells which of them ran in it."""
-        self.ledger: dict[str, Any] = {}
+        self.ledger: dict[str, object] = {}
         """The account of what was planned and what carries it (see `results.proof`)."""
         self.accepted = False
         """Whether events are missing, and the user had said that so many would be enough."""
@@ -170,7 +170,7 @@ class RunRecord(History):
             "seconds": round(self.seconds, 3),
         }
 
-    def _sites_to_json(self) -> dict[str, Any]:
+    def _sites_to_json(self) -> dict[str, object]:
         """Return what was read, processed and brought where."""
         readers = {site for sites in self.read_remotely.values() for site in sites}
         return {

@@ -43,10 +43,10 @@ class Provenance:
     """SHA-256 of the code that ran: the pickled function and the modules shipped with it."""
     fileset: str
     sites: str
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, object] = field(default_factory=dict)
 
 
-def save_merged(folder: Path, merged: Any) -> None:
+def save_merged(folder: Path, merged: object) -> None:
     """Write what Runner is handed, before ``postprocess`` can fail on it.
 
     Raises:
@@ -58,7 +58,7 @@ def save_merged(folder: Path, merged: Any) -> None:
         _save(folder / MERGED, of_the_user(merged))
 
 
-def save(folder: Path, output: Any, record: RunRecord, provenance: Provenance, *, problem: str = "") -> Path:
+def save(folder: Path, output: object, record: RunRecord, provenance: Provenance, *, problem: str = "") -> Path:
     """Write the results of a run; the manifest comes last, so a folder with one is whole.
 
     Each form of the output is written for itself: one that fails is named in the manifest, with the reason.
@@ -89,7 +89,7 @@ def save(folder: Path, output: Any, record: RunRecord, provenance: Provenance, *
     return folder
 
 
-def save_again(folder: Path, output: Any, **news: Any) -> None:
+def save_again(folder: Path, output: object, **news: object) -> None:
     """Write another output of the same run, with what is news in its manifest.
 
     Raises:
@@ -101,7 +101,7 @@ def save_again(folder: Path, output: Any, **news: Any) -> None:
         _write_manifest(folder, {**manifest, "sha256": _sums(folder)})
 
 
-def note(folder: Path, **news: Any) -> None:
+def note(folder: Path, **news: object) -> None:
     """Put something into the manifest of a run that has become known since.
 
     Raises:
@@ -111,7 +111,7 @@ def note(folder: Path, **news: Any) -> None:
         _write_manifest(folder, {**read_manifest(folder), **news})
 
 
-def _save_forms(folder: Path, output: Any) -> dict[str, dict[str, str]]:
+def _save_forms(folder: Path, output: object) -> dict[str, dict[str, str]]:
     """Write the output, and its histograms for others; return what cannot be written so, with the reasons."""
     _save(folder / OUTPUT, output)
     if (folder / MERGED).exists() and (folder / MERGED).read_bytes() == (folder / OUTPUT).read_bytes():
@@ -129,7 +129,7 @@ def _save_forms(folder: Path, output: Any) -> dict[str, dict[str, str]]:
     return lacking
 
 
-def _save(path: Path, output: Any) -> None:
+def _save(path: Path, output: object) -> None:
     """Write an output so that it is there as a whole or not at all."""
     temporary = path.with_name(f".{path.name}")
     try:
@@ -145,7 +145,7 @@ def _sums(folder: Path) -> dict[str, str]:
     return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in present}
 
 
-def _write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+def _write_manifest(folder: Path, manifest: Mapping[str, object]) -> None:
     plain = json.loads(json.dumps(manifest, default=str))  # as it will be read again
     content = json.dumps(sealed(plain), indent=2, ensure_ascii=False) + "\n"
     write_bytes(folder / MANIFEST, content.encode(), durable=True)
@@ -161,7 +161,7 @@ def _writing(folder: Path) -> Iterator[None]:
         raise OutputError(f"The results cannot be written to {folder}: {error}.") from error
 
 
-def of_the_user(merged: Any) -> Any:
+def of_the_user(merged: Any) -> object:
     """Return the output as the processor makes it, without what Runner puts beside it."""
     wrapped = isinstance(merged, dict) and "out" in merged and merged.keys() <= {"out", "metrics", "processed"}
     return merged["out"] if wrapped else merged
@@ -193,7 +193,7 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), "platform": sys.platform, **packages}
 
 
-def read_output(folder: Path) -> Any:
+def read_output(folder: Path) -> object:
     """Return the output of a run.
 
     Raises:
@@ -207,7 +207,7 @@ def read_output(folder: Path) -> Any:
     return _load(folder, OUTPUT)
 
 
-def read_merged(folder: Path) -> Any:
+def read_merged(folder: Path) -> object:
     """Return what was merged, before ``postprocess``.
 
     Raises:
@@ -216,7 +216,7 @@ def read_merged(folder: Path) -> Any:
     return _load(folder, MERGED if (folder / MERGED).exists() else OUTPUT)
 
 
-def _load(folder: Path, name: str) -> Any:
+def _load(folder: Path, name: str) -> object:
     """Load an output, with the modules that the run has shipped within reach."""
     with shipped_modules(folder):
         try:
@@ -245,7 +245,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return content
 
 
-def _read(folder: Path, name: str, reader: Any) -> Any:
+def _read(folder: Path, name: str, reader: Any) -> object:
     path = folder / name
     if not path.is_file():
         raise OutputError(why_unfinished(folder, name))

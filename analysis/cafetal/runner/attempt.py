@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 from coffea.processor.executor import WorkItem
@@ -68,7 +67,7 @@ def begin(
     past: History | None,
     *,
     policy: str,
-    about: Mapping[str, Any] | None = None,
+    about: Mapping[str, object] | None = None,
     overwrite: bool = False,
 ) -> Attempt:
     """Begin an attempt: its plan is in the journal, on the disk, when this returns.

@@ -117,7 +117,7 @@ def forecast(
 def _items(
     fileset: Fileset,
     files: Mapping[tuple[str, str | None], DataFile],
-    cached: Mapping[tuple[str, str | None], Mapping[str, Any]],
+    cached: Mapping[tuple[str, str | None], Mapping[str, object]],
     treename: str | None,
     chunksize: int,
     maxchunks: int | None,

@@ -8,7 +8,6 @@ from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from coffea.processor import accumulate
 from coffea.processor.accumulator import set_accumulator
@@ -99,16 +98,16 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
 
     def __init__(
         self,
-        sites: str | Path | Mapping[str, Any] | SiteTable,
+        sites: str | Path | Mapping[str, object] | SiteTable,
         *,
-        fileset: str | Path | Mapping[str, Any] | Fileset | None = None,
+        fileset: str | Path | Mapping[str, object] | Fileset | None = None,
         policy: str | RoutingPolicy | None = None,
         fan_in: int = 16,
         bundle_events: int | None = None,
         folder: str | Path | None = None,
         resume: bool = False,
         overwrite: bool = False,
-        about: Mapping[str, Any] | None = None,
+        about: Mapping[str, object] | None = None,
         accept: float = 1.0,
         allow_duplicates: bool = False,
         environment: Lock | str | Path | None = None,
@@ -169,8 +168,8 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         self.session.close_if_idle()
 
     def __call__(
-        self, items: Iterable[Any], function: Callable[[Any], Any], accumulator: Any
-    ) -> tuple[Any, int | BaseException]:
+        self, items: Iterable[object], function: Callable[[object], object], accumulator: object
+    ) -> tuple[object, int | BaseException]:
         """Answer Runner: the metadata of files (a set of FileMeta), or the merged output of work items.
 
         Returns ``(accumulator, 0)``, or ``(what could be done, the error)``.
@@ -209,8 +208,12 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
     # --- metadata ----------------------------------------------------------------------------------------
 
     def _inspect(
-        self, federation: Federation, metas: Sequence[FileMeta], function: Callable[[Any], Any], accumulator: Any
-    ) -> tuple[Any, int | BaseException]:
+        self,
+        federation: Federation,
+        metas: Sequence[FileMeta],
+        function: Callable[[object], object],
+        accumulator: object,
+    ) -> tuple[object, int | BaseException]:
         request = RunnerRequest.read(function)
         if not (self.resume or self.overwrite) and self.folder is not None:
             refuse_to_replace(self.folder)
@@ -240,8 +243,12 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
     # --- work --------------------------------------------------------------------------------------------
 
     def _process(
-        self, federation: Federation, items: Sequence[WorkItem], function: Callable[[Any], Any], accumulator: Any
-    ) -> tuple[Any, int | BaseException]:
+        self,
+        federation: Federation,
+        items: Sequence[WorkItem],
+        function: Callable[[object], object],
+        accumulator: object,
+    ) -> tuple[object, int | BaseException]:
         request = RunnerRequest.read(function)
         self.session.record, self.session.merged, self.session.error = None, False, None
         uncounted = Uncounted.none()
@@ -283,7 +290,7 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         past: History | None,
         entries: EntryCounts,
         missing: Sequence[tuple[str, Failure]],
-    ) -> tuple[Any, Execution]:
+    ) -> tuple[object, Execution]:
         """Carry a plan out; return the merged output, and what has done it."""
         rates = load_site_rates()
         dispatcher = make_dispatcher(plan, self.policy, self.bundle_events, staging_limits(plan))
@@ -335,8 +342,8 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
             yield lines.Remark(f"What your script has set travels too: {', '.join(shipment.state)}.")
 
     def _hand_over(
-        self, request: RunnerRequest, execution: Execution, merged: Any, accumulator: Any
-    ) -> tuple[Any, int | BaseException]:
+        self, request: RunnerRequest, execution: Execution, merged: object, accumulator: object
+    ) -> tuple[object, int | BaseException]:
         """Return the output as Runner wants it, with the error that ends the run, if there is one."""
         record, context = execution.context.record, execution.context
         for remark in record.remarks_on_unopened():
@@ -356,7 +363,7 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         self.session.error = error
         return accumulate([merged, accumulator]), error or 0
 
-    def ship(self, function: Callable[[Any], Any], aux: Mapping[str, str | Path] | None = None) -> Shipment:
+    def ship(self, function: Callable[[object], object], aux: Mapping[str, str | Path] | None = None) -> Shipment:
         """Return what travels to the sites with a function: its code, and the user's that it needs."""
         return pack_function(
             function, aux, modules=[*self.modules, *self.sites.environment.modules], limits=limits(self.sites)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from cafetal.errors import ProcessorError
 from cafetal.results.run_folder import MERGED, read_merged
 from cafetal.runner.processors import load_processor
 
 
-def apply(folder: Path, processor: str, arguments: Mapping[str, Any]) -> Any:
+def apply(folder: Path, processor: str, arguments: Mapping[str, object]) -> object:
     """Return what the ``postprocess`` of a processor makes of the merged output in a folder.
 
     Raises:
@@ -31,7 +30,7 @@ def apply(folder: Path, processor: str, arguments: Mapping[str, Any]) -> Any:
         raise failed(instance, error, folder) from error
 
 
-def failed(instance: Any, error: BaseException, folder: Path) -> ProcessorError:
+def failed(instance: object, error: BaseException, folder: Path) -> ProcessorError:
     """Return the error for a ``postprocess`` that has failed: nothing but that is lost."""
     lines = traceback.format_exception(error)
     return ProcessorError(

@@ -20,7 +20,7 @@ from cafetal.environments.sources import is_importable, is_local, parse
 from cafetal.errors import ConfigError, ProcessorNotFound, nearest
 
 
-def load_processor(name: str, arguments: Mapping[str, Any]) -> Any:
+def load_processor(name: str, arguments: Mapping[str, object]) -> Any:
     """Return an instance of the processor that ``path/to/file.py:Class`` or ``package.module:Class`` names.
 
     Without ``:Class`` the module must have one processor. A function is a processor too. A file is imported as part of
@@ -47,7 +47,7 @@ def load_processor(name: str, arguments: Mapping[str, Any]) -> Any:
     return attribute_value
 
 
-def _construct(kind: type, name: str, arguments: Mapping[str, Any]) -> Any:
+def _construct(kind: type, name: str, arguments: Mapping[str, object]) -> object:
     try:
         inspect.signature(kind).bind(**arguments)
     except TypeError as error:

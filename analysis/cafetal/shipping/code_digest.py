@@ -11,7 +11,6 @@ import io
 import re
 from contextlib import suppress
 from types import CodeType
-from typing import Any
 
 import cloudpickle
 import lz4.frame
@@ -22,12 +21,12 @@ _DRAWN = re.compile("[0-9a-f]{32}")
 """An id that cloudpickle has drawn for a class."""
 
 
-def digest(value: Any) -> str:
+def digest(value: object) -> str:
     """Return SHA-256, in hexadecimal, of anything that cloudpickle can pickle."""
     return _digest(value, frozenset())
 
 
-def _digest(value: Any, inside: frozenset[int]) -> str:
+def _digest(value: object, inside: frozenset[int]) -> str:
     buffer = io.BytesIO()
     _Steady(buffer, inside).dump(value)
     return hashlib.sha256(buffer.getvalue()).hexdigest()
@@ -40,11 +39,11 @@ class _Steady(cloudpickle.Pickler):  # type: ignore[misc]
         inside: ids of the sets that hold what is written, as what is in a set may lead to it again.
     """
 
-    def __init__(self, file: Any, inside: frozenset[int]) -> None:
+    def __init__(self, file: object, inside: frozenset[int]) -> None:
         super().__init__(file)
         self._inside = inside
 
-    def persistent_id(self, obj: Any) -> Any:
+    def persistent_id(self, obj: object) -> object:
         """Return what is written in place of an object, if anything is."""
         if isinstance(obj, (set, frozenset)):
             if id(obj) in self._inside:
@@ -58,7 +57,7 @@ class _Steady(cloudpickle.Pickler):  # type: ignore[misc]
                 return "processor", _digest(cloudpickle.loads(lz4.frame.decompress(obj)), self._inside)
         return None
 
-    def reducer_override(self, obj: Any) -> Any:
+    def reducer_override(self, obj: object) -> object:
         """As cloudpickle reduces it, less what it has drawn by lot."""
         reduced = super().reducer_override(obj)
         if isinstance(obj, type) and isinstance(reduced, tuple):

@@ -14,7 +14,7 @@ _DEPTH = 5
 """Levels of an object that are looked through."""
 
 
-def pickle_function(function: Any) -> bytes:
+def pickle_function(function: object) -> bytes:
     """Pickle a function.
 
     Raises:
@@ -29,7 +29,7 @@ def pickle_function(function: Any) -> bytes:
         ) from error
 
 
-def check_picklable(processor: Any) -> None:
+def check_picklable(processor: object) -> None:
     """Check that a processor can be sent to sites; coffea's Runner would say less of it.
 
     Raises:

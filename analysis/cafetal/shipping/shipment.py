@@ -16,7 +16,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import cloudpickle
 import lz4.frame
@@ -85,7 +84,7 @@ def _pack_worker() -> Shipment:
 
 
 def pack_function(
-    function: Any,
+    function: object,
     aux: Mapping[str, str | Path] | None = None,
     *,
     modules: Iterable[str] = (),
@@ -159,7 +158,7 @@ def _sources(files: Mapping[str, bytes]) -> dict[str, bytes]:
     return {name.removesuffix("/__init__").replace("/", "."): content for name, content in sources.items()}
 
 
-def _wrapped(function: Any) -> Iterator[Any]:
+def _wrapped(function: object) -> Iterator[object]:
     """Yield a function that Runner made, and the functions inside it."""
     step = function
     while step is not None:
@@ -167,7 +166,7 @@ def _wrapped(function: Any) -> Iterator[Any]:
         step = next((argument for argument in getattr(step, "args", ()) if hasattr(argument, "keywords")), None)
 
 
-def _schema_of(function: Any) -> type | None:
+def _schema_of(function: object) -> type | None:
     """Return the schema class that Runner has put into its function, if there is one."""
     for step in _wrapped(function):
         for argument in (*getattr(step, "args", ()), *getattr(step, "keywords", {}).values()):
@@ -176,7 +175,7 @@ def _schema_of(function: Any) -> type | None:
     return None
 
 
-def _parts(function: Any, files: Mapping[str, bytes], aux: Mapping[str, str]) -> dict[str, str]:
+def _parts(function: object, files: Mapping[str, bytes], aux: Mapping[str, str]) -> dict[str, str]:
     """Return a digest of each part of the code: modules and data files, the processor's attributes, options, `aux`."""
     parts = {f"the file {name}": hashlib.sha256(content).hexdigest() for name, content in files.items()}
     parts |= {f"the auxiliary file {name!r}": hashed for name, hashed in aux.items()}
@@ -219,7 +218,7 @@ def _zip(files: dict[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-def _modules_in(pickled: bytes, function: Any) -> set[str]:
+def _modules_in(pickled: bytes, function: object) -> set[str]:
     """Return names of modules in a pickle, and in the processor that Runner has put into it, compressed.
 
     A pickle names modules in strings; other strings that happen to be module names do no harm.

@@ -167,7 +167,7 @@ class GlobusTransfer:
             events=[f"{event['code']}: {event['details']}" for event in events],
         )
 
-    def _events(self, task: str) -> Iterable[Mapping[str, Any]]:
+    def _events(self, task: str) -> Iterable[Mapping[str, object]]:
         try:
             return list(self._client.task_event_list(task, limit=_EVENTS))
         except globus_sdk.GlobusError:

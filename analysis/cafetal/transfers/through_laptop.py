@@ -17,7 +17,7 @@ LARGEST = 500_000_000
 """Bytes of a file that may go this way."""
 _WINDOW = 8
 """Parts that are on their way at a time: each waits for a worker at both sites."""
-Ask = Callable[[str, str, Mapping[str, Any]], Future[Any]]
+Ask = Callable[[str, str, Mapping[str, object]], Future[object]]
 
 
 class ThroughLaptop:
@@ -84,7 +84,7 @@ class _Bringing:
         self._answer(self._order.site, "write", {**self._target, "offset": offset, "content": content})
         self._count(len(content))
 
-    def _answer(self, site: str, task: str, arguments: Mapping[str, Any]) -> Any:
+    def _answer(self, site: str, task: str, arguments: Mapping[str, object]) -> Any:
         """Return what a site answers; a worker may be lost, so it is asked a few times."""
         reply: Any = None
         for _ in range(TRIES):

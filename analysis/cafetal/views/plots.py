@@ -19,7 +19,7 @@ CURVES, PAGES, PICTURES = 12, 3, 200
 """The most curves of a picture, pictures of a histogram, and pictures of an output."""
 
 
-def draw(output: Any, folder: Path, *, mark: str = "") -> tuple[list[Path], dict[str, str]]:
+def draw(output: object, folder: Path, *, mark: str = "") -> tuple[list[Path], dict[str, str]]:
     """Draw every histogram with one or two axes besides its categories, each into a PNG of its own.
 
     A logarithmic axis is drawn so, counts over more than two decades too. A ``mark`` stands above all of them. Many
@@ -64,7 +64,7 @@ class _FileNames:
         return f"{name}.png"
 
 
-def _draw_one(name: str, whole: Any, folder: Path, names: _FileNames, mark: str) -> tuple[list[Path], int]:
+def _draw_one(name: str, whole: object, folder: Path, names: _FileNames, mark: str) -> tuple[list[Path], int]:
     """Draw a histogram; return its pictures, and how many of its categories are not drawn."""
     drawn = list(itertools.islice(histograms.by_category(whole), CURVES * PAGES))
     if not drawn or drawn[0][1].ndim not in (1, 2) or not drawn[0][1].size:
@@ -116,7 +116,7 @@ def _draw_2d(part: Any, path: Path, mark: str) -> Path:
     return path
 
 
-def _title(axis: Any) -> str:
+def _title(axis: object) -> str:
     return _short(getattr(axis, "label", "") or getattr(axis, "name", "") or "")
 
 
@@ -140,7 +140,7 @@ def save(figure: Any, path: Path) -> None:
 
 
 @contextmanager
-def _figure(size: tuple[float, float]) -> Iterator[tuple[Any, Any]]:
+def _figure(size: tuple[float, float]) -> Iterator[tuple[object, Any]]:
     """Give a figure and its axes in the style of CMS, and forget them whatever happens."""
     import matplotlib.pyplot as plt
     import mplhep

@@ -74,7 +74,7 @@ def write_report(folder: Path) -> Path:
 
 
 def render(
-    manifest: Mapping[str, Any],
+    manifest: Mapping[str, object],
     story: Timeline,
     trees: Mapping[str, Sequence[Node]],
     plots: Mapping[str, bytes],

@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 import boost_histogram as bh
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from cafetal.errors import ConfigError, nearest
@@ -60,17 +61,17 @@ class Plots(BaseModel):
 class Layers:
     """Numbers of a plot. All arrays have the shape (bins,), but for the ``edges`` with one more."""
 
-    edges: np.ndarray[Any, Any]
-    stacked: Mapping[str, np.ndarray[Any, Any]]
+    edges: NDArray[np.float64]
+    stacked: Mapping[str, NDArray[np.float64]]
     """In the order in which they lie upon one another, the smallest below."""
-    down: np.ndarray[Any, Any]
-    up: np.ndarray[Any, Any]
+    down: NDArray[np.float64]
+    up: NDArray[np.float64]
     """Uncertainties of their sum: statistics and variations, added in quadrature."""
-    data: np.ndarray[Any, Any] | None
-    data_errors: np.ndarray[Any, Any] | None
+    data: NDArray[np.float64] | None
+    data_errors: NDArray[np.float64] | None
 
     @property
-    def total(self) -> np.ndarray[Any, Any]:
+    def total(self) -> NDArray[np.float64]:
         """The prediction."""
         return np.sum(list(self.stacked.values()), axis=0) if self.stacked else np.zeros(len(self.edges) - 1)
 

@@ -195,7 +195,7 @@ def _print_remark(console: Console, name: str, remark: str) -> None:
         console.print(f"{name}: {remark}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _or_unknown(value: Any, show: Callable[[Any], str] = str) -> str:
+def _or_unknown(value: object, show: Callable[[Any], str] = str) -> str:
     return "?" if value is None else show(value)
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import boost_histogram as bh
 import numpy as np
+from numpy.typing import NDArray
 
 from cafetal.errors import ConfigError, nearest
 from cafetal.results.histograms import Histogram
@@ -31,7 +31,7 @@ def samples_of(
     ways = [] if variations is None else [str(way) for way in histogram.axes[variations] if way != NOMINAL]
 
     def part(sample: str, way: str) -> Histogram:
-        place: dict[str, Any] = {axis: bh.loc(sample)}
+        place: dict[str, object] = {axis: bh.loc(sample)}
         if variations is not None:
             place[variations] = bh.loc(way)
         return histogram[place]
@@ -58,7 +58,7 @@ def select(histogram: Histogram, kept_axes: set[str | None], chosen: Mapping[str
     Raises:
         ConfigError: if there is no such category, or not one axis besides the categories.
     """
-    place: dict[str, Any] = {}
+    place: dict[str, object] = {}
     for name, categories in category_axes(histogram).items():
         if name not in kept_axes:
             category = chosen.get(name)
@@ -81,7 +81,7 @@ def category_axes(histogram: Histogram) -> dict[str, list[str]]:
     }
 
 
-def variances(histogram: Histogram) -> np.ndarray[Any, Any]:
+def variances(histogram: Histogram) -> NDArray[np.float64]:
     """Return the squared uncertainties of the bins: those of their weights, or as of counts."""
     variances = histogram.variances()
     return np.asarray(histogram.values() if variances is None else variances)

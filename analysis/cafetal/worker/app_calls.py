@@ -7,7 +7,7 @@ scratch, where `cafetal clean` finds it. In arguments, ``{"cafetal": kind, ...}`
 from typing import Any
 
 
-def call_resolved(function: Any, args: Any, kwargs: dict[str, Any], scratch: str, run: str, keep: str | None) -> Any:
+def call_resolved(function: Any, args: Any, kwargs: dict[str, Any], scratch: str, run: str, keep: str | None) -> object:
     """Call a function with what its arguments name.
 
     Args:

@@ -77,7 +77,9 @@ def _is_intact(name: str, content: bytes) -> bool:
     return hashlib.sha256(content).hexdigest() == name.split(".")[0]
 
 
-def install(scratch: str, store: str, files: dict[str, bytes], packages: list[str], names: list[str]) -> dict[str, Any]:
+def install(
+    scratch: str, store: str, files: dict[str, bytes], packages: list[str], names: list[str]
+) -> dict[str, object]:
     """Keep files by content (the name of each begins with the SHA-256 of its bytes), and look what is there.
 
     They go to the scratch, and if the store of the site is a server, there too: then the machines of the site need not
@@ -136,7 +138,7 @@ def install(scratch: str, store: str, files: dict[str, bytes], packages: list[st
     return {**versions, "present": present, "machine": machine}
 
 
-def unpack(scratch: str, store: str, name: str, digest: str) -> dict[str, Any]:
+def unpack(scratch: str, store: str, name: str, digest: str) -> dict[str, object]:
     """Unpack an environment that was sent under a name which begins with its SHA-256, once for all that ask.
 
     Returns ``{"path"}``; ``{"missing": True}`` if it was not sent; or ``{"error": sentence}``.
@@ -213,7 +215,7 @@ def store(scratch: str, store: str, name: str, index: int, content: bytes) -> No
         _write_whole(_code_folder(scratch), f"{name}.part{index}", content)
 
 
-def join(scratch: str, store: str, counts: dict[str, int], *stored: Any) -> dict[str, Any]:
+def join(scratch: str, store: str, counts: dict[str, int], *stored: object) -> dict[str, object]:
     """Make files of their parts (so many of each name), once these are stored.
 
     Returns ``{}``, or ``{"error": sentence}``.
@@ -225,7 +227,7 @@ def join(scratch: str, store: str, counts: dict[str, int], *stored: Any) -> dict
     return {}
 
 
-def _join_at_server(store: str, name: str, count: int) -> dict[str, Any]:
+def _join_at_server(store: str, name: str, count: int) -> dict[str, object]:
     """Make a file of its parts in the server of a site."""
     parts = [f"{name}.part{index}" for index in range(count)]
     content = b"".join(get_from_server(store, part) or b"" for part in parts)
@@ -237,7 +239,7 @@ def _join_at_server(store: str, name: str, count: int) -> dict[str, Any]:
     return {}
 
 
-def _join_files(scratch: str, name: str, count: int) -> dict[str, Any]:
+def _join_files(scratch: str, name: str, count: int) -> dict[str, object]:
     """Make a file of its parts on the scratch."""
     import hashlib
     import os
@@ -270,7 +272,7 @@ def _join_files(scratch: str, name: str, count: int) -> dict[str, Any]:
     return {}
 
 
-def call(scratch: str, store: str, archive: str, package: str, task: str, payload: bytes, *upstream: Any) -> Any:
+def call(scratch: str, store: str, archive: str, package: str, task: str, payload: bytes, *upstream: object) -> object:
     """Run one task of the worker code, a package in an archive that `install` put on the scratch.
 
     The package's name bears the hash of its sources: a process that serves several runs may need several.

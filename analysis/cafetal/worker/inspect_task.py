@@ -68,7 +68,7 @@ def _inspect_one(
     return cast(FileFound, state)
 
 
-def _stat(pfn: str) -> dict[str, Any]:
+def _stat(pfn: str) -> dict[str, object]:
     pfn = pfn.removeprefix("file://")
     if "://" in pfn:
         return {"size": None, "mtime_ns": None}
@@ -76,7 +76,7 @@ def _stat(pfn: str) -> dict[str, Any]:
     return {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
 
 
-def count(pfn: str, options: dict[str, Any], treename: str, size: int | None) -> dict[str, Any]:
+def count(pfn: str, options: dict[str, object], treename: str, size: int | None) -> dict[str, Any]:
     """Return the entries and the UUID of a file: ``{num_entries, uuid}``.
 
     Of a TTree only the head is read: 1 ms where parsing a wide one takes up to 1.4 s.

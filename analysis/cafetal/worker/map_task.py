@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Unpack
 
 from coffea.processor.executor import WorkItem
 
@@ -75,7 +75,7 @@ class _Bundle:
         """``{lfn: bytes}``"""
         self.modules: dict[str, str] = {}
         self._ids: list[int] = []
-        self._total: Any = None
+        self._total: object = None
 
     def process(self, files: OpenFiles) -> None:
         """Process the chunks in their order, as far as the run is not stopped and none of them ends the bundle."""
@@ -107,7 +107,7 @@ class _Bundle:
         item: WorkItem,
         rank: tuple[int, ...],
         files: OpenFiles,
-        work: Callable[[Any], Any],
+        work: Callable[[object], object],
         columns: Columns,
         coming: Callable[[], Ahead | None],
     ) -> Failure | None:
@@ -131,7 +131,7 @@ class _Bundle:
             return failure
         return None
 
-    def _add(self, chunk: int, item: WorkItem, size: int | None, node: Any) -> None:
+    def _add(self, chunk: int, item: WorkItem, size: int | None, node: object) -> None:
         """Add the output of a chunk.
 
         Raises:
@@ -176,7 +176,7 @@ class _Bundle:
             return None
 
 
-def _with_meta(item: WorkItem, **meta: Any) -> WorkItem:
+def _with_meta(item: WorkItem, **meta: object) -> WorkItem:
     """Return a work item with more in its metadata."""
     return dataclasses.replace(item, usermeta={**(item.usermeta or {}), **meta})
 
@@ -208,7 +208,7 @@ def _not_loaded(error: Exception, site: str, chunks: str) -> Failure:
     return {**describe(error, site=site, chunks=chunks), "kind": kind}
 
 
-def _process(work: Callable[[Any], Any], files: OpenFiles, item: WorkItem, pfn: str) -> tuple[Any, int | None]:
+def _process(work: Callable[[object], object], files: OpenFiles, item: WorkItem, pfn: str) -> tuple[object, int | None]:
     """Return one chunk through Runner's function. Returns its output and the bytes read for it, ``None`` if unknown."""
     usermeta = {**(item.usermeta or {}), "lfn": item.filename}  # `filename` is what opens here, as with coffea
     before = files.bytes_read

@@ -8,7 +8,7 @@ class NotPlain(TypeError):
     """A value is none of the plain types that travel as text."""
 
 
-def encode(value: Any) -> Any:
+def encode(value: Any) -> object:
     """Return a value in terms of JSON; `decode` is its inverse.
 
     Plain are ``None``, booleans, numbers (numpy's too, which come back as Python's), strings, bytes, and lists,
@@ -34,7 +34,7 @@ def encode(value: Any) -> Any:
     raise NotPlain(f"{kind.__module__}.{kind.__qualname__}")
 
 
-def decode(value: Any) -> Any:
+def decode(value: object) -> object:
     """Return the value that `encode` was given. Raises ``ValueError`` for what `encode` cannot have made."""
     import base64
 

@@ -30,10 +30,10 @@ class Limit:
         words: what is demanded, for the error.
     """
 
-    def __init__(self, holds: Callable[[Any], Any], words: str) -> None:
+    def __init__(self, holds: Callable[[Any], object], words: str) -> None:
         self.holds, self.words = holds, words
 
-    def check(self, value: Any) -> Any:
+    def check(self, value: object) -> object:
         """Return a value.
 
         Raises:
@@ -43,7 +43,7 @@ class Limit:
             raise ValueError(f"it must be {self.words}")
         return value
 
-    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+    def __get_pydantic_core_schema__(self, source: object, handler: Any) -> object:
         """Have pydantic, which is on the user's machine, check the limit after the type."""
         from pydantic_core import core_schema
 
@@ -129,9 +129,9 @@ class FileQuestion(TypedDict):
     treename: str
     format: str
     """``root`` or ``parquet``."""
-    options: dict[str, Any]
+    options: dict[str, object]
     """For ``uproot.open``."""
-    known: Mapping[str, Any] | None
+    known: Mapping[str, object] | None
     """What an earlier inspection returned, believed while size and modification time are the same."""
 
 

@@ -68,14 +68,14 @@ class _MergeFailed(Exception):
 
 def _merge_all(
     store: Store, references: Iterable[Reference], site: str, *, trusted: bool
-) -> tuple[Any, ChunkSet, list[Failure]]:
+) -> tuple[object, ChunkSet, list[Failure]]:
     """Return the sum of partials, one in memory at a time, its chunks, and why others cannot be had.
 
     Raises:
         _MergeFailed: if they do not add up.
         MemoryError: as if the worker had been killed: the task is tried again.
     """
-    total: Any = None
+    total: object = None
     chunks, lost = ChunkSet(), list[Failure]()
     for reference in references:
         try:
@@ -104,7 +104,7 @@ def peek(context: SiteContext, **request: Unpack[PeekRequest]) -> Reference | No
     activate(context, request["archive"])
     store, name, trusted = context.partials(request["run"]), request["name"], request["trusted"]
     requested, merged_ids = ChunkSet.parse(request["chunks"]), ChunkSet()
-    total: Any = None
+    total: object = None
     stored = (reference for kept in store.names() if (reference := partials.find(store, kept)))
     by_chunks = [(ChunkSet.parse(reference["chunks"]), reference) for reference in stored]
     for chunk_ids, reference in sorted(by_chunks, key=lambda pair: len(pair[0]), reverse=True):

@@ -4,8 +4,6 @@ The service is given the source of this module once, behind those of `bootstrap`
 pickle comes between, so that also another version of Python can answer.
 """
 
-from typing import Any
-
 from .bootstrap import *  # noqa: F403  # the functions that requests name
 from .bootstrap import measured
 from .plain_text import NotPlain, attributes, decode, encode
@@ -26,7 +24,7 @@ def serve(request: str) -> str:
     import traceback
 
     task = json.loads(request)
-    answer: dict[str, Any] = {}
+    answer: dict[str, object] = {}
     started, cpu = time.time(), time.process_time()
     try:
         if "function" in task:

@@ -13,7 +13,7 @@ import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Unpack
 
 from . import copy_tasks
 from .inputs import remote_files
@@ -24,7 +24,7 @@ from .reduce_tasks import clean, fetch, leftovers, peek, reduce, stop, survey
 from .site_context import SiteContext
 
 
-def run(task: str, scratch: str, store: str, payload: bytes, *upstream: Any) -> Any:
+def run(task: str, scratch: str, store: str, payload: bytes, *upstream: object) -> object:
     """Call a task by its name; the payload is a pickled dict of its arguments, made on the user's machine."""
     context = SiteContext(Path(os.path.expanduser(os.path.expandvars(scratch))), store)
     arguments = pickle.loads(payload)
@@ -36,7 +36,7 @@ def logins(context: SiteContext, **request: Unpack[LoginsRequest]) -> list[Login
     return remote_files.logins()
 
 
-_TASKS: dict[str, Callable[..., Any]] = {
+_TASKS: dict[str, Callable[..., object]] = {
     "inspect": inspect,
     "map": map_bundle,
     "reduce": reduce,

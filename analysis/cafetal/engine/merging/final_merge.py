@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from typing import Any
 
 from cafetal.engine import user_messages
 from cafetal.errors import EventsLost, SiteError
@@ -22,7 +21,7 @@ def merge(
     given_up: ChunkSet,
     *,
     interrupted: bool = False,
-) -> Any:
+) -> object:
     """Merge the partials on this machine, and enter their chunks; ``None`` if there is nothing to merge.
 
     Only what ``trusted`` sites have sent may hold pickles. Of an ``interrupted`` run chunks may be missing.
@@ -32,7 +31,7 @@ def merge(
         EventsLost: if a chunk is there twice, or was not planned, or is missing for no reason.
         ProcessorError: if the partials do not add up with one another.
     """
-    total: Any = None
+    total: object = None
     for partial in local:
         chunks = ChunkSet.parse(partial.reference["chunks"])
         ledger.count(chunks)
@@ -43,7 +42,7 @@ def merge(
     return exact.lower(total)
 
 
-def add(total: Any, partial: LocalPartial, trusted: Collection[str]) -> Any:
+def add(total: object, partial: LocalPartial, trusted: Collection[str]) -> object:
     """Return the sum of what is there and a partial; ``None`` stands for nothing. To be lowered in the end.
 
     Raises:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Any
 
 from cafetal.engine.context import RunContext
 from cafetal.engine.events import PartArrived, ReduceEnded
@@ -47,7 +46,7 @@ class MergePhase:
         self._waiting: dict[str, list[Merge]] = {}
         """Reduces of sites that are away."""
 
-    def _submit(self, merge: Merge, inputs: Sequence[Future[Any]]) -> None:
+    def _submit(self, merge: Merge, inputs: Sequence[Future[object]]) -> None:
         future = self._context.client.reduce(merge.site, merge.reduce, merge.tree, inputs)
         events = self._context.events
         future.add_done_callback(lambda done: events.put(ReduceEnded(merge, done.result())))
@@ -134,7 +133,7 @@ class MergePhase:
     def _fetch(self, site: str, reference: Reference) -> tuple[bytes, int]:
         context = self._context
 
-        def ask(request: FetchRequest) -> Future[Any]:
+        def ask(request: FetchRequest) -> Future[object]:
             future = context.client.fetch(site, request)
             future.add_done_callback(lambda _: context.events.put(PartArrived()))
             return future

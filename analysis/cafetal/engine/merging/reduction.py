@@ -12,7 +12,7 @@ from cafetal.scheduling.reduction_tree import Reduce, TreeGrower
 from cafetal.scheduling.retries import TRIES
 from cafetal.worker.protocol import Failure, Reference
 
-Submit = Callable[["Merge", Sequence[Future[Any]]], None]
+Submit = Callable[["Merge", Sequence[Future[object]]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class Merge:
     reduce: Reduce
     tree: int
     """Which one, counting all of the run: a site whose partials are lost begins a new one."""
-    settled: Future[Any]
+    settled: Future[object]
     """Ends when it has succeeded or was tried often enough; what depends on it waits for this."""
     tries: int = 1
 
@@ -32,7 +32,7 @@ class Merge:
 class _SiteTree:
     number: int
     grower: TreeGrower
-    nodes: dict[int, Future[Any]] = field(default_factory=dict)
+    nodes: dict[int, Future[object]] = field(default_factory=dict)
     open: int = 0
 
 
@@ -72,7 +72,7 @@ class Reductions:
         """Whether reduces are under way."""
         return any(tree.open for tree in self._sites.values())
 
-    def add(self, site: str, partial: Future[Any]) -> None:
+    def add(self, site: str, partial: Future[object]) -> None:
         """Add a partial that counts, in the form of the future whose result names it."""
         tree = self._sites.get(site)
         if tree is None:
@@ -85,7 +85,7 @@ class Reductions:
 
     def _start(self, site: str, tree: _SiteTree, reduces: Sequence[Reduce]) -> None:
         for merge in reduces:
-            settled: Future[Any] = Future()
+            settled: Future[object] = Future()
             tree.nodes[merge.node] = settled
             tree.open += 1
             self._submit(Merge(site, merge, tree.number, settled), [tree.nodes[node] for node in merge.inputs])
@@ -130,9 +130,9 @@ class Reductions:
         merge.settled.set_result({"partial": result["partial"]})
         return True
 
-    def finish(self) -> dict[str, Future[Any]]:
+    def finish(self) -> dict[str, Future[object]]:
         """Submit the last reduces; the root of every site that has partials, good once nothing is `busy`."""
-        ends: dict[str, Future[Any]] = {}
+        ends: dict[str, Future[object]] = {}
         for site, tree in self._sites.items():
             root, reduces = tree.grower.finish()
             self._start(site, tree, reduces)

@@ -15,7 +15,6 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from threading import Thread
-from typing import Any
 
 import coffea.util
 
@@ -136,9 +135,9 @@ class Snapshots:
                 collected.silent[site] = f"{type(error).__name__}: {error}"
 
     def _bring(self, site: str, reference: Reference) -> LocalPartial:
-        waiting: list[Future[Any]] = []
+        waiting: list[Future[object]] = []
 
-        def ask(request: FetchRequest) -> Future[Any]:
+        def ask(request: FetchRequest) -> Future[object]:
             waiting.append(self._calls.fetch(site, request))
             return waiting[-1]
 
@@ -148,7 +147,7 @@ class Snapshots:
         content, _ = fetch(reference, site, ask, wait_for_one, compression=self._compression)
         return LocalPartial(site, reference["name"], reference, content)
 
-    def _write(self, peek: Snapshot, total: Any) -> None:
+    def _write(self, peek: Snapshot, total: object) -> None:
         assert self._folder is not None
         place = private_folder(self._folder / PEEK)
         if not peek.error:
@@ -163,7 +162,7 @@ class _Found:
 
     def __init__(self, trusted: frozenset[str]) -> None:
         self._trusted = trusted
-        self.total: Any = None
+        self.total: object = None
         self.chunks: dict[str, ChunkSet] = {}
         self.silent: dict[str, str] = {}
 
@@ -173,7 +172,7 @@ class _Found:
         self.chunks[home.site] = earlier.union(ChunkSet.parse(home.reference["chunks"]))
 
 
-def peek(folder: Path, *, patience: float = 300.0) -> tuple[Snapshot, Any]:
+def peek(folder: Path, *, patience: float = 300.0) -> tuple[Snapshot, object]:
     """Have a run that goes on show its output so far: what it is, and the output, before ``postprocess``.
 
     Raises:

@@ -51,15 +51,15 @@ def _ask(
     federation: Federation,
     sites: Sequence[str],
     task: str,
-    arguments: dict[str, Any],
+    arguments: dict[str, object],
     check: Callable[[str], reply_checks.Check] = lambda site: lambda answer: answer,
 ) -> dict[str, Any]:
     worker = pack_worker()
     federation.start(sites)
     ready = {site: install(federation, site, worker) for site in sites}
     requests = {site: {**arguments, "staging": federation.table.sites[site].staging} for site in sites}
-    readiness: dict[str, Any] = {site: future.result() for site, future in ready.items()}
-    futures: dict[str, Future[Any]] = {
+    readiness: dict[str, object] = {site: future.result() for site, future in ready.items()}
+    futures: dict[str, Future[object]] = {
         site: settle_task(
             federation.call(site, worker.code, task, requests[site]),
             lambda error: error,

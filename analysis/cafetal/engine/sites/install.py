@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from concurrent.futures import Future
-from typing import Any
 
 from cafetal.engine.tasks import reply_checks
 from cafetal.engine.tasks.losses import lost_task, settle_task
@@ -16,7 +15,7 @@ _BETWEEN_TRIES = 5.0
 """Seconds until a site that is away is asked again."""
 
 
-def install(federation: Federation, site: str, shipment: Shipment) -> Future[Any]:
+def install(federation: Federation, site: str, shipment: Shipment) -> Future[object]:
     """Put a shipment on a site's scratch; the future holds what the site tells of itself, or an exception.
 
     The site is started if it does not run. Where a worker was lost meanwhile, it is tried again; a site that is away is
@@ -24,16 +23,16 @@ def install(federation: Federation, site: str, shipment: Shipment) -> Future[Any
     """
     patience = federation.table.sites[site].start_timeout
     late = f"The site {site} has not answered within {patience:.0f} s (`start_timeout`)."
-    outcome: Future[Any] = Future()
+    outcome: Future[object] = Future()
     ending = settle_task(outcome, lambda error: error, within=patience, late=late)
     workers_lost = 0
 
-    def attempt() -> Future[Any]:
+    def attempt() -> Future[object]:
         federation.start([site])  # it may have failed since it was started
         installed = federation.install(site, shipment.files)
         return settle_task(installed, lambda error: error, check=reply_checks.of_install(site))
 
-    def again(reply: Any, number: int) -> float | None:
+    def again(reply: object, number: int) -> float | None:
         nonlocal workers_lost
         kind = lost_task(reply, site)["kind"] if isinstance(reply, Exception) else None
         if kind == "away" and not ending.done():

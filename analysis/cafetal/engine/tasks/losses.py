@@ -22,13 +22,13 @@ class Overdue(Lost):
 
 def settle_task(
     future: Future[Any],
-    on_loss: Callable[[Exception], Any],
+    on_loss: Callable[[Exception], object],
     *,
     within: float | None = None,
     late: str = "",
     given_up: Future[Exception] | None = None,
-    check: Callable[[Any], Any] = lambda value: value,
-) -> Future[Any]:
+    check: Callable[[object], object] = lambda value: value,
+) -> Future[object]:
     """Return a future that always ends with a result: the task's own, or what ``on_loss`` makes of the reason.
 
     If the task has not ended ``within`` so many seconds, the reason is ``late``, and what it returns later is
@@ -36,12 +36,12 @@ def settle_task(
     What is no good reply is the reason too: ``check`` raises it.
     """
 
-    def read(value: Any) -> Any:
+    def read(value: object) -> object:
         if isinstance(value, Mapping) and "error" in value:
             raise Lost(value["error"])
         return check(value)
 
-    def lost(error: BaseException) -> Any:
+    def lost(error: BaseException) -> object:
         if isinstance(error, Exception):
             return on_loss(error)
         return on_loss(Lost(f"{type(error).__name__}: {text(error)}"))  # it was cancelled, or the engine was stopped

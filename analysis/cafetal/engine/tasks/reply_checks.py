@@ -21,8 +21,8 @@ from cafetal.errors import SiteError
 from cafetal.worker import protocol
 from cafetal.worker.chunkset import ChunkSet, Overlap
 
-Check = Callable[[Any], Any]
-_OPEN: frozenset[Any] = frozenset({protocol.FileFound})
+Check = Callable[[object], object]
+_OPEN: frozenset[object] = frozenset({protocol.FileFound})
 """Replies that may hold more than they must: sites give back what they were told of a file before."""
 
 
@@ -51,7 +51,7 @@ def _shape(hint: Any) -> Any:
 
 
 @functools.cache
-def _adapter(hint: Any) -> TypeAdapter[Any]:
+def _adapter(hint: object) -> TypeAdapter[object]:
     shape = _shape(hint)
     is_model = isinstance(shape, type) and issubclass(shape, BaseModel)
     return TypeAdapter(shape) if is_model else TypeAdapter(shape, config=ConfigDict(strict=True))
@@ -69,8 +69,8 @@ def _checked(site: str) -> Iterator[None]:
         raise SiteError(f"Malformed reply from {site} ({error}).") from None
 
 
-def _of(site: str, hint: Any) -> Check:
-    def check(reply: Any) -> Any:
+def _of(site: str, hint: object) -> Check:
+    def check(reply: object) -> object:
         with _checked(site):
             _adapter(hint).validate_python(reply)
         return reply
@@ -81,7 +81,7 @@ def _of(site: str, hint: Any) -> Check:
 def of_map(site: str, requested: ChunkSet) -> Check:
     """Check ``map``: each chunk that was asked for is in the partial, a failure, or not begun."""
 
-    def check(reply: Any) -> Any:
+    def check(reply: Any) -> object:
         _of(site, protocol.MapReply)(reply)
         with _checked(site):
             accounted = ChunkSet.parse(reply["left"])
@@ -99,7 +99,7 @@ def of_map(site: str, requested: ChunkSet) -> Check:
 def of_reduce(site: str, inputs: Sequence[Future[Any]]) -> Check:
     """Check ``reduce``: it speaks of nothing but the partials that it was given."""
 
-    def check(reply: Any) -> Any:
+    def check(reply: Any) -> object:
         _of(site, protocol.ReduceReply | protocol.ReduceFailed)(reply)
         with _checked(site):
             references = (reference for future in inputs if (reference := future.result()["partial"]))
@@ -121,7 +121,7 @@ def of_survey(site: str) -> Check:
 def of_peek(site: str, requested: ChunkSet) -> Check:
     """Check ``peek``: it holds nothing but what was asked for."""
 
-    def check(reply: Any) -> Any:
+    def check(reply: Any) -> object:
         _of(site, protocol.Reference | None)(reply)
         if reply is not None and ChunkSet.parse(reply["chunks"]).minus(requested):
             raise SiteError(f"{site} has answered for the chunks {reply['chunks']}, and was asked for {requested}.")
@@ -147,7 +147,7 @@ def of_logins(site: str) -> Check:
 
 def of_copying(site: str, task: str) -> Check:
     """Check the tasks of `worker.copy_tasks`."""
-    shapes: dict[str, Any] = {
+    shapes: dict[str, object] = {
         "weigh": protocol.Weight,
         "read": bytes,
         "write": None,
@@ -164,7 +164,7 @@ def of_install(site: str) -> Check:
 def of_inspect(site: str, count: int) -> Check:
     """Check ``inspect``, which answers for so many files."""
 
-    def check(reply: Any) -> Any:
+    def check(reply: Any) -> object:
         _of(site, list[protocol.FileFound | protocol.FileNotCounted])(reply)
         if len(reply) != count:
             raise SiteError(f"{site} has answered for {len(reply)} files, and was asked for {count}.")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from coffea.processor.executor import Runner, WorkItem
 
@@ -24,17 +23,17 @@ class RunnerRequest:
     another here, and what is skipped is told.
     """
 
-    inner: Callable[[Any], Any]
+    inner: Callable[[object], object]
     skip: tuple[type[BaseException], ...] = ()
     """Exceptions for which Runner may leave a file out."""
     format: str = "root"
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, object] = field(default_factory=dict)
     """For ``uproot.open``."""
     ask_function: bool = False
     """Whether only Runner's own function can tell what is wanted (cluster boundaries)."""
 
     @classmethod
-    def read(cls, function: Callable[[Any], Any]) -> RunnerRequest:
+    def read(cls, function: Callable[[object], object]) -> RunnerRequest:
         """Return what stands in a function of Runner's; one of any other make is taken as it is."""
         if not _is_partial_of(function, Runner.automatic_retries):
             return cls(inner=function, ask_function=True)
@@ -69,15 +68,15 @@ class RunnerRequest:
         return False
 
 
-def _is_partial_of(function: Any, target: Callable[..., Any]) -> bool:
+def _is_partial_of(function: object, target: Callable[..., object]) -> bool:
     return isinstance(function, functools.partial) and function.func is target
 
 
-def plain_item(item: Any) -> Any:
+def plain_item(item: object) -> object:
     """Return a work item whose names are plain strings and whose edges are Python's numbers; most are so already."""
     if not isinstance(item, WorkItem):
         return item
-    changes: dict[str, Any] = {}
+    changes: dict[str, object] = {}
     if not (isinstance(item.filename, str) and item.filename.isascii() and item.dataset.isascii()):
         changes |= {"dataset": plain_name(item.dataset), "filename": plain_name(item.filename)}
     if type(item.entrystart) is not int or type(item.entrystop) is not int:

@@ -50,11 +50,11 @@ class _Open:
 
     site: str
     patience: float
-    inputs: Sequence[Future[Any]]
+    inputs: Sequence[Future[object]]
     given_up: Future[Exception] = field(default_factory=Future)
     since: float | None = None
     """When it could begin."""
-    sent: Future[Any] | None = None
+    sent: Future[object] | None = None
     number: int | None = None
     """Of a map task of which it is not known whether a service has taken it."""
 
@@ -85,7 +85,7 @@ class TaskClient:
         self.run, self.attempt, self.keep_going, self._stop = run, attempt, keep_going, stop
         reading = plan.table.reading
         self._reading: Reading = {"timeout": reading.timeout, "preload": reading.preload}
-        self._open: dict[Future[Any], _Open] = {}
+        self._open: dict[Future[object], _Open] = {}
         self._heard: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._patient: set[int] = set()
         self.trusted = frozenset(name for name, site in federation.table.sites.items() if site.trusted)
@@ -94,14 +94,14 @@ class TaskClient:
         self,
         site: str,
         task: str,
-        request: Mapping[str, Any],
-        *inputs: Future[Any],
-        on_loss: Callable[[Exception], Any],
+        request: Mapping[str, object],
+        *inputs: Future[object],
+        on_loss: Callable[[Exception], object],
         check: reply_checks.Check = lambda answer: answer,
         seconds: float | None = None,
         number: int | None = None,
-    ) -> Future[Any]:
-        def lost(error: Exception) -> Any:
+    ) -> Future[object]:
+        def lost(error: Exception) -> object:
             if isinstance(error, LoginError):
                 self._stop(error)
             return on_loss(error)
@@ -117,7 +117,7 @@ class TaskClient:
             self._open.pop(settled, None)
         return settled
 
-    def _came_back(self, site: str, settled: Future[Any]) -> None:
+    def _came_back(self, site: str, settled: Future[object]) -> None:
         open_task = self._open.pop(settled, None)
         if open_task is None or not open_task.given_up.done():
             self._heard.put(site)  # in any thread
@@ -144,7 +144,7 @@ class TaskClient:
                 words = f"Nothing was heard of a task at {open_task.site} for {now - open_task.since:.0f} s."
                 open_task.given_up.set_result(Overdue(words))
 
-    def inspect(self, request: InspectRequest) -> Future[Any]:
+    def inspect(self, request: InspectRequest) -> Future[object]:
         """Have the entries of files counted."""
         site, count = request["site"], len(request["files"])
         check = reply_checks.of_inspect(site, count)
@@ -199,7 +199,7 @@ class TaskClient:
                     yield open_task.number, open_task.site, task
                     open_task.number = None
 
-    def picked_up(self, site: str, tasks: Iterable[str]) -> Future[Any]:
+    def picked_up(self, site: str, tasks: Iterable[str]) -> Future[object]:
         """Return a future that ends when the tasks of an earlier attempt have, or have taken too long."""
         ended = all_of(self.federation.adopt(site, tasks))
         return settle_task(ended, lambda error: None, within=self.plan.table.routing.patience)
@@ -219,7 +219,7 @@ class TaskClient:
             request: StopRequest = {"run": self.run, "attempt": self.attempt}
             self._call(site, "stop", request, on_loss=lambda error: None)
 
-    def reduce(self, site: str, reduce: Reduce, tree: int, inputs: Sequence[Future[Any]]) -> Future[Any]:
+    def reduce(self, site: str, reduce: Reduce, tree: int, inputs: Sequence[Future[object]]) -> Future[Any]:
         """Merge partials, once they are there; ``tree`` counts how often the run has begun to merge anew."""
         request: ReduceRequest = {
             "run": self.run,
@@ -237,7 +237,7 @@ class TaskClient:
             check=reply_checks.of_reduce(site, inputs),
         )
 
-    def _ask(self, site: str, task: str, request: Mapping[str, Any], check: reply_checks.Check) -> Future[Any]:
+    def _ask(self, site: str, task: str, request: Mapping[str, object], check: reply_checks.Check) -> Future[object]:
         """Have a site do a task whose loss is a reply too."""
         return self._call(site, task, request, on_loss=lambda error: error, check=check)
 
@@ -252,20 +252,20 @@ class TaskClient:
         }
         return self._ask(site, "peek", request, reply_checks.of_peek(site, chunks))
 
-    def fetch(self, site: str, request: FetchRequest) -> Future[Any]:
+    def fetch(self, site: str, request: FetchRequest) -> Future[object]:
         """Ask for a part of a partial, or the reason why it cannot be had."""
         return self._ask(site, "fetch", {**request, "run": self.run}, reply_checks.of_fetch(site))
 
-    def survey(self, site: str) -> Future[Any]:
+    def survey(self, site: str) -> Future[object]:
         """Ask for references to all whole partials of the run at a site, or the reason why it does not tell."""
         request: SurveyRequest = {"run": self.run, "attempt": self.attempt}
         return self._ask(site, "survey", request, reply_checks.of_survey(site))
 
-    def logins(self, site: str) -> Future[Any]:
+    def logins(self, site: str) -> Future[object]:
         """Ask for the logins with which a site reads files, or the reason why it does not tell."""
         return self._ask(site, "logins", {"run": self.run}, reply_checks.of_logins(site))
 
-    def copy(self, site: str, task: str, arguments: Mapping[str, Any]) -> Future[Any]:
+    def copy(self, site: str, task: str, arguments: Mapping[str, object]) -> Future[object]:
         """Have a site do a step of copying a file (see `worker.copy_tasks`); the reply may be why it cannot."""
         return self._ask(site, task, {"run": self.run, **arguments}, reply_checks.of_copying(site, task))
 
@@ -275,7 +275,7 @@ class TaskClient:
         A site that does not answer in so many seconds keeps it.
         """
         targets: list[tuple[str, int | None]] = [(self.run, self.attempt), *([(replaced, None)] if replaced else [])]
-        table, futures = self.federation.table.sites, list[Future[Any]]()
+        table, futures = self.federation.table.sites, list[Future[object]]()
         for site in sites:
             for run, attempt in targets:
                 staging = table[site].staging

@@ -40,7 +40,7 @@ class ListeningClient(Client):
     worked_at: UUID | None = None
     """Of the newest answer."""
 
-    def _log_version_mismatch(self, worker_details: dict[str, Any] | None) -> None:
+    def _log_version_mismatch(self, worker_details: dict[str, object] | None) -> None:
         # The SDK hands over what the agent says of itself with each result, to warn of differences between versions.
         # Our handshake judges these.
         endpoint_id = (worker_details or {}).get("endpoint_id")
@@ -89,7 +89,7 @@ def _rehearsed(folder: Path) -> ListeningClient:
     return client
 
 
-def log_in(also: Callable[[Any], object] = lambda app: None) -> str:
+def log_in(also: Callable[[object], object] = lambda app: None) -> str:
     """Log in to Globus as the SDK does it: in a browser, or by pasting a code. Returns what to tell the user.
 
     Args:

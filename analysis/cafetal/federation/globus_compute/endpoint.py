@@ -75,8 +75,8 @@ class GlobusComputeEndpoint(ParslExecutor):  # type: ignore[misc]  # parsl comes
         *,
         workers: int = 1,
         rehearsal: str | None = None,
-        user_endpoint_config: Mapping[str, Any] | None = None,
-        resource_specification: Mapping[str, Any] | None = None,
+        user_endpoint_config: Mapping[str, object] | None = None,
+        resource_specification: Mapping[str, object] | None = None,
         trust: Trust = "plain",
     ) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ class GlobusComputeEndpoint(ParslExecutor):  # type: ignore[misc]  # parsl comes
         self.resource_specification = dict(resource_specification or {})
         self.late_answers = 0
         """Answers of tasks that had been given up."""
-        self._open: dict[Parcel, tuple[Future[Any], Callable[[Mapping[str, Any]], None]]] = {}
+        self._open: dict[Parcel, tuple[Future[Any], Callable[[Mapping[str, object]], None]]] = {}
         self._lock = threading.Lock()
         self._sightings: deque[EndpointReport] = deque(maxlen=1000)
         self._user_endpoint = recall(self.endpoint_id, user_endpoint_config)
@@ -124,8 +124,8 @@ class GlobusComputeEndpoint(ParslExecutor):  # type: ignore[misc]  # parsl comes
         self._watcher.start()
 
     def submit(
-        self, func: Callable[..., Any], resource_specification: dict[str, Any], *args: Any, **kwargs: Any
-    ) -> Future[Any]:
+        self, func: Callable[..., object], resource_specification: dict[str, object], *args: object, **kwargs: object
+    ) -> Future[object]:
         """Send a task. The future raises what the function raised, or why it could not run.
 
         Raises:
@@ -138,12 +138,12 @@ class GlobusComputeEndpoint(ParslExecutor):  # type: ignore[misc]  # parsl comes
 
     def submit_watched(
         self,
-        func: Callable[..., Any],
-        resource_specification: Mapping[str, Any],
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
-        watch: Callable[[Mapping[str, Any]], None],
-    ) -> Future[Any]:
+        func: Callable[..., object],
+        resource_specification: Mapping[str, object],
+        args: tuple[object, ...],
+        kwargs: Mapping[str, object],
+        watch: Callable[[Mapping[str, object]], None],
+    ) -> Future[object]:
         """As `submit`; ``watch`` is told of measures and sizes (see `worker.bootstrap.measured`)."""
         request = self._request(func, args, kwargs)
         if len(request) > BATCH_BYTES:
@@ -161,7 +161,7 @@ class GlobusComputeEndpoint(ParslExecutor):  # type: ignore[misc]  # parsl comes
             self._introduced = True
             self.submit(by_value(bootstrap)["nothing"], {})
         parcel = Parcel(request, specification)
-        future: Future[Any] = Future()
+        future: Future[object] = Future()
         future.set_running_or_notify_cancel()  # nobody can take back what is on its way
         watch({"bytes_in": len(request)})
         with self._lock:
@@ -173,8 +173,8 @@ class GlobusComputeEndpoint(ParslExecutor):  # type: ignore[misc]  # parsl comes
         self.courier.post(parcel)
         return future
 
-    def _request(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
-        request: dict[str, Any] = {"limit": RESULT_LIMIT, "trust": self.trust == "pickle"}
+    def _request(self, func: Callable[..., object], args: tuple[object, ...], kwargs: Mapping[str, object]) -> str:
+        request: dict[str, object] = {"limit": RESULT_LIMIT, "trust": self.trust == "pickle"}
         if func.__module__ == BY_VALUE and not kwargs:
             request |= {"function": func.__name__, "args": plain_text.encode(list(args))}
         else:
@@ -228,7 +228,7 @@ class GlobusComputeEndpoint(ParslExecutor):  # type: ignore[misc]  # parsl comes
 
     # --- answers ---------------------------------------------------------------------------------------------
 
-    def _take(self, parcel: Parcel) -> tuple[Future[Any], Callable[[Mapping[str, Any]], None]] | None:
+    def _take(self, parcel: Parcel) -> tuple[Future[object], Callable[[Mapping[str, object]], None]] | None:
         with self._lock:
             return self._open.pop(parcel, None)
 

@@ -24,7 +24,9 @@ _REFUSALS = ("InvalidResourceSpecification", "SerializationError", "Deserializat
 """Errors of an agent that a retry cannot mend."""
 
 
-def read_reply(label: str, done: Future[str], watch: Callable[[Mapping[str, Any]], None], *, trusted: bool) -> Any:
+def read_reply(
+    label: str, done: Future[str], watch: Callable[[Mapping[str, object]], None], *, trusted: bool
+) -> object:
     """Return the result in a reply, and tell ``watch`` what was measured.
 
     Args:
@@ -78,7 +80,7 @@ def read_reply(label: str, done: Future[str], watch: Callable[[Mapping[str, Any]
         raise SiteError(f"Malformed result from {label} ({garbled!r}).") from None
 
 
-def _attributes(error_sent: Mapping[str, Any]) -> dict[str, Any]:
+def _attributes(error_sent: Mapping[str, object]) -> dict[str, object]:
     """Return the attributes of an exception, as far as they are plain data."""
     attributes = {}
     values = error_sent.get("attributes")

@@ -37,7 +37,7 @@ class Parcel:
     """A request on its way, and what is known of it."""
 
     request: str
-    specification: Mapping[str, Any]
+    specification: Mapping[str, object]
     accepted: float | None = None
     """When the service had taken it, in seconds of the monotonic clock."""
     task: str | None = None
@@ -68,7 +68,7 @@ class Submitter:
         client: Client,
         endpoint: UUID,
         function: str,
-        config: Mapping[str, Any] | None,
+        config: Mapping[str, object] | None,
         accepted: Callable[[Parcel], None],
         on_result: Callable[[Parcel, Future[str]], None],
         failed: Callable[[Parcel, Exception], None],
@@ -236,7 +236,7 @@ class _OwnExecutor(Executor):
         return self.watcher
 
 
-def batch_length(parcels: Iterable[tuple[int, Mapping[str, Any]]]) -> int:
+def batch_length(parcels: Iterable[tuple[int, Mapping[str, object]]]) -> int:
     """Return how many of the first parcels go in one submission, given the size and specification of each."""
     count, size, shared = 0, 0, None
     for length, specification in parcels:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from cafetal.results.lines.line_kinds import CHUNKS, Line, kind
 from cafetal.worker.chunkset import ChunkSet
@@ -24,7 +23,7 @@ class Failure(Line):
     """The whole message, where it has several lines."""
     chunks: ChunkSet = field(default=ChunkSet(), metadata=CHUNKS)
 
-    def plain(self) -> dict[str, Any]:
+    def plain(self) -> dict[str, object]:
         """Return what the manifest says of it."""
         keys = ("kind", "site", "file", "pfn", "entries", "reason", *(["text"] if self.text else []))
         return {key: getattr(self, key) for key in keys}

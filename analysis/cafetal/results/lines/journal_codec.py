@@ -30,13 +30,13 @@ def _codec(kind: str) -> list[tuple[str, str, Any, Any, bool]]:
     ]
 
 
-def _rounded(value: Any) -> Any:
+def _rounded(value: object) -> object:
     return round(value, 3) if isinstance(value, float) else value
 
 
-def encode(at: float | None, line: Line) -> dict[str, Any]:
+def encode(at: float | None, line: Line) -> dict[str, object]:
     """Return the JSON object of a line that was written ``at`` so many seconds."""
-    head: dict[str, Any] = {} if at is None else {"at": round(at, 3)}
+    head: dict[str, object] = {} if at is None else {"at": round(at, 3)}
     head["is"] = kind = kind_of(type(line))
     values = ((key, write, getattr(line, name)) for name, key, write, _, _ in _codec(kind))
     return head | {key: write(value) for key, write, value in values if value is not None}
@@ -60,7 +60,7 @@ def decode(content: Mapping[str, Any]) -> Line | None:
     return line(**values)
 
 
-def partial_line(line: type[lines.Partial], site: str, reference: Reference, **more: Any) -> Line:
+def partial_line(line: type[lines.Partial], site: str, reference: Reference, **more: object) -> Line:
     """Return the line of a partial."""
     size, digest = reference["size"], reference["digest"]
     return line(site, reference["name"], size, digest, ChunkSet.parse(reference["chunks"]), **more)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
 
 from .decoder import Reader
 from .encoder import Writer
@@ -18,7 +17,7 @@ from .plain_forms import Garbled, NotPlain
 __all__ = ["Garbled", "NotPlain", "decode", "encode", "fingerprint", "modules_of"]
 
 
-def encode(value: Any, *, trusted: bool) -> bytes:
+def encode(value: object, *, trusted: bool) -> bytes:
     """Nodes of `exact`, or any plain value, as bytes.
 
     Raises:
@@ -29,7 +28,7 @@ def encode(value: Any, *, trusted: bool) -> bytes:
     return b"%d\n%b%b" % (len(tree), tree, b"".join(writer.buffers))
 
 
-def modules_of(value: Any, *, trusted: bool) -> dict[str, str]:
+def modules_of(value: object, *, trusted: bool) -> dict[str, str]:
     """Return the modules that are needed to read pickles in a value, each with the place in the output.
 
     Raises:
@@ -40,7 +39,7 @@ def modules_of(value: Any, *, trusted: bool) -> dict[str, str]:
     return writer.modules
 
 
-def decode(content: bytes, *, trusted: bool) -> Any:
+def decode(content: bytes, *, trusted: bool) -> object:
     """Return the value that was encoded.
 
     Raises:
@@ -58,7 +57,7 @@ def decode(content: bytes, *, trusted: bool) -> Any:
         raise Garbled(f"A partial cannot be read ({type(error).__name__}: {error}).") from error
 
 
-def fingerprint(value: Any) -> str:
+def fingerprint(value: object) -> str:
     """Return SHA-256 of an output: the same for the same content. Of what has no plain form only the class counts."""
     writer = Writer(trusted=False, name_others=True)
     tree = json.dumps(writer.plain(lift(value, ()), ()), separators=(",", ":"), sort_keys=True)

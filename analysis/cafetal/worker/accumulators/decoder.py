@@ -25,10 +25,10 @@ class Reader:
         self.buffers, self.trusted = buffers, trusted
         self._next = 0
         self._structures: list[dict[str, Any]] = []
-        self._checked: set[Any] = set()
+        self._checked: set[object] = set()
         """Structures by number, with the categories that have grown, of which a histogram could be made."""
 
-    def value(self, content: Any) -> Any:
+    def value(self, content: object) -> object:
         """Return what a plain value stands for."""
         if isinstance(content, list):
             return [self.value(item) for item in content]
@@ -61,7 +61,7 @@ class Reader:
             raise Garbled("A partial has an array of another size than it says.")
         return np.frombuffer(buffer, kind).reshape(shape).copy()
 
-    def _scalar(self, content: Any) -> Any:
+    def _scalar(self, content: object) -> object:
         return self._array(content)[()]
 
     def _sum(self, content: Any) -> Sum:
@@ -107,7 +107,7 @@ class Reader:
             self._checked.add(kind)
         return node
 
-    def _attributes(self, content: Any, since: Any) -> tuple[dict[str, Any], tuple[int, ...]]:
+    def _attributes(self, content: object, since: object) -> tuple[dict[str, object], tuple[int, ...]]:
         """Return the attributes of a histogram, none of which hides one of its class, and their rank."""
         attributes = self.value(content)
         if type(attributes) is not dict or not all(type(name) is str for name in attributes):
@@ -116,7 +116,7 @@ class Reader:
             raise Garbled("A partial has a histogram with attributes that are boost-histogram's own.")
         return attributes, _rank(since)
 
-    def _histogram(self, content: Any) -> Any:
+    def _histogram(self, content: Any) -> object:
         family, structure, place, variance_known = content
         buffer = self._bytes(place)
         cells = math.prod(_extent(axis) for axis in structure["axes"])
@@ -159,13 +159,13 @@ class Reader:
         kind, name = like
         return DEFAULTS[kind](None if name == "none" else FACTORIES[name])
 
-    def _dict(self, items: Any) -> dict[Any, Any]:
+    def _dict(self, items: Any) -> dict[object, object]:
         return {self.value(key): self.value(value) for key, value in items}
 
-    def _Counter(self, items: Any) -> Counter[Any]:
+    def _Counter(self, items: object) -> Counter[object]:
         return Counter(self._dict(items))
 
-    def _pickle(self, place: Any) -> Any:
+    def _pickle(self, place: object) -> object:
         if not self.trusted:
             raise Garbled("A partial holds a pickle, and its site is not trusted with those.")
         return portable_pickles.loads(self._bytes(place))

@@ -23,13 +23,13 @@ class Writer:
     def __init__(self, trusted: bool, *, name_others: bool = False) -> None:
         self.trusted, self.name_others = trusted, name_others
         self.buffers: list[bytes] = []
-        self._structures: dict[int, tuple[int, Any]] = {}
+        self._structures: dict[int, tuple[int, object]] = {}
         """``{id: (number, structure)}`` of the axes of histograms, which many share: they are told once."""
         self.modules: dict[str, str] = {}
         """Names of those that the pickles refer to, each with the first place in the output that does."""
         self._size = 0
 
-    def plain(self, value: Any, path: tuple[Any, ...]) -> Any:
+    def plain(self, value: Any, path: tuple[Any, ...]) -> object:
         """Return what stands for a value, which is at a place in the output."""
         kind = type(value)
         if value is None or kind in (bool, int, float, str):
@@ -42,7 +42,7 @@ class Writer:
                 return plain
         return self._pickled(value, path)
 
-    def _pickled(self, value: Any, path: tuple[Any, ...]) -> Any:
+    def _pickled(self, value: object, path: tuple[object, ...]) -> object:
         kind = type(value)
         if self.name_others:
             return {"$other": f"{kind.__module__}.{kind.__qualname__}"}
@@ -69,10 +69,10 @@ class Writer:
         self._size += len(content)
         return [self._size - len(content), len(content)]
 
-    def _array(self, values: npt.NDArray[Any]) -> list[Any]:
+    def _array(self, values: npt.NDArray[Any]) -> list[object]:
         return [values.dtype.str, list(values.shape), *self._keep(values.tobytes())]
 
-    def _of_ours(self, value: Any, path: tuple[Any, ...]) -> Any:
+    def _of_ours(self, value: object, path: tuple[object, ...]) -> object:
         if isinstance(value, Sum):
             return {"$sum": [value.dtype, [self._array(component) for component in value.components]]}
         if isinstance(value, HistSum):
@@ -104,7 +104,7 @@ class Writer:
             return {"$branch": [self._like(value.like, path), items]}
         return None
 
-    def _structure(self, structure: dict[str, Any]) -> Any:
+    def _structure(self, structure: dict[str, object]) -> object:
         """Return the axes of a histogram, or the number of those that were the same."""
         number = self._structures.get(id(structure))
         if number is not None:
@@ -112,7 +112,7 @@ class Writer:
         self._structures[id(structure)] = len(self._structures), structure
         return structure
 
-    def _like(self, owner: Any, path: tuple[Any, ...]) -> Any:
+    def _like(self, owner: Any, path: tuple[object, ...]) -> object:
         """Return what stands for an empty mapping, or a ``value_accumulator``: names, or else its pickle."""
         kind = type(owner)
         if MAPPINGS.get(kind.__name__) is kind:
@@ -124,7 +124,7 @@ class Writer:
                 return [kind.__name__, name]
         return self._pickled(owner, path)
 
-    def _of_numpy(self, value: Any, path: tuple[Any, ...]) -> Any:
+    def _of_numpy(self, value: object, path: tuple[object, ...]) -> object:
         if type(value) is np.ndarray and value.dtype.kind in ARRAYS:
             return {"$array": self._array(value)}
         if isinstance(value, np.generic) and value.dtype.kind in ARRAYS:
@@ -140,7 +140,7 @@ class Writer:
             return {"$histogram": [family, structure, content, bool(getattr(value, "_variance_known", True))]}
         return None
 
-    def _of_python(self, value: Any, path: tuple[Any, ...]) -> Any:
+    def _of_python(self, value: Any, path: tuple[Any, ...]) -> object:
         kind = type(value)
         if kind is bytes:
             return {"$bytes": self._keep(value)}
@@ -155,5 +155,5 @@ class Writer:
         return None
 
 
-def _order(item: Any) -> tuple[str, str]:
+def _order(item: object) -> tuple[str, str]:
     return type(item).__name__, repr(item)

@@ -60,13 +60,13 @@ class Sum:
         self.dtype = _common_dtype(self.dtype, _dtype_of(other))
         return self
 
-    def lower(self) -> Any:
+    def lower(self) -> object:
         """Return the nearest value that can be represented."""
         value = exact_sums.rounded(self.components)
         return float(value) if self.dtype == "float" else value.astype(self.dtype)[()]
 
 
-def _dtype_of(value: Any) -> str:
+def _dtype_of(value: object) -> str:
     """Return the dtype of a sum, an array or a number; ``float`` for a number of Python's, which adapts to others."""
     if isinstance(value, Sum):
         return value.dtype
@@ -88,10 +88,10 @@ class Pieces:
     kind: str
     pieces: dict[Rank, Any] = field(default_factory=dict)
 
-    def __add__(self, other: Any) -> Pieces:
+    def __add__(self, other: object) -> Pieces:
         return copy.copy(self).__iadd__(other)
 
-    def __iadd__(self, other: Any) -> Pieces:
+    def __iadd__(self, other: object) -> Pieces:
         if not isinstance(other, Pieces) or self.kind != other.kind:
             raise ValueError(f"A {self.kind} can only be added to another one.")
         if self.kind == "column_accumulator":  # coffea's rules for columns; empty ones cost nothing
@@ -99,7 +99,7 @@ class Pieces:
         self.pieces = {**self.pieces, **other.pieces}
         return self
 
-    def lower(self) -> Any:
+    def lower(self) -> object:
         """Return all of them, in the order of the chunks."""
         values = [self.pieces[rank] for rank in sorted(self.pieces)]
         if self.kind == "column_accumulator":
@@ -118,7 +118,7 @@ def _empty_column(pieces: Pieces) -> Any:
 class Apart:
     """Values that are added at the end, by their own rules, in the order of the chunks."""
 
-    pieces: dict[Rank, Any]
+    pieces: dict[Rank, object]
     """Numbers that stand for nothing (the 0 of a chunk without events) have the empty rank: they come first."""
 
     def __add__(self, other: Any) -> Apart:
@@ -133,12 +133,12 @@ class Apart:
         self.pieces = both
         return self
 
-    def lower(self) -> Any:
+    def lower(self) -> object:
         """Return the sum, as coffea's IterativeExecutor makes it."""
         return _fold(self.pieces)
 
 
-def _fold(pieces: Mapping[Rank, Any]) -> Any:
+def _fold(pieces: Mapping[Rank, object]) -> object:
     first, *rest = (pieces[rank] for rank in sorted(pieces))
     if not rest:
         return first
@@ -151,19 +151,19 @@ class Held:
 
     like: value_accumulator
     """One with any value."""
-    value: Any
+    value: object
     """A node."""
 
-    def __add__(self, other: Any) -> Held:
+    def __add__(self, other: object) -> Held:
         return copy.deepcopy(self).__iadd__(other)
 
-    def __iadd__(self, other: Any) -> Held:
+    def __iadd__(self, other: object) -> Held:
         self.value = merge(self.value, other.value if isinstance(other, Held) else other)
         if isinstance(self.value, Sum):
             self.value += 0.0  # coffea begins with what its factory makes
         return self
 
-    def lower(self) -> Any:
+    def lower(self) -> object:
         """Return the accumulator."""
         return type(self.like)(self.like.default_factory, lower(self.value))
 
@@ -172,15 +172,15 @@ class Held:
 class Branch:
     """A mapping of nodes."""
 
-    like: MutableMapping[Any, Any]
+    like: MutableMapping[object, object]
     """An empty one of the same kind."""
-    values: dict[Any, Any]
-    ranks: dict[Any, Rank]
+    values: dict[object, object]
+    ranks: dict[object, Rank]
 
-    def __add__(self, other: Any) -> Branch:
+    def __add__(self, other: object) -> Branch:
         return copy.deepcopy(self).__iadd__(other)
 
-    def __iadd__(self, other: Any) -> Branch:
+    def __iadd__(self, other: object) -> Branch:
         if not isinstance(other, Branch) or (like := _common_mapping(self.like, other.like)) is None:
             kinds = [type(node.like if isinstance(node, Branch) else node).__name__ for node in (self, other)]
             raise ValueError(f"Accumulators of incompatible type cannot be added ({kinds[0]} and {kinds[1]}).")
@@ -190,7 +190,7 @@ class Branch:
         self.ranks = earliest(self.ranks, other.ranks)
         return self
 
-    def lower(self) -> Any:
+    def lower(self) -> object:
         """Return the mapping, with keys in the order in which they first appeared."""
         copied = copy.copy(self.like)
         for key in self.ranks:
@@ -198,7 +198,7 @@ class Branch:
         return copied
 
 
-def _common_mapping(one: Any, two: Any) -> Any:
+def _common_mapping(one: object, two: object) -> Any:
     """Return the mapping whose type is that of the other or a base of it, as coffea does; ``None`` if neither is."""
     return one if isinstance(two, type(one)) else two if isinstance(one, type(two)) else None
 
@@ -206,7 +206,7 @@ def _common_mapping(one: Any, two: Any) -> Any:
 Node = Sum | HistSum | Pieces | Apart | Held | Branch
 
 
-def place_in(path: tuple[Any, ...]) -> str:
+def place_in(path: tuple[object, ...]) -> str:
     """Return the place of something in what a processor has returned, which Runner has put under ``"out"``."""
     own = path[1:] if path[:1] == ("out",) and len(path) > 1 else path
     return "".join(f"[{key!r}]" for key in own) or "itself"
@@ -220,7 +220,7 @@ class CannotTravel(TypeError):
         what: what it is, and why it cannot.
     """
 
-    def __init__(self, path: tuple[Any, ...], kind: str) -> None:
+    def __init__(self, path: tuple[object, ...], kind: str) -> None:
         super().__init__(path, kind)
         self.path, self.what = path, kind
 
@@ -229,7 +229,7 @@ class CannotTravel(TypeError):
         return f"The output {place} is {self.what}. Return histograms, numbers, arrays, sets and mappings of these."
 
 
-def _own(output: Any) -> Any:
+def _own(output: object) -> Any:
     """Return a copy that shares nothing with the output."""
     try:
         return copy.deepcopy(output)
@@ -238,7 +238,7 @@ def _own(output: Any) -> Any:
         raise CannotTravel((), f"{kind}, which cannot travel ({type(error).__name__}: {error})") from None
 
 
-def lift(output: Any, rank: Rank) -> Any:
+def lift(output: Any, rank: Rank) -> object:
     """Return the output of one chunk as nodes that share nothing with it. ``rank`` orders the chunks."""
     kind = type(output)
     if kind is float or (isinstance(output, np.floating) and output.dtype.itemsize <= 8):
@@ -279,13 +279,13 @@ def is_branch(output: Any) -> bool:
     return isinstance(output, MutableMapping) and not isinstance(output, Addable)
 
 
-def _other_histogram(histogram: Any, rank: Rank) -> Any:
+def _other_histogram(histogram: object, rank: Rank) -> object:
     """Return one that is no `HistSum`: boost-histogram adds it, at the end if its layout depends on the order."""
     alone = copy.deepcopy(histogram)
     return Apart({rank: alone}) if grows_by_categories(histogram) else alone
 
 
-def _own_column(values: Any) -> Any:
+def _own_column(values: Any) -> object:
     """Return a column that shares nothing with the events from which it was taken, nor with their file."""
     if isinstance(values, np.ndarray):
         return values.copy()
@@ -293,20 +293,20 @@ def _own_column(values: Any) -> Any:
     return ak.Array(ak.to_packed(ak.materialize(values)).layout, behavior=values.behavior, attrs=attrs)
 
 
-def _commutes(output: Any) -> bool:
+def _commutes(output: object) -> bool:
     """Tell whether the sum is the same in any order: of whole numbers, and of sets."""
     if type(output) is np.ndarray or isinstance(output, np.generic):
         return bool(output.dtype.kind in "iub")
     return type(output) in (bool, int, set, set_accumulator)
 
 
-def _is_number(node: Any) -> bool:
+def _is_number(node: object) -> bool:
     """Tell whether a node is a single number."""
     whole = isinstance(node, bool | int | np.integer | np.bool_)
     return whole or (isinstance(node, Sum) and node.components[0].shape == ())
 
 
-def merge(total: Any, other: Any) -> Any:
+def merge(total: object, other: object) -> object:
     """Add nodes to others in place, and return these; the second is used up.
 
     Raises:
@@ -325,7 +325,7 @@ def merge(total: Any, other: Any) -> Any:
     return iadd(total, other)
 
 
-def _apart(node: Any) -> Apart:
+def _apart(node: object) -> Apart:
     """Return a node as one of those that are kept apart, as other chunks have such in its place."""
     if isinstance(node, Apart):
         return node
@@ -333,6 +333,6 @@ def _apart(node: Any) -> Apart:
     return Apart({min(ranks, default=()): lower(node)})
 
 
-def lower(node: Any) -> Any:
+def lower(node: object) -> object:
     """Return the output that nodes stand for."""
     return node.lower() if isinstance(node, Node) else node

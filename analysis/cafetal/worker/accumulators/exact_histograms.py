@@ -20,7 +20,7 @@ from . import exact_sums
 
 Rank = tuple[int, ...]
 """Where something first appeared: the chunk of the plan, the entry, and its place in what that chunk returned."""
-FAMILIES: dict[str, Callable[[Any], Any]] = {
+FAMILIES: dict[str, Callable[[object], Any]] = {
     "Hist": hist.Hist,
     "NamedHist": hist.NamedHist,
     "Histogram": lambda histogram: histogram,
@@ -44,12 +44,12 @@ class HistSum:
     """As UHI describes a histogram without its content; plain data. Grown categories are in `ranks` alone."""
     components: list[npt.NDArray[Any]]
     """The content with all flow bins: of integers and of means always one."""
-    ranks: dict[int, dict[Any, Rank]]
+    ranks: dict[int, dict[object, Rank]]
     """For each axis that can grow by categories, the first appearance of each, in that order."""
     orders: dict[int, frozenset[Order]] = field(default_factory=dict)
     """For each axis that can grow by strings, the distinct orders in which chunks have had its categories."""
     variance_known: bool = True
-    attributes: dict[str, Any] = field(default_factory=dict)
+    attributes: dict[str, object] = field(default_factory=dict)
     """Such as ``name``, ``label`` and ``metadata``: those of the chunk that comes first, as with coffea."""
     since: Rank = ()
     """Where that is."""
@@ -115,7 +115,7 @@ class HistSum:
         self.components = [_spread(component, self.ranks, ranks) for component in self.components]
         self.ranks = ranks
 
-    def lower(self) -> Any:
+    def lower(self) -> object:
         """Return the histogram."""
         self._lay_out()
         rounds = self.structure["storage"]["type"] in ("double", "weighted")
@@ -212,7 +212,7 @@ def cells_of(histogram: Any) -> npt.NDArray[Any]:
 _SUMMED = (bh.storage.Int64, bh.storage.Double, bh.storage.Weight, bh.storage.Mean, bh.storage.WeightedMean)
 
 
-def family_of(histogram: Any) -> str | None:
+def family_of(histogram: object) -> str | None:
     """Return the name of a histogram's class, if it is one of `FAMILIES`."""
     kinds = {hist.Hist: "Hist", hist.NamedHist: "NamedHist", bh.Histogram: "Histogram"}
     return kinds.get(type(histogram))
@@ -231,7 +231,7 @@ def _structure(histogram: Any) -> dict[str, Any] | None:
     return structure if same else None
 
 
-def plain_structure(histogram: Any, *, attributes: bool = True) -> dict[str, Any]:
+def plain_structure(histogram: Any, *, attributes: bool = True) -> dict[str, object]:
     """Return a histogram without its content, and its attributes if asked for, as UHI describes it, in terms of JSON.
 
     Raises:
@@ -250,7 +250,7 @@ def plain_structure(histogram: Any, *, attributes: bool = True) -> dict[str, Any
     return plain
 
 
-def _jsonable(value: Any) -> Any:
+def _jsonable(value: object) -> Any:
     if isinstance(value, np.ndarray):
         return value.tolist()
     if isinstance(value, Mapping):
@@ -271,7 +271,7 @@ def grows_by_categories(histogram: Any) -> bool:
     return any(_grows_by_categories(axis) for axis in histogram.axes)
 
 
-def _grows_by_categories(axis: Any) -> bool:
+def _grows_by_categories(axis: object) -> bool:
     return isinstance(axis, bh.axis.StrCategory | bh.axis.IntCategory) and bool(axis.traits.growth)
 
 
@@ -279,7 +279,7 @@ def _grows_otherwise(axis: Any) -> bool:
     return bool(axis.traits.growth) and not _grows_by_categories(axis)
 
 
-def earliest(first: Mapping[Any, Rank], second: Mapping[Any, Rank]) -> dict[Any, Rank]:
+def earliest(first: Mapping[object, Rank], second: Mapping[object, Rank]) -> dict[object, Rank]:
     """Return what is in either, with the earlier rank, in the order of ranks."""
     if first.keys() == second.keys() and all(first[key] <= rank for key, rank in second.items()):
         return dict(first)
@@ -317,7 +317,7 @@ def _agree(orders: Collection[tuple[str, ...]]) -> bool:
 
 
 def _spread(
-    content: npt.NDArray[Any], old: Mapping[int, Iterable[Any]], new: Mapping[int, Mapping[Any, Rank]]
+    content: npt.NDArray[Any], old: Mapping[int, Iterable[object]], new: Mapping[int, Mapping[object, Rank]]
 ) -> npt.NDArray[Any]:
     """Return the content with categories put where they are among others; zero where there were none."""
     if all(list(old[axis]) == list(ranks_of_axis) for axis, ranks_of_axis in new.items()):

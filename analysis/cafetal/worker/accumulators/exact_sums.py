@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -77,6 +76,6 @@ def rounded(components: Sequence[Doubles]) -> Doubles:
     return result
 
 
-def as_components(values: Any) -> list[Doubles]:
+def as_components(values: object) -> list[Doubles]:
     """Return a sum that begins with an array, or a number."""
     return [np.array(values, dtype=np.float64, order="C")]

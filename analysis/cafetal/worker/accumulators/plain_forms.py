@@ -14,7 +14,7 @@ from coffea.processor.accumulator import (
     value_accumulator,
 )
 
-COLLECTIONS: dict[str, Callable[[Any], Any]] = {
+COLLECTIONS: dict[str, Callable[[Any], object]] = {
     "tuple": tuple,
     "set": set,
     "frozenset": frozenset,

@@ -23,7 +23,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle comes 
         super().__init__(file, protocol=pickle.HIGHEST_PROTOCOL)
         self.modules: set[str] = set()
 
-    def persistent_id(self, obj: Any) -> Any:
+    def persistent_id(self, obj: object) -> object:
         """Return what stands for an object, if it is part of this package; note the modules of all others."""
         if not isinstance(obj, type | types.FunctionType | types.BuiltinFunctionType | types.ModuleType):
             return None
@@ -36,13 +36,13 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle comes 
 
 
 class _Unpickler(pickle.Unpickler):
-    def persistent_load(self, pid: Any) -> Any:
+    def persistent_load(self, pid: Any) -> object:
         module, name = pid
         imported = importlib.import_module(_PACKAGE + module)
         return operator.attrgetter(name)(imported) if name else imported
 
 
-def dumps(value: Any) -> tuple[bytes, set[str]]:
+def dumps(value: object) -> tuple[bytes, set[str]]:
     """Pickle a value; return the pickle and the top-level modules that its classes and functions come from.
 
     Raises:
@@ -54,6 +54,6 @@ def dumps(value: Any) -> tuple[bytes, set[str]]:
     return content.getvalue(), pickler.modules - {"", "__main__", "builtins"}
 
 
-def loads(content: bytes) -> Any:
+def loads(content: bytes) -> object:
     """Read what `dumps` has made. It can run any code: only of sites that are trusted."""
     return _Unpickler(io.BytesIO(content)).load()

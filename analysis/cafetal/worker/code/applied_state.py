@@ -25,7 +25,7 @@ def apply(folder: Path) -> None:
     for owner, values in content.items():
         module, _, name = owner.partition(":")
         try:
-            target: Any = importlib.import_module(module)
+            target: object = importlib.import_module(module)
             for part in name.split(".") if name else ():
                 target = getattr(target, part)
         except Exception:  # it cannot be imported here, and so nothing here needs it
@@ -40,7 +40,7 @@ def take_back() -> None:
         _undo.pop()()
 
 
-def _set(target: Any, name: str, value: Any) -> None:
+def _set(target: object, name: str, value: object) -> None:
     old = vars(target).get(name, _MISSING)
     if _is_same(old, value):
         return
@@ -53,7 +53,7 @@ def _set(target: Any, name: str, value: Any) -> None:
     setattr(target, name, value)
 
 
-def _is_same(old: Any, value: Any) -> bool:
+def _is_same(old: object, value: Any) -> bool:
     try:
         same = type(old) is type(value) and bool(old == value)
     except Exception:  # what cannot be compared is another value
@@ -61,6 +61,6 @@ def _is_same(old: Any, value: Any) -> bool:
     return same and not (isinstance(old, dict) and list(old) != list(value))
 
 
-def _refill(target: dict[Any, Any], content: dict[Any, Any]) -> None:
+def _refill(target: dict[object, object], content: dict[object, object]) -> None:
     target.clear()
     target.update(content)

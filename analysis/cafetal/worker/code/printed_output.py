@@ -94,5 +94,5 @@ class _ByThread(io.TextIOBase):
     def writable(self) -> bool:
         return True
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         return getattr(self.original, name)

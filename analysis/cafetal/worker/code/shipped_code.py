@@ -17,7 +17,7 @@ from . import applied_state, user_modules
 
 
 @functools.lru_cache(maxsize=4)
-def _load(path: Path) -> Any:
+def _load(path: Path) -> object:
     content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != path.stem:
         raise user_modules.Damaged(f"{path} is not what was sent: its checksum differs.")
@@ -54,7 +54,7 @@ def _check_aux(path: Path) -> None:
 
 
 @functools.lru_cache(maxsize=4)
-def columns_of(work: Any) -> Columns:
+def columns_of(work: object) -> Columns:
     """Return what is read ahead for Runner's function, found once in a process."""
     return Columns(work)
 

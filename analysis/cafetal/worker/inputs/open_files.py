@@ -32,7 +32,7 @@ class Ahead(NamedTuple):
     """What will be asked for next."""
 
     path: str
-    options: dict[str, Any]
+    options: dict[str, object]
     """With which it will be opened."""
     treepath: str
     columns: frozenset[str]
@@ -64,7 +64,7 @@ class OpenFiles(AbstractContextManager["OpenFiles"]):
         self._thread: ThreadPoolExecutor | None = None
         self._closed_bytes = 0
 
-    def open(self, path: dict[str, None], **options: Any) -> AbstractContextManager[Any]:
+    def open(self, path: dict[str, None], **options: object) -> AbstractContextManager[object]:
         """Stands in for ``uproot.open``: the same file again if it is the one that is open.
 
         Raises:
@@ -86,7 +86,7 @@ class OpenFiles(AbstractContextManager["OpenFiles"]):
             )
         return nullcontext(self._now.file)
 
-    def events(self, file: Any, *, treepath: str, **options: Any) -> NanoEventsFactory:
+    def events(self, file: object, *, treepath: str, **options: object) -> NanoEventsFactory:
         """Stands in for ``NanoEventsFactory.from_root``."""
         mine = self._now.known if self._now is not None and file is self._now.file else None
         factory = CATALOGUE.from_root(
@@ -113,7 +113,7 @@ class OpenFiles(AbstractContextManager["OpenFiles"]):
             self._thread.shutdown()
             self._thread = None
 
-    def _open(self, path: str, options: dict[str, Any]) -> _Open:
+    def _open(self, path: str, options: dict[str, object]) -> _Open:
         where, options = prepare(path, self._reading, options)
         return _Open(path, uproot.open({where: None}, **options))
 
@@ -168,7 +168,7 @@ class _SharedUproot:
     def __init__(self, files: OpenFiles) -> None:
         self.open = files.open
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         return getattr(uproot, name)
 
 
@@ -176,11 +176,11 @@ class _SharedFactory:
     def __init__(self, files: OpenFiles) -> None:
         self.from_root = files.events
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         return getattr(NanoEventsFactory, name)
 
 
-def share_files(work: Callable[[Any], Any], files: OpenFiles) -> Callable[[Any], Any]:
+def share_files(work: Callable[[object], object], files: OpenFiles) -> Callable[[object], object]:
     """Runner's work function (a partial of it), made to read from files that stay open.
 
     A callable of any other make is returned as it is: it opens what it wants itself.

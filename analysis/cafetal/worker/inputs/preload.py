@@ -26,7 +26,7 @@ class Columns:
         work: Runner's work function, or anything else: then nothing is read ahead.
     """
 
-    def __init__(self, work: Any) -> None:
+    def __init__(self, work: object) -> None:
         self._asked = _arguments(work)
         self._traced: dict[tuple[str, str], frozenset[str] | None] = {}
 
@@ -57,7 +57,7 @@ class Columns:
     def _wanted(self, pfn: str, mode: str) -> bool:
         return self._asked.get("format") == "root" and (mode == "always" or (mode == "remote" and bool(scheme(pfn))))
 
-    def _options(self) -> dict[str, Any]:
+    def _options(self) -> dict[str, object]:
         """With which Runner's function opens files."""
         options = dict(self._asked["uproot_options"])
         options.setdefault("timeout", self._asked["xrootdtimeout"])

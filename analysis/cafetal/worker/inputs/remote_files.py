@@ -42,7 +42,7 @@ def server(pfn: str) -> str:
     return f"{scheme(pfn)}://{urllib.parse.urlsplit(pfn).netloc}" if scheme(pfn) else ""
 
 
-def prepare(pfn: str, reading: Reading, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+def prepare(pfn: str, reading: Reading, options: dict[str, Any]) -> tuple[str, dict[str, object]]:
     """Return the name and the options with which uproot opens a file; a handler of the user's is kept.
 
     Raises:
@@ -117,9 +117,9 @@ def _set_timeouts(seconds: int) -> None:
 class XRootDSource(uproot.XRootDSource):  # type: ignore[misc]
     """Uproot's, which asks for no more at once than a slow line brings before the timeout."""
 
-    def chunks(self, ranges: list[tuple[int, int]], notifications: Any) -> list[Any]:
+    def chunks(self, ranges: list[tuple[int, int]], notifications: object) -> list[object]:
         """As uproot's, in portions."""
-        chunks: list[Any] = []
+        chunks: list[object] = []
         waiting: deque[list[Any]] = deque()
         for portion in portions(ranges, PORTION):
             if len(waiting) == 2:
@@ -195,10 +195,10 @@ def _check_ranges(url: str, timeout: float, login: _Login) -> None:
         raise Unreadable("The file is no ROOT file.")
 
 
-def _for_aiohttp(login: _Login, timeout: float) -> dict[str, Any]:
+def _for_aiohttp(login: _Login, timeout: float) -> dict[str, object]:
     import aiohttp
 
-    client: dict[str, Any] = {"timeout": aiohttp.ClientTimeout(total=None, sock_connect=timeout, sock_read=timeout)}
+    client: dict[str, object] = {"timeout": aiohttp.ClientTimeout(total=None, sock_connect=timeout, sock_read=timeout)}
     if login["headers"]:
         client["headers"] = login["headers"]
     if login["certificate"] is None and "X509_CERT_DIR" not in os.environ:
@@ -209,7 +209,7 @@ def _for_aiohttp(login: _Login, timeout: float) -> dict[str, Any]:
     return {"client_kwargs": client, "get_client": make}
 
 
-async def _client(certificate: str | None, authorities: str | None, renewed: float, **options: Any) -> Any:
+async def _client(certificate: str | None, authorities: str | None, renewed: float, **options: Any) -> object:
     """Return a session that trusts whom it should; made late, as an open file is copied with its options."""
     import aiohttp
 

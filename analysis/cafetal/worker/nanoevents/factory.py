@@ -35,7 +35,7 @@ class Opened:
 
     trees: dict[str, Source | str] = field(default_factory=dict)
     """By path, with what was unpacked of them; or why coffea must open one itself."""
-    ahead: dict[Range, tuple[frozenset[str], dict[str, Any]]] = field(default_factory=dict)
+    ahead: dict[Range, tuple[frozenset[str], dict[str, object]]] = field(default_factory=dict)
     """Columns, by name, that were read before they are asked for."""
 
 
@@ -50,13 +50,13 @@ class NanoEventsReader:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._layouts: OrderedDict[Any, Layout | None] = OrderedDict()
-        self._tables: OrderedDict[Any, Table | str] = OrderedDict()
+        self._layouts: OrderedDict[object, Layout | None] = OrderedDict()
+        self._tables: OrderedDict[object, Table | str] = OrderedDict()
         self.schemas = Schemas()
 
     def from_root(
         self,
-        file: Any,
+        file: object,
         *,
         treepath: str,
         opened: Opened | None = None,
@@ -83,7 +83,7 @@ class NanoEventsReader:
 
     def read_ahead(
         self,
-        file: Any,
+        file: object,
         *,
         treepath: str,
         opened: Opened,
@@ -107,7 +107,7 @@ class NanoEventsReader:
         opened.ahead[tree.object_path, start, stop] = names, _columns(tree, names, start, stop)
 
     def _known(
-        self, file: Any, treepath: str, opened: Opened, kept_layouts: KeptLayouts | None, aside: set[str]
+        self, file: object, treepath: str, opened: Opened, kept_layouts: KeptLayouts | None, aside: set[str]
     ) -> Source | str:
         if treepath not in opened.trees:
             opened.trees[treepath] = self._source(file, treepath, kept_layouts, aside)
@@ -154,7 +154,7 @@ class NanoEventsReader:
         return None if layout is None else (KnownTree(key, table, layout), layout)
 
     def _layout(
-        self, name: Any, make: Callable[[], Layout | None], kept_layouts: KeptLayouts | None = None
+        self, name: object, make: Callable[[], Layout | None], kept_layouts: KeptLayouts | None = None
     ) -> Layout | None:
         """Return the one of that name, as this process knows it, or another one did; or else as it is made."""
         if name not in self._layouts:
@@ -164,7 +164,7 @@ class NanoEventsReader:
             self._keep(self._layouts, name, layout)
         return self._layouts.get(name)
 
-    def _keep(self, store: OrderedDict[Any, Any], name: Any, value: Any) -> None:
+    def _keep(self, store: OrderedDict[object, Any], name: Any, value: object) -> None:
         with self._lock:
             store[name] = value
             while len(store) > _KEPT:
@@ -177,7 +177,7 @@ def _tested(key: Any, table: Table) -> Layout | None:
     return layout if KnownTree(key, table, layout).agrees() else None
 
 
-def _unusual(file: Any, options: dict[str, Any]) -> str | None:
+def _unusual(file: object, options: dict[str, object]) -> str | None:
     """Return what is asked for that coffea does by itself."""
     schema = options.get("schemaclass")
     if not (isinstance(schema, type) and issubclass(schema, BaseSchema)) or issubclass(schema, EDM4HEPSchema):
@@ -198,15 +198,15 @@ def _identity(file: Any) -> bytes:
     return hashlib.sha256(file._begin_chunk.raw_data).digest()
 
 
-def _columns(tree: Any, names: frozenset[str], start: int, stop: int) -> dict[str, Any]:
-    arrays: dict[str, Any] = tree.arrays(
+def _columns(tree: Any, names: frozenset[str], start: int, stop: int) -> dict[str, object]:
+    arrays: dict[str, object] = tree.arrays(
         filter_branch=lambda branch: branch.name in names, entry_start=start, entry_stop=stop, ak_add_doc=True, how=dict
     )
     return arrays
 
 
 def _factory(
-    file: Any,
+    file: object,
     tree: Any,
     layout: Layout,
     schemas: Schemas,
@@ -216,10 +216,10 @@ def _factory(
     metadata: Any = None,
     entry_start: int | None = None,
     entry_stop: int | None = None,
-    access_log: Any = None,
+    access_log: object = None,
     preload: Any = None,
-    buffer_cache: Any = None,
-    **_: Any,
+    buffer_cache: object = None,
+    **_: object,
 ) -> NanoEventsFactory:
     start = 0 if entry_start is None or entry_start < 0 else entry_start
     stop = tree.num_entries if entry_stop is None or entry_stop > tree.num_entries else entry_stop

@@ -74,7 +74,7 @@ class Layout:
             ValueError, LookupError, TypeError: if it is not what was written.
         """
         content = json.loads(text)
-        plain: dict[str, Any] = {}
+        plain: dict[str, object] = {}
         for name, (stored, used, header) in content["plain"].items():
             numbers = AsDtype(np.dtype(stored), np.dtype(used))
             plain[name] = numbers if header is None else AsJagged(numbers, header)

@@ -22,10 +22,10 @@ class _Branch(Model_TBranch_v13):  # type: ignore[misc]  # uproot's classes are 
     """A branch whose baskets are known; what else is asked of it, the one that uproot parses answers."""
 
     whole: Callable[[str], Any]
-    held: dict[int, Any]
+    held: dict[int, object]
     """Baskets by number, as they are when they are unpacked: those in which a next chunk begins."""
 
-    def entries_to_ranges_or_baskets(self, entry_start: int, entry_stop: int) -> list[tuple[int, Any]]:
+    def entries_to_ranges_or_baskets(self, entry_start: int, entry_stop: int) -> list[tuple[int, object]]:
         """Return where the baskets are, or what is in them already; small chunks need the same one again and again."""
         ranges = super().entries_to_ranges_or_baskets(entry_start, entry_stop)
         if entry_start < entry_stop and self._reaches(last := ranges[-1][0], entry_stop) and last not in self.held:
@@ -54,7 +54,7 @@ class _Branch(Model_TBranch_v13):  # type: ignore[misc]  # uproot's classes are 
         return self.whole(self.name).count_branch
 
     @property
-    def index(self) -> Any:
+    def index(self) -> object:
         """Its number among the branches."""
         return self.whole(self.name).index
 
@@ -65,18 +65,18 @@ def _whole(place: tuple[Any, Any]) -> tuple[int, int]:
     return int(start), int(stop)
 
 
-class KnownTree(Mapping[str, Any]):
+class KnownTree(Mapping[str, object]):
     """Stands where `coffea.nanoevents.mapping.UprootSourceMapping` expects a TTree."""
 
     def __init__(self, key: Any, table: Table, layout: Layout) -> None:
         self._key, self._table, self._layout = key, table, layout
         self.file, self.num_entries, self.object_path = key.file, table.entries, key.object_path
-        self._made: dict[str, Any] = {}
+        self._made: dict[str, object] = {}
         self._lock = threading.RLock()
-        self._parsed: Any = None
+        self._parsed: object = None
         self._tree = self._empty()
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         """Copy and pickle the tree as uproot's own are: with the file, which is opened anew.
 
         Awkward copies what reads an array's columns whenever it copies the array.
@@ -112,13 +112,13 @@ class KnownTree(Mapping[str, Any]):
         return all(name not in self._table.branches or self._baskets(name) is not None for name in names)
 
     def arrays(
-        self, *, filter_branch: Callable[[Any], bool], entry_start: int, entry_stop: int, **options: Any
-    ) -> dict[str, Any]:
+        self, *, filter_branch: Callable[[object], bool], entry_start: int, entry_stop: int, **options: object
+    ) -> dict[str, object]:
         """Columns, all of whose baskets are asked for at once."""
         names = [name for name in self._table.branches if filter_branch(SimpleNamespace(name=name))]
         branches = {name: self[name] for name in names}
         entries = {"entry_start": entry_start, "entry_stop": entry_stop}
-        arrays: dict[str, Any]
+        arrays: dict[str, object]
         if not branches or not all(isinstance(branch, _Branch) for branch in branches.values()):
             arrays = self.parsed.arrays(filter_branch=filter_branch, **entries, **options)
             return arrays
@@ -132,7 +132,7 @@ class KnownTree(Mapping[str, Any]):
         places = {
             place: (branch, number) for branch in branches for number, place in branch.needed(entry_start, entry_stop)
         }
-        arrived: queue.Queue[Any] = queue.Queue()
+        arrived: queue.Queue[object] = queue.Queue()
         for chunk in self.file.source.chunks(list(places), notifications=arrived):
             branch, number = places[chunk.start, chunk.stop]
             branch.hold(number, chunk)
@@ -164,7 +164,7 @@ class KnownTree(Mapping[str, Any]):
         )
         return tree
 
-    def _make(self, tree: Any, name: str, baskets: Baskets) -> Any:
+    def _make(self, tree: Any, name: str, baskets: Baskets) -> object:
         branch = _Branch.empty()
         branch._file, branch._parent = self.file, tree
         branch.whole, branch.held = lambda name: self.parsed[name], {}

@@ -6,7 +6,7 @@ import copy
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from coffea.nanoevents.schemas import BaseSchema
 
@@ -18,7 +18,7 @@ _KEPT = 8
 
 class _Made(NamedTuple):
     schema: BaseSchema
-    added: dict[str, Any]
+    added: dict[str, object]
     """What the schema adds to metadata."""
 
 
@@ -29,7 +29,7 @@ class Schemas:
         self._made: OrderedDict[tuple[str, type], _Made | None] = OrderedDict()
         self._lock = threading.Lock()
 
-    def make(self, layout: Layout, schemaclass: type[BaseSchema], metadata: dict[str, Any] | None) -> BaseSchema:
+    def make(self, layout: Layout, schemaclass: type[BaseSchema], metadata: dict[str, object] | None) -> BaseSchema:
         """As ``schemaclass(form)``, with the metadata among the parameters of the form.
 
         A schema that looks into the metadata is made each time.
@@ -43,7 +43,7 @@ class Schemas:
             form["parameters"]["metadata"] = metadata
         return schemaclass(form)
 
-    def _find(self, layout: Layout, schemaclass: type[BaseSchema], metadata: dict[str, Any]) -> _Made | None:
+    def _find(self, layout: Layout, schemaclass: type[BaseSchema], metadata: dict[str, object]) -> _Made | None:
         key = layout.form, schemaclass
         if key not in self._made:
             form = _try(layout, schemaclass, metadata)
@@ -58,7 +58,7 @@ class Schemas:
         self._made.clear()
 
 
-def _try(layout: Layout, schemaclass: type[BaseSchema], metadata: dict[str, Any]) -> _Made | None:
+def _try(layout: Layout, schemaclass: type[BaseSchema], metadata: dict[str, object]) -> _Made | None:
     """Return a schema that can be used again with other metadata; ``None`` if that cannot be known."""
     watched = _Watched(metadata)
     form = layout.base_form()
@@ -68,30 +68,30 @@ def _try(layout: Layout, schemaclass: type[BaseSchema], metadata: dict[str, Any]
     return _Made(schema, watched.added) if usual and not watched.looked_at else None
 
 
-def _with(schema: BaseSchema, metadata: dict[str, Any]) -> BaseSchema:
+def _with(schema: BaseSchema, metadata: dict[str, object]) -> BaseSchema:
     form = schema.form
     mine = copy.copy(schema)
     mine._form = {**form, "parameters": {**form["parameters"], "metadata": metadata}}
     return mine
 
 
-class _Watched(dict[str, Any]):
+class _Watched(dict[str, object]):
     """Metadata that tell whether somebody has looked at them."""
 
-    def __init__(self, content: dict[str, Any]) -> None:
+    def __init__(self, content: dict[str, object]) -> None:
         super().__init__(content)
         self.looked_at = False
-        self.added: dict[str, Any] = {}
+        self.added: dict[str, object] = {}
 
-    def __setitem__(self, key: str, value: Any) -> None:
+    def __setitem__(self, key: str, value: object) -> None:
         self.added[key] = value
         super().__setitem__(key, value)
 
 
-def _looking(name: str) -> Callable[..., Any]:
+def _looking(name: str) -> Callable[..., object]:
     original = getattr(dict, name)
 
-    def look(self: _Watched, *args: Any, **options: Any) -> Any:
+    def look(self: _Watched, *args: object, **options: object) -> object:
         self.looked_at = True
         return original(self, *args, **options)
 

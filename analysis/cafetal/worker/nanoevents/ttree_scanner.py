@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 _COUNTED = 0x40000000
 _NEW_CLASS = 0xFFFFFFFF
@@ -36,11 +37,11 @@ class Unfamiliar(Exception):
 class Baskets(NamedTuple):
     """Of one branch, which has n of them."""
 
-    entries: np.ndarray[Any, Any]
+    entries: NDArray[np.int64]
     """Shape (n + 1,): the first entry of each, and the end."""
-    seeks: np.ndarray[Any, Any]
+    seeks: NDArray[np.int64]
     """Shape (n,): where each begins in the file."""
-    sizes: np.ndarray[Any, Any]
+    sizes: NDArray[np.int32]
     """Shape (n,): bytes, as they are stored."""
 
 
