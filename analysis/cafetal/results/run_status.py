@@ -37,6 +37,28 @@ class RunStatus:
         under_way = self.history.running if self.process is not None and self.history.ended_as is None else Counter()
         return Counter({site: count for site, count in under_way.items() if count})
 
+    def to_json(self) -> dict[str, object]:
+        """Return the state as `cafetal status --json` prints it (docs/reference.md)."""
+        history = self.history
+        return {
+            "state": self.state,
+            "process": self.process,
+            "attempt": history.attempts,
+            "seconds": history.clock,
+            "events": {
+                "planned": history.events_planned,
+                "all_counted": self.all_counted,
+                "done": history.events_done,
+                "given_up": history.events_given_up,
+            },
+            "sites": {
+                site: {"events": history.site_events[site], "running": self.running[site]}
+                for site in sorted({*history.site_events, *self.running})
+            },
+            "failures": dict(history.failures_by_kind),
+            "missing_files": [line.file for line in history.missing],
+        }
+
     @property
     def last_failure(self) -> str:
         """The reason of the last failure, and where it happened."""
