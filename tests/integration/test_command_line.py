@@ -179,6 +179,11 @@ def test_output_for_scripts(project):
     assert (status["state"], status["process"], status["attempt"]) == ("ended: complete", None, 1)
     assert status["events"] == {"planned": 120_000, "all_counted": True, "done": 120_000, "given_up": 0}
     assert sum(site["events"] for site in status["sites"].values()) == 120_000
+    runs = as_json("ls", cwd=project)
+    assert runs[0] == {**status, "folder": folder, "began": runs[0]["began"]}  # the newest first
+    assert "ended: complete" in cafetal("ls", "results", cwd=project, check=0).stdout
+    assert "no run" in cafetal("ls", "processors", cwd=project, check=0).stdout
+    assert "needs a login" in cafetal("sites", "login", cwd=project, check=0).stdout
     why = as_json("why", "0", folder, cwd=project)
     assert why["subject"] == "0"
     assert any("Chunk 0 is /store/" in sentence for sentence in why["sentences"])

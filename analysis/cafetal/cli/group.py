@@ -17,13 +17,13 @@ from cafetal.cli.options import ERRORS
 from cafetal.cli.output_commands import export, plot, report, verify, why, yields
 from cafetal.cli.project_commands import init
 from cafetal.cli.rehearse_commands import rehearse
-from cafetal.cli.run_commands import cancel, clean, logs, peek, status
+from cafetal.cli.run_commands import cancel, clean, list_runs, logs, peek, status
 from cafetal.cli.site_commands import sites
 from cafetal.errors import CafetalError, RunInterrupted
 
 SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "Run": (init, plan, run, resume, cancel, postprocess),
-    "Inspect": (status, logs, peek, why, verify, report, plot, yields, export),
+    "Inspect": (list_runs, status, logs, peek, why, verify, report, plot, yields, export),
     "Data": (datasets,),
     "Sites": (sites, clean, rehearse),
     "Environments": (env, completion),

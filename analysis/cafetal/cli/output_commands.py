@@ -107,14 +107,18 @@ def export(folder: Path, config: Path, path: Path) -> None:
     click.echo(path)
 
 
-@described("Write an HTML report of a run.", "cafetal report results/first")
+@described("Write an HTML report of a run.", "cafetal report results/first --open")
 @click.command()
 @folder_argument
-def report(folder: Path) -> None:
+@click.option("--open", "show", is_flag=True, help="Open the report in a browser.")
+def report(folder: Path, show: bool) -> None:
     """Write FOLDER/report.html: histograms, timeline, sites and failures of the run, in one file."""
     from cafetal.views.report import write_report
 
-    click.echo(write_report(folder))
+    path = write_report(folder)
+    click.echo(path)
+    if show:
+        click.launch(str(path))
 
 
 @described("Show events and weights after each cut.", "cafetal yields results/first")

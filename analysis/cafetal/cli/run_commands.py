@@ -31,6 +31,24 @@ def status(folder: Path, as_json: bool) -> None:
         print_status(run, TABLES)
 
 
+@described("List runs.", "cafetal ls", "cafetal ls results --json")
+@click.command("ls")
+@click.argument("folder", type=click.Path(path_type=Path), default=Path("results"))
+@json_option
+def list_runs(folder: Path, as_json: bool) -> None:
+    """List the runs in FOLDER (default: results) and the folders below it, the newest first."""
+    from cafetal.results.run_status import find_runs
+    from cafetal.views.tables import print_runs
+
+    runs = find_runs(folder)
+    if as_json:
+        print_json([{"folder": str(path), "began": run.history.began, **run.to_json()} for path, run in runs])
+    elif runs:
+        print_runs(runs, TABLES)
+    else:
+        click.echo(f"There is no run in {folder}.")
+
+
 @described("Merge and plot what a run has finished so far.", "cafetal peek results/first")
 @click.command()
 @folder_argument

@@ -139,6 +139,9 @@ def login(sites_path: str) -> None:
 
     table = load_sites(sites_path).sites.values() if Path(sites_path).exists() else ()
     collections = [site.collection for site in table if site.collection is not None]
+    if table and not collections and not any(site.endpoint.needs_login for site in table):
+        click.echo(f"No site in {sites_path} needs a login.")
+        return
     click.echo(log_in(lambda app: transfer_client(app, collections) if collections else None))
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from cafetal.errors import OutputError
 from cafetal.results.history import History
+from cafetal.results.journal import JOURNAL
 from cafetal.results.run_lock import owner
 
 
@@ -66,6 +69,15 @@ class RunStatus:
             return ""
         line = self.history.failed[-1]
         return f"{line.reason}, at {line.site or 'no site'}"
+
+
+def find_runs(root: Path) -> list[tuple[Path, RunStatus]]:
+    """Return the runs in a folder and below, the newest first; what is damaged is left out."""
+    runs = []
+    for journal in root.rglob(JOURNAL):
+        with suppress(OutputError):
+            runs.append((journal.parent, look_at(journal.parent)))
+    return sorted(runs, key=lambda entry: entry[1].history.began or 0.0, reverse=True)
 
 
 def look_at(folder: Path) -> RunStatus:
