@@ -77,7 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _complain(str(error), debug)
         sys.exit(1)
     except Exception as error:
-        _complain(f"{type(error).__name__}: {error}\nThis was not expected: `cafetal --debug ...` shows where.", debug)
+        what = f"Internal error ({type(error).__name__}: {error})."
+        _complain(f"{what} Please report it with the output of `cafetal --debug ...`.", debug)
         sys.exit(1)
 
 

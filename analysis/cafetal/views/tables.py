@@ -86,7 +86,7 @@ def print_peek(peek: Snapshot, console: Console) -> None:
     if peek.uncounted:
         console.print(f"The events of {peek.uncounted:,} files are not counted yet.")
     for site, reason in peek.silent.items():
-        console.print(f"Nothing of what {site} has finished: {reason}.", markup=False)
+        console.print(f"No output from {site}: {reason}.", markup=False)
 
 
 def print_sites(statuses: Sequence[SiteStatus], console: Console) -> None:
