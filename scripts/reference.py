@@ -62,7 +62,7 @@ def commands() -> str:
 
 
 def _walk(group: click.Group, path: str) -> typing.Iterator[tuple[str, click.Command]]:
-    for name, command in sorted(group.commands.items()):
+    for name, command in group.commands.items():
         yield f"{path} {name}", command
         if isinstance(command, click.Group):
             yield from _walk(command, f"{path} {name}")
@@ -73,7 +73,9 @@ def _command(command: click.Command, path: str) -> str:
     told = " ".join((command.help or "").split())
     rows = [_option(each) for each in command.params if isinstance(each, click.Option)]
     table = "\n| option | meaning | default |\n|---|---|---|\n" + "".join(rows) if rows else ""
-    return f"\n## `{path}`\n\n`{path} {usage}`\n\n{told}\n{table}"
+    examples = [line.strip() for line in (command.epilog or "").splitlines()[2:]]
+    code = "\n```bash\n" + "\n".join(examples) + "\n```\n"
+    return f"\n## `{path}`\n\n`{path} {usage}`\n\n{told}\n{code}{table}"
 
 
 def _option(option: click.Option) -> str:

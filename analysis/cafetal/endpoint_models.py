@@ -46,6 +46,11 @@ class EndpointModel(Strict):
         return True
 
     @property
+    def needs_login(self) -> bool:
+        """Whether the user must be logged in to Globus to use it."""
+        return False
+
+    @property
     def names(self) -> tuple[str, ...]:
         """Names that others may have for it, besides that of its site."""
         return ()
@@ -106,6 +111,11 @@ class GlobusEndpoint(EndpointModel):
     def trusted(self) -> bool:
         """Whether its results may be pickles."""
         return self.trust == "pickle"
+
+    @property
+    def needs_login(self) -> bool:
+        """Whether the real service is used, and not a rehearsal of it."""
+        return self.rehearsal is None
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -163,6 +163,41 @@ def test_plan_run_and_plot(project, tmp_path):
     assert "As fast as in the last run, it should take" in plan.stdout
 
 
+def as_json(*arguments, cwd, check=0):
+    return json.loads(cafetal(*arguments, "--json", cwd=cwd, check=check).stdout)
+
+
+def test_output_for_scripts(project):
+    """The keys that docs/reference.md names."""
+    arguments = ("processors/dimuon.py", "datasets/dimuon.json", "--chunksize", "20000")
+    folder = "results/json"
+    plan = as_json("plan", *arguments, cwd=project)
+    assert (plan["events"], plan["files"], plan["uncounted"]) == (120_000, 6, 0)
+    assert sum(site["events"] for site in plan["sites"]) == 120_000
+    cafetal("run", *arguments, "-o", folder, "--no-plots", "--quiet", cwd=project, check=0)
+    status = as_json("status", folder, cwd=project)
+    assert (status["state"], status["process"], status["attempt"]) == ("ended: complete", None, 1)
+    assert status["events"] == {"planned": 120_000, "all_counted": True, "done": 120_000, "given_up": 0}
+    assert sum(site["events"] for site in status["sites"].values()) == 120_000
+    runs = as_json("ls", cwd=project)
+    assert runs[0] == {**status, "folder": folder, "began": runs[0]["began"]}  # the newest first
+    assert "ended: complete" in cafetal("ls", "results", cwd=project, check=0).stdout
+    assert "no run" in cafetal("ls", "processors", cwd=project, check=0).stdout
+    assert "needs a login" in cafetal("sites", "login", cwd=project, check=0).stdout
+    why = as_json("why", "0", folder, cwd=project)
+    assert why["subject"] == "0"
+    assert any("Chunk 0 is /store/" in sentence for sentence in why["sentences"])
+    proof = as_json("verify", folder, cwd=project)
+    assert (proof["events"], proof["planned"], proof["problems"]) == (120_000, 120_000, [])
+    (project / folder / "output.coffea").write_bytes(b"damaged")
+    assert as_json("verify", folder, cwd=project, check=1)["problems"]
+    checked = as_json("sites", cwd=project)
+    assert {site["name"]: site["usable"] for site in checked["sites"]} == dict.fromkeys(
+        ("desy", "cern", "nebraska"), True
+    )
+    assert {site["name"] for site in as_json("sites", "status", cwd=project)["sites"]} == {"desy", "cern", "nebraska"}
+
+
 def test_helper_module_travels_with_the_processor(project):
     arguments = ("processors/slow.py:Slow", "datasets/dimuon.json", "--maxchunks", "3", "-o", "results/helper")
     cafetal("run", *arguments, "--quiet", cwd=project, check=0)

@@ -15,35 +15,58 @@ from cafetal.cli.options import (
     ERRORS,
     TABLES,
     analysis_options,
+    complete_files,
+    described,
+    detach_option,
     folder_argument,
+    json_option,
     parse_arguments,
     parse_pairs,
     plots_option,
+    print_json,
+    quiet_option,
 )
 from cafetal.errors import CafetalError, ResumeRefused
 
 
+@described(
+    "Process a fileset at its sites and merge the output.",
+    "cafetal run processors/dimuon.py datasets/dimuon.json -o results/first",
+)
 @click.command()
 @analysis_options
-@click.option("-o", "--output", "folder", required=True, type=click.Path(path_type=Path), help="Where results go.")
-@click.option("--fan-in", default=16, show_default=True, type=click.IntRange(min=2), help="Partials a reduce merges.")
-@click.option("--aux", multiple=True, metavar="NAME=PATH", help="A file that the processor opens by this name.")
+@click.option(
+    "-o", "--output", "folder", required=True, type=click.Path(path_type=Path), help="Folder for the results."
+)
+@click.option(
+    "--fan-in",
+    default=16,
+    show_default=True,
+    metavar="N",
+    type=click.IntRange(min=2),
+    help="Partial results that a reduce task merges.",
+)
+@click.option("--aux", multiple=True, metavar="NAME=PATH", help="File that the processor opens under NAME.")
 @click.option(
     "--accept",
     default=1.0,
+    metavar="SHARE",
     type=click.FloatRange(0, 1),
-    help="Share of the events, and of files with unknown entries, that is enough.",
+    help="Share of the events that suffices, e.g. 0.99.",
 )
-@click.option("--skip-bad-files", is_flag=True, help="Leave out unreadable files, as coffea's skipbadfiles does.")
-@click.option("--module", "modules", multiple=True, help="A local module imported by a computed name; it travels too.")
-@click.option("--overwrite", is_flag=True, help="Replace the run that is there.")
+@click.option("--skip-bad-files", is_flag=True, help="Skip unreadable files, as coffea's skipbadfiles.")
+@click.option("--module", "modules", multiple=True, metavar="NAME", help="Another local module to send to the sites.")
+@click.option("--overwrite", is_flag=True, help="Replace an earlier run in the folder.")
 @plots_option
-@click.option("--quiet", is_flag=True, help="No progress.")
-@click.option("--detach", is_flag=True, help="Go on when the terminal is closed; see `status`, `logs`, `cancel`.")
+@quiet_option
+@detach_option
 def run(
     folder: Path, fan_in: int, accept: float, overwrite: bool, plots: bool, quiet: bool, detach: bool, **request: object
 ) -> None:
-    """Process FILESET with PROCESSOR (FILE.py:CLASS) where its files are, and merge the output here."""
+    """Process FILESET with PROCESSOR at the sites that hold its files, and merge the output.
+
+    PROCESSOR is FILE.py:CLASS or MODULE:CLASS; FILESET is a JSON or YAML file.
+    """
     from cafetal.results.run_folder import refuse_to_replace
 
     if not overwrite:
@@ -56,13 +79,14 @@ def run(
     _carry_out(folder, request, status=not quiet, plots=plots, **options)
 
 
+@described("Continue an interrupted run.", "cafetal resume results/first")
 @click.command()
 @folder_argument
-@click.option("--quiet", is_flag=True, help="No progress.")
+@quiet_option
 @plots_option
-@click.option("--detach", is_flag=True, help="Go on when the terminal is closed; see `status`, `logs`, `cancel`.")
+@detach_option
 def resume(folder: Path, quiet: bool, plots: bool, detach: bool) -> None:
-    """Continue the run in FOLDER: only what is not safe at a site, or here, is processed again."""
+    """Continue the run in FOLDER. Chunks that are in a partial result are not processed again."""
     from cafetal.results.history import History
 
     if detach:
@@ -207,12 +231,13 @@ def _show(folder: Path, out: object, *, plots: bool) -> None:
         click.echo(path)
 
 
+@described("Apply the processor's postprocess to merged output.", "cafetal postprocess results/first")
 @click.command()
 @folder_argument
-@click.argument("processor", required=False)
+@click.argument("processor", required=False, shell_complete=complete_files)
 @plots_option
 def postprocess(folder: Path, processor: str | None, plots: bool) -> None:
-    """Apply the postprocess of PROCESSOR, by default the one of the run, to what the run in FOLDER has merged."""
+    """Apply the postprocess of PROCESSOR to the merged output in FOLDER. By default, PROCESSOR is that of the run."""
     from cafetal.results import run_folder
     from cafetal.results.run_lock import locked
     from cafetal.runner.postprocess import apply
@@ -225,11 +250,13 @@ def postprocess(folder: Path, processor: str | None, plots: bool) -> None:
         _show(folder, out, plots=plots)
 
 
+@described("Show which site would process what.", "cafetal plan processors/dimuon.py datasets/dimuon.json")
 @click.command()
 @analysis_options
-@click.option("--ask", is_flag=True, help="Have the sites count the entries of files where that is not known.")
-def plan(ask: bool, **request: Any) -> None:
-    """Show what would run where: chunks, events and bytes for each site. Submits nothing."""
+@click.option("--ask", is_flag=True, help="Ask the sites for the entries of files that are not counted yet.")
+@json_option
+def plan(ask: bool, as_json: bool, **request: Any) -> None:
+    """Show how many chunks, events and bytes each site would process. No task is submitted, unless with --ask."""
     from cafetal.runner.forecast import forecast
     from cafetal.views.tables import print_code, print_plan
 
@@ -238,5 +265,9 @@ def plan(ask: bool, **request: Any) -> None:
         with executor:
             runner.preprocess(fileset.for_runner(request["treename"]))
     keys = ("treename", "chunksize", "maxchunks", "policy")
-    print_plan(forecast(fileset, executor.sites, **{key: request[key] for key in keys}), TABLES)
+    predicted = forecast(fileset, executor.sites, **{key: request[key] for key in keys})
+    if as_json:
+        print_json(predicted)
+        return
+    print_plan(predicted, TABLES)
     print_code(executor.ship(instance), TABLES)

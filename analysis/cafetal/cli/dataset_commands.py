@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cafetal.cli.options import TEXT, sites_option
+from cafetal.cli.options import TEXT, described, sites_option
 from cafetal.errors import OutputError
 
 if TYPE_CHECKING:
@@ -17,17 +17,19 @@ if TYPE_CHECKING:
     from cafetal.fileset import Dataset, Fileset
 
 
+@described("Find datasets and make filesets.", "cafetal datasets build datasets.yaml -o datasets/all.json")
 @click.group()
 def datasets() -> None:
     """Find datasets, and make filesets of them."""
 
 
+@described("Search Rucio for datasets.", "cafetal datasets find --rucio 'cms:/DYJets*/*/NANOAODSIM'")
 @datasets.command()
 @click.argument("pattern")
 @sites_option
-@click.option("--rucio", "from_rucio", is_flag=True, help="Look in Rucio (the only catalogue that can be searched).")
+@click.option("--rucio", "from_rucio", is_flag=True, help="Search Rucio, the only catalogue so far.")
 def find(pattern: str, sites_path: str, from_rucio: bool) -> None:
-    """Show datasets whose names fit PATTERN (SCOPE:NAME, with *), and how much of each every site holds."""
+    """Show the datasets that match PATTERN (SCOPE:NAME, with *), and how much of each every site holds."""
     if not from_rucio:
         raise click.UsageError("Say where to look: --rucio.")
     from cafetal.config import load_sites
@@ -44,13 +46,18 @@ def find(pattern: str, sites_path: str, from_rucio: bool) -> None:
         _show(dataset, table)
 
 
+@described(
+    "Make a fileset from Rucio, folders or lists.",
+    "cafetal datasets build datasets.yaml -o datasets/all.json",
+    "cafetal datasets build data=/eos/nano/2018 -o datasets/data.json",
+)
 @datasets.command()
 @click.argument("spec", nargs=-1, required=True)
 @sites_option
-@click.option("-o", "output", required=True, type=click.Path(path_type=Path), help="The fileset, .json or .json.gz.")
-@click.option("--entries", is_flag=True, help="Write entries and UUIDs of the files that can be opened from here.")
+@click.option("-o", "output", required=True, type=click.Path(path_type=Path), help="Fileset, .json or .json.gz.")
+@click.option("--entries", is_flag=True, help="Open files from here, and write their entries and UUIDs.")
 def build(spec: tuple[str, ...], sites_path: str, output: Path, entries: bool) -> None:
-    """Make a fileset of what SPEC asks for: a YAML file, or NAME=SOURCE (docs/how-to.md)."""
+    """Make a fileset of SPEC: a YAML file, or NAME=SOURCE (see docs/how-to.md)."""
     from cafetal.config import load_sites
     from cafetal.discovery import specs
     from cafetal.discovery.rucio import Rucio
@@ -70,12 +77,13 @@ def build(spec: tuple[str, ...], sites_path: str, output: Path, entries: bool) -
     )
 
 
+@described("Look up the sources of a fileset again.", "cafetal datasets refresh datasets/all.json")
 @datasets.command()
 @click.argument("fileset_path", metavar="FILESET", type=click.Path(exists=True, path_type=Path))
 @sites_option
-@click.option("--dry-run", is_flag=True, help="Show what is other, and leave the file as it is.")
+@click.option("--dry-run", is_flag=True, help="Show the changes, and leave the file as it is.")
 def refresh(fileset_path: Path, sites_path: str, dry_run: bool) -> None:
-    """Look again at the sources of a fileset, and show what has changed."""
+    """Look up the sources of FILESET again, show what changed, and update the file."""
     from cafetal.config import load_sites
     from cafetal.discovery import specs
     from cafetal.discovery.merge import differences
@@ -91,13 +99,14 @@ def refresh(fileset_path: Path, sites_path: str, dry_run: bool) -> None:
         _write(new, fileset_path)
 
 
+@described("Request copies on disk with Rucio rules.", "cafetal datasets stage datasets/all.json --to desy")
 @datasets.command()
 @click.argument("fileset_path", metavar="FILESET", type=click.Path(exists=True, path_type=Path))
 @sites_option
-@click.option("--to", "site", required=True, help="The site of the table to which the files are to come.")
-@click.option("--days", default=14.0, show_default=True, help="How long the copies are to stay.")
+@click.option("--to", "site", required=True, metavar="SITE", help="Site of the table that gets the copies.")
+@click.option("--days", default=14.0, show_default=True, help="Lifetime of the copies.")
 def stage(fileset_path: Path, sites_path: str, site: str, days: float) -> None:
-    """Ask Rucio, by rules, for copies of a fileset's datasets on disk at a site, e.g. of what is on tape."""
+    """Request copies of the datasets of FILESET on disk at a site, e.g. from tape, with Rucio rules."""
     from cafetal.config import load_sites
     from cafetal.discovery import specs
     from cafetal.discovery.rucio import Rucio

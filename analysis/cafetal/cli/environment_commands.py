@@ -7,25 +7,31 @@ from typing import Any
 
 import click
 
-from cafetal.cli.options import TEXT, sites_option
+from cafetal.cli.options import TEXT, complete_files, described, sites_option
 from cafetal.cli.site_commands import open_federation
 from cafetal.errors import OutputError
 
-_target = click.argument("target", required=False)
+_target = click.argument("target", required=False, shell_complete=complete_files)
+_lock_option = click.option("--lock", type=click.Path(path_type=Path), help="Lock file, instead of TARGET.")
 
 
+@described("Pack software environments, and compare them with sites.", "cafetal env detect processors/dimuon.py")
 @click.group()
 def env() -> None:
-    """Environments that travel with the analysis. TARGET is FILE.py, FILE.py:CLASS, module, or module:function."""
+    """Pack software environments, and compare them with those of sites.
+
+    TARGET is FILE.py, FILE.py:CLASS, MODULE, or MODULE:FUNCTION.
+    """
 
 
+@described("Show which modules and packages code needs.", "cafetal env detect processors/dimuon.py -o lock.txt")
 @env.command()
 @sites_option
 @_target
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the lock there.")
-@click.option("--hashes", is_flag=True, help="With the checksum of each wheel, as the package index tells them.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write a lock file.")
+@click.option("--hashes", is_flag=True, help="Add the checksum of each wheel, from the package index.")
 def detect(sites_path: str, target: str | None, output: Path | None, hashes: bool) -> None:
-    """Show what TARGET needs: its own modules, which travel with each run, and packages with all that they need."""
+    """Show what TARGET needs: local modules, which each run sends to sites, and packages with their dependencies."""
     from cafetal.environments.lock_files import add_hashes
     from cafetal.environments.requirements import detect as find
     from cafetal.environments.requirements import named
@@ -44,12 +50,13 @@ def detect(sites_path: str, target: str | None, output: Path | None, hashes: boo
         TEXT.print(f"Written: {output}")
 
 
+@described("Pack an environment for sites.", "cafetal env pack processors/dimuon.py")
 @env.command()
 @sites_option
 @_target
-@click.option("--lock", type=click.Path(path_type=Path), help="A lock, in place of what TARGET needs.")
+@_lock_option
 def pack(sites_path: str, target: str | None, lock: Path | None) -> None:
-    """Pack the interpreter and all packages into one file, as it is sent to sites with `env: bundle` or `auto`."""
+    """Pack the interpreter and all packages into one archive, as sites with `env: bundle` or `auto` get it."""
     from cafetal.environments.archive import pack as make
 
     bundle = make(_lock(sites_path, target, lock))
@@ -57,13 +64,18 @@ def pack(sites_path: str, target: str | None, lock: Path | None) -> None:
     click.echo(f"{bundle.digest}: {bundle.size / 1e6:,.0f} MB, {content}\n{bundle.path}")
 
 
+@described(
+    "Write recipes for uv, conda-pack, Docker and Apptainer.", "cafetal env recipes processors/dimuon.py -o recipes"
+)
 @env.command()
 @sites_option
 @_target
-@click.option("--lock", type=click.Path(path_type=Path), help="A lock, in place of what TARGET needs.")
-@click.option("-o", "--output", "folder", required=True, type=click.Path(path_type=Path), help="Folder for them.")
+@_lock_option
+@click.option(
+    "-o", "--output", "folder", required=True, type=click.Path(path_type=Path), help="Folder for the recipes."
+)
 def recipes(sites_path: str, target: str | None, lock: Path | None, folder: Path) -> None:
-    """Write recipes that make the same environment without cafetal: uv, a wheelhouse, conda-pack, Docker, Apptainer."""
+    """Write recipes for the same environment without Cafetal: uv, a wheelhouse, conda-pack, Docker and Apptainer."""
     from cafetal.environments.recipes import recipes as write
 
     for name, text in write(_lock(sites_path, target, lock)).items():
@@ -71,13 +83,14 @@ def recipes(sites_path: str, target: str | None, lock: Path | None, folder: Path
     click.echo(f"Written to {folder}. Each says in its first lines how it is used.")
 
 
+@described("Compare the packages of a site with those needed.", "cafetal env diff desy processors/dimuon.py")
 @env.command()
 @sites_option
 @click.argument("site")
 @_target
-@click.option("--lock", type=click.Path(path_type=Path), help="A lock, in place of what TARGET needs.")
+@_lock_option
 def diff(sites_path: str, site: str, target: str | None, lock: Path | None) -> None:
-    """Show what SITE has installed other than TARGET needs; ends with 1 if that does not work."""
+    """Compare the packages that SITE has installed with those that TARGET needs; exit with 1 if they do not fit."""
     from cafetal.federation.site_status import ask_versions
     from cafetal.federation.versions import compare
 

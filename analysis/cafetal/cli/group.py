@@ -10,34 +10,50 @@ import click
 from rich.markup import escape
 
 from cafetal.cli.analysis_commands import plan, postprocess, resume, run
+from cafetal.cli.completion_command import completion
 from cafetal.cli.dataset_commands import datasets
 from cafetal.cli.environment_commands import env
 from cafetal.cli.options import ERRORS
 from cafetal.cli.output_commands import export, plot, report, verify, why, yields
 from cafetal.cli.project_commands import init
 from cafetal.cli.rehearse_commands import rehearse
-from cafetal.cli.run_commands import cancel, clean, logs, peek, status
+from cafetal.cli.run_commands import cancel, clean, list_runs, logs, peek, status
 from cafetal.cli.site_commands import sites
 from cafetal.errors import CafetalError, RunInterrupted
 
-COMMANDS = (
-    *(run, resume, plan, postprocess),
-    *(status, peek, logs, cancel, clean),
-    *(why, verify, plot, export, report, yields),
-    *(init, datasets, env, rehearse, sites),
-)
+SECTIONS: dict[str, tuple[click.Command, ...]] = {
+    "Run": (init, plan, run, resume, cancel, postprocess),
+    "Inspect": (list_runs, status, logs, peek, why, verify, report, plot, yields, export),
+    "Data": (datasets,),
+    "Sites": (sites, clean, rehearse),
+    "Environments": (env, completion),
+}
+"""The commands by what they are for, each section in the order in which they are needed."""
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--debug", is_flag=True, help="Show tracebacks of our own code.")
+class Sections(click.Group):
+    """A group that lists its commands by `SECTIONS`."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the names and summaries of the commands."""
+        width = max(len(name) for name in self.commands)
+        for section, commands in SECTIONS.items():
+            with formatter.section(section):
+                rows = [(f"{command.name:{width}}", command.get_short_help_str()) for command in commands]
+                formatter.write_dl(rows)
+
+
+@click.group(cls=Sections, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--debug", is_flag=True, help="Show tracebacks of Cafetal's own code.")
 @click.version_option(package_name="cafetal")
 def cli(debug: bool) -> None:
     """Run coffea analyses at the sites that hold the data."""
     del debug  # `main` looks for it, as it handles what commands raise
 
 
-for command in COMMANDS:
-    cli.add_command(command)
+for _commands in SECTIONS.values():
+    for _command in _commands:
+        cli.add_command(_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -61,7 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _complain(str(error), debug)
         sys.exit(1)
     except Exception as error:
-        _complain(f"{type(error).__name__}: {error}\nThis was not expected: `cafetal --debug ...` shows where.", debug)
+        what = f"Internal error ({type(error).__name__}: {error})."
+        _complain(f"{what} Please report it with the output of `cafetal --debug ...`.", debug)
         sys.exit(1)
 
 

@@ -2,24 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 import yaml
+from click.shell_completion import CompletionItem
 from rich.console import Console
 
 from cafetal.errors import ConfigError
 
+Command = TypeVar("Command", bound=click.Command)
 TABLES = Console()
 TEXT = Console(soft_wrap=True, highlight=False)
 ERRORS = Console(stderr=True, soft_wrap=True, highlight=False)
 
+
+def described(short: str, *examples: str) -> Callable[[Command], Command]:
+    """Give a command its line in lists of commands, and examples below its options."""
+
+    def describe(command: Command) -> Command:
+        lines = "\n".join(f"  {example}" for example in examples)
+        command.short_help = short
+        command.epilog = f"\b\nExample{'s' * (len(examples) > 1)}:\n{lines}"
+        return command
+
+    return describe
+
+
+def complete_files(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Have the shell complete names of files."""
+    return [CompletionItem(incomplete, type="file")]
+
+
 sites_option = click.option(
-    "--sites", "sites_path", default="config/sites.yaml", show_default=True, help="The site table."
-)
-plots_option = click.option("--plots/--no-plots", default=True, help="Whether histograms are drawn.")
+    "--sites", "sites_path", default="config/sites.yaml", show_default=True, help="Site table.",
+    shell_complete=complete_files,
+)  # fmt: skip
+plots_option = click.option("--plots/--no-plots", default=True, help="Plot the histograms (default), or do not.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON (see docs/reference.md).")
+quiet_option = click.option("--quiet", is_flag=True, help="Show no progress.")
+detach_option = click.option("--detach", is_flag=True, help="Run in the background; see `status`, `logs`, `cancel`.")
 folder_argument = click.argument("folder", type=click.Path(path_type=Path))
 
 
@@ -27,21 +51,50 @@ def analysis_options(command: Any) -> Any:
     """Add the arguments and options that `run` and `plan` share."""
     for option in reversed(
         [
-            click.argument("processor"),
-            click.argument("fileset"),
+            click.argument("processor", shell_complete=complete_files),
+            click.argument("fileset", shell_complete=complete_files),
             sites_option,
-            click.option("--schema", default="NanoAODSchema", show_default=True, help="Of coffea, or FILE.py:CLASS."),
-            click.option("--treename", help="For files whose fileset entry names no tree."),
-            click.option("--chunksize", default=100_000, show_default=True, type=click.IntRange(min=1), help="Events."),
-            click.option("--maxchunks", type=click.IntRange(min=1), help="Chunks of each dataset, for a try."),
-            click.option("--arg", "arguments", multiple=True, metavar="K=V", help="For the processor's constructor."),
-            click.option("--allow-duplicates", is_flag=True, help="Accept a file that a dataset has several times."),
-            click.option("--policy", help="A name (see docs/reference.md), or MODULE:CLASS."),
-            click.option("--format", "file_format", type=click.Choice(["root", "parquet"]), default="root"),
+            click.option(
+                "--schema", default="NanoAODSchema", show_default=True, help="Name in coffea, or FILE.py:CLASS."
+            ),
+            click.option("--treename", metavar="NAME", help="Tree of files whose fileset entry names none."),
+            click.option(
+                "--chunksize",
+                default=100_000,
+                show_default=True,
+                metavar="N",
+                type=click.IntRange(min=1),
+                help="Events in a chunk.",
+            ),
+            click.option(
+                "--maxchunks", metavar="N", type=click.IntRange(min=1), help="First N chunks of each dataset only."
+            ),
+            click.option(
+                "--arg", "arguments", multiple=True, metavar="K=V", help="Argument of the processor's constructor."
+            ),
+            click.option("--allow-duplicates", is_flag=True, help="Accept datasets that list a file twice."),
+            click.option("--policy", metavar="NAME", help="Routing policy: a name, or MODULE:CLASS."),
+            click.option(
+                "--format",
+                "file_format",
+                type=click.Choice(["root", "parquet"]),
+                default="root",
+                show_default=True,
+                help="Format of the files.",
+            ),
         ]
     ):
         command = option(command)
     return command
+
+
+def print_json(value: object) -> None:
+    """Print a value as JSON: dataclasses as objects, tuples as lists."""
+    import json
+
+    from pydantic_core import to_jsonable_python  # which takes a while to import
+
+    click.echo(json.dumps(to_jsonable_python(value), indent=2))
 
 
 def parse_arguments(pairs: Sequence[str]) -> dict[str, object]:

@@ -8,30 +8,48 @@ from pathlib import Path
 
 import click
 
-from cafetal.cli.options import TABLES, folder_argument
+from cafetal.cli.options import TABLES, described, folder_argument, json_option, print_json
 from cafetal.errors import OutputError, nearest
 
 
+@described(
+    "Explain what the scheduler did with a chunk, file or site.",
+    "cafetal why desy results/first",
+    "cafetal why /store/mc/dimuon_0.root results/first",
+)
 @click.command()
 @click.argument("subject")
 @folder_argument
-def why(subject: str, folder: Path) -> None:
-    """Tell why a chunk (number), a file (LFN) or a site was treated as it was in the run in FOLDER."""
+@json_option
+def why(subject: str, folder: Path, as_json: bool) -> None:
+    """Explain what the scheduler did with SUBJECT in the run in FOLDER.
+
+    SUBJECT is the number of a chunk, the LFN of a file, or the name of a site.
+    """
     from cafetal.results.explanation import explain
     from cafetal.results.history import History
 
-    for sentence in explain(History.load(folder), subject):
+    sentences = list(explain(History.load(folder), subject))
+    if as_json:
+        print_json({"subject": subject, "sentences": sentences})
+        return
+    for sentence in sentences:
         click.echo(sentence)
 
 
+@described("Prove that every event counts once.", "cafetal verify results/first")
 @click.command()
 @folder_argument
-@click.option("--trust", is_flag=True, help="Unpickle what only a pickle can carry: that can run any code.")
-def verify(folder: Path, trust: bool) -> None:
-    """Prove the output in FOLDER: every event that was planned is in it once, or is named as missing."""
+@click.option("--trust", is_flag=True, help="Unpickle objects without a plain form, which can run any code.")
+@json_option
+def verify(folder: Path, trust: bool, as_json: bool) -> None:
+    """Prove the output in FOLDER: every planned event counts once, or is listed as missing."""
     from cafetal.results import proof, run_folder
 
     proved = proof.verify(folder, run_folder.read_manifest(folder), trust=trust)
+    if as_json:
+        print_json(proved)
+        raise click.exceptions.Exit(bool(proved.problems))
     for problem in proved.problems:
         click.echo(problem)
     if proved.problems:
@@ -42,11 +60,12 @@ def verify(folder: Path, trust: bool) -> None:
     )
 
 
+@described("Plot the histograms of a run.", "cafetal plot results/first --config plots.yaml")
 @click.command()
 @folder_argument
-@click.option("--config", type=click.Path(path_type=Path), help="What is to be stacked, with data, ratios and bands.")
+@click.option("--config", type=click.Path(path_type=Path), help="YAML file with stacks, data, ratios and bands.")
 def plot(folder: Path, config: Path | None) -> None:
-    """Draw the histograms of a run again, into FOLDER/plots."""
+    """Plot the histograms of the run in FOLDER, into FOLDER/plots."""
     from cafetal.results import run_folder
     from cafetal.views.plots import draw
     from cafetal.views.stacks import draw_all, read_plots
@@ -64,12 +83,21 @@ def plot(folder: Path, config: Path | None) -> None:
         warnings.warn(f"{name} is not drawn: {reason}", stacklevel=1)
 
 
+@described(
+    "Write histograms as a workspace for pyhf or cabinetry.",
+    "cafetal export results/first --config fit.yaml -o workspace.json",
+)
 @click.command()
 @folder_argument
-@click.option("--config", required=True, type=click.Path(path_type=Path), help="Channels, samples, signal, variations.")
-@click.option("-o", "--output", "path", required=True, type=click.Path(path_type=Path), help="Where it goes (JSON).")
+@click.option(
+    "--config",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="YAML file with channels, samples, signal and variations.",
+)
+@click.option("-o", "--output", "path", required=True, type=click.Path(path_type=Path), help="Workspace (JSON).")
 def export(folder: Path, config: Path, path: Path) -> None:
-    """Write histograms of the run in FOLDER as a workspace that pyhf fits and cabinetry reads."""
+    """Write histograms of the run in FOLDER as a HistFactory workspace, which pyhf fits and cabinetry reads."""
     from cafetal.results import run_folder
     from cafetal.views.workspaces import read_statistics, workspace_of
     from cafetal.worker.atomic_files import write_bytes
@@ -79,20 +107,28 @@ def export(folder: Path, config: Path, path: Path) -> None:
     click.echo(path)
 
 
+@described("Write an HTML report of a run.", "cafetal report results/first --open")
 @click.command()
 @folder_argument
-def report(folder: Path) -> None:
-    """Write FOLDER/report.html: what the run did, where and when, what went wrong, and its histograms, in one file."""
+@click.option("--open", "show", is_flag=True, help="Open the report in a browser.")
+def report(folder: Path, show: bool) -> None:
+    """Write FOLDER/report.html: histograms, timeline, sites and failures of the run, in one file."""
     from cafetal.views.report import write_report
 
-    click.echo(write_report(folder))
+    path = write_report(folder)
+    click.echo(path)
+    if show:
+        click.launch(str(path))
 
 
+@described("Show events and weights after each cut.", "cafetal yields results/first")
 @click.command()
 @folder_argument
-@click.option("--histogram", default="cutflow", show_default=True, help="With categories for samples and cuts.")
+@click.option(
+    "--histogram", default="cutflow", show_default=True, metavar="NAME", help="Histogram with a sample and a cut axis."
+)
 def yields(folder: Path, histogram: str) -> None:
-    """Show how many events of each sample pass each cut, and their weights with uncertainties."""
+    """Show the events of each sample that pass each cut, and their weights with uncertainties."""
     from cafetal.results import histograms, run_folder
     from cafetal.views.tables import print_yields
 

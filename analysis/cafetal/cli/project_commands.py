@@ -8,14 +8,15 @@ from pathlib import Path
 
 import click
 
-from cafetal.cli.options import folder_argument
+from cafetal.cli.options import described, folder_argument
 from cafetal.errors import OutputError
 
 
+@described("Start a new analysis from a working example.", "cafetal init my-analysis")
 @click.command()
 @folder_argument
 def init(folder: Path) -> None:
-    """Write a small analysis to start from: a processor, a fileset with its data, and a site table."""
+    """Write a small analysis into FOLDER: a processor, a fileset with its data, and a site table."""
     from cafetal.config import load_sites
     from cafetal.rehearsal.toy_data import Recipe, make_files, write_fileset
 

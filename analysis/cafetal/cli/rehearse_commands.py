@@ -6,22 +6,30 @@ from pathlib import Path
 
 import click
 
+from cafetal.cli.options import described
 
+
+@described("Run Globus Compute sites on this machine.", "cafetal rehearse up")
 @click.group()
 def rehearse() -> None:
-    """Rehearse a federation of Globus Compute sites here, with all but the cloud service real."""
+    """Run Globus Compute sites on this machine. Everything is real, except the cloud service."""
 
 
 _rehearsal = click.argument("folder", type=click.Path(path_type=Path), default=Path("rehearsal"))
 
 
+@described("Start the sites and write a site table.", "cafetal rehearse up rehearsal --sites desy,cern")
 @rehearse.command()
 @_rehearsal
-@click.option("--sites", "names", default="desy,cern,nebraska", show_default=True, help="Names of the sites.")
-@click.option("--workers", default=1, show_default=True, type=click.IntRange(min=1), help="Of each site.")
-@click.option("--direct", is_flag=True, help="User endpoints without core endpoints: faster, less like the real ones.")
+@click.option(
+    "--sites", "names", default="desy,cern,nebraska", show_default=True, metavar="NAMES", help="Names, with commas."
+)
+@click.option(
+    "--workers", default=1, show_default=True, metavar="N", type=click.IntRange(min=1), help="Workers of each site."
+)
+@click.option("--direct", is_flag=True, help="Start user endpoints without core endpoints: faster, less realistic.")
 def up(folder: Path, names: str, workers: int, direct: bool) -> None:
-    """Start it in FOLDER, and write a site table there."""
+    """Start the sites in FOLDER, and write a site table there."""
     from cafetal.rehearsal.rehearsal import SITES, Rehearsal
 
     rehearsal = Rehearsal(folder)
@@ -32,10 +40,11 @@ def up(folder: Path, names: str, workers: int, direct: bool) -> None:
     )
 
 
+@described("Show which processes run.", "cafetal rehearse status rehearsal")
 @rehearse.command("status")
 @_rehearsal
 def rehearsal_status(folder: Path) -> None:
-    """Show which of its processes run."""
+    """Show which processes of the rehearsal in FOLDER run."""
     from cafetal.rehearsal.rehearsal import Rehearsal
 
     parts = Rehearsal(folder).status()
@@ -45,10 +54,11 @@ def rehearsal_status(folder: Path) -> None:
         raise click.exceptions.Exit(1)
 
 
+@described("Stop the sites.", "cafetal rehearse down rehearsal")
 @rehearse.command()
 @_rehearsal
 def down(folder: Path) -> None:
-    """Stop all its processes. Data, logs and the site table stay."""
+    """Stop all processes of the rehearsal in FOLDER. Data, logs and the site table stay."""
     from cafetal.rehearsal.rehearsal import Rehearsal
 
     click.echo(f"{Rehearsal(folder).down()} processes were stopped.")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from cafetal.cli.options import ERRORS, TABLES, folder_argument, sites_option
+from cafetal.cli.options import ERRORS, TABLES, described, folder_argument, json_option, print_json, sites_option
 from cafetal.cli.site_commands import open_federation
 from cafetal.errors import OutputError
 
@@ -15,20 +15,45 @@ _TASKS = 10
 """The last tasks whose logs are shown."""
 
 
+@described("Show how far a run is.", "cafetal status results/first")
 @click.command()
 @folder_argument
-def status(folder: Path) -> None:
-    """Tell how the run in FOLDER stands, whoever does it."""
+@json_option
+def status(folder: Path, as_json: bool) -> None:
+    """Show the state of the run in FOLDER, also of one in another process."""
     from cafetal.results.run_status import look_at
     from cafetal.views.tables import print_status
 
-    print_status(look_at(folder), TABLES)
+    run = look_at(folder)
+    if as_json:
+        print_json(run.to_json())
+    else:
+        print_status(run, TABLES)
 
 
+@described("List runs.", "cafetal ls", "cafetal ls results --json")
+@click.command("ls")
+@click.argument("folder", type=click.Path(path_type=Path), default=Path("results"))
+@json_option
+def list_runs(folder: Path, as_json: bool) -> None:
+    """List the runs in FOLDER (default: results) and the folders below it, the newest first."""
+    from cafetal.results.run_status import find_runs
+    from cafetal.views.tables import print_runs
+
+    runs = find_runs(folder)
+    if as_json:
+        print_json([{"folder": str(path), "began": run.history.began, **run.to_json()} for path, run in runs])
+    elif runs:
+        print_runs(runs, TABLES)
+    else:
+        click.echo(f"There is no run in {folder}.")
+
+
+@described("Merge and plot what a run has finished so far.", "cafetal peek results/first")
 @click.command()
 @folder_argument
 def peek(folder: Path) -> None:
-    """Merge what the run in FOLDER has finished, and draw it: the run goes on, and nothing of it is taken."""
+    """Merge the partial results that the run in FOLDER has finished, and plot them. The run continues undisturbed."""
     from cafetal.engine.merging.snapshot import PEEK
     from cafetal.engine.merging.snapshot import peek as look
     from cafetal.views.plots import draw
@@ -46,13 +71,16 @@ def peek(folder: Path) -> None:
     click.echo(folder / PEEK / "output.coffea")
 
 
+@described("Show what a run and its tasks printed.", "cafetal logs results/first --site desy -n 50")
 @click.command()
 @folder_argument
-@click.option("-n", "lines", default=20, show_default=True, type=click.IntRange(min=1), help="Lines of each log.")
-@click.option("--task", type=int, help="Show all that one task has printed.")
-@click.option("--site", help="Show only the tasks of one site.")
+@click.option(
+    "-n", "lines", default=20, show_default=True, metavar="N", type=click.IntRange(min=1), help="Lines of each log."
+)
+@click.option("--task", type=int, metavar="N", help="Show everything that this task printed.")
+@click.option("--site", metavar="NAME", help="Show only tasks of this site.")
 def logs(folder: Path, lines: int, task: int | None, site: str | None) -> None:
-    """Show what a run with `--detach` in FOLDER has said, and what the processor has printed in its tasks."""
+    """Show the log of a run with --detach in FOLDER, and what the processor printed in its tasks."""
     from cafetal.results.task_logs import read_task_logs
     from cafetal.runner.background import LOG, tail
 
@@ -73,23 +101,27 @@ def logs(folder: Path, lines: int, task: int | None, site: str | None) -> None:
         click.echo("\n".join(lines_shown))
 
 
+@described("Stop a run and save what is done.", "cafetal cancel results/first")
 @click.command()
 @folder_argument
-@click.option("--now", is_flag=True, help="Do not wait for what is under way.")
+@click.option("--now", is_flag=True, help="Do not wait for running tasks.")
 def cancel(folder: Path, now: bool) -> None:
-    """Stop the run in FOLDER as Ctrl-C does: what is finished is merged and saved, and `resume` goes on."""
+    """Stop the run in FOLDER as Ctrl-C does: finished work is merged and saved, and `cafetal resume` continues."""
     from cafetal.runner import background
 
     background.cancel(folder, now=now)
     click.echo(f"Stopped. `cafetal resume {folder}` continues it.")
 
 
+@described("List or remove files that runs left at the sites.", "cafetal clean", "cafetal clean --remove 3f2a1c")
 @click.command()
 @sites_option
-@click.option("--remove", "runs", multiple=True, metavar="RUN", help="Remove what this run has left; repeatable.")
-@click.option("--all", "everything", is_flag=True, help="Remove everything, also of runs that others may go on with.")
+@click.option("--remove", "runs", multiple=True, metavar="RUN", help="Remove the files of this run; repeatable.")
+@click.option(
+    "--all", "everything", is_flag=True, help="Remove the files of all runs, also of those that can be resumed."
+)
 def clean(sites_path: str, runs: tuple[str, ...], everything: bool) -> None:
-    """List what runs have left on the scratches of sites, and remove it if told so."""
+    """List the files that runs left on the scratch of each site, with their sizes, and remove them on demand."""
     from cafetal.engine.sites.cleanup import find_leftovers, remove_leftovers
     from cafetal.views.tables import print_leftovers
 

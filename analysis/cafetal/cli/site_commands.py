@@ -4,39 +4,61 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
-from cafetal.cli.options import TABLES, sites_option
+from cafetal.cli.options import TABLES, described, json_option, print_json, sites_option
 from cafetal.errors import OutputError
 
 _FILES = 5
 """Files of a fileset that each site is to open in a check."""
 
 
+@described("Check, drain and log in to sites.", "cafetal sites")
 @click.group(invoke_without_command=True)
 @sites_option
+@json_option
 @click.pass_context
-def sites(context: click.Context, sites_path: str) -> None:
-    """Who is there; `cafetal sites` alone is `cafetal sites check`."""
-    context.default_map = {name: {"sites_path": sites_path} for name in ("check", "status", "drain", "login")}
+def sites(context: click.Context, sites_path: str, as_json: bool) -> None:
+    """Check, drain and log in to sites. `cafetal sites` alone is `cafetal sites check`."""
+    shared = {"sites_path": sites_path, "as_json": as_json}
+    context.default_map = dict.fromkeys(("check", "status", "drain", "login"), shared)
     if context.invoked_subcommand is None:
-        context.invoke(check, sites_path=sites_path)
+        context.invoke(check, sites_path=sites_path, as_json=as_json)
 
 
+@described(
+    "Send a task to each site and show whether it works.",
+    "cafetal sites check",
+    "cafetal sites check desy --files datasets/dimuon.json",
+)
 @sites.command()
 @sites_option
-@click.option("--timeout", default=90.0, show_default=True, help="Seconds to wait for an answer.")
-@click.option("--files", type=click.Path(path_type=Path), help="A fileset: have each site open some of its files.")
-@click.option("--treename", default="Events", show_default=True, help="With --files, for files that name none.")
+@click.option("--timeout", default=90.0, show_default=True, metavar="SECONDS", help="How long to wait for answers.")
+@click.option("--files", type=click.Path(path_type=Path), help="Fileset: have each site open some of its files.")
+@click.option(
+    "--treename",
+    default="Events",
+    show_default=True,
+    metavar="NAME",
+    help="With --files: tree of files that name none.",
+)
 @click.option("--all", "everything", is_flag=True, help="With --files: open all files.")
+@json_option
 @click.argument("names", nargs=-1)
 def check(
-    sites_path: str, timeout: float, files: Path | None, treename: str, everything: bool, names: tuple[str, ...]
+    sites_path: str,
+    timeout: float,
+    files: Path | None,
+    treename: str,
+    everything: bool,
+    as_json: bool,
+    names: tuple[str, ...],
 ) -> None:
-    """Have all sites (or those NAMES) answer a task, and show what they are and whether a run can go there."""
+    """Send a task to the sites NAMES (default: all), and show their software, machines, and whether they work."""
     from cafetal.engine.sites.file_check import check_files
     from cafetal.federation.site_status import ask_sites
     from cafetal.fileset import load
@@ -51,37 +73,46 @@ def check(
             if fileset is None
             else check_files(federation, fileset, usable, treename, most=None if everything else 5)
         )
-    print_sites(statuses, TABLES)
-    for file_check in checks:
-        click.echo(file_check.sentence)
-        for line in file_check.failures:
-            click.echo(f"  {line}")
+    if as_json:
+        print_json({"sites": [{**asdict(status), "usable": status.usable} for status in statuses], "files": checks})
+    else:
+        print_sites(statuses, TABLES)
+        for file_check in checks:
+            click.echo(file_check.sentence)
+            for line in file_check.failures:
+                click.echo(f"  {line}")
     if not all(status.usable for status in statuses) or any(file_check.failures for file_check in checks):
         raise click.exceptions.Exit(1)
 
 
+@described("Show workers and queues of endpoints.", "cafetal sites status desy cern")
 @sites.command()
 @sites_option
+@json_option
 @click.argument("names", nargs=-1)
-def status(sites_path: str, names: tuple[str, ...]) -> None:
-    """Show what the endpoints of sites report: workers, queue, age of the report. Sends no task."""
+def status(sites_path: str, as_json: bool, names: tuple[str, ...]) -> None:
+    """Show what the endpoints of the sites NAMES (default: all) report: workers, queue, walltime. No task is sent."""
     from cafetal.federation.site_status import look_at_sites
     from cafetal.views.tables import print_endpoints
 
     with open_federation(sites_path) as federation:
         statuses = look_at_sites(federation, names or tuple(federation.table.sites))
-    print_endpoints(statuses, TABLES)
+    if as_json:
+        print_json({"sites": statuses})
+    else:
+        print_endpoints(statuses, TABLES)
     if any(status.alive is False for status in statuses):
         raise click.exceptions.Exit(1)
 
 
+@described("Stop sending tasks of a run to sites.", "cafetal sites drain desy --run results/first")
 @sites.command()
 @sites_option
-@click.option("--run", "folder", required=True, type=click.Path(path_type=Path), help="The run's `-o`.")
-@click.option("--undo", is_flag=True, help="They may get tasks again.")
+@click.option("--run", "folder", required=True, type=click.Path(path_type=Path), help="Folder of the run.")
+@click.option("--undo", is_flag=True, help="Send tasks again.")
 @click.argument("names", nargs=-1, required=True)
 def drain(sites_path: str, folder: Path, undo: bool, names: tuple[str, ...]) -> None:
-    """Have a run that goes on give no more tasks to the sites NAMES."""
+    """Stop sending tasks of a running analysis to the sites NAMES. Tasks that were sent finish there."""
     from cafetal.config import load_sites
     from cafetal.engine.sites.site_monitor import drain
     from cafetal.errors import UnknownEndpoint, nearest
@@ -97,6 +128,7 @@ def drain(sites_path: str, folder: Path, undo: bool, names: tuple[str, ...]) -> 
     click.echo(f"Drained in {folder}: {', '.join(sorted(drained)) or 'none'}.")
 
 
+@described("Log in to Globus.", "cafetal sites login")
 @sites.command()
 @sites_option
 def login(sites_path: str) -> None:
@@ -107,6 +139,9 @@ def login(sites_path: str) -> None:
 
     table = load_sites(sites_path).sites.values() if Path(sites_path).exists() else ()
     collections = [site.collection for site in table if site.collection is not None]
+    if table and not collections and not any(site.endpoint.needs_login for site in table):
+        click.echo(f"No site in {sites_path} needs a login.")
+        return
     click.echo(log_in(lambda app: transfer_client(app, collections) if collections else None))
 
 

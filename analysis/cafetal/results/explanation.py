@@ -13,13 +13,13 @@ from cafetal.results.planned_chunks import PlannedFile
 from cafetal.worker.chunkset import ChunkSet
 
 _RULES = {
-    "planned": "it is part of the site's share of the work",
-    "probe": "nothing of this dataset had come back from there yet, so its speed was tried with little",
-    "stolen": "the site had nothing left of its own share, and would be done before those that had it",
-    "remote": "the site was idle, and reading from {source} over the WAN would end before {source} came to it",
-    "retry": "it had failed before",
-    "duplicate": "task {twin} had the same chunks and was late or slow; whichever ended first would count",
-    "assigned": "the policy chose the site",
+    "planned": "within the planned share of the site",
+    "probe": "to measure the speed of the site with a dataset that no task there had finished yet",
+    "stolen": "the site had finished its own share, and could finish this before the sites that planned it",
+    "remote": "the site was idle, and could read it from {source} over the WAN before {source} would process it",
+    "retry": "a retry after a failure",
+    "duplicate": "a duplicate of task {twin}, which was late or slow; the first one to finish counts",
+    "assigned": "chosen by the policy",
 }
 _Reused = lines.PartialReused | lines.LocalPartialReused
 
@@ -68,7 +68,7 @@ def _steps(history: History, chunk: int) -> Iterator[str]:
         if chunk in set(line.chunks):
             yield f"{_at(at)}: given up, after a failure of the kind {line.kind!r} at {line.site}."
     for part, start, stop in history.plan.splits.get(chunk, ()):
-        yield f"It was cut; chunk {part} has the entries {start} to {stop}:"
+        yield f"It was split; chunk {part} has the entries {start} to {stop}:"
         yield from _steps(history, part)
 
 
@@ -76,14 +76,14 @@ def _task(history: History, number: int, task: TaskRun, chunk: int) -> Iterator[
     line = task.assigned
     reason = _RULES[line.rule].format(twin=line.twin, source=line.source)
     many = f" with {len(line.chunks) - 1} others" if len(line.chunks) > 1 else ""
-    takes = "" if line.seconds is None else f" It should take {line.seconds:.1f} s."
-    yield f"{_at(task.at)}: sent to {line.site}{many} (task {number}), as {reason}.{takes}"
+    takes = "" if line.seconds is None else f" Estimated: {line.seconds:.1f} s."
+    yield f"{_at(task.at)}: sent to {line.site}{many} (task {number}): {reason}.{takes}"
     if len(line.candidates) > 1:
         when = ", ".join(f"{site} {when:.0f} s" for site, when in line.candidates.items())
         yield f"    Predicted finish at each candidate site: {when}."
     reused = _reused(history, chunk)
     if task.superseded:
-        yield "    It does not count, as the other was there first."
+        yield "    It does not count: the other task finished first."
     elif task.ended is not None:
         failed = [kind for kind, chunks in task.ended.failures if chunk in set(chunks)]
         end = "done, and counted" if task.committed else "done, and not counted"
@@ -138,14 +138,14 @@ def _state(history: History, task: TaskRun, chunks: Iterable[int]) -> str:
     reused = task.ended is None and any(_reused(history, chunk) for chunk in chunks)
     if task.committed or reused:
         return "counted"
-    return "does not count" if task.state == "discarded" or task.ended else "not back"
+    return "does not count" if task.state == "discarded" or task.ended else "not finished"
 
 
 def _site(history: History, site: str) -> Iterator[str]:
     tasks = [task for task in history.map_tasks.values() if task.assigned.site == site]
     rules = Counter(task.assigned.rule for task in tasks)
     counted = sum(len(task.committed) for task in tasks if task.committed)
-    yield f"{site} was given {len(tasks)} tasks; {counted} chunks of theirs were counted."
+    yield f"{site} got {len(tasks)} tasks; {counted} of their chunks count."
     for rule, count in rules.most_common():
         reason = _RULES[rule].format(twin="another", source="the site that holds it")
         yield f"    {count} {rule}: {reason}."
@@ -180,12 +180,12 @@ def _(line: lines.SoftwareFound) -> str:
 
 @describe.register
 def _(line: lines.TransferOrdered) -> str:
-    return f"is to be sent {len(line.lfns)} files from {line.source}."
+    return f"{len(line.lfns)} files are transferred from {line.source}."
 
 
 @describe.register
 def _(line: lines.SiteAsked) -> str:
-    return "asked whether it is there."
+    return "asked for its state."
 
 
 @describe.register
@@ -206,7 +206,7 @@ def _(line: lines.SiteDrained) -> str:
 
 @describe.register
 def _(line: lines.SiteHeld) -> str:
-    return f"idle, and given nothing: {line.reason}."
+    return f"idle, and gets no task: {line.reason}."
 
 
 @describe.register
@@ -216,7 +216,7 @@ def _(line: lines.PartialReduced) -> str:
 
 @describe.register
 def _(line: lines.PartialReused) -> str:
-    return f"still had the partial with the chunks {line.chunks} from an earlier attempt."
+    return f"kept the partial with the chunks {line.chunks} from an earlier attempt."
 
 
 @describe.register
@@ -226,7 +226,7 @@ def _(line: lines.LocalPartialReused) -> str:
 
 @describe.register
 def _(line: lines.PartialFetched) -> str:
-    return f"sent the partial with the chunks {line.chunks} home."
+    return f"its partial with the chunks {line.chunks} was fetched."
 
 
 @describe.register

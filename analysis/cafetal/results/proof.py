@@ -140,7 +140,7 @@ def _check_account(folder: Path, manifest: Mapping[str, Any], proof: Proof, trus
             say(str(error))
     for path in sorted((folder / PARTIALS).glob("*")):
         if path.name not in ledger["partials"]:
-            say(f"The partial {path.name} is in no account.")
+            say(f"The partial {path.name} is not listed in the manifest.")
     if carried != counted:
         lost, strange = counted.minus(carried), carried.minus(counted)
         say(f"The partials hold other chunks than were counted: missing {lost or 'none'}, extra {strange or 'none'}.")

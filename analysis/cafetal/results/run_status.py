@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from cafetal.errors import OutputError
 from cafetal.results.history import History
+from cafetal.results.journal import JOURNAL
 from cafetal.results.run_lock import owner
 
 
@@ -37,6 +40,28 @@ class RunStatus:
         under_way = self.history.running if self.process is not None and self.history.ended_as is None else Counter()
         return Counter({site: count for site, count in under_way.items() if count})
 
+    def to_json(self) -> dict[str, object]:
+        """Return the state as `cafetal status --json` prints it (docs/reference.md)."""
+        history = self.history
+        return {
+            "state": self.state,
+            "process": self.process,
+            "attempt": history.attempts,
+            "seconds": history.clock,
+            "events": {
+                "planned": history.events_planned,
+                "all_counted": self.all_counted,
+                "done": history.events_done,
+                "given_up": history.events_given_up,
+            },
+            "sites": {
+                site: {"events": history.site_events[site], "running": self.running[site]}
+                for site in sorted({*history.site_events, *self.running})
+            },
+            "failures": dict(history.failures_by_kind),
+            "missing_files": [line.file for line in history.missing],
+        }
+
     @property
     def last_failure(self) -> str:
         """The reason of the last failure, and where it happened."""
@@ -44,6 +69,15 @@ class RunStatus:
             return ""
         line = self.history.failed[-1]
         return f"{line.reason}, at {line.site or 'no site'}"
+
+
+def find_runs(root: Path) -> list[tuple[Path, RunStatus]]:
+    """Return the runs in a folder and below, the newest first; what is damaged is left out."""
+    runs = []
+    for journal in root.rglob(JOURNAL):
+        with suppress(OutputError):
+            runs.append((journal.parent, look_at(journal.parent)))
+    return sorted(runs, key=lambda entry: entry[1].history.began or 0.0, reverse=True)
 
 
 def look_at(folder: Path) -> RunStatus:

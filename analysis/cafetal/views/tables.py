@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -84,7 +86,7 @@ def print_peek(peek: Snapshot, console: Console) -> None:
     if peek.uncounted:
         console.print(f"The events of {peek.uncounted:,} files are not counted yet.")
     for site, reason in peek.silent.items():
-        console.print(f"Nothing of what {site} has finished: {reason}.", markup=False)
+        console.print(f"No output from {site}: {reason}.", markup=False)
 
 
 def print_sites(statuses: Sequence[SiteStatus], console: Console) -> None:
@@ -138,6 +140,19 @@ def print_yields(yields: Yields, console: Console) -> None:
         errors = [yields.errors[sample, cut] for sample in yields.samples]
         cells = [*zip(values, errors, strict=True), (sum(values), sum(error**2 for error in errors) ** 0.5)]
         table.add_row(cut, *(f"{value:,.2f} ± {error:,.2f}" for value, error in cells))
+    console.print(table)
+
+
+def print_runs(runs: Sequence[tuple[Path, RunStatus]], console: Console) -> None:
+    """Print a line for each run."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in ("folder", "began", "events", "done", "state"):
+        table.add_column(name, justify="right" if name in ("events", "done") else "left", overflow="fold")
+    for folder, run in runs:
+        history = run.history
+        began = "" if history.began is None else f"{datetime.fromtimestamp(history.began):%Y-%m-%d %H:%M}"
+        share = history.events_done / history.events_planned if history.events_planned else 0.0
+        table.add_row(str(folder), began, f"{history.events_planned:,}", f"{share:.0%}", run.state)
     console.print(table)
 
 

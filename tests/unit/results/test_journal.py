@@ -123,9 +123,9 @@ def test_why_a_chunk_ran_where_it_ran(told):
         if chunk not in cut:
             assert f"sent to {where['chunk', chunk]}" in text
         assert "done, and counted" in text
-    assert "It was cut; chunk" in "\n".join(explain(history, str(min(cut & set(range(70))))))
+    assert "It was split; chunk" in "\n".join(explain(history, str(min(cut & set(range(70))))))
     everything = "\n".join(sentence for chunk in range(70) for sentence in explain(history, str(chunk)))
-    for words in ("as it had failed before", "had the same chunks and was late", "failed (worker)", "candidate"):
+    for words in ("a retry after a failure", "which was late or slow", "failed (worker)", "candidate"):
         assert words in everything
 
 
@@ -138,7 +138,7 @@ def test_why_a_file_and_a_site(told):
     assert "to b (task" not in text
     assert text == "\n".join(explain(history, "alone"))
     text = "\n".join(explain(history, "b"))
-    assert "b was given" in text
+    assert "b got " in text
     assert "has 3 workers" in text
 
 
@@ -228,7 +228,7 @@ def test_a_partial_that_an_earlier_attempt_left_at_a_site(tmp_path):
     history = History.of(lines)
     assert "done, and counted" in "\n".join(explain(history, "0"))
     assert "counted" in "\n".join(explain(history, "/f"))
-    assert "still had the partial with the chunks 0-1" in "\n".join(explain(history, "a"))
+    assert "kept the partial with the chunks 0-1" in "\n".join(explain(history, "a"))
     assert history.events_done == history.site_events["a"] == 20
     assert timeline_of(history).progress[-1] == (2.0, 20)
     fetched = History.of([*lines, {**lines[-1], "is": "Home"}])

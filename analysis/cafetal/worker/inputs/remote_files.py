@@ -192,7 +192,7 @@ def _check_ranges(url: str, timeout: float, login: _Login) -> None:
     if status != 206:
         raise Unreadable(f"{server(url)} does not have the file (status {status}).")
     if magic != b"root":
-        raise Unreadable("The file is no ROOT file.")
+        raise Unreadable("Not a ROOT file: it does not begin with `root`.")
 
 
 def _for_aiohttp(login: _Login, timeout: float) -> dict[str, object]:
