@@ -166,7 +166,7 @@ def test_killed_again_and_again(project, undisturbed, start, slow):
     told = cafetal("why", "0", folder, cwd=project, check=0).stdout
     assert "done, and counted" in told
     told = cafetal("why", "desy", folder, cwd=project, check=0).stdout
-    assert "sent the partial with the chunks" in told
+    assert "its partial with the chunks" in told
     assert "Partial:" not in told
 
 
