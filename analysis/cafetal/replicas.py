@@ -41,9 +41,13 @@ class FilesetCatalog:
             ConfigError: if the fileset names a site that the table does not have.
         """
         file = (self._fileset and self._fileset.file(lfn)) or DataFile(lfn)
-        at_named_sites = {name: pfn for name, pfn in file.elsewhere.items() if self._sites.site_named(name)}
+        at_named_sites = {
+            name: pfn
+            for name, pfn in file.elsewhere.items()
+            if name not in file.replicas and self._sites.site_named(name)
+        }
         replicas = (
-            self._declared(file, {**at_named_sites, **file.replicas})
+            self._declared(file, {**file.replicas, **at_named_sites})
             if file.replicas or at_named_sites
             else self._guessed(lfn)
         )
@@ -57,7 +61,8 @@ class FilesetCatalog:
 
     def _declared(self, file: DataFile, replicas: Replicas) -> dict[str, str]:
         pfns: dict[str, str] = {}
-        for name, pfn in replicas.items():
+        # One site may hold a file at several of its RSEs: the first PFN that the fileset gives counts.
+        for name, pfn in sorted(replicas.items(), key=lambda replica: replica[1] is None):
             site = self._sites.site_named(name)
             if site is None:
                 candidates = [*self._sites.sites, *(rse for s in self._sites.sites.values() for rse in s.rses)]
@@ -67,14 +72,14 @@ class FilesetCatalog:
                     lfn=file.lfn,
                     site=name,
                 )
-            pfn = self._here(site, pfn) if pfn else self._sites.pfn(site, file.lfn)
+            pfn = pfn or self._sites.pfn(site, file.lfn)
             if pfn is None:
                 raise ConfigError(
                     f"No `pfn` rule of the site {site} fits {file.lfn}; add one to the site table.",
                     lfn=file.lfn,
                     site=site,
                 )
-            pfns[site] = pfn
+            pfns.setdefault(site, self._here(site, pfn))
         return pfns
 
     def _here(self, site: str, pfn: str) -> str:
@@ -91,4 +96,4 @@ class FilesetCatalog:
         if not placed and len(self._sites.sites) == 1:
             placed = list(self._sites.sites)
         pfns = {site: self._sites.pfn(site, lfn) for site in placed}
-        return {site: pfn for site, pfn in pfns.items() if pfn is not None}
+        return {site: self._here(site, pfn) for site, pfn in pfns.items() if pfn is not None}

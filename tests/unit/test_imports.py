@@ -18,6 +18,7 @@ LAYERS = [
     {"config"},
     {"fileset_keys"},
     {"fileset"},
+    {"fileset_sites"},
     {"scheduling"},
     {"simulation"},
     {"extensions"},

@@ -13,6 +13,7 @@ import click
 
 from cafetal.cli.options import (
     ERRORS,
+    SITE_TABLE,
     TABLES,
     analysis_options,
     complete_files,
@@ -119,6 +120,8 @@ def _carry_out(folder: Path, request: dict[str, object], *, plots: bool, **optio
     from cafetal.results.run_lock import locked
 
     prepared = _prepare(request, folder=folder, **options)
+    if request["sites_path"] is None:
+        _say_where(prepared[0])
     with locked(folder):
         _run_and_save(folder, request, plots, *prepared)
 
@@ -192,6 +195,12 @@ def _prepare(request: dict[str, Any], **options: Any) -> tuple[Any, Any, object,
     return executor, runner, instance, fileset
 
 
+def _say_where(executor: Any) -> None:
+    """Say that there is no site table, and what that means."""
+    (site,) = executor.sites.sites.values()
+    ERRORS.print(f"There is no {SITE_TABLE}: this machine does all the work, with {site.workers} workers.")
+
+
 def _module_of(instance: object) -> str:
     """Return the module that a processor, or a function, comes from."""
     return str(getattr(instance, "__module__", None) or type(instance).__module__)
@@ -206,7 +215,7 @@ def _save(folder: Path, out: object, executor: Any, request: dict[str, Any], pro
         processor=request["processor"],
         processor_hash=executor.session.code_hash or "",
         fileset=f"{request['fileset']} (sha256 {hashlib.sha256(Path(request['fileset']).read_bytes()).hexdigest()})",
-        sites=str(request["sites_path"]),
+        sites=str(request["sites_path"] or "this machine"),
         options=options,
     )
     with interrupts(lambda: None):  # what was computed is written down first
@@ -261,6 +270,8 @@ def plan(ask: bool, as_json: bool, **request: Any) -> None:
     from cafetal.views.tables import print_code, print_plan
 
     executor, runner, instance, fileset = _prepare(request, status=False)
+    if request["sites_path"] is None and not as_json:
+        _say_where(executor)
     if ask:
         with executor:
             runner.preprocess(fileset.for_runner(request["treename"]))

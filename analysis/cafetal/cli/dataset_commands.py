@@ -28,15 +28,15 @@ def datasets() -> None:
 @click.argument("pattern")
 @sites_option
 @click.option("--rucio", "from_rucio", is_flag=True, help="Search Rucio, the only catalogue so far.")
-def find(pattern: str, sites_path: str, from_rucio: bool) -> None:
+def find(pattern: str, sites_path: str | None, from_rucio: bool) -> None:
     """Show the datasets that match PATTERN (SCOPE:NAME, with *), and how much of each every site holds."""
     if not from_rucio:
         raise click.UsageError("Say where to look: --rucio.")
-    from cafetal.config import load_sites
     from cafetal.discovery import specs
     from cafetal.discovery.rucio import Did, Rucio
+    from cafetal.fileset_sites import table_for
 
-    table, rucio = load_sites(sites_path), Rucio()
+    table, rucio = table_for(sites_path, None), Rucio()
     dids = rucio.find(Did.parse(pattern))
     if not dids:
         TEXT.print(f"Rucio knows no dataset {pattern}.")
@@ -56,13 +56,13 @@ def find(pattern: str, sites_path: str, from_rucio: bool) -> None:
 @sites_option
 @click.option("-o", "output", required=True, type=click.Path(path_type=Path), help="Fileset, .json or .json.gz.")
 @click.option("--entries", is_flag=True, help="Open files from here, and write their entries and UUIDs.")
-def build(spec: tuple[str, ...], sites_path: str, output: Path, entries: bool) -> None:
+def build(spec: tuple[str, ...], sites_path: str | None, output: Path, entries: bool) -> None:
     """Make a fileset of SPEC: a YAML file, or NAME=SOURCE (see docs/how-to.md)."""
-    from cafetal.config import load_sites
     from cafetal.discovery import specs
     from cafetal.discovery.rucio import Rucio
+    from cafetal.fileset_sites import table_for
 
-    table = load_sites(sites_path)
+    table = table_for(sites_path, None)
     fileset = specs.build(specs.read_spec(spec), table, Rucio)
     if entries:
         from cafetal.discovery.entries import learn_entries
@@ -82,16 +82,16 @@ def build(spec: tuple[str, ...], sites_path: str, output: Path, entries: bool) -
 @click.argument("fileset_path", metavar="FILESET", type=click.Path(exists=True, path_type=Path))
 @sites_option
 @click.option("--dry-run", is_flag=True, help="Show the changes, and leave the file as it is.")
-def refresh(fileset_path: Path, sites_path: str, dry_run: bool) -> None:
+def refresh(fileset_path: Path, sites_path: str | None, dry_run: bool) -> None:
     """Look up the sources of FILESET again, show what changed, and update the file."""
-    from cafetal.config import load_sites
     from cafetal.discovery import specs
     from cafetal.discovery.merge import differences
     from cafetal.discovery.rucio import Rucio
     from cafetal.fileset import load
+    from cafetal.fileset_sites import table_for
 
     old = load(fileset_path)
-    new = specs.refresh(old, load_sites(sites_path), Rucio)
+    new = specs.refresh(old, table_for(sites_path, None), Rucio)
     lines = differences(old, new)
     for line in lines or ["Nothing has changed."]:
         TEXT.print(line, markup=False)
@@ -105,15 +105,15 @@ def refresh(fileset_path: Path, sites_path: str, dry_run: bool) -> None:
 @sites_option
 @click.option("--to", "site", required=True, metavar="SITE", help="Site of the table that gets the copies.")
 @click.option("--days", default=14.0, show_default=True, help="Lifetime of the copies.")
-def stage(fileset_path: Path, sites_path: str, site: str, days: float) -> None:
+def stage(fileset_path: Path, sites_path: str | None, site: str, days: float) -> None:
     """Request copies of the datasets of FILESET on disk at a site, e.g. from tape, with Rucio rules."""
-    from cafetal.config import load_sites
     from cafetal.discovery import specs
     from cafetal.discovery.rucio import Rucio
     from cafetal.errors import ConfigError, UnknownEndpoint, nearest
     from cafetal.fileset import load
+    from cafetal.fileset_sites import table_for
 
-    table = load_sites(sites_path)
+    table = table_for(sites_path, None)
     if site not in table.sites:
         raise UnknownEndpoint(f"There is no site {site!r}; {nearest(site, table.sites)}.", site=site)
     if not table.sites[site].rses:

@@ -30,7 +30,7 @@ def env() -> None:
 @_target
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write a lock file.")
 @click.option("--hashes", is_flag=True, help="Add the checksum of each wheel, from the package index.")
-def detect(sites_path: str, target: str | None, output: Path | None, hashes: bool) -> None:
+def detect(sites_path: str | None, target: str | None, output: Path | None, hashes: bool) -> None:
     """Show what TARGET needs: local modules, which each run sends to sites, and packages with their dependencies."""
     from cafetal.environments.lock_files import add_hashes
     from cafetal.environments.requirements import detect as find
@@ -55,7 +55,7 @@ def detect(sites_path: str, target: str | None, output: Path | None, hashes: boo
 @sites_option
 @_target
 @_lock_option
-def pack(sites_path: str, target: str | None, lock: Path | None) -> None:
+def pack(sites_path: str | None, target: str | None, lock: Path | None) -> None:
     """Pack the interpreter and all packages into one archive, as sites with `env: bundle` or `auto` get it."""
     from cafetal.environments.archive import pack as make
 
@@ -74,7 +74,7 @@ def pack(sites_path: str, target: str | None, lock: Path | None) -> None:
 @click.option(
     "-o", "--output", "folder", required=True, type=click.Path(path_type=Path), help="Folder for the recipes."
 )
-def recipes(sites_path: str, target: str | None, lock: Path | None, folder: Path) -> None:
+def recipes(sites_path: str | None, target: str | None, lock: Path | None, folder: Path) -> None:
     """Write recipes for the same environment without Cafetal: uv, a wheelhouse, conda-pack, Docker and Apptainer."""
     from cafetal.environments.recipes import recipes as write
 
@@ -89,7 +89,7 @@ def recipes(sites_path: str, target: str | None, lock: Path | None, folder: Path
 @click.argument("site")
 @_target
 @_lock_option
-def diff(sites_path: str, site: str, target: str | None, lock: Path | None) -> None:
+def diff(sites_path: str | None, site: str, target: str | None, lock: Path | None) -> None:
     """Compare the packages that SITE has installed with those that TARGET needs; exit with 1 if they do not fit."""
     from cafetal.federation.site_status import ask_versions
     from cafetal.federation.versions import compare
@@ -107,13 +107,13 @@ def diff(sites_path: str, site: str, target: str | None, lock: Path | None) -> N
         TEXT.print(f"{site} has all that is needed, in the same versions.")
 
 
-def _table(sites_path: str) -> Any:
+def _table(sites_path: str | None) -> Any:
     from cafetal.config import load_sites
 
-    return load_sites(sites_path) if Path(sites_path).exists() else None
+    return None if sites_path is None else load_sites(sites_path)
 
 
-def _lock(sites_path: str, target: str | None, path: Path | None) -> Any:
+def _lock(sites_path: str | None, target: str | None, path: Path | None) -> Any:
     from cafetal.environments.lock_files import read_lock
     from cafetal.environments.requirements import detect as find
     from cafetal.environments.requirements import lock_for, named

@@ -14,6 +14,7 @@ from rich.console import Console
 from cafetal.errors import ConfigError
 
 Command = TypeVar("Command", bound=click.Command)
+SITE_TABLE = "config/sites.yaml"
 TABLES = Console()
 TEXT = Console(soft_wrap=True, highlight=False)
 ERRORS = Console(stderr=True, soft_wrap=True, highlight=False)
@@ -36,9 +37,15 @@ def complete_files(context: click.Context, parameter: click.Parameter, incomplet
     return [CompletionItem(incomplete, type="file")]
 
 
+def _default_sites(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """Return the site table that was named, else that of the project; ``None`` if there is none."""
+    del context, parameter
+    return value or (SITE_TABLE if Path(SITE_TABLE).exists() else None)
+
+
 sites_option = click.option(
-    "--sites", "sites_path", default="config/sites.yaml", show_default=True, help="Site table.",
-    shell_complete=complete_files,
+    "--sites", "sites_path", callback=_default_sites, metavar="FILE", shell_complete=complete_files,
+    help=f"Site table (default: {SITE_TABLE}; without it, this machine).",
 )  # fmt: skip
 plots_option = click.option("--plots/--no-plots", default=True, help="Plot the histograms (default), or do not.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON (see docs/reference.md).")

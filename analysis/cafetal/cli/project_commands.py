@@ -8,15 +8,35 @@ from pathlib import Path
 
 import click
 
-from cafetal.cli.options import described, folder_argument
+from cafetal.cli.options import SITE_TABLE, complete_files, described
 from cafetal.errors import OutputError
 
 
-@described("Start a new analysis from a working example.", "cafetal init my-analysis")
+@described(
+    "Start a new analysis, or write a site table for your files.",
+    "cafetal init my-analysis",
+    "cafetal init --from datasets/mine.json",
+)
 @click.command()
-@folder_argument
-def init(folder: Path) -> None:
-    """Write a small analysis into FOLDER: a processor, a fileset with its data, and a site table."""
+@click.argument("folder", type=click.Path(path_type=Path), required=False)
+@click.option(
+    "--from", "fileset_path", metavar="FILESET", shell_complete=complete_files,
+    help="Write only a site table, for the files in FILESET.",
+)  # fmt: skip
+def init(folder: Path | None, fileset_path: str | None) -> None:
+    """Write a small analysis into FOLDER: a processor, a fileset with its data, and a site table.
+
+    With --from, write FOLDER/config/sites.yaml (default: here) for your own data instead.
+    """
+    if fileset_path is not None:
+        _write_sites(folder or Path(), fileset_path)
+    elif folder is None:
+        raise click.UsageError("Name a new folder, or your data with --from FILESET.")
+    else:
+        _write_example(folder)
+
+
+def _write_example(folder: Path) -> None:
     from cafetal.config import load_sites
     from cafetal.rehearsal.toy_data import Recipe, make_files, write_fileset
 
@@ -24,11 +44,38 @@ def init(folder: Path) -> None:
         raise OutputError(f"{folder} is not empty; `cafetal init` starts a new folder.")
     with as_file(files("cafetal") / "templates" / "analysis") as template:
         shutil.copytree(template, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
-    table = load_sites(folder / "config" / "sites.yaml")
+    table = load_sites(folder / SITE_TABLE)
     toy_files = make_files(Recipe("dimuon", files=6, events=20_000), table)
     write_fileset(folder / "datasets" / "dimuon.json", toy_files)
     click.echo(
         f"{folder} is ready. Try it:\n\n  cd {folder}\n"
         "  cafetal plan processors/dimuon.py datasets/dimuon.json\n"
         "  cafetal run processors/dimuon.py datasets/dimuon.json -o results/first\n"
+    )
+
+
+def _write_sites(folder: Path, fileset_path: str) -> None:
+    """Write a site table for the files of a fileset, and say what is left to do."""
+    from cafetal.config import load_sites
+    from cafetal.fileset import load
+    from cafetal.fileset_sites import PLACEHOLDER, cores, write_draft
+
+    path = folder / SITE_TABLE
+    if path.exists():
+        raise OutputError(f"{path} exists already. Move it away, or name another folder.")
+    fileset = load(fileset_path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(write_draft(fileset, fileset_path, cores()))
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror}.") from None
+    sites = load_sites(path).sites
+    click.echo(f"{path}: {len(sites)} sites hold the {sum(1 for _ in fileset.files()):,} files.")
+    unnamed = [name for name, site in sites.items() if str(site.pfn).endswith(PLACEHOLDER)]
+    if unnamed:
+        click.echo(f"Replace {PLACEHOLDER} in the table: the fileset gives no PFN at {', '.join(unnamed)}.")
+    option = "" if folder == Path() else f" --sites {path}"
+    click.echo(
+        "All tasks run on this machine for now; edit `endpoint` to use a cluster. Try the table:\n\n"
+        f"  cafetal sites check --files {fileset_path}{option}\n"
     )

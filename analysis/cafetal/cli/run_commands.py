@@ -120,7 +120,7 @@ def cancel(folder: Path, now: bool) -> None:
 @click.option(
     "--all", "everything", is_flag=True, help="Remove the files of all runs, also of those that can be resumed."
 )
-def clean(sites_path: str, runs: tuple[str, ...], everything: bool) -> None:
+def clean(sites_path: str | None, runs: tuple[str, ...], everything: bool) -> None:
     """List the files that runs left on the scratch of each site, with their sizes, and remove them on demand."""
     from cafetal.engine.sites.cleanup import find_leftovers, remove_leftovers
     from cafetal.views.tables import print_leftovers

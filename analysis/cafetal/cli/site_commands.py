@@ -22,7 +22,7 @@ _FILES = 5
 @sites_option
 @json_option
 @click.pass_context
-def sites(context: click.Context, sites_path: str, as_json: bool) -> None:
+def sites(context: click.Context, sites_path: str | None, as_json: bool) -> None:
     """Check, drain and log in to sites. `cafetal sites` alone is `cafetal sites check`."""
     shared = {"sites_path": sites_path, "as_json": as_json}
     context.default_map = dict.fromkeys(("check", "status", "drain", "login"), shared)
@@ -50,7 +50,7 @@ def sites(context: click.Context, sites_path: str, as_json: bool) -> None:
 @json_option
 @click.argument("names", nargs=-1)
 def check(
-    sites_path: str,
+    sites_path: str | None,
     timeout: float,
     files: Path | None,
     treename: str,
@@ -90,7 +90,7 @@ def check(
 @sites_option
 @json_option
 @click.argument("names", nargs=-1)
-def status(sites_path: str, as_json: bool, names: tuple[str, ...]) -> None:
+def status(sites_path: str | None, as_json: bool, names: tuple[str, ...]) -> None:
     """Show what the endpoints of the sites NAMES (default: all) report: workers, queue, walltime. No task is sent."""
     from cafetal.federation.site_status import look_at_sites
     from cafetal.views.tables import print_endpoints
@@ -111,14 +111,14 @@ def status(sites_path: str, as_json: bool, names: tuple[str, ...]) -> None:
 @click.option("--run", "folder", required=True, type=click.Path(path_type=Path), help="Folder of the run.")
 @click.option("--undo", is_flag=True, help="Send tasks again.")
 @click.argument("names", nargs=-1, required=True)
-def drain(sites_path: str, folder: Path, undo: bool, names: tuple[str, ...]) -> None:
+def drain(sites_path: str | None, folder: Path, undo: bool, names: tuple[str, ...]) -> None:
     """Stop sending tasks of a running analysis to the sites NAMES. Tasks that were sent finish there."""
-    from cafetal.config import load_sites
     from cafetal.engine.sites.site_monitor import drain
     from cafetal.errors import UnknownEndpoint, nearest
+    from cafetal.fileset_sites import table_for
     from cafetal.results.journal import JOURNAL
 
-    sites = load_sites(sites_path).sites
+    sites = table_for(sites_path, None).sites
     for name in names:
         if name not in sites:
             raise UnknownEndpoint(f"There is no site {name!r}; {nearest(name, sites)}.", site=name)
@@ -131,13 +131,13 @@ def drain(sites_path: str, folder: Path, undo: bool, names: tuple[str, ...]) -> 
 @described("Log in to Globus.", "cafetal sites login")
 @sites.command()
 @sites_option
-def login(sites_path: str) -> None:
+def login(sites_path: str | None) -> None:
     """Log in to Globus, for sites with a Globus Compute endpoint or a collection."""
-    from cafetal.config import load_sites
     from cafetal.federation.globus_compute.auth import log_in
+    from cafetal.fileset_sites import table_for
     from cafetal.transfers.globus_transfer import transfer_client
 
-    table = load_sites(sites_path).sites.values() if Path(sites_path).exists() else ()
+    table = [] if sites_path is None else table_for(sites_path, None).sites.values()
     collections = [site.collection for site in table if site.collection is not None]
     if table and not collections and not any(site.endpoint.needs_login for site in table):
         click.echo(f"No site in {sites_path} needs a login.")
@@ -146,17 +146,17 @@ def login(sites_path: str) -> None:
 
 
 @contextmanager
-def open_federation(sites_path: str, *, equip: bool = True) -> Iterator[Any]:
+def open_federation(sites_path: str | None, *, equip: bool = True) -> Iterator[Any]:
     """Return a federation of the sites of a table, none of which is started yet.
 
     ``equip``: those that shall run in an environment of ours do; else all use what is installed there.
     """
-    from cafetal.config import load_sites
     from cafetal.environments.archive import pack
     from cafetal.environments.requirements import lock_for
     from cafetal.federation.federation import Federation
+    from cafetal.fileset_sites import table_for
 
-    table = load_sites(sites_path)
+    table = table_for(sites_path, None)
     if not equip:
         existing = {name: site.model_copy(update={"env": "existing"}) for name, site in table.sites.items()}
         table = table.model_copy(update={"sites": existing})

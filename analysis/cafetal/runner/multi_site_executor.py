@@ -15,7 +15,7 @@ from coffea.processor.executor import ExecutorBase, FileMeta, WorkItem
 
 from cafetal.caches.file_entries import FileCache
 from cafetal.caches.site_rates import keep, load_site_rates
-from cafetal.config import SiteTable, load_sites
+from cafetal.config import SiteTable
 from cafetal.engine import user_messages
 from cafetal.engine.context import RunContext, RunSettings
 from cafetal.engine.entry_counts import EntryCounts, Uncounted
@@ -31,6 +31,7 @@ from cafetal.errors import ConfigError, RunInterrupted
 from cafetal.extensions import find_policy
 from cafetal.federation.federation import Federation
 from cafetal.fileset import FileIdentities, Fileset, load, plain_name
+from cafetal.fileset_sites import table_for
 from cafetal.plan import Plan, make_plan
 from cafetal.replicas import FilesetCatalog
 from cafetal.results.history import History
@@ -66,7 +67,7 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
     stay until its end. ``executor.record`` tells what happened in the last run.
 
     Args:
-        sites: the site table, or the path of its file.
+        sites: the site table, or the path of its file; by default one site, this machine with all of its cores.
         fileset: knows the replicas of each LFN; without it every file must be named by a PFN that begins as
             those of a site do, or have a default placement.
         policy: routing policy; by default the one of the site table.
@@ -98,7 +99,7 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
 
     def __init__(
         self,
-        sites: str | Path | Mapping[str, object] | SiteTable,
+        sites: str | Path | Mapping[str, object] | SiteTable | None = None,
         *,
         fileset: str | Path | Mapping[str, object] | Fileset | None = None,
         policy: str | RoutingPolicy | None = None,
@@ -125,9 +126,9 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         if fan_in < 2:
             raise ConfigError(f"fan_in is {fan_in}; a reduce must merge 2 partials at least.")
         # ExecutorBase.copy makes a new one from __dict__, so this holds the arguments under their names only.
-        self.sites = load_sites(sites)
         self.allow_duplicates = allow_duplicates
         self.fileset = None if fileset is None else load(fileset, allow_duplicates=allow_duplicates)
+        self.sites = table_for(sites, self.fileset)
         self.policy = find_policy(policy or self.sites.policy)
         self.fan_in = fan_in
         self.bundle_events = bundle_events
