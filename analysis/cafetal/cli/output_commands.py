@@ -60,6 +60,29 @@ def verify(folder: Path, trust: bool, as_json: bool) -> None:
     )
 
 
+@described("Compare the outputs of two runs bin by bin.", "cafetal diff results/first results/second")
+@click.command()
+@click.argument("first", type=click.Path(path_type=Path))
+@click.argument("second", type=click.Path(path_type=Path))
+@json_option
+def diff(first: Path, second: Path, as_json: bool) -> None:
+    """Compare the runs in the folders FIRST and SECOND: their inputs, and their outputs bin by bin.
+
+    Exit with 1 if the outputs differ.
+    """
+    from cafetal.results.comparison import compare_inputs, compare_outputs
+    from cafetal.results.run_folder import read_manifest, read_output
+    from cafetal.views.tables import print_differences
+
+    inputs = compare_inputs(*map(read_manifest, (first, second)))
+    outputs = compare_outputs(*map(read_output, (first, second)))
+    if as_json:
+        print_json({"inputs": inputs, "outputs": outputs})
+    else:
+        print_differences(inputs, outputs, TABLES)
+    raise click.exceptions.Exit(bool(outputs))
+
+
 @described("Plot the histograms of a run.", "cafetal plot results/first --config plots.yaml")
 @click.command()
 @folder_argument

@@ -186,7 +186,7 @@ def _with_both_flow_bins(axis: Any) -> object:
 
 def _is_same(one: Histogram, two: Histogram) -> bool:
     """Tell whether two histograms have the same axes and content, but for the last digit of means."""
-    if one.storage_type is not two.storage_type or not all(map(_are_alike, one.axes, two.axes)):
+    if one.storage_type is not two.storage_type or not all(map(have_same_bins, one.axes, two.axes)):
         return False
     first, second = (histogram.view(flow=True) for histogram in (one, two))
     if first.dtype.names is None:
@@ -197,7 +197,7 @@ def _is_same(one: Histogram, two: Histogram) -> bool:
     return all(np.allclose(*pair, rtol=1e-12, atol=0, equal_nan=True) for pair in parts)
 
 
-def _are_alike(one: Any, two: Any) -> bool:
+def have_same_bins(one: Any, two: Any) -> bool:
     """Tell whether two axes have the same bins, whatever else is said of them."""
     if len(one) != len(two) or one.traits != two.traits:
         return False

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from cafetal.runner.progress import duration
@@ -18,6 +19,7 @@ if TYPE_CHECKING:  # importing coffea and Parsl takes three seconds, which a loo
     from cafetal.engine.sites.cleanup import Leftover
     from cafetal.federation.site_status import SiteStatus
     from cafetal.federation.telemetry import EndpointStatus
+    from cafetal.results.comparison import Difference
     from cafetal.results.histograms import Yields
     from cafetal.results.run_status import RunStatus
     from cafetal.runner.forecast import Forecast
@@ -181,6 +183,26 @@ def _some(names: Sequence[str], most: int = 3) -> str:
     """Return the first of some names, and how many more there are."""
     more = f" and {len(names) - most:,} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
+
+
+def print_differences(inputs: Sequence[Difference], outputs: Sequence[Difference], console: Console) -> None:
+    """Print what differs between two runs: their inputs, then their outputs."""
+    for title, differences in (("Inputs", inputs), ("Outputs", outputs)):
+        if not differences:
+            console.print(f"{title}: the same.")
+            continue
+        table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+        for name in ("name", "first run", "second run"):
+            table.add_column(name, overflow="fold")
+        counted = title == "Outputs"
+        if counted:
+            table.add_column("bins that differ", justify="right")
+            table.add_column("largest difference", overflow="fold")
+        for difference in differences:
+            bins = "" if difference.bins is None else f"{difference.bins:,} of {difference.all_bins:,}"
+            cells = (difference.name, difference.first, difference.second, bins, difference.place)
+            table.add_row(*(escape(cell) for cell in (cells if counted else cells[:3])))
+        console.print(table)
 
 
 def print_leftovers(leftovers: Sequence[Leftover], silent: Mapping[str, str], console: Console) -> None:
