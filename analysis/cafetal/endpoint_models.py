@@ -37,6 +37,8 @@ class EndpointModel(Strict):
     """Whether it can be asked for its state without a worker of it."""
     environment: ClassVar[Literal["unpack", "send", "none"]] = "unpack"
     """How an environment of ours gets there: unpacked on its scratch from here, sent in tasks, or not at all."""
+    programs: ClassVar[tuple[str, ...]] = ()
+    """Programs that this machine needs to start it."""
     threads: ClassVar[bool] = False
     """Whether several of its workers may be one process."""
 
@@ -133,6 +135,7 @@ class SlurmEndpoint(EndpointModel):
     """Jobs of a Slurm cluster, by Parsl's SlurmProvider: this machine has `sbatch`, and shares the cluster's files."""
 
     shares_scratch = True
+    programs = ("sbatch", "squeue", "scancel")
     start_timeout = 86400.0
     kind: Literal["slurm"] = "slurm"
     partition: str | None = Field(None, description="Slurm's own words, here and below.")

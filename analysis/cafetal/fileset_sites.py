@@ -80,23 +80,29 @@ class SiteDraft:
     prefix: str | None
     """Beginning of all PFNs there; ``None`` if the fileset gives no PFN."""
     lfns: frozenset[str]
+    required: bool
+    """Whether the fileset names it among `replicas`, whose sites a table must have."""
 
 
 def draft_sites(fileset: Fileset) -> list[SiteDraft]:
     """Return the places where files of a fileset are, the one with the most files first."""
     pfns: dict[str, dict[str, str | None]] = {}
+    required = {label for file in fileset.files() for label in file.replicas}
     for file in fileset.files():
         for label, pfn in _places(file):
             pfns.setdefault(label, {})[file.lfn] = pfn
     names = _plain_names(pfns)
-    drafts = [SiteDraft(names[label], label, _prefix(copies), frozenset(copies)) for label, copies in pfns.items()]
+    drafts = [
+        SiteDraft(names[label], label, _prefix(copies), frozenset(copies), label in required)
+        for label, copies in pfns.items()
+    ]
     return sorted(drafts, key=lambda draft: (-len(draft.lfns), draft.name))
 
 
 def choose_sites(drafts: Sequence[SiteDraft]) -> list[SiteDraft]:
-    """Return places that hold all files together, few of them: each adds the most files that are still without one."""
-    missing = set().union(*(draft.lfns for draft in drafts))
-    chosen: list[SiteDraft] = []
+    """Return the required places, and a few more until all files are held: each adds the most files without a place."""
+    chosen = [draft for draft in drafts if draft.required]
+    missing = set().union(*(draft.lfns for draft in drafts)).difference(*(draft.lfns for draft in chosen))
     while missing:
         best = max(drafts, key=lambda draft: len(draft.lfns & missing))
         chosen.append(best)

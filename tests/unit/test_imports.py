@@ -26,7 +26,7 @@ LAYERS = [
     {"federation", "plan", "caches", "shipping"},
     {"transfers"},
     {"discovery"},
-    {"rehearsal", "results"},
+    {"diagnosis", "rehearsal", "results"},
     {"engine"},
     {"runner"},
     {"views"},

@@ -15,7 +15,7 @@ from cafetal.cli.dataset_commands import datasets
 from cafetal.cli.environment_commands import env
 from cafetal.cli.options import ERRORS
 from cafetal.cli.output_commands import diff, export, plot, report, verify, why, yields
-from cafetal.cli.project_commands import init
+from cafetal.cli.project_commands import doctor, init
 from cafetal.cli.rehearse_commands import rehearse
 from cafetal.cli.run_commands import cancel, clean, list_runs, logs, peek, status
 from cafetal.cli.site_commands import sites
@@ -25,7 +25,7 @@ SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "Run": (init, plan, run, resume, cancel, postprocess),
     "Inspect": (list_runs, status, logs, peek, why, verify, diff, report, plot, yields, export),
     "Data": (datasets,),
-    "Sites": (sites, clean, rehearse),
+    "Sites": (doctor, sites, clean, rehearse),
     "Environments": (env, completion),
 }
 """The commands by what they are for, each section in the order in which they are needed."""

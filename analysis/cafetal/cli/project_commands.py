@@ -1,4 +1,4 @@
-"""The command that begins a new analysis: init."""
+"""Commands that set a project up: init, doctor."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from cafetal.cli.options import SITE_TABLE, complete_files, described
+from cafetal.cli.options import SITE_TABLE, TABLES, complete_files, described, json_option, print_json, sites_option
 from cafetal.errors import OutputError
 
 
@@ -79,3 +79,34 @@ def _write_sites(folder: Path, fileset_path: str) -> None:
         "All tasks run on this machine for now; edit `endpoint` to use a cluster. Try the table:\n\n"
         f"  cafetal sites check --files {fileset_path}{option}\n"
     )
+
+
+@described(
+    "Check this machine, logins, servers and the site table.",
+    "cafetal doctor",
+    "cafetal doctor datasets/mine.json",
+)
+@click.command()
+@click.argument("fileset_path", metavar="[FILESET]", required=False, shell_complete=complete_files)
+@sites_option
+@json_option
+def doctor(fileset_path: str | None, sites_path: str | None, as_json: bool) -> None:
+    """Check Python, packages, disk, logins, the site table and its servers, and print remedies.
+
+    With FILESET, also check that each of its files has a replica at a site. No task is sent (see `cafetal sites
+    check`). Exit with 1 if there is a problem.
+    """
+    from cafetal.config import load_sites
+    from cafetal.diagnosis import diagnose
+    from cafetal.fileset import load
+    from cafetal.views.tables import print_findings
+
+    findings = diagnose(
+        lambda: None if sites_path is None else load_sites(sites_path),
+        lambda: None if fileset_path is None else load(fileset_path),
+    )
+    if as_json:
+        print_json(findings)
+    else:
+        print_findings(findings, TABLES)
+    raise click.exceptions.Exit(any(finding.state == "problem" for finding in findings))

@@ -15,6 +15,7 @@ from rich.table import Table
 from cafetal.runner.progress import duration
 
 if TYPE_CHECKING:  # importing coffea and Parsl takes three seconds, which a look at a run need not wait for
+    from cafetal.diagnosis import Finding
     from cafetal.engine.merging.snapshot import Snapshot
     from cafetal.engine.sites.cleanup import Leftover
     from cafetal.federation.site_status import SiteStatus
@@ -203,6 +204,16 @@ def print_differences(inputs: Sequence[Difference], outputs: Sequence[Difference
             cells = (difference.name, difference.first, difference.second, bins, difference.place)
             table.add_row(*(escape(cell) for cell in (cells if counted else cells[:3])))
         console.print(table)
+
+
+def print_findings(findings: Sequence[Finding], console: Console) -> None:
+    """Print the result of each check, with remedies below."""
+    marks = {"ok": "[green]ok[/]     ", "warning": "[yellow]warning[/]", "problem": "[red]problem[/]"}
+    for finding in findings:
+        text = escape(f"{finding.subject}: {finding.text}")
+        console.print(f"{marks[finding.state]}  {text}", highlight=False, soft_wrap=True)
+        if finding.remedy:
+            console.print(f"         {escape(finding.remedy)}", highlight=False, soft_wrap=True)
 
 
 def print_leftovers(leftovers: Sequence[Leftover], silent: Mapping[str, str], console: Console) -> None:
