@@ -23,6 +23,7 @@ from cafetal.cli.options import (
     json_option,
     parse_arguments,
     parse_pairs,
+    phase,
     plots_option,
     print_json,
     quiet_option,
@@ -119,7 +120,8 @@ def _carry_out(folder: Path, request: dict[str, object], *, plots: bool, **optio
     """Run, save what came of it, and raise what went wrong."""
     from cafetal.results.run_lock import locked
 
-    prepared = _prepare(request, folder=folder, **options)
+    with phase("loading coffea, processor and fileset", quiet=not options["status"]):
+        prepared = _prepare(request, folder=folder, **options)
     if request["sites_path"] is None:
         _say_where(prepared[0])
     with locked(folder):
@@ -151,8 +153,10 @@ def _run_and_save(
             raise
         error = failed(instance, caught, folder)
         problem = f"{type(caught).__name__}: {caught}"
-    _save(folder, out, executor, request, problem)
-    _show(folder, out, plots=plots and not problem)
+    quiet = not executor.status
+    with phase("saving the output", quiet=quiet):
+        _save(folder, out, executor, request, problem)
+    _show(folder, out, plots=plots and not problem, quiet=quiet)
     if error is not None:
         raise error
 
@@ -222,17 +226,20 @@ def _save(folder: Path, out: object, executor: Any, request: dict[str, Any], pro
         run_folder.save(folder, out, executor.record, provenance, problem=problem)
 
 
-def _show(folder: Path, out: object, *, plots: bool) -> None:
+def _show(folder: Path, out: object, *, plots: bool, quiet: bool = False) -> None:
     """Draw the results that are saved, and tell what came out; nothing that fails here does them any harm."""
     from cafetal.results import run_folder
+    from cafetal.results.histograms import find
     from cafetal.views.plots import draw
     from cafetal.views.report import write_report
     from cafetal.views.tables import print_result
 
-    pictures, not_drawn = draw(out, folder / run_folder.PLOTS) if plots else ([], {})
+    with phase(f"drawing {sum(1 for _ in find(out))} histograms", quiet=quiet):
+        pictures, not_drawn = draw(out, folder / run_folder.PLOTS) if plots else ([], {})
     run_folder.note(folder, not_drawn=not_drawn)
     try:
-        pictures.append(write_report(folder))
+        with phase("writing the report", quiet=quiet):
+            pictures.append(write_report(folder))
     except Exception as error:
         warnings.warn(f"The report could not be written ({type(error).__name__}: {error}).", stacklevel=1)
     print_result(run_folder.read_manifest(folder), str(folder), ERRORS)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -93,6 +94,16 @@ def analysis_options(command: Any) -> Any:
     ):
         command = option(command)
     return command
+
+
+@contextmanager
+def phase(text: str, *, quiet: bool = False) -> Iterator[None]:
+    """Show on a terminal what a command does meanwhile; it vanishes afterwards."""
+    if quiet or not ERRORS.is_terminal:
+        yield
+    else:
+        with ERRORS.status(f"{text} ..."):
+            yield
 
 
 def print_json(value: object) -> None:

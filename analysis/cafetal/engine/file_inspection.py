@@ -257,12 +257,14 @@ def inspect(
     make: Callable[..., Inspection],
     *,
     function: str | None = None,
+    watch: Callable[[int], None] = lambda left: None,
 ) -> dict[Key, Answer]:
     """Have the entries of files counted where the files are, and wait for all.
 
     Args:
         make: the inspection, from what it asks, calls and tells.
         function: name of the file with Runner's own function, if that one is to be asked.
+        watch: called with the number of files without an answer whenever it may have changed.
 
     Raises:
         LoginError: if there is no valid login for a site: the user can mend that.
@@ -295,6 +297,7 @@ def inspect(
             answers |= inspection.site_lost(key, lost_task(result, key))
         else:
             inspection.site_answered(key)
+        watch(inspection.left)
     return answers
 
 

@@ -43,7 +43,7 @@ from cafetal.results.run_folder import refuse_to_replace, save_merged
 from cafetal.results.run_lock import locked
 from cafetal.runner.attempt import begin, earlier_attempts
 from cafetal.runner.outcome import outcome
-from cafetal.runner.progress import show_progress
+from cafetal.runner.progress import show_counting, show_progress
 from cafetal.runner.session import Session, is_missing
 from cafetal.runner.shipment_check import comparing, warn_of_shipment
 from cafetal.scheduling.policies import RoutingPolicy
@@ -226,7 +226,9 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         entries = EntryCounts(metas, request, self._catalog(), self.sites, self.fileset, identities=identities)
         shipment = self.ship(request.inner) if request.ask_function else pack_worker()
         make = partial(Inspection, entries.questions, self.sites, self.policy, FileCache())
-        planned = entries.take(inspect(federation, shipment, make, function=shipment.function)) + entries.settle()
+        with show_counting(len(entries.questions), enabled=self.status and bool(entries.questions)) as watch:
+            answers = inspect(federation, shipment, make, function=shipment.function, watch=watch)
+        planned = entries.take(answers) + entries.settle()
         planned += self.session.stand_in(entries.missing, metas)
         for meta in planned:  # with the names that Runner gave
             original = asked_for[_names(meta)]

@@ -10,8 +10,9 @@ from html import escape
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from cafetal.results.record import RunRecord
 
@@ -35,39 +36,85 @@ def show_progress(desc: str, *, enabled: bool, console: Console | None = None) -
         yield _lines(desc, console)
 
 
+@contextmanager
+def show_counting(files: int, *, enabled: bool, console: Console | None = None) -> Iterator[Callable[[int], None]]:
+    """Yield what to call with the number of files whose entries are still unknown; it shows how many are counted."""
+    console = console or Console(stderr=True)
+    if not enabled:
+        yield lambda left: None
+    elif console.is_jupyter:
+        yield _counting_cell(files)
+    elif console.is_terminal:
+        columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=console) as bar:
+            task = bar.add_task("Counting entries of files", total=files)
+            yield lambda left: bar.update(task, completed=files - left)
+    else:
+        yield _counting_lines(files, console)
+
+
+def _counting_cell(files: int) -> Callable[[int], None]:
+    from IPython.display import HTML, display
+
+    handle = display(HTML(draw_counting(files, files)), display_id=True)
+    return lambda left: handle.update(HTML(draw_counting(files, left)))
+
+
+def draw_counting(files: int, left: int) -> str:
+    """Return the bar in HTML."""
+    counted = files - left
+    bar = f'<progress max="{max(1, files)}" value="{counted}"></progress>'
+    return f"Counting entries of files {bar} {counted:,}/{files:,}"
+
+
+def _counting_lines(files: int, console: Console) -> Callable[[int], None]:
+    last = time.monotonic()
+
+    def say(left: int) -> None:
+        nonlocal last
+        if time.monotonic() - last > _SECONDS_BETWEEN_LINES:
+            last = time.monotonic()
+            console.print(f"Counting entries: {files - left:,}/{files:,} files", highlight=False, soft_wrap=True)
+
+    return say
+
+
 class _Screen:
-    """What stands on a terminal while a run goes on."""
+    """Draws a run on a terminal: a bar, a line of text below it, and a table of sites."""
 
     def __init__(self, desc: str) -> None:
         columns = [
             TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.fields[rest]}"),
+            BarColumn(bar_width=24),
+            TaskProgressColumn(),
             TimeElapsedColumn(),
+            TextColumn("{task.fields[left]}"),
         ]
         self._progress = Progress(*columns)
-        self._task = self._progress.add_task(desc, total=None, rest="starting the sites")
+        self._task = self._progress.add_task(desc, total=None, left="")
+        self._text = Text("starting sites")
         self._sites: Table | None = None
         self._next = 0.0
 
     def take(self, record: RunRecord) -> None:
         """Show this from now on; what is drawn is made here, as the record changes while another thread draws."""
-        rest = describe(record, sites=False)
-        self._progress.update(self._task, total=record.events_planned or None, completed=record.events_done, rest=rest)
+        total = record.events_planned or None
+        self._progress.update(self._task, total=total, completed=record.events_done, left=time_left(record))
+        self._text = Text(describe(record, sites=False, left=False))
         if (record.site_events or record.running) and (record.all_counted or time.monotonic() >= self._next):
             self._sites, self._next = site_table(record), time.monotonic() + _SECONDS_BETWEEN_TABLES
 
     def draw(self) -> Group:
-        """Return the bar, and a table of the sites once one of them has done something."""
-        return Group(self._progress, *([] if self._sites is None else [self._sites]))
+        """Return the bar and its text, and a table of the sites once one of them has done something."""
+        return Group(self._progress, self._text, *([] if self._sites is None else [self._sites]))
 
 
-SITE_COLUMNS = ("site", "workers", "tasks", "events", "events/s", "read", "over the WAN", "failures")
+SITE_COLUMNS = ("site", "workers", "tasks", "events", "events/s", "read", "over WAN", "failures")
 
 
 def site_table(record: RunRecord) -> Table:
     """Return a line for each site: what it has, what it does, what it has done."""
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
     for name in SITE_COLUMNS:
         table.add_column(name, justify="left" if name == "site" else "right")
     for row in site_rows(record):
@@ -99,7 +146,7 @@ def _cell(desc: str) -> Callable[[RunRecord], None]:
     """Return what stands below a notebook's cell; the front end draws it, so nothing need be installed there."""
     from IPython.display import HTML, display
 
-    handle = display(HTML(f"{escape(desc)}: starting the sites"), display_id=True)
+    handle = display(HTML(f"{escape(desc)}: starting sites"), display_id=True)
     last = 0.0
 
     def show(record: RunRecord) -> None:
@@ -136,7 +183,26 @@ def _lines(desc: str, console: Console) -> Callable[[RunRecord], None]:
     return say
 
 
-def describe(record: RunRecord, *, sites: bool = True) -> str:
+def phase(record: RunRecord) -> str:
+    """Return what a run does now, in a few words; empty while it processes events."""
+    if record.interrupted:
+        return "stopping after the current chunks (Ctrl-C again: at once)"
+    if not (record.site_events or record.running or record.all_counted):
+        return "starting sites"
+    if record.events_planned and record.events_done >= record.events_planned and not record.all_counted:
+        return "merging partial results"
+    return ""
+
+
+def time_left(record: RunRecord) -> str:
+    """Return ``about 12 min left, ± 2 min``; empty while nothing is known of it."""
+    if not record.seconds_left:
+        return ""
+    unsure = f", ± {duration(record.seconds_unsure)}" if record.seconds_unsure else ""
+    return f"about {duration(record.seconds_left)} left{unsure}"
+
+
+def describe(record: RunRecord, *, sites: bool = True, left: bool = True) -> str:
     """Return one line: ``1,000/2,000 events, 500 events/s; desy 600, nebraska 400``."""
     parts = [f"{record.events_done:,}/{record.events_planned:,} events, {record.rate:,.0f} events/s"]
     if record.files_uncounted and not record.events_planned:
@@ -150,15 +216,12 @@ def describe(record: RunRecord, *, sites: bool = True) -> str:
     if record.transfers:
         targets, travelled, sizes = zip(*record.transfers.values(), strict=True)
         done, total, places = sum(travelled), sum(sizes), ", ".join(sorted(set(targets)))
-        parts.append(f"{done / 1e6:,.0f} of {total / 1e6:,.0f} MB on their way to {places}")
-    if record.seconds_left:
-        unsure = f", ± {duration(record.seconds_unsure)}" if record.seconds_unsure else ""
-        parts.append(f"about {duration(record.seconds_left)} left{unsure}")
+        parts.append(f"{done / 1e6:,.0f} of {total / 1e6:,.0f} MB transferred to {places}")
+    if left:
+        parts.append(time_left(record))
     if record.retries:
         parts.append(f"{record.retries} repeated")
-    if record.interrupted:
-        parts.append("stopping after the chunks in hand (Ctrl-C again: at once)")
-    return "; ".join(parts)
+    return "; ".join(part for part in (phase(record), *parts) if part)
 
 
 def duration(seconds: float) -> str:

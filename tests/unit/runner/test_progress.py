@@ -50,12 +50,48 @@ def test_progress_on_a_terminal_and_elsewhere():
     shown.files_uncounted = 12
     assert "2,000 events" in progress.describe(shown)
     assert "12 files not counted yet" in progress.describe(shown)
-    assert progress.describe(record_of(files_uncounted=12)) == "12 files to be counted"
+    assert progress.describe(record_of(files_uncounted=12)) == "starting sites; 12 files to be counted"
     assert not record_of(files_uncounted=12).complete
     text = io.StringIO()
     with show_progress("x", enabled=False, console=Console(file=text)) as watch:
         watch(record())
     assert text.getvalue() == ""
+
+
+def test_phases():
+    assert progress.phase(record_of([(0, 1_000)])) == "starting sites"
+    found = record()
+    assert progress.phase(found) == ""
+    found.take(TaskAssigned(1, "desy", "planned", ChunkSet.of([1])))
+    found.take(TaskCommitted(1, ChunkSet.of([1])))
+    assert progress.phase(found) == "merging partial results"
+    found.take(Interrupted())
+    assert progress.phase(found).startswith("stopping after the current chunks")
+
+
+def test_the_screen_fits_80_columns():
+    found = record_of([(n * 10_000_000, (n + 1) * 10_000_000) for n in range(200)], site="T2_DE_DESY", done=range(90))
+    found.seconds_left, found.seconds_unsure, found.retries = 1000.0, 120.0, 3
+    found.running.update(T2_US_Nebraska=100)
+    text = io.StringIO()
+    console = Console(file=text, width=80)
+    screen = progress._Screen("Processing")
+    screen.take(found)
+    console.print(screen.draw())
+    lines = text.getvalue().splitlines()
+    assert "45%" in lines[0]
+    assert "about 17 min left, ± 2 min" in lines[0]
+    assert lines[1].startswith("900,000,000/2,000,000,000 events")
+    assert [line.split()[0] for line in lines[2:]] == ["site", "T2_DE_DESY", "T2_US_Nebraska"]
+
+
+def test_counting():
+    for terminal in (True, False):
+        text = io.StringIO()
+        with progress.show_counting(3, enabled=True, console=Console(file=text, force_terminal=terminal)) as watch:
+            watch(1)
+        assert ("2/3" in text.getvalue()) is terminal  # elsewhere a line every ten seconds
+    assert '<progress max="3" value="2">' in progress.draw_counting(3, 1)
 
 
 def test_what_notebooks_show():
