@@ -27,14 +27,14 @@ def cache_folder() -> Path:
 
 
 class Collection(Strict):
-    """A collection of Globus Transfer with which files can be brought to a site, and from it."""
+    """A Globus Transfer collection, through which files are copied to and from a site."""
 
-    id: UUID = Field(description="As Globus shows it.")
+    id: UUID = Field(description="ID of the collection.")
     base: str = Field("/", pattern=r"^/", description="The folder of the site that the collection shows as its root.")
     consent: bool = Field(
-        False, description="Whether it asks for a consent of its own (`data_access`): mapped collections do."
+        False, description="Whether it requires its own consent (`data_access`), as mapped collections do."
     )
-    rehearsal: str | None = Field(None, description="Folder of a rehearsal that stands for the service.")
+    rehearsal: str | None = Field(None, description="Folder of a rehearsal to use instead of the service.")
 
     def path(self, pfn: str) -> str | None:
         """Return what the collection calls a file of the site; ``None`` if it does not show it."""
@@ -46,9 +46,9 @@ class Collection(Strict):
 class Site(Strict):
     """One site: an endpoint that runs tasks, and files that it reads without crossing the WAN."""
 
-    endpoint: Endpoint = Field(LocalEndpoint(), description="How tasks get there.")
+    endpoint: Endpoint = Field(LocalEndpoint(), description="How tasks reach the site.")
     pfn: Rules = Field(
-        description="From LFN to PFN: a prefix, or {regex: template with $1}. The first regex that fits counts."
+        description="From LFN to PFN: a prefix, or {regex: template with $1}. The first regex that matches is used."
     )
     scratch: str = Field(
         description="Folder that all workers of the site share, for code and partial results. $VARIABLES and ~ "
@@ -57,29 +57,29 @@ class Site(Strict):
     store: str = Field(
         "files",
         pattern=f"^({'|'.join(store.pattern for store in STORES.values())})$",
-        description="Where tasks leave partials for each other: `files` on the scratch; `redis://host:port`, a server "
-        "that all workers of the site reach; or `memory`, where one process does all the work.",
+        description="Where tasks store partial results for each other: `files`, on the scratch; `redis://host:port`, a "
+        "server that all workers of the site can reach; or `memory`, if one process does all the work.",
     )
     workers: int = Field(1, ge=1, description="Processes that compute at the same time.")
     start_timeout: float = Field(
         300,
         gt=0,
-        description="Seconds until a worker of the site must have answered; its work goes elsewhere then. A day for "
-        "Slurm: who waits in its queue keeps nobody else from working.",
+        description="Seconds within which a worker of the site must answer; otherwise other sites get its work. The "
+        "default for Slurm is a day, as other sites work while its jobs wait in the queue.",
     )
-    weight: float = Field(1, gt=0, description="How much the site is wanted, in relation to its power.")
+    weight: float = Field(1, gt=0, description="Preference: with 2, the site counts as twice as fast.")
     door: Rules | None = Field(
-        None, description="PFNs under which other sites read its files over the WAN (XRootD, HTTP); as `pfn`."
+        None, description="PFNs for other sites, which read its files over the WAN (XRootD, HTTP); same form as `pfn`."
     )
     env: Literal["existing", "bundle", "auto"] = Field(
         "existing",
-        description="The environment of its workers: what is installed there; a bundle that is made here and sent; or "
-        "a bundle only if what is there does not fit.",
+        description="Software environment of the workers. `existing`: what is installed at the site. `bundle`: an "
+        "archive packed on this machine and sent. `auto`: an archive only if the installed software does not fit.",
     )
     staging: str = Field(
-        "", description="Folder for files that are brought from other sites during a run; by default in the scratch."
+        "", description="Folder for files that are copied from other sites during a run; by default in `scratch`."
     )
-    collection: Collection | None = Field(None, description="Of Globus Transfer, if the site has one.")
+    collection: Collection | None = Field(None, description="Globus Transfer collection of the site.")
     rses: tuple[str, ...] = Field((), description="Rucio storage elements whose files this site reads.")
 
     @property
@@ -114,7 +114,7 @@ class Site(Strict):
     def _can_be_equipped(self) -> Site:
         """Only endpoints that we make ourselves can be told where their Python is."""
         if self.env != "existing" and self.endpoint.environment == "none":
-            raise ValueError("the factory of a `parsl` endpoint decides on its Python: `env` can be `existing` only")
+            raise ValueError("the factory of a `parsl` endpoint chooses its Python: `env` can only be `existing`")
         return self
 
     @model_validator(mode="after")
@@ -122,8 +122,8 @@ class Site(Strict):
         """Refuse a folder to which Globus Transfer cannot bring files for the site's tasks."""
         if self.collection is not None and self.collection.path(self.staging or self.scratch) is None:
             raise ValueError(
-                f"files that Globus Transfer brings would go to {self.staging or self.scratch}, which its collection "
-                f"does not show: name an absolute path below {self.collection.base} as `staging`"
+                f"Globus Transfer would copy files to {self.staging or self.scratch}, which its collection does not "
+                f"show: set `staging` to an absolute path below {self.collection.base}"
             )
         return self
 
@@ -139,76 +139,76 @@ class Site(Strict):
 
 
 class Routing(Strict):
-    """What the user wants of the scheduler."""
+    """Options of the scheduler."""
 
-    bundle_seconds: float = Field(60, gt=0, description="How long a task should take.")
-    duplicates: float = Field(0.05, ge=0, le=1, description="Events that may be processed twice, as a share of all.")
+    bundle_seconds: float = Field(60, gt=0, description="Target duration of a task in seconds.")
+    duplicates: float = Field(0.05, ge=0, le=1, description="Share of all events that may be processed twice.")
     wan_budget: ByteSize = Field(ByteSize(0), description="Bytes that may be read over the WAN, e.g. `50 GB`.")
     stage_budget: ByteSize = Field(
-        ByteSize(0), description="Bytes of files that may be brought to sites whose workers would else be idle."
+        ByteSize(0), description="Bytes of files that may be copied to sites whose workers would otherwise be idle."
     )
-    split: bool = Field(False, description="Whether chunks may be cut where that ends the run sooner.")
+    split: bool = Field(False, description="Whether chunks may be split to finish the run sooner.")
     pin: dict[str, tuple[str, ...]] = Field(
-        default_factory=dict, description="From dataset or LFN (with * and ?) to the only sites that may process it."
+        default_factory=dict, description="For a dataset or LFN (with * and ?), the only sites that may process it."
     )
     forbid: tuple[str, ...] = Field((), description="Sites that get no tasks.")
     patience: float = Field(
         1800,
         gt=0,
-        description="Seconds, and ten times what it should take, after which a task of which nothing was heard is "
-        "tried again. Time in the queue of a batch system does not count.",
+        description="Seconds, in addition to ten times its estimated duration, after which a task without a reply is "
+        "retried. Time in the queue of a batch system does not count.",
     )
 
 
 class Reading(Strict):
-    """How files are read that a storage server hands out."""
+    """How files on storage servers are read."""
 
     timeout: float = Field(
         10, ge=1, description="Seconds for which a server may be silent; then the next replica is read."
     )
     preload: Literal["remote", "always", "never"] = Field(
         "remote",
-        description="Whether the columns that the processor touches are found by tracing it, and read ahead in one "
-        "go, those of the next chunk while one is processed: for files behind XRootD or HTTP, for all, or for none.",
+        description="Read ahead, in one go, the columns that tracing the processor finds, and those of the next chunk "
+        "while one is processed. `remote`: for files behind XRootD or HTTP; `always`: for all; `never`: for none.",
     )
 
 
 class Environment(Strict):
-    """What the imports of a processor do not show."""
+    """Modules and packages that a processor needs, beyond those that its imports show."""
 
-    modules: tuple[str, ...] = Field((), description="Modules that are imported by names made at run time.")
-    packages: tuple[str, ...] = Field((), description="Packages that nobody imports, such as plug-ins.")
-    lock: str | None = Field(None, description="A file that pins all packages, instead of finding them out.")
+    modules: tuple[str, ...] = Field((), description="Modules whose names are only known at run time.")
+    packages: tuple[str, ...] = Field((), description="Packages that are needed but not imported, such as plug-ins.")
+    lock: str | None = Field(None, description="Lock file that pins all packages; by default, found by imports.")
 
 
 class Code(Strict):
     """Limits on the user's own files that a run sends to the sites, besides the modules that a processor imports."""
 
     exclude: tuple[str, ...] = Field(
-        (), description="Patterns of names, or of paths in a package, of files and folders that stay here: `tests`."
+        (), description="Files and folders not to send: patterns of names, or of paths in a package, e.g. `tests`."
     )
-    max_file: ByteSize = Field(ByteSize(20_000_000), description="The largest data file that travels, e.g. `50 MB`.")
-    max_total: ByteSize = Field(ByteSize(100_000_000), description="Of all data files together.")
+    max_file: ByteSize = Field(ByteSize(20_000_000), description="Size of the largest data file to send, e.g. `50 MB`.")
+    max_total: ByteSize = Field(ByteSize(100_000_000), description="Size of all data files together.")
 
 
 class SiteTable(Strict):
-    """All sites, in the order in which they were written, which is also the order of reports and merges."""
+    """All sites; reports and merges follow their order in the table."""
 
     sites: dict[str, Site] = Field(min_length=1)
     placement: dict[str, tuple[str, ...]] = Field(
-        default_factory=dict, description="Sites that hold a dataset whose fileset names no replicas."
+        default_factory=dict, description="For a dataset whose fileset names no replicas, the sites that hold it."
     )
     aux: dict[str, str] = Field(
         default_factory=dict,
-        description="Files that processors open, by the name under which they find them, relative to the table: "
+        description="Auxiliary files: from the name that processors use to a path relative to the table, e.g. "
         "`{pu: corrections/pu.json.gz}`.",
     )
     environment: Environment = Field(
-        default_factory=lambda: Environment(), description="What bundles have besides what processors import."
+        default_factory=lambda: Environment(), description="Contents of archives besides what processors import."
     )
-    code: Code = Field(default_factory=lambda: Code(), description="Which files beside the processor travel.")
+    code: Code = Field(default_factory=lambda: Code(), description="Which files are sent with the processor.")
     policy: str = Field("balanced", description="Routing policy: a name, or `module:Class`.")
-    routing: Routing = Field(default_factory=lambda: Routing(), description="What the scheduler may do.")
+    routing: Routing = Field(default_factory=lambda: Routing(), description="Options of the scheduler.")
     reading: Reading = Field(default_factory=lambda: Reading(), description="How files are read.")
     checksums: Literal["never", "on-error", "sample", "always"] = Field(
         "on-error", description="When replicas are compared with the fileset's `adler32`; `sample`: one file in ten."
@@ -220,7 +220,7 @@ class SiteTable(Strict):
         """Demand names that can be parts of file names at the sites."""
         for name in value:
             if not re.fullmatch(r"\w[\w.-]*", name):
-                raise ValueError(f"a site's name has letters, digits, and _ . - only; {name!r} has others")
+                raise ValueError(f"a site's name may only have letters, digits, _ . and -, unlike {name!r}")
         return value
 
     @model_validator(mode="after")
@@ -228,10 +228,10 @@ class SiteTable(Strict):
         for dataset, names in self.placement.items():
             for name in names:
                 if name not in self.sites:
-                    raise ValueError(f"placement of {dataset}: no site {name!r}; {nearest(name, self.sites)}")
+                    raise ValueError(f"placement of {dataset}: unknown site {name!r}; {nearest(name, self.sites)}")
         for name in {*self.routing.forbid, *(site for sites in self.routing.pin.values() for site in sites)}:
             if name not in self.sites:
-                raise ValueError(f"routing: no site {name!r}; {nearest(name, self.sites)}")
+                raise ValueError(f"routing: unknown site {name!r}; {nearest(name, self.sites)}")
         return self
 
     def pfn(self, site: str, lfn: str) -> str | None:
@@ -323,7 +323,7 @@ def _sentences(error: ValidationError, content: dict[str, Any]) -> list[str]:
             value = content["sites"][finding["loc"][1]]["endpoint"]
             kind = str(value.get("kind") if isinstance(value, dict) else value)
             place = ".".join(map(str, finding["loc"]))
-            lines.append(f"  {place}: no endpoint kind {kind!r}; {nearest(kind, map(kind_of, ENDPOINTS))}.")
+            lines.append(f"  {place}: unknown endpoint kind {kind!r}; {nearest(kind, map(kind_of, ENDPOINTS))}.")
         else:
             lines.append(f"  {sentence(finding, SiteTable)}")
     return lines

@@ -75,13 +75,13 @@ class LocalEndpoint(EndpointModel):
 
 
 class ParslEndpoint(EndpointModel):
-    """Any Parsl executor: a function ``f(label, workers, **options)`` that returns one, by import path."""
+    """Any Parsl executor; `factory` names the function ``f(label, workers, **options)`` that returns it."""
 
     environment = "none"
     threads = True
     kind: Literal["parsl"] = "parsl"
     factory: str = Field(description="`package.module:function`, or `file.py:function` relative to the site table.")
-    options: dict[str, Any] = Field(default_factory=dict, description="Further keyword arguments for it.")
+    options: dict[str, Any] = Field(default_factory=dict, description="Further keyword arguments of the factory.")
 
     def anchored(self, folder: Path) -> Self:
         """Return it with a factory beside the site table named by its path; modules are found by name."""
@@ -90,7 +90,7 @@ class ParslEndpoint(EndpointModel):
 
 
 class GlobusEndpoint(EndpointModel):
-    """An endpoint of Globus Compute, formerly funcX. Logins are kept by its SDK; nothing secret stands here."""
+    """An endpoint of Globus Compute, formerly funcX. Its SDK stores the logins; the site table holds no secrets."""
 
     submit_rate = 100.0
     looked_at_every = 30.0
@@ -102,12 +102,12 @@ class GlobusEndpoint(EndpointModel):
         default_factory=dict, description="Values for the endpoint's template, e.g. a partition."
     )
     resource_specification: dict[str, Any] = Field(
-        default_factory=dict, description="For every task, if the endpoint's engine takes one (MPI)."
+        default_factory=dict, description="Resource specification of every task, for engines that take one (MPI)."
     )
     trust: Literal["plain", "pickle"] = Field(
-        "plain", description="`pickle`: results of any type, which can run any code on this machine."
+        "plain", description="`pickle` allows results of any type; unpickling them can run any code on this machine."
     )
-    rehearsal: str | None = Field(None, description="Folder of a rehearsal that stands for the cloud.")
+    rehearsal: str | None = Field(None, description="Folder of a rehearsal to use instead of the service.")
 
     @property
     def trusted(self) -> bool:
@@ -138,19 +138,19 @@ class SlurmEndpoint(EndpointModel):
     programs = ("sbatch", "squeue", "scancel")
     start_timeout = 86400.0
     kind: Literal["slurm"] = "slurm"
-    partition: str | None = Field(None, description="Slurm's own words, here and below.")
+    partition: str | None = Field(None, description="Slurm option, like the next three keys.")
     account: str | None = None
     qos: str | None = None
     constraint: str | None = None
-    walltime: str = Field("01:00:00", pattern=r"^(\d+-)?\d{1,3}:\d\d:\d\d$", description="Of a job, `[D-]HH:MM:SS`.")
-    jobs: int = Field(1, ge=1, description="How many at a time; the `workers` of the site are divided among them.")
-    cores: int | None = Field(None, ge=1, description="Of a job; by default one for each of its workers.")
-    memory: int | None = Field(None, ge=1, description="Of a job, in GB.")
+    walltime: str = Field("01:00:00", pattern=r"^(\d+-)?\d{1,3}:\d\d:\d\d$", description="Per job, `[D-]HH:MM:SS`.")
+    jobs: int = Field(1, ge=1, description="Number of jobs at a time; the site's `workers` are divided among them.")
+    cores: int | None = Field(None, ge=1, description="Cores per job; by default one per worker.")
+    memory: int | None = Field(None, ge=1, description="Memory per job in GB.")
     scheduler_options: str = Field("", description="Further lines for the job script, such as `#SBATCH --nice`.")
     worker_init: str = Field("", description="Shell lines run before the workers start, e.g. `module load python`.")
-    srun: bool = Field(False, description="Whether workers are started by `srun`, where a cluster asks for that.")
+    srun: bool = Field(False, description="Start the workers with `srun`, for clusters that require it.")
     address: str | None = Field(
-        None, description="Name or number of this machine as nodes of the cluster see it; by default all that it has."
+        None, description="Host name or IP address of this machine for the cluster's nodes; by default, they try all."
     )
 
     @property

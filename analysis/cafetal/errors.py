@@ -7,24 +7,24 @@
     ├── FilesetError         (ValueError)         a fileset cannot be understood
     ├── ProcessorNotFound    (LookupError)        a processor named by path cannot be loaded
     ├── NoReplica            (LookupError)        no known site holds a file
-    ├── CatalogError         (RuntimeError)       a catalogue, a listing or a list cannot be asked
-    ├── MissingPackage       (ImportError)        something is not installed that this needs
-    ├── UnknownEndpoint      (LookupError)        a task names an endpoint that is not there
+    ├── CatalogError         (RuntimeError)       a catalogue, a directory listing or a file list cannot be read
+    ├── MissingPackage       (ImportError)        an optional package is not installed
+    ├── UnknownEndpoint      (LookupError)        no endpoint, or no site, has the given name
     ├── UnknownSubject       (LookupError)        a run had no such chunk, file or site
     ├── SiteError            (RuntimeError)       a site cannot be started, or is lost
     │   ├── SiteAway                              a site does not answer at the moment, or has lost a task
-    │   └── WorkerLost                            a worker, or its pool, has died with a task
+    │   └── WorkerLost                            a worker or its pool died while running a task
     ├── TransferFailed       (RuntimeError)       files cannot be brought from one site to another
     ├── EnvironmentFailed    (RuntimeError)       an environment cannot be locked, packed or unpacked
     ├── UnreadableFile       (OSError)            a file cannot be read at any of its replicas
-    ├── MissingTree          (KeyError)           a file has no tree of the name that was given
+    ├── MissingTree          (KeyError)           a file has no tree of the given name
     ├── ProcessorError       (RuntimeError)       the user's processor raised, or returned nothing to merge
     ├── EventsLost           (RuntimeError)       the merged chunks are not the planned ones
-    ├── ResumeRefused        (RuntimeError)       a run cannot be gone on with
-    ├── RunInterrupted       (KeyboardInterrupt)  Ctrl-C; what was finished is kept
+    ├── ResumeRefused        (RuntimeError)       a run cannot be resumed
+    ├── RunInterrupted       (KeyboardInterrupt)  Ctrl-C; a run with a folder can be resumed
     ├── OutputError          (OSError)            results cannot be written or read back
-    ├── LoginError           (PermissionError)    no valid login at Globus
-    ├── TaskTooLarge         (ValueError)         a task's arguments or result exceed what a service takes
+    ├── LoginError           (PermissionError)    no valid Globus login
+    ├── TaskTooLarge         (ValueError)         a task's arguments or result exceed a service's size limit
     └── RehearsalError       (RuntimeError)       a rehearsal cannot be started or found
 
 A message is a sentence: what happened, where, and what to do. Every error survives pickling with its
@@ -76,15 +76,15 @@ class NoReplica(CafetalError, LookupError):
 
 
 class CatalogError(CafetalError, RuntimeError):
-    """A catalogue, a listing of a directory, or a list of files cannot be asked."""
+    """A catalogue, a directory listing or a file list cannot be read."""
 
 
 class MissingPackage(CafetalError, ImportError):
-    """A package is not installed that not everybody needs."""
+    """An optional package is not installed."""
 
 
 class UnknownEndpoint(CafetalError, LookupError):
-    """A task names an endpoint that the executor does not have."""
+    """No endpoint of the executor, or no site of the table, has the given name."""
 
 
 class UnknownSubject(CafetalError, LookupError):
@@ -92,7 +92,7 @@ class UnknownSubject(CafetalError, LookupError):
 
 
 class SiteError(CafetalError, RuntimeError):
-    """A site cannot be started, or was lost with work that nobody else can do."""
+    """A site cannot be started, or was lost with work that no other site can do."""
 
 
 class SiteAway(SiteError):
@@ -100,7 +100,7 @@ class SiteAway(SiteError):
 
 
 class WorkerLost(SiteError):
-    """A worker, or the pool it is in, has died with a task."""
+    """A worker or its pool died while running a task."""
 
 
 class TransferFailed(CafetalError, RuntimeError):
@@ -108,7 +108,7 @@ class TransferFailed(CafetalError, RuntimeError):
 
 
 class EnvironmentFailed(CafetalError, RuntimeError):
-    """An environment cannot be found out, locked, packed, or used at a site."""
+    """An environment cannot be determined, locked, packed, or used at a site."""
 
 
 class UnreadableFile(CafetalError, OSError):
@@ -116,7 +116,7 @@ class UnreadableFile(CafetalError, OSError):
 
 
 class MissingTree(CafetalError, KeyError):
-    """A file has no tree of the name that was given: the file is good, and so it is not skipped as a bad one."""
+    """A file has no tree of the given name. The file itself is readable, so it is not skipped as a bad file."""
 
 
 class ProcessorError(CafetalError, RuntimeError):
@@ -124,15 +124,15 @@ class ProcessorError(CafetalError, RuntimeError):
 
 
 class EventsLost(CafetalError, RuntimeError):
-    """The chunks in a merged result are not the planned ones: some are missing, or some are there twice."""
+    """The chunks in a merged result are not the planned ones: some are missing or duplicated."""
 
 
 class ResumeRefused(CafetalError, RuntimeError):
-    """What a run was to do is not what it would do now."""
+    """A run cannot be resumed, for example because its processor or its files have changed."""
 
 
 class RunInterrupted(CafetalError, KeyboardInterrupt):
-    """The user pressed Ctrl-C; what had been finished is kept."""
+    """The user pressed Ctrl-C; a run with a folder can be resumed."""
 
 
 class OutputError(CafetalError, OSError):
@@ -140,19 +140,19 @@ class OutputError(CafetalError, OSError):
 
 
 class LoginError(CafetalError, PermissionError):
-    """There is no valid login at Globus, or the service refuses it."""
+    """No valid Globus login exists, or the service refuses it."""
 
 
 class TaskTooLarge(CafetalError, ValueError):
-    """The arguments of a task, or its result, are larger than the service between carries."""
+    """The arguments or the result of a task exceed the size limit of the service that carries them."""
 
 
 class RehearsalError(CafetalError, RuntimeError):
-    """A rehearsal cannot be started, or is not there."""
+    """A rehearsal cannot be started, or does not exist."""
 
 
 class RemoteCause(Exception):
-    """Stands for an exception of a site whose class is not known on this machine."""
+    """Stands for an exception from a site whose class this machine does not have."""
 
 
 def nearest(word: str, candidates: Iterable[str]) -> str:
@@ -163,5 +163,7 @@ def nearest(word: str, candidates: Iterable[str]) -> str:
     """
     candidates = sorted(candidates)
     close = difflib.get_close_matches(word, candidates, n=1)
-    listing = f"Known: {', '.join(candidates)}" if candidates else "None are known"
-    return f"did you mean {close[0]!r}? {listing}" if close else listing
+    names = ", ".join(candidates)
+    if not names:
+        return "none are known"
+    return f"did you mean {close[0]!r}? Known: {names}" if close else f"known: {names}"

@@ -50,11 +50,11 @@ def find_policy(policy: str | RoutingPolicy) -> RoutingPolicy:
         elif ":" in policy:
             chosen = import_object(policy)
         else:
-            raise ConfigError(f"There is no policy {policy!r}; {nearest(policy, POLICIES)}, or `module:Class`.")
+            raise ConfigError(f"Unknown policy {policy!r}; {nearest(policy, POLICIES)}, or `module:Class`.")
     try:
         chosen = chosen() if isinstance(chosen, type) else chosen
     except Exception as error:
-        raise ConfigError(f"The policy {policy!r} cannot be made: {type(error).__name__}: {error}.") from error
+        raise ConfigError(f"The policy {policy!r} cannot be created: {type(error).__name__}: {error}.") from error
     if not isinstance(chosen, RoutingPolicy):
         raise ConfigError(f"{policy!r} is not a routing policy: it has no method `choose(task, sites)`.")
     return chosen

@@ -44,7 +44,7 @@ class DataFile:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """Files that are processed alike and whose histograms bear one name."""
+    """Files that are processed alike and fill histograms under one dataset name."""
 
     name: str
     files: tuple[DataFile, ...]
@@ -117,7 +117,7 @@ class LogicalFile(RunnerName):
 class Fileset(Mapping[str, Dataset]):
     """Datasets by name, in order.
 
-    ``locate`` is set by the executor that is given this fileset: the PFNs of an LFN, for reading here.
+    The executor that gets this fileset sets ``locate``, which returns the PFNs of an LFN for reading on this machine.
     """
 
     def __init__(self, datasets: Sequence[Dataset]) -> None:
@@ -149,13 +149,13 @@ class Fileset(Mapping[str, Dataset]):
             yield from dataset.files
 
     def file(self, lfn: str, tree: str | None = None) -> DataFile | None:
-        """Return the file with this LFN, as the dataset that uses this tree of it describes it."""
+        """Return the file with this LFN, as described by the dataset that uses this tree."""
         return self._files.get((lfn, tree)) or self._files.get((lfn, None))
 
     def for_runner(self, treename: str | None = None) -> dict[str, dict[str, Any]]:
-        """Coffea's short form, keyed by LFN: what ``Runner.__call__`` takes.
+        """Return coffea's short form, keyed by LFN, for ``Runner.__call__``.
 
-        ``treename`` stands in where a file names no tree.
+        ``treename`` is used for files that name no tree.
         """
         short: dict[str, dict[str, Any]] = {}
         for dataset in self._datasets.values():
@@ -178,7 +178,7 @@ class Fileset(Mapping[str, Dataset]):
         return short
 
     def to_json(self) -> dict[str, Any]:
-        """Return the long form, as files in ``datasets/`` hold it and `load` reads it."""
+        """Return the long form, which files in ``datasets/`` have and `load` reads."""
         return {
             dataset.name: {
                 "metadata": dict(dataset.metadata),
@@ -205,14 +205,14 @@ def _file_to_json(file: DataFile) -> dict[str, Any]:
 def load(source: str | Path | Mapping[str, Any] | Fileset, *, allow_duplicates: bool = False) -> Fileset:
     """Return a fileset from a JSON or YAML file (also gzipped), or from a dict.
 
-    Taken as they are: this project's own form, coffea's short and long forms, plain lists of URLs, and what
-    coffea's preprocessing returns.
+    It accepts this project's own form, coffea's short and long forms, plain lists of URLs, and the output of
+    coffea's preprocessing.
 
     Args:
-        allow_duplicates: whether a dataset may list a file twice; it is processed once then.
+        allow_duplicates: whether a dataset may list a file twice; the file is then processed once.
 
     Raises:
-        FilesetError: if it is none of these, with the place that is not understood.
+        FilesetError: if it has none of these forms; the message names the faulty entry.
     """
     if isinstance(source, Fileset):
         return source
@@ -244,7 +244,7 @@ def _refuse_equal(subject: str, names: Iterable[Any]) -> None:
     """Raise `FilesetError` if two names are the same as text: one of them would be lost."""
     for name, count in Counter(str(name) for name in names).items():
         if count > 1:
-            raise FilesetError(f"{subject} {name!r} is there {count} times.")
+            raise FilesetError(f"{subject} {name!r} appears {count} times.")
 
 
 def _dataset(where: str, name: str, content: Any, allow_duplicates: bool) -> Dataset:
@@ -267,7 +267,7 @@ def _dataset(where: str, name: str, content: Any, allow_duplicates: bool) -> Dat
     else:
         raise FilesetError(f"{where}: `files` is neither a list nor a mapping.")
     if not listed:
-        raise FilesetError(f"{where}: it has no files. Add some, or take the dataset out.")
+        raise FilesetError(f"{where}: it has no files. Add some, or remove the dataset.")
     tree = content.get("treename")
     parsed: dict[str, DataFile] = {}
     for key, value in listed:
@@ -276,8 +276,8 @@ def _dataset(where: str, name: str, content: Any, allow_duplicates: bool) -> Dat
         lfn, tree_in_name = split_tree(str(key))
         if lfn in parsed and not allow_duplicates:
             raise FilesetError(
-                f"{where}: {lfn} is there twice, and its events would count twice. Remove one, or allow it "
-                "(`--allow-duplicates`): then it is processed once.",
+                f"{where}: {lfn} is listed twice, so its events would count twice. Remove one entry, or accept it "
+                "(`--allow-duplicates`): the file is then processed once.",
                 lfn=lfn,
             )
         parsed.setdefault(lfn, _file(f"{where}, {lfn}", lfn, value, tree, tree_in_name))
@@ -309,8 +309,8 @@ class FileIdentities:
         first = self._lfns.setdefault((dataset, tree, uuid), lfn)
         if first != lfn and not self._allowed:
             raise FilesetError(
-                f"{first} and {lfn} of {dataset} are one file (UUID {uuid}): its events would count twice. Remove one "
-                "from the dataset, or allow it (`--allow-duplicates`).",
+                f"{first} and {lfn} of {dataset} are the same file (UUID {uuid}): its events would count twice. Remove "
+                "one from the dataset, or accept it (`--allow-duplicates`).",
                 lfn=lfn,
             )
 
@@ -333,7 +333,7 @@ def _file(where: str, lfn: str, content: Any, tree: str | None, tree_in_name: st
     refuse_typos(where, content, FILE_KEYS)
     path = content.get("object_path") or content.get("treename")
     if path and tree_in_name and path != tree_in_name:
-        raise FilesetError(f"{where}: its tree is {tree_in_name!r} by its name, and {path!r} by its entry.", lfn=lfn)
+        raise FilesetError(f"{where}: its name gives the tree {tree_in_name!r}, but its entry gives {path!r}.", lfn=lfn)
     entries, size = (whole_number(where, key, content.get(key)) for key in ("num_entries", "size"))
     check_steps(where, content.get("steps"), entries)
     uuid = content.get("uuid")

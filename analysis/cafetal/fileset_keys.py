@@ -51,7 +51,7 @@ def check_metadata(where: str, name: str, content: object) -> dict[str, object]:
     """
     if not isinstance(content, Mapping):
         kind = type(content).__name__
-        raise FilesetError(f"{where}: `metadata` is a {kind}, and must be a mapping from names to values.")
+        raise FilesetError(f"{where}: `metadata` must be a mapping from names to values, not a {kind}.")
     for key, value in content.items():
         if key in RESERVED and (key, value) != ("dataset", name):
             raise FilesetError(
@@ -67,7 +67,7 @@ def refuse_typos(where: str, content: Mapping[object, object], allowed: Sequence
         if key not in allowed:
             close = difflib.get_close_matches(str(key), allowed, 1, 0.8)
             if close and close[0] not in content:
-                raise FilesetError(f"{where}: there is no key {key!r}; did you mean {close[0]!r}?")
+                raise FilesetError(f"{where}: unknown key {key!r}; did you mean {close[0]!r}?")
 
 
 def whole_number(where: str, key: str, value: Any) -> int | None:
@@ -77,7 +77,7 @@ def whole_number(where: str, key: str, value: Any) -> int | None:
             return None if value is None else int(value)
     except (TypeError, ValueError, OverflowError):
         pass
-    raise FilesetError(f"{where}: `{key}` is {value!r}, and must be a whole number.")
+    raise FilesetError(f"{where}: `{key}` must be a whole number, not {value!r}.")
 
 
 def check_steps(where: str, steps: Any, entries: int | None) -> None:
@@ -88,6 +88,6 @@ def check_steps(where: str, steps: Any, entries: int | None) -> None:
     whole = edges[0][0] == 0 and all(a[1] == b[0] for a, b in itertools.pairwise(edges))
     if not whole or (entries is not None and edges[-1][1] != entries):
         raise FilesetError(
-            f"{where}: the steps do not cover the whole file, and Runner makes its own chunks; take the steps "
-            "out and limit the run with `--maxchunks`."
+            f"{where}: the steps do not cover the whole file, but Runner makes its own chunks. Remove the steps, "
+            "and limit the run with `--maxchunks`."
         )

@@ -51,7 +51,7 @@ def this_machine(fileset: Fileset | None = None) -> SiteTable:
     if absent:
         more = f" and {len(absent) - 1:,} more" if len(absent) > 1 else ""
         raise ConfigError(
-            f"No site table is given, and {absent[0]}{more} does not exist on this machine. Write a table with "
+            f"No site table is given, and these files are not on this machine: {absent[0]}{more}. Write a table with "
             "`cafetal init --from FILESET`, or name one with `--sites`."
         )
     names = dict.fromkeys(name for file in files for name in (*file.replicas, *file.elsewhere))
@@ -124,8 +124,8 @@ def write_draft(fileset: Fileset, source: str, workers: int) -> str:
     share = max(1, workers // len(chosen))
     lines = [
         f"# Sites of the files in {source}.",
-        "# Every site has its workers on this machine, and they read its files from there. Where you have an account,",
-        "# replace `endpoint: local` by a Slurm cluster or a Globus Compute endpoint. Paths are relative to this file.",
+        "# The workers of every site run on this machine and read its files from here. Where you have an account,",
+        "# replace `endpoint: local` with a Slurm cluster or Globus Compute endpoint. Paths are relative to this file.",
         "sites:",
     ]
     for draft in chosen:

@@ -68,7 +68,7 @@ class Plan:
         door = self.table.sites[source].door
         pfn = None if door is None else to_pfn(lfn, door)
         if pfn is None:
-            raise NoReplica(f"{source} has no `door` through which others could read {lfn}.", lfn=lfn)
+            raise NoReplica(f"The site {source} has no `door` rule with which other sites could read {lfn}.", lfn=lfn)
         return pfn
 
     def add(self, items: Sequence[WorkItem], first: int = 0) -> list[Chunk]:
@@ -149,8 +149,9 @@ def allow(dataset: str, lfn: str, holders: Sequence[str], routing: Routing) -> t
     allowed = tuple(s for s in holders if s not in routing.forbid and (pinned is None or s in pinned))
     if not allowed:
         raise NoReplica(
-            f"No site may process {lfn} of {dataset}: replicas are at {', '.join(holders)}; pinned to "
-            f"{', '.join(pinned) if pinned else 'no site'}, forbidden {', '.join(routing.forbid) or 'none'}.",
+            f"No site may process {lfn} of {dataset}: replicas are at {', '.join(holders)}; `pin` allows "
+            f"{', '.join(pinned or ()) or ('any site' if pinned is None else 'none')}; `forbid` excludes "
+            f"{', '.join(routing.forbid) or 'none'}.",
             lfn=lfn,
         )
     return allowed

@@ -53,7 +53,7 @@ class FilesetCatalog:
         )
         if not replicas:
             raise NoReplica(
-                f"No site holds {lfn}: the fileset names no replica of it, no site's `pfn` begins as it does, and "
+                f"No site holds {lfn}: the fileset names no replica of it, no site's `pfn` matches it, and "
                 f"its dataset has no `placement`. Known sites: {', '.join(self._sites.sites)}.",
                 lfn=lfn,
             )
@@ -67,7 +67,7 @@ class FilesetCatalog:
             if site is None:
                 candidates = [*self._sites.sites, *(rse for s in self._sites.sites.values() for rse in s.rses)]
                 raise ConfigError(
-                    f"The fileset has a replica of {file.lfn} at {name!r}, which the site table does not know; "
+                    f"The fileset has a replica of {file.lfn} at {name!r}, which is not in the site table; "
                     f"{nearest(name, candidates)}.",
                     lfn=file.lfn,
                     site=name,
@@ -75,7 +75,7 @@ class FilesetCatalog:
             pfn = pfn or self._sites.pfn(site, file.lfn)
             if pfn is None:
                 raise ConfigError(
-                    f"No `pfn` rule of the site {site} fits {file.lfn}; add one to the site table.",
+                    f"No `pfn` rule of the site {site} matches {file.lfn}; add one to the site table.",
                     lfn=file.lfn,
                     site=site,
                 )

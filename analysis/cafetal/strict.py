@@ -22,7 +22,7 @@ def _each_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
     content: dict[str, object] = {}
     for key, value in pairs:
         if key in content:
-            raise ValueError(f"the key {key!r} is there twice")
+            raise ValueError(f"the key {key!r} appears twice")
         content[key] = value
     return content
 
@@ -37,7 +37,7 @@ class _Loader(yaml.SafeLoader):
             value = self.construct_object(key, deep=True)
             name = str(value) if isinstance(value, Hashable) else str(key.value)
             if name in names:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {name!r} is there twice", key.start_mark)
+                raise yaml.constructor.ConstructorError(None, None, f"the key {name!r} appears twice", key.start_mark)
             names.add(name)
         return super().construct_mapping(node, deep)
 

@@ -68,7 +68,7 @@ def test_ours_use_every_site_sometime(name):
         ("json:NoSuch", "cannot be imported"),
         ("json:loads", "is not a routing policy"),
         (object(), "is not a routing policy"),
-        (f"{__name__}:Demanding", "cannot be made: TypeError"),
+        (f"{__name__}:Demanding", "cannot be created: TypeError"),
     ],
 )
 def test_what_is_not_a_policy(policy, sentence):

@@ -242,7 +242,7 @@ def test_file_that_is_not_what_the_fileset_says(make_executor, toys):
         DataFile(f.lfn, "Events", f.replicas, num_entries=f.num_entries + 1, uuid=f.uuid) for f in toys["bad"].files
     ]
     fileset = Fileset([Dataset("bad", tuple(files))])
-    with pytest.raises(UnreadableFile, match="the number of entries is 400 there, and 401 in the fileset"):
+    with pytest.raises(UnreadableFile, match="the number of entries is 400 at the site, but 401 in the fileset"):
         run(make_executor(fileset), fileset)
 
 

@@ -181,7 +181,7 @@ def test_output_for_scripts(project):
     runs = as_json("ls", cwd=project)
     assert runs[0] == {**status, "folder": folder, "began": runs[0]["began"]}  # the newest first
     assert "ended: complete" in cafetal("ls", "results", cwd=project, check=0).stdout
-    assert "no run" in cafetal("ls", "processors", cwd=project, check=0).stdout
+    assert "No runs" in cafetal("ls", "processors", cwd=project, check=0).stdout
     assert "needs a login" in cafetal("sites", "login", cwd=project, check=0).stdout
     why = as_json("why", "0", folder, cwd=project)
     assert why["subject"] == "0"
@@ -284,14 +284,14 @@ def test_no_worker_outlives_a_killed_run(project):
 
 BAD_CALLS = {
     "no_fileset": (["processors/dimuon.py", "datasets/none.json"], "The fileset datasets/none.json cannot be read"),
-    "no_processor": (["processors/none.py", "datasets/dimuon.json"], "There is no file processors/none.py"),
+    "no_processor": (["processors/none.py", "datasets/dimuon.json"], "The file processors/none.py does not exist"),
     "no_class": (["processors/dimuon.py:Dimoun", "datasets/dimuon.json"], "did you mean 'Dimuon'"),
     "no_sites": (["processors/dimuon.py", "datasets/dimuon.json", "--sites", "x.yaml"], "x.yaml cannot be read"),
     "bad_argument": (["processors/dimuon.py", "datasets/dimuon.json", "--arg", "ptmin=3"], "minimum_pt"),
     "bad_arg_form": (["processors/dimuon.py", "datasets/dimuon.json", "--arg", "x"], "not of the form name=value"),
-    "bad_schema": (["processors/dimuon.py", "datasets/dimuon.json", "--schema", "Nano"], "There is no schema 'Nano'"),
-    "bad_policy": (["processors/dimuon.py", "datasets/dimuon.json", "--policy", "fast"], "There is no policy 'fast'"),
-    "bad_site": (["processors/dimuon.py", "datasets/elsewhere.json"], "'dessy', which the site table does not know"),
+    "bad_schema": (["processors/dimuon.py", "datasets/dimuon.json", "--schema", "Nano"], "Unknown schema 'Nano'"),
+    "bad_policy": (["processors/dimuon.py", "datasets/dimuon.json", "--policy", "fast"], "Unknown policy 'fast'"),
+    "bad_site": (["processors/dimuon.py", "datasets/elsewhere.json"], "'dessy', which is not in the site table"),
     "bad_chunks": (["processors/dimuon.py", "datasets/dimuon.json", "--chunksize", "0"], "0 is not in the range"),
 }
 
@@ -354,7 +354,7 @@ def test_make_data_script(project):
 def test_what_a_site_has_installed(project):
     """The same as here, as its workers run in this environment; and not what nobody has."""
     told = cafetal("env", "diff", "desy", "processors/dimuon.py", cwd=project, check=0)
-    assert "desy has all that is needed, in the same versions." in told.stdout
+    assert "desy has all required packages in the same versions." in told.stdout
     lock = project / "old.txt"
     lock.write_text("# Python 3.1.0, linux-x86_64\ncoffea==0.1\nno-such-package==1.0\n")
     told = cafetal("env", "diff", "desy", "--lock", "old.txt", cwd=project, check=1)

@@ -123,7 +123,7 @@ def test_ctrl_c_before_all_is_counted(tmp_path, table, fileset):
         os.kill(os.getpid(), signal.SIGINT)
 
     join = in_background(interrupt)
-    with pytest.raises(RunInterrupted, match=r"1,000 of 1,000 events, and of 2 files that were not counted") as caught:
+    with pytest.raises(RunInterrupted, match=r"1,000 of 1,000 events; 2 more files were not counted yet") as caught:
         run(executor, fileset, Opening(""))
     join()
     assert caught.value.partial_output == {"n": 1_000}
@@ -219,7 +219,7 @@ def test_one_file_under_two_names_is_noticed_when_it_is_counted(tmp_path, table,
     path.with_name("copy.root").write_bytes(path.read_bytes())
     copy = dataclasses.replace(file, lfn=f"{file.lfn.rpartition('/')[0]}/copy.root", replicas={site: None})
     doubled = Fileset([dataclasses.replace(dataset, files=(*dataset.files, copy))])
-    with pytest.raises(FilesetError, match=r"are one file \(UUID .*--allow-duplicates"):
+    with pytest.raises(FilesetError, match=r"are the same file \(UUID .*--allow-duplicates"):
         run(MultiSiteExecutor(table, fileset=doubled, status=False), doubled, Opening(""))
     executor = MultiSiteExecutor(table, fileset=doubled, status=False, allow_duplicates=True)
     assert run(executor, doubled, Opening("")) == {"n": 2_500}

@@ -206,7 +206,7 @@ def test_what_a_bundle_lacks_is_said_before(bundle, tmp_path):
     fileset = make_files(Recipe("d", files=1, events=200), one, copies=1)
     executor = MultiSiteExecutor(one, fileset=fileset, status=False, environment=bundle.lock)
     runner = processor.Runner(executor=executor, schema=BaseSchema, metadata_cache={}, chunksize=100)
-    with pytest.warns(UserWarning, match="has no .*pytest"), pytest.raises(ProcessorError, match="pytest"):
+    with pytest.warns(UserWarning, match="lacks .*pytest"), pytest.raises(ProcessorError, match="pytest"):
         runner(fileset.for_runner(), number_of)
 
 

@@ -61,7 +61,7 @@ def test_a_site_that_does_not_start_and_holds_the_only_replicas(tmp_path):
         pytest.raises((SiteError, UnreadableFile), match=r"single_0001\.root, entries 0 to 200, at cern") as caught,
     ):
         run(executor, single, count)
-    assert "No replica can be opened of /store/cafetal/single/single_0001.root" in str(told[0].message)
+    assert "No replica of /store/cafetal/single/single_0001.root" in str(told[0].message)
     assert "at desy" not in str(caught.value)
     assert caught.value.partial_output == {"n": 200}  # what desy holds
     enough = MultiSiteExecutor(table, fileset=single, status=False, accept=0.5)

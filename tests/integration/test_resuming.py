@@ -147,7 +147,7 @@ def test_killed_again_and_again(project, undisturbed, start, slow):
     # While it runs nobody else may use its folder.
     wait_until((project / folder / "journal.jsonl").exists)
     refused = cafetal("run", *ARGUMENTS, "-o", folder, "--overwrite", cwd=project, check=1)
-    assert f"the process {process.pid}, uses" in refused.stderr
+    assert f"(process {process.pid}) uses" in refused.stderr
     break_off(project, folder, process, chance.randint(1, 4), at_any_time=True)
     again = cafetal("run", *ARGUMENTS, "-o", folder, cwd=project, check=1)
     assert f"`cafetal resume {folder}` (in Python: resume=True) continues it" in " ".join(again.stderr.split())
@@ -212,7 +212,7 @@ def test_a_look_at_what_is_there(project, undisturbed, start, slow):
     manifest = assert_the_same(project, folder, undisturbed)
     assert not manifest["failures"]
     told = cafetal("peek", folder, cwd=project, check=1)
-    assert f"Nothing runs in {folder}" in told.stderr
+    assert f"The run in {folder} has ended" in told.stderr
 
 
 def test_what_was_damaged_is_made_again(project, undisturbed, start, slow):
@@ -240,7 +240,7 @@ def test_a_changed_analysis_is_refused(project, undisturbed, start, slow):
     del content["dimuon"]["files"][lfn]
     for path, other, sentence in (
         (project / "processors" / "cuts.py", "minimum = 6\n", "the file cuts.py has changed"),
-        (fileset, json.dumps(content), f"{lfn} of dimuon is not there any more"),
+        (fileset, json.dumps(content), f"{lfn} of dimuon is no longer there"),
     ):
         shutil.copyfile(path, project / "before")
         path.write_text(other)
@@ -251,14 +251,14 @@ def test_a_changed_analysis_is_refused(project, undisturbed, start, slow):
     cafetal("resume", folder, cwd=project, check=0)
     assert_the_same(project, folder, undisturbed)
     nothing = cafetal("resume", "results/none", cwd=project, check=1)
-    assert "holds no journal of a run" in nothing.stderr
+    assert "is not the folder of a run" in nothing.stderr
 
 
 def test_detached(project, undisturbed, slow):
     """It goes on without a terminal, tells how it stands, is cancelled, and gone on with, detached again."""
     folder = "results/detached"
     told = cafetal("run", *ARGUMENTS, "--arg", f"slow={slow}", "-o", folder, "--detach", cwd=project, check=0).stdout
-    process = int(re.search(r"It runs as process (\d+)", told)[1])
+    process = int(re.search(r"Running as process (\d+)", told)[1])
     assert psutil.Process(process).ppid() != os.getpid()
     wait_until(lambda: len(committed(project / folder)) > 1 and all_counted(project / folder))
     standing = cafetal("status", folder, cwd=project, check=0).stdout
@@ -267,7 +267,7 @@ def test_detached(project, undisturbed, slow):
     cafetal("cancel", folder, cwd=project, check=0)
     assert "ended: interrupted" in cafetal("status", folder, cwd=project, check=0).stdout
     assert "Interrupted: the output holds" in cafetal("logs", folder, cwd=project, check=0).stdout
-    assert "Nothing runs in" in cafetal("cancel", folder, cwd=project, check=1).stderr
+    assert "No run is active in" in cafetal("cancel", folder, cwd=project, check=1).stderr
     slow.unlink()
     cafetal("resume", folder, "--detach", cwd=project, check=0)
     wait_until(lambda: "ended: complete" in cafetal("status", folder, cwd=project, check=0).stdout)
@@ -275,20 +275,20 @@ def test_detached(project, undisturbed, slow):
     wait_until(lambda: json.loads((project / folder / "manifest.json").read_text())["complete"])
     assert_the_same(project, folder, undisturbed)
     at_once = cafetal("run", "processors/none.py", *ARGUMENTS[1:], "-o", "results/no", "--detach", cwd=project, check=1)
-    assert "There is no file processors/none.py" in " ".join(at_once.stderr.split())
+    assert "The file processors/none.py does not exist" in " ".join(at_once.stderr.split())
     assert "only runs with `--detach`" in cafetal("logs", "results/undisturbed", cwd=project, check=1).stderr
 
 
 def test_leftovers_are_listed_and_removed(project, undisturbed, start, slow):
     folder = "results/left"
     break_off(project, folder, start("run", *ARGUMENTS, "--arg", f"slow={slow}", "-o", folder, tag="left"), 3)
-    assert "broken off" in cafetal("status", folder, cwd=project, check=0).stdout
+    assert "interrupted" in cafetal("status", folder, cwd=project, check=0).stdout
     run = json.loads((project / folder / "journal.jsonl").read_text().splitlines()[0])["run"]
     listed = cafetal("clean", cwd=project, check=0).stdout
     assert run in listed
     assert list(project.glob(f"sites/*/scratch/runs/{run}"))
     removed = cafetal("clean", "--remove", run, cwd=project, check=0).stdout
-    assert "Removed what 1 runs had left" in removed
+    assert "Removed the files of 1 runs" in removed
     assert not list(project.glob(f"sites/*/scratch/runs/{run}/*"))
     slow.unlink()
     cafetal("resume", folder, cwd=project, check=0)  # nothing is left, so all of it is done again

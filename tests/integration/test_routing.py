@@ -70,7 +70,7 @@ def test_pinned_and_forbidden(table, session, shared):
     assert_whole(run(executor, shared, tally()), executor)
     assert "desy" not in executor.record.site_events
     rules = variant(table, pin={"*": ["desy"]}, forbid=["desy"])
-    with pytest.raises(NoReplica, match=r"No site may process .*pinned to desy, forbidden desy"):
+    with pytest.raises(NoReplica, match=r"No site may process .*`pin` allows desy; `forbid` excludes desy"):
         run(MultiSiteExecutor(rules, fileset=shared, session=session, status=False), shared, tally())
 
 
@@ -136,7 +136,7 @@ def test_only_a_drained_site_has_it(table, session, tmp_path):
         drain(folder, [site])
 
     join = in_background(act)
-    with pytest.raises(SiteError, match=rf"{site} was drained, and no other holds") as caught:
+    with pytest.raises(SiteError, match=rf"{site} was drained, and no other site holds") as caught:
         run(executor, alone, tally(2.0))
     join()
     assert 800 <= caught.value.partial_output["n"] < 1200

@@ -108,7 +108,7 @@ def test_what_is_on_tape_is_asked_for(place):
     told = " ".join(datasets(place, "stage", "archive.json", "--to", "desy", "--days", "3").stdout.split())
     assert re.search(r"archive: rule [0-9a-f]{32} \(`rucio rule show", told)
     again = datasets(place, "stage", "archive.json", "--to", "desy", "--days", "3").stdout
-    assert "archive: it was asked for before." in again
+    assert "archive: a rule for it already exists." in again
     failed = datasets(place, "stage", "archive.json", "--to", "nebraska", check=1)
     assert "names no RSE" in failed.stderr
     failed = datasets(place, "stage", "archive.json", "--to", "dessy", check=1)
@@ -117,7 +117,7 @@ def test_what_is_on_tape_is_asked_for(place):
 
 def test_what_rucio_does_not_know(place):
     said = datasets(place, "find", "cms:/None*", "--rucio").stdout
-    assert "Rucio knows no dataset cms:/None*" in said
+    assert "No dataset in Rucio matches cms:/None*" in said
     failed = datasets(place, "build", "x=rucio:cms:/Toys/none", "-o", "y.json", check=1)
     assert "Nothing was found for the dataset x" in failed.stderr
     failed = datasets(place, "build", "x=rucio:cms", "-o", "y.json", check=1)

@@ -135,7 +135,7 @@ def test_code_and_data_work_as_on_the_laptop(project, ran):
     assert out["rows"] == [[lfn, start] for lfn in lfns for start in (0, 10_000)]  # in the order of the files
     assert all(Path(each).name == "work" and "scratch" in each for each in out["cwd"])
     assert "parsl" not in run.stderr.lower()  # the processor has turned on logging for itself
-    assert "does not travel" in run.stderr
+    assert "is not sent to the sites" in run.stderr
 
 
 _READ = """
@@ -254,7 +254,7 @@ def test_what_a_script_has_set_holds_at_the_sites(project, monkeypatch):
     )
     executor = package.MultiSiteExecutor("config/sites.yaml", fileset=few, status=False)
     assert processor.Runner(executor=executor, **options)(few.for_runner(), cut) == truth
-    (remark,) = [remark for remark in executor.record.remarks if "has set travels too" in remark]
+    (remark,) = [remark for remark in executor.record.remarks if "has set are sent too" in remark]
     assert "settings_of_mine.CUT" in remark
     assert "NanoAODSchema.mixins" in remark
     settings.scale = lambda value: value
@@ -272,4 +272,4 @@ def test_a_data_file_that_did_not_travel_is_named(project):
     failed = cafetal(
         "run", "beside/alone.py:read", "datasets/dimuon.json", "-o", "results/beside", "--quiet", cwd=project, check=1
     )
-    assert "factors.txt is in no package that travelled" in " ".join(failed.stderr.split())
+    assert "factors.txt was not sent to the sites: it is not in a package" in " ".join(failed.stderr.split())

@@ -75,7 +75,7 @@ def test_a_good_answer_with_one_part_exchanged(key, value):
     ("change", "sentence"),
     [
         ({"partial": {**PARTIAL, "chunks": "0-2"}}, "Malformed reply"),  # 2 is in it, and has failed
-        ({"partial": {**PARTIAL, "chunks": "0"}}, "answered for the chunks 0,2-3, and was asked for 0-3"),
+        ({"partial": {**PARTIAL, "chunks": "0"}}, "it covers the chunks 0,2-3, but 0-3 were requested"),
         ({"partial": {**PARTIAL, "name": "../../etc/passwd"}}, "partial.name"),
         ({"partial": {**PARTIAL, "more": 1}}, "partial.more"),
         ({"failures": [{**FAILURE, "kind": "meteor"}]}, "failures.0.kind"),
@@ -109,7 +109,7 @@ def test_a_peek_shows_what_was_asked_for():
     check = reply_checks.of_peek("cern", ChunkSet.of([0, 1]))
     assert check(PARTIAL) is PARTIAL
     assert check(None) is None
-    with pytest.raises(SiteError, match="answered for the chunks 0-2, and was asked for 0-1"):
+    with pytest.raises(SiteError, match="it holds the chunks 0-2, but 0-1 were requested"):
         check({**PARTIAL, "chunks": "0-2"})
 
 

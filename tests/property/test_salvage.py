@@ -112,10 +112,10 @@ def test_the_past_is_read(folder):
 @pytest.mark.parametrize(
     ("edges", "options", "sentence"),
     [
-        ({"/a": [(0, 20)], "/b": [(0, 10)]}, {}, "/a is cut into 1 chunks, and was into 2"),
-        ({"/a": EDGES["/a"]}, {}, "/b of d is not there any more"),
+        ({"/a": [(0, 20)], "/b": [(0, 10)]}, {}, "/a is cut differently: 1 chunks now, 2 before"),
+        ({"/a": EDGES["/a"]}, {}, "/b of d is no longer there"),
         ({**EDGES, "/c": [(0, 5)]}, {}, "/c of d is new"),
-        (dict(reversed(EDGES.items())), {}, "the files come in another order"),
+        (dict(reversed(EDGES.items())), {}, "the order of the files has changed"),
         (EDGES, {"uuid": bytes(range(16))}, "has the UUID 000102030405060708090a0b0c0d0e0f, and had 0000"),
     ],
 )
@@ -169,7 +169,7 @@ def test_what_has_changed_is_named():
     assert differences(past, "other", [], {}, now) == [
         "the file helper.py has changed",
         "the file new.py is new",
-        "the file old.py is not there any more",
+        "the file old.py is no longer there",
     ]
     past.first_attempt = replace(past.first_attempt, parts={})  # of an earlier version
     assert differences(past, "other", [], {}, now)[0].startswith(
@@ -221,13 +221,13 @@ def test_parts_do_not_bear_numbers_of_what_is_safe(folder):
 
 def test_journals_that_cannot_be_gone_on_with(tmp_path):
     (tmp_path / JOURNAL).write_text('{"is":"Ask","at":0,"site":"a"}\n')
-    with pytest.raises(OutputError, match="does not say what was to be done"):
+    with pytest.raises(OutputError, match="does not record how the run began"):
         History.load(tmp_path)
     (tmp_path / JOURNAL).write_text("{not json\n")
     with pytest.raises(OutputError, match=r"Line 1 of .* is damaged"):
         History.load(tmp_path)
     (tmp_path / JOURNAL).write_text("")
-    with pytest.raises(OutputError, match="start the run anew"):
+    with pytest.raises(OutputError, match="start the run again"):
         History.load(tmp_path)
 
 

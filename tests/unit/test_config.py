@@ -30,16 +30,16 @@ def test_short_and_long_endpoints():
         (table(scrach="/x"), r"sites\.desy\.scrach: no such key; did you mean 'scratch'\?"),
         ({**table(), "site": {}}, r"site: no such key; did you mean 'sites'\?"),
         (table(endpoint={"kind": "local", "worker": 2}), r"sites\.desy\.endpoint\.worker: no such key"),
-        (table(endpoint="lokal"), r"no endpoint kind 'lokal'; did you mean 'local'\?"),
+        (table(endpoint="lokal"), r"unknown endpoint kind 'lokal'; did you mean 'local'\?"),
         (table(endpoint={"kind": "parsl"}), r"factory: is missing"),
         (table(workers=0), r"sites\.desy\.workers: .*greater than or equal to 1 \(given: 0\)"),
         (table(pfn={"(": "x"}), r"'\(' is not a regular expression"),
         ({"sites": {}}, "sites: .*at least 1"),
         ({"sites": {"desy": {"pfn": "/data"}}}, r"sites\.desy\.scratch: is missing"),
-        ({**table(), "placement": {"d": ["dessy"]}}, r"no site 'dessy'; did you mean 'desy'\?"),
+        ({**table(), "placement": {"d": ["dessy"]}}, r"unknown site 'dessy'; did you mean 'desy'\?"),
         ({"sites": {"a/b": {"pfn": "/", "scratch": "/"}}}, "letters, digits"),
         ({**table(), "placement": {"d": "desy"}}, r"placement\.d: must be a list \(given: 'desy'\)"),
-        ({**table(), "routing": {"forbid": ["dessy"]}}, r"no site 'dessy'; did you mean 'desy'"),
+        ({**table(), "routing": {"forbid": ["dessy"]}}, r"unknown site 'dessy'; did you mean 'desy'"),
         ({**table(), "routing": {"splitt": True}}, r"routing\.splitt: no such key; did you mean 'split'"),
         (table(endpoint={"kind": "slurm", "partition": "p", "wall": "1"}), r"sites\.desy\.endpoint\.wall: no such key"),
     ],
@@ -58,7 +58,7 @@ def test_files_that_are_no_tables(tmp_path):
     for content, sentence in (
         ("sites: [", "is not YAML"),
         ("just text", "is not a site table"),
-        (twice, "the key 'desy' is there twice"),
+        (twice, "the key 'desy' appears twice"),
     ):
         (tmp_path / "sites.yaml").write_text(content)
         with pytest.raises(ConfigError, match=sentence):

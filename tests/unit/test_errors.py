@@ -35,8 +35,8 @@ def test_docstring_draws_the_tree():
 
 def test_nearest():
     assert nearest("scrach", ["scratch", "pfn"]) == "did you mean 'scratch'? Known: pfn, scratch"
-    assert nearest("x", ["abc"]) == "Known: abc"
-    assert nearest("x", []) == "None are known"
+    assert nearest("x", ["abc"]) == "known: abc"
+    assert nearest("x", []) == "none are known"
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def test_nobody_has_it():
 
 
 def test_unknown_site_and_unfitting_rule():
-    with pytest.raises(ConfigError, match="'dessy', which the site table does not know; did you mean 'desy'"):
+    with pytest.raises(ConfigError, match="'dessy', which is not in the site table; did you mean 'desy'"):
         replicas("/store/a", {"d": {"files": {"/store/a": {"replicas": ["dessy"]}}}})
-    with pytest.raises(ConfigError, match="No `pfn` rule of the site cern fits"):
+    with pytest.raises(ConfigError, match="No `pfn` rule of the site cern matches"):
         replicas("/other/a", {"d": {"files": {"/other/a": {"replicas": ["cern"]}}}})

@@ -54,9 +54,9 @@ from cafetal.errors import CafetalError, ResumeRefused
     default=1.0,
     metavar="SHARE",
     type=click.FloatRange(0, 1),
-    help="Share of the events that suffices, e.g. 0.99.",
+    help="Succeed with at least this share of the events, e.g. 0.99.",
 )
-@click.option("--skip-bad-files", is_flag=True, help="Skip unreadable files, as coffea's skipbadfiles.")
+@click.option("--skip-bad-files", is_flag=True, help="Skip unreadable files, like coffea's skipbadfiles.")
 @click.option("--module", "modules", multiple=True, metavar="NAME", help="Another local module to send to the sites.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier run in the folder.")
 @plots_option
@@ -97,13 +97,13 @@ def resume(folder: Path, quiet: bool, plots: bool, detach: bool) -> None:
     options = dict(History.load(folder).first_attempt.about)
     if "processor" not in options:
         raise ResumeRefused(
-            f"The run in {folder} was started from Python: continue it there, by MultiSiteExecutor(..., resume=True)."
+            f"The run in {folder} was started from Python; resume it there with MultiSiteExecutor(..., resume=True)."
         )
     folder = folder.absolute()
     try:
         os.chdir(options.pop("cwd"))  # paths were given relative to this
     except OSError as error:
-        raise ResumeRefused(f"The run was started in a folder that cannot be entered any more: {error}.") from None
+        raise ResumeRefused(f"Cannot resume {folder}: its working folder is no longer accessible: {error}.") from None
     fan_in, accept = options.pop("fan_in"), options.pop("accept")
     _carry_out(folder, options, status=not quiet, plots=plots, fan_in=fan_in, accept=accept, resume=True)
 
@@ -113,7 +113,7 @@ def _detach(folder: Path) -> None:
     from cafetal.runner.background import detach
 
     process = detach(folder, [argument for argument in sys.argv[1:] if argument != "--detach"])
-    click.echo(f"It runs as process {process}. See `cafetal status`, `logs` and `cancel`, each with {folder}.")
+    click.echo(f"Running as process {process}. Use `cafetal status`, `logs` or `cancel` with {folder}.")
 
 
 def _carry_out(folder: Path, request: dict[str, object], *, plots: bool, **options: object) -> None:
@@ -202,7 +202,7 @@ def _prepare(request: dict[str, Any], **options: Any) -> tuple[Any, Any, object,
 def _say_where(executor: Any) -> None:
     """Say that there is no site table, and what that means."""
     (site,) = executor.sites.sites.values()
-    ERRORS.print(f"There is no {SITE_TABLE}: this machine does all the work, with {site.workers} workers.")
+    ERRORS.print(f"No {SITE_TABLE} found: this machine does all the work, with {site.workers} workers.")
 
 
 def _module_of(instance: object) -> str:
@@ -269,10 +269,10 @@ def postprocess(folder: Path, processor: str | None, plots: bool) -> None:
 @described("Show which site would process what.", "cafetal plan processors/dimuon.py datasets/dimuon.json")
 @click.command()
 @analysis_options
-@click.option("--ask", is_flag=True, help="Ask the sites for the entries of files that are not counted yet.")
+@click.option("--ask", is_flag=True, help="Have the sites count the entries of files that are not counted yet.")
 @json_option
 def plan(ask: bool, as_json: bool, **request: Any) -> None:
-    """Show how many chunks, events and bytes each site would process. No task is submitted, unless with --ask."""
+    """Show how many chunks, events and bytes each site would process. Without --ask, no task is submitted."""
     from cafetal.runner.forecast import forecast
     from cafetal.views.tables import print_code, print_plan
 

@@ -14,7 +14,7 @@ from cafetal.cli.options import described
 def completion(shell: str) -> None:
     """Print a script that completes commands, options and file names in SHELL.
 
-    Evaluate it in the start file of the shell.
+    Evaluate it in the startup file of your shell.
     """
     source = get_completion_class(shell)
     assert source is not None, "click knows these shells"

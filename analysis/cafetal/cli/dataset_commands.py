@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @described("Find datasets and make filesets.", "cafetal datasets build datasets.yaml -o datasets/all.json")
 @click.group()
 def datasets() -> None:
-    """Find datasets, and make filesets of them."""
+    """Find datasets, and make filesets from them."""
 
 
 @described("Search Rucio for datasets.", "cafetal datasets find --rucio 'cms:/DYJets*/*/NANOAODSIM'")
@@ -29,7 +29,7 @@ def datasets() -> None:
 @sites_option
 @click.option("--rucio", "from_rucio", is_flag=True, help="Search Rucio, the only catalogue so far.")
 def find(pattern: str, sites_path: str | None, from_rucio: bool) -> None:
-    """Show the datasets that match PATTERN (SCOPE:NAME, with *), and how much of each every site holds."""
+    """Show the datasets that match PATTERN (SCOPE:NAME, with *), and how much of each dataset every site holds."""
     if not from_rucio:
         raise click.UsageError("Say where to look: --rucio.")
     from cafetal.discovery import specs
@@ -39,7 +39,7 @@ def find(pattern: str, sites_path: str | None, from_rucio: bool) -> None:
     table, rucio = table_for(sites_path, None), Rucio()
     dids = rucio.find(Did.parse(pattern))
     if not dids:
-        TEXT.print(f"Rucio knows no dataset {pattern}.")
+        TEXT.print(f"No dataset in Rucio matches {pattern}.")
     for did in dids:
         spec = {str(did): specs.DatasetSpec(source=f"rucio:{did}")}
         (dataset,) = specs.build(spec, table, lambda: rucio).values()
@@ -55,9 +55,9 @@ def find(pattern: str, sites_path: str | None, from_rucio: bool) -> None:
 @click.argument("spec", nargs=-1, required=True)
 @sites_option
 @click.option("-o", "output", required=True, type=click.Path(path_type=Path), help="Fileset, .json or .json.gz.")
-@click.option("--entries", is_flag=True, help="Open files from here, and write their entries and UUIDs.")
+@click.option("--entries", is_flag=True, help="Open the files from this machine, and add their entries and UUIDs.")
 def build(spec: tuple[str, ...], sites_path: str | None, output: Path, entries: bool) -> None:
-    """Make a fileset of SPEC: a YAML file, or NAME=SOURCE (see docs/how-to.md)."""
+    """Make a fileset from SPEC: a YAML file, or NAME=SOURCE (see docs/how-to.md)."""
     from cafetal.discovery import specs
     from cafetal.discovery.rucio import Rucio
     from cafetal.fileset_sites import table_for
@@ -73,7 +73,7 @@ def build(spec: tuple[str, ...], sites_path: str | None, output: Path, entries: 
         _show(dataset, table)
     with_entries = sum(file.num_entries is not None for file in fileset.files())
     TEXT.print(
-        f"{output}: {sum(1 for _ in fileset.files()):,} files; the number of entries of {with_entries:,} is known."
+        f"{output}: {sum(1 for _ in fileset.files()):,} files; number of entries known for {with_entries:,} of them."
     )
 
 
@@ -115,17 +115,17 @@ def stage(fileset_path: Path, sites_path: str | None, site: str, days: float) ->
 
     table = table_for(sites_path, None)
     if site not in table.sites:
-        raise UnknownEndpoint(f"There is no site {site!r}; {nearest(site, table.sites)}.", site=site)
+        raise UnknownEndpoint(f"Unknown site {site!r}; {nearest(site, table.sites)}.", site=site)
     if not table.sites[site].rses:
-        raise ConfigError(f"The site {site} names no RSE: give its `rses` in the site table.")
+        raise ConfigError(f"The site {site} names no RSE: add its `rses` to the site table.")
     rucio = Rucio()
     for name, dataset in load(fileset_path).items():
         dids = specs.sources_in_rucio(dataset, lambda: rucio)
         rules = rucio.stage(dids, table.sites[site].rses, days)
         for rule in rules:
-            TEXT.print(f"{name}: rule {rule} (`rucio rule show {rule}` tells how far it is)")
+            TEXT.print(f"{name}: rule {rule} (`rucio rule show {rule}` shows its progress)")
         if not rules:
-            TEXT.print(f"{name}: {'it was asked for before' if dids else 'its source is not in Rucio'}.")
+            TEXT.print(f"{name}: {'a rule for it already exists' if dids else 'its source is not in Rucio'}.")
     TEXT.print(f"When the rules are done, `cafetal datasets refresh {fileset_path}` finds the new replicas.")
 
 
@@ -156,4 +156,4 @@ def _show(dataset: Dataset, table: SiteTable) -> None:
     TEXT.print(table_of_shares)
     missing = unheld(dataset)
     if missing:
-        TEXT.print(f"No site of the table holds {len(missing):,} of the files, e.g. {missing[0]}.")
+        TEXT.print(f"{len(missing):,} of the files have no replica at a site of the table, e.g. {missing[0]}.")

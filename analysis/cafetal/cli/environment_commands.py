@@ -39,12 +39,12 @@ def detect(sites_path: str | None, target: str | None, output: Path | None, hash
     table = _table(sites_path)
     more = {} if table is None else {"also": table.environment.modules, "packages": table.environment.packages}
     needs = find([] if target is None else [named(target)], **more)
-    TEXT.print(f"own modules: {', '.join(needs.local) or 'none'}")
+    TEXT.print(f"local modules: {', '.join(needs.local) or 'none'}")
     for module, package in sorted(needs.imported.items()):
         TEXT.print(f"imports {module}: {package} {needs.packages[package]}")
     for module in needs.missing:
         TEXT.print(f"[yellow]imports {module}, which is not installed here[/]")
-    TEXT.print(f"{len(needs.packages)} packages with all that they need, and what cafetal does")
+    TEXT.print(f"{len(needs.packages)} packages, including their dependencies and those of cafetal")
     if output is not None:
         _write(output, (add_hashes(needs.lock) if hashes else needs.lock).text)
         TEXT.print(f"Written: {output}")
@@ -56,7 +56,7 @@ def detect(sites_path: str | None, target: str | None, output: Path | None, hash
 @_target
 @_lock_option
 def pack(sites_path: str | None, target: str | None, lock: Path | None) -> None:
-    """Pack the interpreter and all packages into one archive, as sites with `env: bundle` or `auto` get it."""
+    """Pack the interpreter and all packages into the archive that sites with `env: bundle` or `auto` get."""
     from cafetal.environments.archive import pack as make
 
     bundle = make(_lock(sites_path, target, lock))
@@ -80,7 +80,7 @@ def recipes(sites_path: str | None, target: str | None, lock: Path | None, folde
 
     for name, text in write(_lock(sites_path, target, lock)).items():
         _write(folder / name, text)
-    click.echo(f"Written to {folder}. Each says in its first lines how it is used.")
+    click.echo(f"Written to {folder}. The first lines of each recipe explain its use.")
 
 
 @described("Compare the packages of a site with those needed.", "cafetal env diff desy processors/dimuon.py")
@@ -90,7 +90,7 @@ def recipes(sites_path: str | None, target: str | None, lock: Path | None, folde
 @_target
 @_lock_option
 def diff(sites_path: str | None, site: str, target: str | None, lock: Path | None) -> None:
-    """Compare the packages that SITE has installed with those that TARGET needs; exit with 1 if they do not fit."""
+    """Compare the packages that SITE has installed with those that TARGET needs. Exit with 1 if incompatible."""
     from cafetal.federation.site_status import ask_versions
     from cafetal.federation.versions import compare
 
@@ -104,7 +104,7 @@ def diff(sites_path: str | None, site: str, target: str | None, lock: Path | Non
         TEXT.print(f"[red]{comparison.refused}[/]")
         raise click.exceptions.Exit(1)
     if not (comparison.others or comparison.missing):
-        TEXT.print(f"{site} has all that is needed, in the same versions.")
+        TEXT.print(f"{site} has all required packages in the same versions.")
 
 
 def _table(sites_path: str | None) -> Any:

@@ -63,9 +63,12 @@ def analysis_options(command: Any) -> Any:
             click.argument("fileset", shell_complete=complete_files),
             sites_option,
             click.option(
-                "--schema", default="NanoAODSchema", show_default=True, help="Name in coffea, or FILE.py:CLASS."
+                "--schema",
+                default="NanoAODSchema",
+                show_default=True,
+                help="NanoEvents schema: a name from coffea.nanoevents, or FILE.py:CLASS.",
             ),
-            click.option("--treename", metavar="NAME", help="Tree of files whose fileset entry names none."),
+            click.option("--treename", metavar="NAME", help="Tree name for files whose fileset entry has none."),
             click.option(
                 "--chunksize",
                 default=100_000,
@@ -75,7 +78,7 @@ def analysis_options(command: Any) -> Any:
                 help="Events in a chunk.",
             ),
             click.option(
-                "--maxchunks", metavar="N", type=click.IntRange(min=1), help="First N chunks of each dataset only."
+                "--maxchunks", metavar="N", type=click.IntRange(min=1), help="Only the first N chunks of each dataset."
             ),
             click.option(
                 "--arg", "arguments", multiple=True, metavar="K=V", help="Argument of the processor's constructor."

@@ -40,7 +40,7 @@ def why(subject: str, folder: Path, as_json: bool) -> None:
 @described("Prove that every event counts once.", "cafetal verify results/first")
 @click.command()
 @folder_argument
-@click.option("--trust", is_flag=True, help="Unpickle objects without a plain form, which can run any code.")
+@click.option("--trust", is_flag=True, help="Unpickle objects that have no plain form; this can run any code.")
 @json_option
 def verify(folder: Path, trust: bool, as_json: bool) -> None:
     """Prove the output in FOLDER: every planned event counts once, or is listed as missing."""

@@ -41,7 +41,7 @@ def _write_example(folder: Path) -> None:
     from cafetal.rehearsal.toy_data import Recipe, make_files, write_fileset
 
     if folder.exists() and any(folder.iterdir()):
-        raise OutputError(f"{folder} is not empty; `cafetal init` starts a new folder.")
+        raise OutputError(f"{folder} is not empty; `cafetal init` needs a new folder.")
     with as_file(files("cafetal") / "templates" / "analysis") as template:
         shutil.copytree(template, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
     table = load_sites(folder / SITE_TABLE)
@@ -62,7 +62,7 @@ def _write_sites(folder: Path, fileset_path: str) -> None:
 
     path = folder / SITE_TABLE
     if path.exists():
-        raise OutputError(f"{path} exists already. Move it away, or name another folder.")
+        raise OutputError(f"{path} already exists. Move it, or choose another folder.")
     fileset = load(fileset_path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

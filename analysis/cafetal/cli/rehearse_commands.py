@@ -22,7 +22,12 @@ _rehearsal = click.argument("folder", type=click.Path(path_type=Path), default=P
 @rehearse.command()
 @_rehearsal
 @click.option(
-    "--sites", "names", default="desy,cern,nebraska", show_default=True, metavar="NAMES", help="Names, with commas."
+    "--sites",
+    "names",
+    default="desy,cern,nebraska",
+    show_default=True,
+    metavar="NAMES",
+    help="Site names, separated by commas.",
 )
 @click.option(
     "--workers", default=1, show_default=True, metavar="N", type=click.IntRange(min=1), help="Workers of each site."
@@ -35,7 +40,7 @@ def up(folder: Path, names: str, workers: int, direct: bool) -> None:
     rehearsal = Rehearsal(folder)
     rehearsal.up(names.split(","), workers=workers, kind="direct" if direct else "core")
     click.echo(
-        f"It runs. Its sites are in {folder / SITES}; their data goes to {folder}/sites/NAME/data.\n"
+        f"The rehearsal is running. Its site table is {folder / SITES}; put data into {folder}/sites/NAME/data.\n"
         f"  cafetal sites check --sites {folder / SITES}\n  cafetal rehearse down {folder}"
     )
 

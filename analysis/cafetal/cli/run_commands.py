@@ -15,12 +15,12 @@ _TASKS = 10
 """The last tasks whose logs are shown."""
 
 
-@described("Show how far a run is.", "cafetal status results/first")
+@described("Show the progress of a run.", "cafetal status results/first")
 @click.command()
 @folder_argument
 @json_option
 def status(folder: Path, as_json: bool) -> None:
-    """Show the state of the run in FOLDER, also of one in another process."""
+    """Show the state of the run in FOLDER, even if it runs in another process."""
     from cafetal.results.run_status import look_at
     from cafetal.views.tables import print_status
 
@@ -46,7 +46,7 @@ def list_runs(folder: Path, as_json: bool) -> None:
     elif runs:
         print_runs(runs, TABLES)
     else:
-        click.echo(f"There is no run in {folder}.")
+        click.echo(f"No runs in {folder}.")
 
 
 @described("Merge and plot what a run has finished so far.", "cafetal peek results/first")
@@ -75,12 +75,18 @@ def peek(folder: Path) -> None:
 @click.command()
 @folder_argument
 @click.option(
-    "-n", "lines", default=20, show_default=True, metavar="N", type=click.IntRange(min=1), help="Lines of each log."
+    "-n",
+    "lines",
+    default=20,
+    show_default=True,
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="Number of lines to show of each log.",
 )
 @click.option("--task", type=int, metavar="N", help="Show everything that this task printed.")
 @click.option("--site", metavar="NAME", help="Show only tasks of this site.")
 def logs(folder: Path, lines: int, task: int | None, site: str | None) -> None:
-    """Show the log of a run with --detach in FOLDER, and what the processor printed in its tasks."""
+    """Show the log of the detached run in FOLDER, and what the processor printed in its tasks."""
     from cafetal.results.task_logs import read_task_logs
     from cafetal.runner.background import LOG, tail
 
@@ -89,7 +95,7 @@ def logs(folder: Path, lines: int, task: int | None, site: str | None) -> None:
         if task is None and site is None:
             click.echo(tail(folder, lines))
         elif not task_logs:
-            raise OutputError(f"No such task in {folder} has printed anything.")
+            raise OutputError(f"No task in {folder} that matches --task and --site has printed anything.")
     listed = task_logs if task is not None else task_logs[-_TASKS:]
     if len(listed) < len(task_logs):
         click.echo(
@@ -118,7 +124,7 @@ def cancel(folder: Path, now: bool) -> None:
 @sites_option
 @click.option("--remove", "runs", multiple=True, metavar="RUN", help="Remove the files of this run; repeatable.")
 @click.option(
-    "--all", "everything", is_flag=True, help="Remove the files of all runs, also of those that can be resumed."
+    "--all", "everything", is_flag=True, help="Remove the files of all runs, including those that can be resumed."
 )
 def clean(sites_path: str | None, runs: tuple[str, ...], everything: bool) -> None:
     """List the files that runs left on the scratch of each site, with their sizes, and remove them on demand."""
@@ -132,7 +138,7 @@ def clean(sites_path: str | None, runs: tuple[str, ...], everything: bool) -> No
     print_leftovers([leftover for leftover in leftovers if leftover not in to_remove], silent, TABLES)
     if to_remove:
         click.echo(
-            f"Removed what {len({leftover.run for leftover in to_remove})} runs had left, {len(to_remove)} folders."
+            f"Removed the files of {len({leftover.run for leftover in to_remove})} runs ({len(to_remove)} folders)."
         )
     if silent:
         raise click.exceptions.Exit(1)

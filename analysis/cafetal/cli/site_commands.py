@@ -44,7 +44,7 @@ def sites(context: click.Context, sites_path: str | None, as_json: bool) -> None
     default="Events",
     show_default=True,
     metavar="NAME",
-    help="With --files: tree of files that name none.",
+    help="With --files: tree name for files whose entry has none.",
 )
 @click.option("--all", "everything", is_flag=True, help="With --files: open all files.")
 @json_option
@@ -121,7 +121,7 @@ def drain(sites_path: str | None, folder: Path, undo: bool, names: tuple[str, ..
     sites = table_for(sites_path, None).sites
     for name in names:
         if name not in sites:
-            raise UnknownEndpoint(f"There is no site {name!r}; {nearest(name, sites)}.", site=name)
+            raise UnknownEndpoint(f"Unknown site {name!r}; {nearest(name, sites)}.", site=name)
     if not (folder / JOURNAL).is_file():
         raise OutputError(f"{folder} is not the folder of a run: it has no {JOURNAL}.")
     drained = drain(folder, names, undo=undo)

@@ -190,7 +190,7 @@ class EntryCounts:
                 self.missing += [(meta.dataset, failure) for meta in self._metas[key]]
             else:
                 populated += [_populated(meta, declared[key]) for meta in self._metas[key]]
-                user_messages.warn(f"No replica can be opened of {user_messages.place(failure)} ({reason(failure)}).")
+                user_messages.warn(f"No replica of {user_messages.place(failure)} can be opened ({reason(failure)}).")
         return populated
 
     def cut(self, metas: Iterable[FileMeta]) -> Iterator[WorkItem]:

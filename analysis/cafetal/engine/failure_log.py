@@ -80,7 +80,7 @@ class FailureLog:
         for failure, numbers in reasons.values():
             if failure["lfn"]:
                 others = {site: self._sites[site] for i in numbers for site in chunks[i].sites if site in self._sites}
-                losses = [f"{site}, which holds it too, was lost: {reason(why)}" for site, why in others.items()]
+                losses = [f"{site}, which also holds the file, was lost: {reason(why)}" for site, why in others.items()]
                 words = [*failure["messages"][:-1], "; ".join([*failure["messages"][-1:], *losses])]
                 yield {**failure, "messages": words, "chunks": str(ChunkSet.of(numbers))}
                 continue
@@ -106,5 +106,5 @@ def _neighbours(chunks: Iterable[Chunk]) -> list[list[Chunk]]:
 
 def _drained(site: str) -> Failure:
     """For work that nobody has tried, as only a drained site holds it."""
-    error = CafetalError(f"The site {site} was drained, and no other holds these data.")
+    error = CafetalError(f"The site {site} was drained, and no other site holds the data.")
     return {**describe(error, site=site), "kind": "site"}

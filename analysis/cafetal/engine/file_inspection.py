@@ -336,7 +336,7 @@ def contradiction(question: Question, site: str, record: Mapping[str, object]) -
                 "stop": 0,
                 "chunks": "",
                 "types": ["StaleFile"],
-                "messages": [f"the {name} is {record[key]} there, and {declared} in the fileset"],
+                "messages": [f"the {name} is {record[key]} at the site, but {declared} in the fileset"],
                 "traceback": "",
                 "signature": "",
             }

@@ -140,7 +140,7 @@ class Execution:
             if not lost or context.record.interrupted:
                 return self._finish(fetched)
             if context.scheduler.done and not self.maps.locations.knows_any(lost):
-                raise EventsLost(f"The chunks {lost} are in no partial, and nothing is known of their loss.")
+                raise EventsLost(f"The chunks {lost} are missing from all partial results, and no failure explains it.")
             self.maps.redo(lost)
 
     def _settled(self, leaves: int) -> bool:
@@ -252,7 +252,7 @@ class Execution:
         """Stop in order; stop at once if asked a second time."""
         context, folder = self.context, self.context.settings.folder
         if context.record.interrupted:
-            hint = "nothing of this run is kept" if folder is None else f"`cafetal resume {folder}` continues"
+            hint = "nothing of this run is saved" if folder is None else f"`cafetal resume {folder}` continues the run"
             raise RunInterrupted(f"Stopped at once; {hint}.")
         self._staging.abandon()
         self.intake.stop()

@@ -40,10 +40,10 @@ def _did_not_travel(failure: Failure, left_out: Mapping[str, str]) -> str:
         return ""
     for path, why in left_out.items():
         if path.endswith(f"/{match[1]}"):
-            return f"\n{path} did not travel to the sites ({why}). See `code` in the site table."
+            return f"\n{path} was not sent to the sites ({why}). See `code` in the site table."
     return (
-        f"\n{match[1]} is in no package that travelled: files beside a single module stay here. Put them into a "
-        "package with the module, or name them under `aux` in the site table."
+        f"\n{match[1]} was not sent to the sites: it is not in a package, and files beside a single module stay here. "
+        "Put it into a package with the module, or list it under `aux` in the site table."
     )
 
 
@@ -67,8 +67,8 @@ def merge_error(failure: Failure) -> ProcessorError:
     """Return the error of outputs that do not add up with one another."""
     error = ProcessorError(
         f"The outputs of the processor cannot be merged (at {failure['site']}): {reason(failure)}\n"
-        "Each call must return what coffea can add: numbers, histograms, sets and mappings of these, of the same "
-        "types each time.",
+        "Each call must return objects that coffea can add, of the same types each time: numbers, histograms, sets, "
+        "and mappings of these.",
         **_where(failure),
     )
     error.__cause__ = cause(failure)
@@ -85,7 +85,7 @@ def unreadable(failures: Sequence[Failure], doing: str) -> CafetalError:
     kind: type[CafetalError] = SiteError if len(lost) == len(failures) else UnreadableFile
     if all(map(lacks_tree, failures)):
         kind = MissingTree
-    what = "Some of the work" if kind is SiteError else f"{files} file{'s' * (files > 1)}"
+    what = "Some files or chunks" if kind is SiteError else f"{files} file{'s' * (files > 1)}"
     error = kind(
         f"{what} could not be {doing} at any site that holds the data:\n" + "\n".join(lines), **_where(failures[-1])
     )

@@ -127,5 +127,5 @@ class CloudQueues:
         except pika.exceptions.AMQPError:
             raise  # not acknowledged, so it comes again
         except Exception:
-            logger.exception("a message that cannot be understood: %s", body[:200])
+            logger.exception("malformed message: %s", body[:200])
         channel.basic_ack(method.delivery_tag)

@@ -90,7 +90,7 @@ class CloudService:
         for fault in self.faults:
             if fault["path"] in path and fault["count"] > 0:
                 fault["count"] -= 1
-                return fault["status"], {"status": "Failed", "reason": "A fault that was asked for."}
+                return fault["status"], {"status": "Failed", "reason": "An injected fault."}
         return None
 
     # --- endpoints -----------------------------------------------------------------------------------------

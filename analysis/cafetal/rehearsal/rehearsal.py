@@ -218,7 +218,7 @@ class Rehearsal:
                 return count
             count += len(left)
             stop(left, patience=3)
-        raise RehearsalError(f"Processes that cannot be stopped: {', '.join(str(process.pid) for process in left)}.")
+        raise RehearsalError(f"Cannot stop the processes {', '.join(str(process.pid) for process in left)}.")
 
     def ask(self, method: str, path: str, body: Mapping[str, object] | None = None) -> Any:
         """Send a request to the web service of the rehearsal."""

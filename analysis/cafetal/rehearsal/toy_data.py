@@ -64,7 +64,7 @@ def make_files(recipe: Recipe, table: SiteTable, copies: int = 2) -> Fileset:
         ConfigError: if a site's PFNs are not on this machine, or there are fewer sites than copies.
     """
     if not 1 <= copies <= len(table.sites):
-        raise ConfigError(f"{copies} copies of each file were asked for, and there are {len(table.sites)} sites.")
+        raise ConfigError(f"Cannot make {copies} copies of each file with {len(table.sites)} sites.")
     files = []
     for number in range(recipe.files):
         lfn = f"/store/cafetal/{recipe.dataset}/{recipe.dataset}_{number:04d}.root"
@@ -110,7 +110,7 @@ def lay_out(sources: Mapping[str, Sequence[tuple[Path, str]]], table: SiteTable,
 def _local_path(table: SiteTable, site: str, lfn: str) -> Path:
     pfn = table.pfn(site, lfn)  # $VARIABLES and ~ mean here what they mean to workers on this machine
     if pfn is None or "://" in pfn:
-        raise ConfigError(f"Data can be made for sites with folders on this machine only; {site} would have {pfn}.")
+        raise ConfigError(f"Toy data can only be written to folders on this machine; the PFN at {site} would be {pfn}.")
     return Path(os.path.expanduser(os.path.expandvars(pfn)))
 
 

@@ -87,7 +87,7 @@ class Wan:
     def __init__(self, nodes: Sequence[str], line: Line = Line()) -> None:
         reason = available()
         if reason is not None:
-            raise RehearsalError(f"There can be no WAN here: {reason}.")
+            raise RehearsalError(f"No WAN can be set up on this machine: {reason}.")
         self.nodes, self.line = tuple(nodes), line
         self.name = f"wan{os.getpid()}"
         self.counts: dict[str, int] = {}
@@ -100,7 +100,7 @@ class Wan:
         assert self._switch.stdout is not None
         if self._switch.stdout.readline().strip() != "ready":
             self._switch.wait()
-            raise RehearsalError("The WAN could not be made; the messages above say why.")
+            raise RehearsalError("The WAN could not be set up; the messages above say why.")
         return self
 
     def address(self, node: str) -> str:

@@ -46,7 +46,7 @@ def start(
         if process.poll() is not None or time.monotonic() > end:
             process.kill()
             process.wait()
-            raise RehearsalError(f"`{command[0]}` did not come up; its log is below {log}.")
+            raise RehearsalError(f"`{command[0]}` did not come up; its logs are in {log}.")
         time.sleep(0.05)
     return process
 

@@ -14,8 +14,8 @@ from cafetal.worker.chunkset import ChunkSet
 
 _RULES = {
     "planned": "within the planned share of the site",
-    "probe": "to measure the speed of the site with a dataset that no task there had finished yet",
-    "stolen": "the site had finished its own share, and could finish this before the sites that planned it",
+    "probe": "to measure the speed of the site, as it had not finished a task of this dataset yet",
+    "stolen": "the site had finished its own share, and could finish this before the sites for which it was planned",
     "remote": "the site was idle, and could read it from {source} over the WAN before {source} would process it",
     "retry": "a retry after a failure",
     "duplicate": "a duplicate of task {twin}, which was late or slow; the first one to finish counts",
@@ -43,8 +43,9 @@ def explain(history: History, subject: str) -> Iterator[str]:
     lfns = [subject] if subject in known else [lfn for lfn in known if subject in lfn]
     if len(lfns) != 1:
         hint = nearest(subject, [*sites, *known])
-        why = f"{len(lfns)} files have it in their names" if lfns else f"there is none; {hint}"
-        raise UnknownSubject(f"{subject!r} is no chunk, file or site of the run: {why}.")
+        if lfns:
+            raise UnknownSubject(f"{subject!r} matches the LFNs of {len(lfns)} files of the run; give more of the LFN.")
+        raise UnknownSubject(f"Unknown chunk, file or site {subject!r}; {hint}.")
     return _file(history, lfns[0])
 
 
@@ -75,7 +76,7 @@ def _steps(history: History, chunk: int) -> Iterator[str]:
 def _task(history: History, number: int, task: TaskRun, chunk: int) -> Iterator[str]:
     line = task.assigned
     reason = _RULES[line.rule].format(twin=line.twin, source=line.source)
-    many = f" with {len(line.chunks) - 1} others" if len(line.chunks) > 1 else ""
+    many = f" with {len(line.chunks) - 1} other chunks" if len(line.chunks) > 1 else ""
     takes = "" if line.seconds is None else f" Estimated: {line.seconds:.1f} s."
     yield f"{_at(task.at)}: sent to {line.site}{many} (task {number}): {reason}.{takes}"
     if len(line.candidates) > 1:
@@ -216,7 +217,7 @@ def _(line: lines.PartialReduced) -> str:
 
 @describe.register
 def _(line: lines.PartialReused) -> str:
-    return f"kept the partial with the chunks {line.chunks} from an earlier attempt."
+    return f"its partial with the chunks {line.chunks} from an earlier attempt was reused."
 
 
 @describe.register

@@ -83,7 +83,7 @@ def yields_of(histogram: Histogram) -> Yields:
         OutputError: if it is none.
     """
     if histogram.ndim != 2 or _categories(histogram) != 2:
-        raise OutputError("A cutflow has two axes, categories for samples and for cuts.")
+        raise OutputError("The histogram is not a cutflow: it must have two category axes, samples and cuts.")
     samples, cuts = (tuple(axis) for axis in histogram.axes)
     values, variances = histogram.values(), histogram.variances()
     places = [(i, sample, j, cut) for i, sample in enumerate(samples) for j, cut in enumerate(cuts)]
@@ -106,7 +106,7 @@ def write_root(path: Path, output: object) -> dict[str, str]:
     with uproot.recreate(path) as file:
         for name, whole in find(output):
             if whole.ndim - _categories(whole) > _MAX_ROOT_AXES:
-                left_out[name] = f"ROOT's histograms have {_MAX_ROOT_AXES} axes at most"
+                left_out[name] = f"ROOT's histograms have at most {_MAX_ROOT_AXES} axes"
                 continue
             for category, part in by_category(whole):
                 target = f"{name}/{category}" if category else name
@@ -137,7 +137,7 @@ def _for_root(histogram: Histogram) -> Histogram:
     """
     complete = all(axis.traits.underflow and axis.traits.overflow for axis in histogram.axes)
     if histogram.storage_type is bh.storage.WeightedMean:
-        raise ValueError("ROOT's profiles have other variances of weighted means")
+        raise ValueError("ROOT's profiles define variances of weighted means differently")
     if histogram.storage_type is bh.storage.Mean:
         if histogram.ndim > 1 or not complete or any(axis.traits.circular for axis in histogram.axes):
             raise ValueError("ROOT's profiles have one axis, with both flow bins")
@@ -145,7 +145,7 @@ def _for_root(histogram: Histogram) -> Histogram:
         if not np.allclose(
             uproot.to_writable(histogram).values(flow=True)[filled], histogram.values(flow=True)[filled]
         ):
-            raise ValueError("this version of uproot writes other means")
+            raise ValueError("this version of uproot writes different means")
         return histogram
     weighted = histogram.storage_type is bh.storage.Weight
     if complete or not _has_flow(histogram):
@@ -228,7 +228,7 @@ def write_uhi(path: Path, output: object) -> dict[str, str]:
         try:
             text = json.dumps(histogram, default=uhi.io.json.default)
             if not _is_same(histogram, bh.Histogram(json.loads(text, object_hook=uhi.io.json.object_hook))):
-                raise ValueError("it would not come back as it is")
+                raise ValueError("it would be different when read back")
             texts[name] = text
         except Exception as error:  # of whatever the serialisation makes of it; the others can be written
             left_out[name] = f"{type(error).__name__}: {error}".splitlines()[0]

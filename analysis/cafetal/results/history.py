@@ -132,7 +132,7 @@ class History:
         """
         history = cls.of(read(folder))
         if not history.attempts:
-            raise OutputError(f"The journal in {folder} does not say what was to be done; start the run anew.")
+            raise OutputError(f"The journal in {folder} does not record how the run began; start the run again.")
         return history
 
     def take(self, line: lines.Line, at: float | None = None) -> None:
@@ -221,7 +221,7 @@ class History:
     def _(self, line: lines.TaskCommitted, at: float) -> None:
         task = self.map_tasks.get(line.task)
         if task is None:
-            raise OutputError(f"The journal counts the task {line.task}, which it has not sent.")
+            raise OutputError(f"The journal is damaged: task {line.task} counts, but was never sent.")
         task.committed, task.state = line.chunks, "committed"
         self._put(line.chunks, task.assigned.site)
         self.events_of_attempt += self._count(line.chunks, task.assigned.site, at)

@@ -139,4 +139,4 @@ def read(folder: Path) -> Iterator[dict[str, object]]:
                     except ValueError:
                         raise OutputError(f"Line {number} of {folder / JOURNAL} is damaged.") from None
     except FileNotFoundError:
-        raise OutputError(f"{folder} holds no journal of a run: {JOURNAL} is not there.") from None
+        raise OutputError(f"{folder} is not the folder of a run: {JOURNAL} is missing.") from None

@@ -26,7 +26,7 @@ def keep_modules(folder: Path, archive: bytes) -> None:
     try:
         write_bytes(folder / CODE, archive)
     except OSError as error:
-        raise OutputError(f"The code of the run cannot be kept in {folder}: {error}.") from error
+        raise OutputError(f"The code of the run cannot be saved in {folder}: {error}.") from error
 
 
 @contextmanager

@@ -39,7 +39,7 @@ def keep(folder: Path | None, site: str, attempt: int, reference: Reference, con
         try:
             write_bytes(folder / PARTIALS / name, content, durable=True)
         except OSError as error:
-            raise OutputError(f"The partial of {site} cannot be kept in {folder}: {error}.") from error
+            raise OutputError(f"The partial result of {site} cannot be saved in {folder}: {error}.") from error
     return home
 
 

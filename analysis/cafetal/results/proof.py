@@ -113,7 +113,7 @@ def verify(folder: Path, manifest: Mapping[str, Any], *, trust: bool = False) ->
         with shipped_modules(folder):
             _check_account(folder, manifest, proof, trust)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        say(f"The account in the manifest cannot be read ({type(error).__name__}: {error}).")
+        say(f"The ledger in the manifest cannot be read ({type(error).__name__}: {error}).")
     return proof
 
 
@@ -133,7 +133,7 @@ def _check_account(folder: Path, manifest: Mapping[str, Any], proof: Proof, trus
             carried = carried.union(ChunkSet.parse(entry["chunks"]))
             nodes.append(codec.decode(partials.body(content), trusted=trust))
         except Overlap as error:
-            say(f"The partial {name} holds what another one holds too: {error}")
+            say(f"The partial {name} overlaps with another one: {error}")
         except codec.Garbled as error:
             say(f"The partial {name} cannot be read: {error}" + ("" if trust else " (`--trust` reads pickles.)"))
         except (partials.PartialLost, OSError) as error:
@@ -143,16 +143,16 @@ def _check_account(folder: Path, manifest: Mapping[str, Any], proof: Proof, trus
             say(f"The partial {path.name} is not listed in the manifest.")
     if carried != counted:
         lost, strange = counted.minus(carried), carried.minus(counted)
-        say(f"The partials hold other chunks than were counted: missing {lost or 'none'}, extra {strange or 'none'}.")
+        say(f"The partials do not hold the counted chunks: missing {lost or 'none'}, extra {strange or 'none'}.")
     if len(nodes) == len(ledger["partials"]):
         total = exact.lower(reduce(exact.merge, nodes)) if nodes else None
         if codec.fingerprint(total) != ledger["fingerprint"]:
-            say("The sum of the partials is not the one that was written.")
+            say("The sum of the partials does not match the fingerprint in the manifest.")
     for key, mine in (("planned", proof.planned), ("counted", proof.events)):
         if manifest["events"][key] != mine:
-            say(f"The manifest speaks of {manifest['events'][key]:,} events {key}; the account has {mine:,}.")
+            say(f"The manifest has {manifest['events'][key]:,} events {key}, but its ledger has {mine:,}.")
     if manifest["complete"] and missing:
-        say(f"The manifest calls the output complete, and the chunks {missing} are not in it.")
+        say(f"The manifest calls the output complete, but the chunks {missing} are missing.")
 
 
 def _planned(ledger: Mapping[str, Any], say: Any) -> dict[int, tuple[int, int]]:
@@ -162,13 +162,13 @@ def _planned(ledger: Mapping[str, Any], say: Any) -> dict[int, tuple[int, int]]:
         last = None
         for number, (start, stop) in enumerate(_long(line["edges"]), line["first"]):
             if number in chunks or stop < start or (last is not None and start < last):
-                say(f"The chunks of {line['lfn']} overlap in the account.")
+                say(f"The chunks of {line['lfn']} overlap in the ledger.")
             chunks[number] = (start, stop)
             last = stop
     for chunk, parts in ledger["cuts"]:
         start, stop = chunks.pop(chunk)
         edges = [start, *(edge for _, *ends in parts for edge in ends), stop]
         if edges[::2] != edges[1::2]:
-            say(f"The parts of chunk {chunk} are not the whole of it.")
+            say(f"The parts of chunk {chunk} do not cover it exactly.")
         chunks |= {part: (first, last) for part, first, last in parts}
     return chunks

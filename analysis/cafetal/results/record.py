@@ -16,7 +16,7 @@ from cafetal.worker.protocol import Failure
 
 
 class RunRecord(History):
-    """The history of a run while it goes on, with what only the process that runs it knows.
+    """The history of an active run, with information that only its process has.
 
     Times are in seconds, sizes in bytes.
     """
@@ -216,8 +216,8 @@ def failure_fields(failure: Failure) -> dict[str, Any]:
 
 _ENDS = {
     "builtins.SystemExit": "it called sys.exit, which would end the worker; raise an exception instead",
-    "builtins.KeyboardInterrupt": "it raised KeyboardInterrupt, which is the user's; raise another exception instead",
-    "builtins.GeneratorExit": "it raised GeneratorExit, which is Python's; raise another exception instead",
+    "builtins.KeyboardInterrupt": "it raised KeyboardInterrupt, reserved for Ctrl-C; raise another exception instead",
+    "builtins.GeneratorExit": "it raised GeneratorExit, reserved for generators; raise another exception instead",
 }
 """What to say of exceptions that mean something else."""
 _KEYS = ("Available keys", "Did you mean")

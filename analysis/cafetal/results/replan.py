@@ -33,15 +33,15 @@ def differences(
     if past.plan.complete:
         missing = {(line.dataset, line.file) for line in past.missing}
         changes += [f"{lfn} of {dataset} is new" for dataset, lfn in sorted(now.keys() - before.keys() - missing)]
-    changes += [f"{lfn} of {dataset} is not there any more" for dataset, lfn in sorted(before.keys() - now.keys())]
+    changes += [f"{lfn} of {dataset} is no longer there" for dataset, lfn in sorted(before.keys() - now.keys())]
     for key in sorted(now.keys() & before.keys()):
         one, two = before[key], now[key]
         if one.uuid != (uuid := bytes(two[0].fileuuid).hex()):
-            changes.append(f"{key[1]} has the UUID {uuid}, and had {one.uuid}")
+            changes.append(f"the UUID of {key[1]} is {uuid} now, and was {one.uuid}")
         elif one.edges != [[item.entrystart, item.entrystop] for item in two]:
-            changes.append(f"{key[1]} is cut into {len(two)} chunks, and was into {len(one.starts)}")
+            changes.append(f"{key[1]} is cut differently: {len(two)} chunks now, {len(one.starts)} before")
     if not changes and any(file.position not in (None, positions[file.dataset, file.lfn]) for file in past.plan.files):
-        changes.append("the files come in another order, which is also that of what the output holds")
+        changes.append("the order of the files has changed, which also changes the order in the output")
     return changes
 
 
@@ -50,7 +50,7 @@ def _changed_parts(before: Mapping[str, str], now: Mapping[str, str]) -> list[st
         return []
     changes = [f"{name} has changed" for name in sorted(before.keys() & now.keys()) if before[name] != now[name]]
     changes += [f"{name} is new" for name in sorted(now.keys() - before.keys())]
-    return changes + [f"{name} is not there any more" for name in sorted(before.keys() - now.keys())]
+    return changes + [f"{name} is no longer there" for name in sorted(before.keys() - now.keys())]
 
 
 def numbered(past: History, items: Sequence[WorkItem]) -> Iterator[tuple[int, list[WorkItem]]]:

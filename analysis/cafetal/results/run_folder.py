@@ -173,8 +173,8 @@ def refuse_to_replace(folder: Path) -> None:
     ended = History.load(folder).ended_as if (folder / JOURNAL).exists() else None
     if finished or ended == "complete":
         raise OutputError(
-            f"{folder} holds the results of a run: name another folder, or replace them by `--overwrite` (in Python: "
-            "overwrite=True)."
+            f"{folder} holds the results of a run: choose another folder, or replace them with `--overwrite` (in "
+            "Python: overwrite=True)."
         )
     if not (folder / JOURNAL).exists():
         return
@@ -182,8 +182,8 @@ def refuse_to_replace(folder: Path) -> None:
     if ended not in (None, "interrupted", "incomplete"):
         how = f"a run that has failed ({ended})"
     raise OutputError(
-        f"{folder} holds {how}, and what it has finished: `cafetal resume {folder}` (in Python: resume=True) continues "
-        "it; `--overwrite` (overwrite=True) starts anew."
+        f"{folder} holds {how} with its finished work: `cafetal resume {folder}` (in Python: resume=True) continues "
+        "it; `--overwrite` (overwrite=True) replaces it."
     )
 
 
@@ -201,7 +201,7 @@ def read_output(folder: Path) -> object:
     """
     if not (folder / OUTPUT).exists() and (folder / MERGED).exists():
         raise OutputError(
-            f"{folder} holds what was merged, but no output: the processor's postprocess has failed. Mend it, and run "
+            f"{folder} holds the merged output, but the processor's postprocess has failed. Fix it, then run "
             f"`cafetal postprocess {folder}`."
         )
     return _load(folder, OUTPUT)
@@ -256,19 +256,19 @@ def why_unfinished(folder: Path, name: str = MANIFEST) -> str:
     """Return why a folder has no results: there is no run, or it goes on, was broken off, or has failed."""
     if not (folder / JOURNAL).exists():
         if owner(folder) is not None:
-            return f"The run in {folder} has just begun. `cafetal status {folder}` tells how far it is."
-        return f"{folder} holds no finished run: {name} is not there. `cafetal run ... -o {folder}` makes one."
+            return f"The run in {folder} has just begun. `cafetal status {folder}` shows its progress."
+        return f"{folder} holds no finished run: {name} is missing. `cafetal run ... -o {folder}` starts one."
     status = look_at(folder)
     ended = status.history.ended_as
     on = f"`cafetal resume {folder}` continues it"
     if status.process is not None:
         return (
-            f"The run in {folder} goes on, as process {status.process}: `cafetal status {folder}` tells how far it "
-            f"is, `cafetal peek {folder}` shows its output so far."
+            f"The run in {folder} is still active, as process {status.process}: `cafetal status {folder}` shows its "
+            f"progress, `cafetal peek {folder}` its output so far."
         )
     if ended is None:
-        return f"The run in {folder} was broken off; {on}."
+        return f"The run in {folder} was interrupted; {on}."
     if ended in ("complete", "incomplete", "interrupted"):
-        return f"The run in {folder} has ended ({ended}), and {name} is not there; {on}."
+        return f"The run in {folder} has ended ({ended}), but {name} is missing; {on}."
     last = f" The last failure: {status.last_failure}." if status.last_failure else ""
-    return f"The run in {folder} has failed ({ended}).{last} When that is mended, {on}."
+    return f"The run in {folder} has failed ({ended}).{last} Once the cause is fixed, {on}."

@@ -62,7 +62,7 @@ def _take(folder: Path) -> BaseFileLock:
     try:
         lock = _acquire(_lock(folder), _LOOKS)
         if lock is None:
-            raise OutputError(f"Another run, of the process {_process(folder)}, uses {folder}; give another `-o`.")
+            raise OutputError(f"Another run (process {_process(folder)}) uses {folder}; choose another folder (`-o`).")
         (folder / LOCK).write_text(str(os.getpid()))
     except OSError as error:
         if error.errno not in _NO_LOCKS:
@@ -70,9 +70,9 @@ def _take(folder: Path) -> BaseFileLock:
         lock = _acquire(_stand_in(folder), _LOOKS)
         if lock is None:
             raise OutputError(
-                f"Another run, of the process {_owner(folder)}, uses {folder}; give another `-o`."
+                f"Another run (process {_owner(folder)}) uses {folder}; choose another folder (`-o`)."
             ) from None
-        words = f"The file system of {folder} has no locks ({error.strerror}): {OWNER} stands for one."
+        words = f"The file system of {folder} has no locks ({error.strerror}); the file {OWNER} is used instead."
         warnings.warn(words, stacklevel=4)
     return lock
 
@@ -90,7 +90,7 @@ def owner(folder: Path) -> int | None:
         process = _process(folder) if lock is None else None
     except OSError as error:
         if error.errno not in _NO_LOCKS:
-            raise OutputError(f"Who uses {folder} cannot be told: {error}.") from error
+            raise OutputError(f"Cannot determine which process uses {folder}: {error}.") from error
         lock = _acquire(_stand_in(folder), _LOOK)
         process = _owner(folder) if lock is None else None
     if lock is not None:
@@ -139,7 +139,7 @@ def _owner(folder: Path) -> int | None:
         return None  # it was removed just now
     if host != host_name():
         raise OutputError(
-            f"The folder {folder} is used by the process {process} on {host}, or was when that ended: its file system "
-            f"has no locks to tell. If nothing runs there any more, remove {folder / OWNER}."
+            f"The folder {folder} is in use by process {process} on {host}, unless that has ended: the file system has "
+            f"no locks to check this. If the process has ended, remove {folder / OWNER}."
         )
     return int(process)

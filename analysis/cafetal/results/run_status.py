@@ -27,7 +27,7 @@ class RunStatus:
         if self.process is not None:
             return f"running, as process {self.process}"
         ended = self.history.ended_as
-        return "broken off" if ended is None else f"ended: {ended}"
+        return "interrupted" if ended is None else f"ended: {ended}"
 
     @property
     def all_counted(self) -> bool:

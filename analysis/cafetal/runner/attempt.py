@@ -53,7 +53,7 @@ def earlier_attempts(folder: Path, shipment: Shipment, items: Sequence[WorkItem]
     if changes:
         raise ResumeRefused(
             f"Cannot resume {folder}: the result would mix two versions of the analysis:\n"
-            f"{listed(changes)}\nTake back the change, or start anew with another folder."
+            f"{listed(changes)}\nUndo the changes, or start a new run in another folder."
             + _ONLY_POSTPROCESS.format(folder=folder)
             * (past.ended_as == "complete")
         )

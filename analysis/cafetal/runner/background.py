@@ -46,7 +46,7 @@ def detach(folder: Path, arguments: Sequence[str]) -> int:
             if process.returncode == 0:
                 break  # it was that short
             output = (folder / LOG).read_bytes()[begin:].decode(errors="replace").strip()
-            raise OutputError(f"The run has ended at once, with the exit code {process.returncode}:\n{output}")
+            raise OutputError(f"The run ended immediately with exit code {process.returncode}:\n{output}")
         time.sleep(0.1)
     return process.pid
 
@@ -59,14 +59,14 @@ def cancel(folder: Path, *, now: bool = False, patience: float = 600.0) -> None:
     """
     process = owner(folder)
     if not process:
-        raise OutputError(f"Nothing runs in {folder}.")
+        raise OutputError(f"No run is active in {folder}.")
     for _ in range(2 if now else 1):
         os.kill(process, signal.SIGINT)
         time.sleep(1.0)
     end = time.monotonic() + patience
     while owner(folder) == process:
         if time.monotonic() > end:
-            raise OutputError(f"The run in {folder} has not ended within {patience:.0f} s; `--now` waits for no task.")
+            raise OutputError(f"The run in {folder} has not ended within {patience:.0f} s; try `--now`.")
         time.sleep(0.2)
 
 

@@ -63,38 +63,38 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         run = processor.Runner(executor=MultiSiteExecutor("config/sites.yaml", fileset=fileset))
         out = run(fileset.for_runner(), Processor())
 
-    Sites start when they are first needed and stop when the output is there; inside ``with executor:`` they
-    stay until its end. ``executor.record`` tells what happened in the last run.
+    Sites start when they are first needed and stop when the output is ready; inside ``with executor:`` they
+    run until its end. ``executor.record`` describes the last run.
 
     Args:
         sites: the site table, or the path of its file; by default one site, this machine with all of its cores.
-        fileset: knows the replicas of each LFN; without it every file must be named by a PFN that begins as
-            those of a site do, or have a default placement.
+        fileset: lists the replicas of each LFN. Without it, every file name must begin with the PFN prefix of a site,
+            or its dataset must have a default placement.
         policy: routing policy; by default the one of the site table.
-        fan_in: how many partials one reduce merges.
-        bundle_events: how many events one task should take; by default as many as it can process in
+        fan_in: number of partial results that one reduce task merges.
+        bundle_events: number of events of one task; by default as many as it can process in
             ``routing.bundle_seconds`` of the site table.
-        folder: where the journal of the run goes and partials are kept, so that it can be resumed; sites that are named
-            in the file ``drained`` there get no more tasks.
-        resume: continue the run in ``folder``, which must be of the same processor and the same files.
-        overwrite: start anew in a ``folder`` that holds another run, finished or not; without it that is refused.
-        about: how the run was asked for, in plain data; stands in its journal.
-        accept: share of the events, and of the files whose entries nobody knows, that is enough: the rest is missing
-            with a warning instead of an error.
+        folder: folder for the journal and the partial results of the run, so that it can be resumed; sites that the
+            file ``drained`` in it names get no more tasks.
+        resume: resume the run in ``folder``, which must have the same processor and the same files.
+        overwrite: replace another run in ``folder``, finished or not; by default that is refused.
+        about: how the run was requested, in plain data; written to its journal.
+        accept: share of the events, and of the files with unknown entries, that is enough: missing ones then cause a
+            warning instead of an error.
         allow_duplicates: whether a dataset may have the same file under several names; by default that is refused.
-        environment: the lock, or its file, of the bundle that is sent to sites with another ``env`` than ``existing``;
+        environment: the lock, or its file, of the environment archive for sites whose ``env`` is not ``existing``;
             by default what the running script and the ``modules`` import, and the site table adds.
-        modules: local modules that travel though no source names them, and whose imports the bundle must have.
+        modules: local modules to send although no source imports them; the archive includes what they import.
         aux: files that the processor opens, by the name under which it finds their paths in ``events.metadata["aux"]``;
-            they travel once a site. They come before those of the site table.
+            each is sent once per site. They take precedence over those of the site table.
         logs: folder for Parsl's logs.
         status: show progress.
-        unit, desc, compression, function_name: as of all coffea executors; ``compression`` is the
-            Zstandard level of what travels to this machine.
+        unit, desc, compression, function_name: as for all coffea executors; ``compression`` is the
+            Zstandard level of the data sent to this machine.
         session: shared by copies; not for users.
 
     Raises:
-        ConfigError, FilesetError: if what is given cannot be used.
+        ConfigError, FilesetError: if an argument cannot be used.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
     ) -> None:
         super().__init__(status=status, unit=unit, desc=desc, compression=compression, function_name=function_name)
         if fan_in < 2:
-            raise ConfigError(f"fan_in is {fan_in}; a reduce must merge 2 partials at least.")
+            raise ConfigError(f"fan_in is {fan_in}; a reduce task must merge at least 2 partial results.")
         # ExecutorBase.copy makes a new one from __dict__, so this holds the arguments under their names only.
         self.allow_duplicates = allow_duplicates
         self.fileset = None if fileset is None else load(fileset, allow_duplicates=allow_duplicates)
@@ -137,7 +137,7 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
             raise ConfigError("`resume` and `overwrite` need the `folder` of the run.")
         self.resume, self.overwrite, self.about = resume, overwrite, about
         if not 0 <= accept <= 1:
-            raise ConfigError(f"accept is {accept}; it is a share of the events, between 0 and 1.")
+            raise ConfigError(f"accept is {accept}; it must be a share of the events, between 0 and 1.")
         self.accept, self.aux = accept, aux
         check_aux({**self.sites.aux, **(aux or {})})
         self.environment = read_lock(Path(environment)) if isinstance(environment, (str, Path)) else environment
@@ -193,7 +193,7 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         except KeyboardInterrupt:
             raise RunInterrupted("Stopped before any work was done.") from None
         raise ConfigError(
-            f"MultiSiteExecutor runs coffea's FileMeta and WorkItem, which name a file; it was given "
+            f"MultiSiteExecutor processes only coffea's FileMeta and WorkItem, which name a file, not "
             f"{type(items[0]).__name__}."
         )
 
@@ -342,7 +342,7 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         bad = {lfn: sorted(self.session.bad_replicas.get(lfn, ())) for lfn in plan.replicas}
         yield lines.ReplicasBad({lfn: sites for lfn, sites in bad.items() if sites})
         if shipment.state:
-            yield lines.Remark(f"What your script has set travels too: {', '.join(shipment.state)}.")
+            yield lines.Remark(f"Values that your script has set are sent too: {', '.join(shipment.state)}.")
 
     def _hand_over(
         self, request: RunnerRequest, execution: Execution, merged: object, accumulator: object

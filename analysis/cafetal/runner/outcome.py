@@ -40,9 +40,9 @@ def is_enough(record: RunRecord, accept: float) -> bool:
 
 
 def _interrupted(record: RunRecord, folder: Path | None) -> str:
-    more = f", and of {record.files_uncounted:,} files that were not counted" if record.files_uncounted else ""
-    on = f"`cafetal resume {folder}` continues" if folder else "without a `folder` it cannot be resumed"
+    more = f"; {record.files_uncounted:,} more files were not counted yet" if record.files_uncounted else ""
+    saved = f"Finished work is saved; `cafetal resume {folder}` continues the run."
     return (
         f"Interrupted: the output holds {record.events_counted:,} of {record.events_planned:,} events{more}. "
-        f"What is done is safe; {on}."
+        f"{saved if folder else 'The run has no `folder`, so it cannot be resumed.'}"
     )

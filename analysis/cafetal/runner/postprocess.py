@@ -36,6 +36,6 @@ def failed(instance: object, error: BaseException, folder: Path) -> ProcessorErr
     return ProcessorError(
         f"The postprocess of {type(instance).__name__} failed: {type(error).__name__}: {error}\n\n"
         f"{''.join(lines).rstrip()}\n\n"
-        f"Everything is processed, and what was merged is safe in {folder / MERGED}. Mend postprocess, then run "
+        f"The processing is done, and the merged output is saved in {folder / MERGED}. Fix postprocess, then run "
         f"`cafetal postprocess {folder}`.",
     )

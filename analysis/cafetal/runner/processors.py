@@ -52,13 +52,13 @@ def _construct(kind: type, name: str, arguments: Mapping[str, object]) -> object
         inspect.signature(kind).bind(**arguments)
     except TypeError as error:
         raise ProcessorNotFound(
-            f"{name} cannot be made with these arguments: {error}. It takes {inspect.signature(kind)}; give them "
+            f"{name} cannot be created with these arguments: {error}. It takes {inspect.signature(kind)}; pass them "
             "with `--arg name=value`."
         ) from None
     try:
         return kind(**arguments)
     except Exception as error:
-        raise ProcessorNotFound(f"Making {name} failed: {type(error).__name__}: {error}") from error
+        raise ProcessorNotFound(f"Creating {name} failed: {type(error).__name__}: {error}") from error
 
 
 def _only_processor(module: ModuleType, name: str) -> str:
@@ -69,7 +69,7 @@ def _only_processor(module: ModuleType, name: str) -> str:
     ]
     if len(candidates) != 1:
         raise ProcessorNotFound(
-            f"{name} has {len(candidates)} processors; name one: `{name}:Class`. {nearest('', candidates)}."
+            f"{name} has {len(candidates)} processors; name one as `{name}:Class`; {nearest('', candidates)}."
         )
     return candidates[0]
 
@@ -82,7 +82,7 @@ def _import(path: str) -> ModuleType:
             return importlib.import_module(path)
         file = Path(path)
         if not file.is_file():
-            raise ProcessorNotFound(f"There is no file {path}.")
+            raise ProcessorNotFound(f"The file {path} does not exist.")
         return _import_file(file.resolve())
     except ProcessorNotFound:
         raise
@@ -100,7 +100,7 @@ def _import_file(file: Path) -> ModuleType:
         return importlib.import_module(name)
     if name != top:
         raise ProcessorNotFound(
-            f"A package named {top} is installed, or loaded already; rename the folder {root / top}."
+            f"Another package named {top} is already installed or loaded; rename the folder {root / top}."
         )
     # It gets another name: by its own everybody else would import it instead of the module that they mean.
     _add_to_path(file.parent, first=False)
@@ -117,7 +117,7 @@ def _import_file(file: Path) -> ModuleType:
             del sys.modules[name]
             raise
     if Path(loaded.__file__ or "").resolve() != file:
-        raise ProcessorNotFound(f"Modules named {top} and {name} are loaded already; give {file} another name.")
+        raise ProcessorNotFound(f"Other modules named {top} and {name} are already loaded; rename {file}.")
     return loaded
 
 
@@ -170,5 +170,5 @@ def load_schema(name: str) -> type[BaseSchema]:
         schema = getattr(coffea.nanoevents, name, None)
     if not (isinstance(schema, type) and issubclass(schema, BaseSchema)):
         names = [key for key in dir(coffea.nanoevents) if key.endswith("Schema")]
-        raise ConfigError(f"There is no schema {name!r}; {nearest(name, names)}, or `path/to/file.py:Class`.")
+        raise ConfigError(f"Unknown schema {name!r}; {nearest(name, names)}, or `path/to/file.py:Class`.")
     return schema

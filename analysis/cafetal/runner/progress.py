@@ -216,11 +216,11 @@ def describe(record: RunRecord, *, sites: bool = True, left: bool = True) -> str
     if record.transfers:
         targets, travelled, sizes = zip(*record.transfers.values(), strict=True)
         done, total, places = sum(travelled), sum(sizes), ", ".join(sorted(set(targets)))
-        parts.append(f"{done / 1e6:,.0f} of {total / 1e6:,.0f} MB transferred to {places}")
+        parts.append(f"{done / 1e6:,.0f} of {total / 1e6:,.0f} MB copied to {places}")
     if left:
         parts.append(time_left(record))
     if record.retries:
-        parts.append(f"{record.retries} repeated")
+        parts.append(f"{record.retries} retries")
     return "; ".join(part for part in (phase(record), *parts) if part)
 
 

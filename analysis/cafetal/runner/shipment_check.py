@@ -15,11 +15,11 @@ from cafetal.shipping.shipment import Shipment
 def warn_of_shipment(shipment: Shipment) -> None:
     """Say what of the user's code and state does not travel."""
     for path, why in sorted(shipment.left_out.items()):
-        user_messages.warn(f"{path} does not travel to the sites ({why}). See `code` in the site table.")
+        user_messages.warn(f"{path} is not sent to the sites ({why}). See `code` in the site table.")
     for name in shipment.state_left:
         user_messages.warn(
-            f"{name} was set after its module was imported, and is no plain data: it does not travel, and sites "
-            "use what the module's source says. Give it to the processor's constructor instead."
+            f"{name} was set after its module was imported, and is not plain data: it is not sent, and sites use "
+            "the value in the module's source. Pass it to the processor's constructor instead."
         )
 
 
@@ -46,6 +46,6 @@ def _compare(archive: EnvironmentArchive, shipment: Shipment) -> None:
     lacking = sorted(imported - archive.lock.packages.keys())
     if lacking:
         user_messages.warn(
-            f"The bundle that is sent to sites has no {', '.join(lacking)}, which the processor's modules import: "
-            "name what they need under `environment.packages` in the site table."
+            f"The environment archive for the sites lacks {', '.join(lacking)}, which the processor's modules import: "
+            "add what they need to `environment.packages` in the site table."
         )

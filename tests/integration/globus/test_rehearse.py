@@ -26,7 +26,7 @@ def cafetal(*arguments, cwd, code=0):
 def test_from_up_to_down(tmp_path):
     try:
         told = cafetal("rehearse", "up", "here", "--sites", "one,two", "--direct", cwd=tmp_path)
-        assert "Its sites are in here/sites.yaml" in told
+        assert "Its site table is here/sites.yaml" in told
         assert cafetal("rehearse", "status", "here", cwd=tmp_path) == "broker: runs cloud: runs one: runs two: runs "
         again = cafetal("rehearse", "up", "here", cwd=tmp_path, code=1)
         assert "A rehearsal is running in" in again

@@ -52,7 +52,7 @@ def test_a_file_of_which_nothing_is_known_is_missing_and_the_rest_goes_on():
     bad = {("/bad", "Events"): Answer(None, (failed("a"),)), ("/said", "Events"): Answer(None, (failed("b"),))}
     assert entries.take(bad) == []
     assert len(entries.take({("/good", "Events"): GOOD})) == 1
-    with pytest.warns(UserWarning, match="No replica can be opened"):
+    with pytest.warns(UserWarning, match="No replica of .* can be opened"):
         assert [meta.filename for meta in entries.settle()] == ["/said"]
     assert [(dataset, failure["site"]) for dataset, failure in entries.missing] == [("d", "a")]
     entries = make("/bad")
@@ -64,7 +64,7 @@ def test_a_file_of_which_nothing_is_known_is_missing_and_the_rest_goes_on():
 def test_what_the_fileset_says_is_enough_to_go_on():
     entries = make("/good", "/said")
     entries.take({("/good", "Events"): GOOD, ("/said", "Events"): Answer(None, (failed("b"),))})
-    with pytest.warns(UserWarning, match="No replica can be opened"):
+    with pytest.warns(UserWarning, match="No replica of .* can be opened"):
         (meta,) = entries.settle()
     assert (meta.filename, meta.metadata["numentries"], meta.metadata["x"]) == ("/said", 70, 1)
     entries = make("/said")  # if nothing can be opened at all, it is not the file

@@ -21,7 +21,7 @@ def test_holders_that_were_lost_are_named_too():
     reasons.enter([failure(Corrupt("it is damaged"), "0-1")], counts=True)
     reasons.enter_site("cracow", lost_task(OSError("its scratch is full"), "cracow"))
     (told,) = reasons.of(GiveUp((0, 1), "data", "bari"), CHUNKS)
-    assert told["messages"][-1].startswith("it is damaged; cracow, which holds it too, was lost: ")
+    assert told["messages"][-1].startswith("it is damaged; cracow, which also holds the file, was lost: ")
     assert "its scratch is full" in told["messages"][-1]
     assert told["chunks"] == "0-1"
     reasons.forget_site("cracow")  # it is there again

@@ -160,7 +160,7 @@ def test_the_lock_of_a_table(project):
 
 def test_a_factory_decides_on_its_python():
     site = {"endpoint": {"kind": "parsl", "factory": "a:b"}, "pfn": "/", "scratch": "s", "env": "bundle"}
-    with pytest.raises(ConfigError, match="`existing` only"):
+    with pytest.raises(ConfigError, match="can only be `existing`"):
         load_sites({"sites": {"x": site}})
 
 
@@ -190,7 +190,7 @@ def test_commands(project):
 
     told = run("detect", "mine.py", "-o", "out/lock.txt")
     assert told.exit_code == 0
-    assert "own modules: mine.py, mine_helpers/__init__.py" in told.output
+    assert "local modules: mine.py, mine_helpers/__init__.py" in told.output
     assert "imports yaml: pyyaml" in told.output
     assert "imports not_there_at_all, which is not installed here" in told.output
     assert "pyyaml" in read_lock(project / "out" / "lock.txt").packages

@@ -89,7 +89,7 @@ def test_how_a_run_stands(told):
     lines = list(read(told[0]))
     status = RunStatus(History.of(lines), None)
     assert status.history.events_planned == status.history.events_done == 70_000
-    assert status.state == "broken off"  # it does not say that it has ended
+    assert status.state == "interrupted"  # it does not say that it has ended
     ended = History.of([*lines, {"is": "end", "at": 1e6, "how": "complete"}])
     assert RunStatus(ended, None).state == "ended: complete"
     assert not status.running
@@ -108,7 +108,7 @@ def test_a_journal_is_private_and_whole(told):
     lines = list(read(folder))
     path.write_text(path.read_text() + '{"is": "Assi')  # the run was killed while it wrote
     assert list(read(folder)) == lines
-    with pytest.raises(OutputError, match="holds no journal"):
+    with pytest.raises(OutputError, match="is not the folder of a run"):
         list(read(folder / "elsewhere"))
 
 
@@ -144,7 +144,7 @@ def test_why_a_file_and_a_site(told):
 
 @pytest.mark.parametrize(
     ("subject", "sentence"),
-    [("70", "no chunk 70"), ("/store/f", "files have it"), ("alnoe", "there is none"), ("nowhere", "there is none")],
+    [("70", "no chunk 70"), ("/store/f", "files of the run"), ("alnoe", "there is none"), ("nowhere", "there is none")],
 )
 def test_what_was_not_in_the_run(told, subject, sentence):
     folder, _ = told
@@ -228,7 +228,7 @@ def test_a_partial_that_an_earlier_attempt_left_at_a_site(tmp_path):
     history = History.of(lines)
     assert "done, and counted" in "\n".join(explain(history, "0"))
     assert "counted" in "\n".join(explain(history, "/f"))
-    assert "kept the partial with the chunks 0-1" in "\n".join(explain(history, "a"))
+    assert "its partial with the chunks 0-1 from an earlier attempt was reused" in "\n".join(explain(history, "a"))
     assert history.events_done == history.site_events["a"] == 20
     assert timeline_of(history).progress[-1] == (2.0, 20)
     fetched = History.of([*lines, {**lines[-1], "is": "Home"}])

@@ -269,5 +269,5 @@ def test_kept_partials(tmp_path):
     forget_kept(tmp_path, but=["cern.2"])
     assert [path.name for path in (tmp_path / PARTIALS).iterdir()] == ["cern.2"]
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(OutputError, match="cannot be kept"):
+    with pytest.raises(OutputError, match="cannot be saved"):
         keep(tmp_path / "file", "desy", 1, reference, content)

@@ -46,7 +46,7 @@ def test_found_by_name():
 def test_root(tmp_path):
     out = filled()
     left_out = histograms.write_root(tmp_path / "h.root", out)
-    assert left_out == {"deep": "ROOT's histograms have 3 axes at most"}
+    assert left_out == {"deep": "ROOT's histograms have at most 3 axes"}
     with uproot.open(tmp_path / "h.root") as file:
         assert {"mass/ww/nominal", "mass/zz/up_down", "n/jets", "plane", "cuts"} <= {k.split(";")[0] for k in file}
         one = out["mass"]["ww", "nominal", :]
@@ -209,9 +209,9 @@ def test_folders_that_cannot_be(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OutputError, match="cannot be written"):
         run_folder.save(tmp_path / "file", {}, RunRecord(), provenance())
-    with pytest.raises(OutputError, match=r"manifest\.json is not there"):
+    with pytest.raises(OutputError, match=r"manifest\.json is missing"):
         run_folder.read_manifest(tmp_path)
-    with pytest.raises(OutputError, match=r"output\.coffea is not there"):
+    with pytest.raises(OutputError, match=r"output\.coffea is missing"):
         run_folder.read_output(tmp_path)
 
 

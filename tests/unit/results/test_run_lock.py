@@ -97,7 +97,7 @@ def test_a_file_that_was_left_is_taken_over(tmp_path, no_locks, changes):
 def test_of_another_machine_nobody_can_tell(tmp_path, no_locks, host):
     leave(tmp_path, host=host)
     for act in (lambda: locked(tmp_path).__enter__(), lambda: owner(tmp_path)):
-        with pytest.raises(OutputError, match=rf"If nothing runs there any more, remove {tmp_path}/lock\.owner"):
+        with pytest.raises(OutputError, match=rf"If the process has ended, remove {tmp_path}/lock\.owner"):
             act()
 
 
@@ -109,7 +109,7 @@ def test_another_process_has_it(tmp_path, monkeypatch, number):
         go(other)
         assert other.stdout.readline() == "taken\n"
         assert owner(tmp_path) == other.pid
-        with pytest.raises(OutputError, match=f"of the process {other.pid}, uses"), locked(tmp_path):
+        with pytest.raises(OutputError, match=f"(process {other.pid}) uses"), locked(tmp_path):
             pass
     assert owner(tmp_path) is None
 

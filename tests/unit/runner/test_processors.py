@@ -38,7 +38,7 @@ def test_processors_by_path(tmp_path, monkeypatch):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "mine_z.py").write_text("def other(events): return {}\n")
     assert load_processor(str(tmp_path / "other" / "mine_z.py:other"), {}).__module__ == "user_mine_z"
-    with pytest.raises(LookupError, match="are loaded already"):
+    with pytest.raises(LookupError, match="are already loaded"):
         load_processor(str(tmp_path / "third" / "mine_z.py:other"), {})
 
 

@@ -33,7 +33,7 @@ def test_progress_on_a_terminal_and_elsewhere():
             watch(found)
         assert "2,000/2,000 events" in text.getvalue()
         assert re.search(r"desy +\? +0 +1,000" if terminal else "desy 2,000", text.getvalue())
-        assert "1 repeated" in text.getvalue()
+        assert "1 retries" in text.getvalue()
         assert "Ctrl-C again" in text.getvalue()
     shown = record()
     shown.workers, shown.running = {"desy": 3}, Counter(desy=2, cern=1)

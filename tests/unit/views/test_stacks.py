@@ -94,7 +94,7 @@ def test_nothing_is_lost_in_a_stack(weights):
 @pytest.mark.parametrize(
     ("plot", "told"),
     [
-        (Stack(stack={"x": ["zx"]}), "no sample .zx.; Known: data, ww, zz"),
+        (Stack(stack={"x": ["zx"]}), "no sample .zx.; known: data, ww, zz"),
         (Stack(select={"region": "c"}), "no region 'c'"),
         (Stack(variations="process", samples="none"), "one axis|none"),
     ],
@@ -159,7 +159,7 @@ def test_yields():
     assert told.cuts == ("all", "two muons")
     assert told.values["zz", "all"] == 5.0
     assert told.errors["zz", "all"] == pytest.approx(13**0.5)
-    with pytest.raises(OutputError, match="two axes"):
+    with pytest.raises(OutputError, match="two category axes"):
         yields_of(histogram())
 
 
@@ -172,9 +172,9 @@ def test_commands_say_what_is_missing(tmp_path):
     ("ended", "words"),
     [
         ("ProcessorError", ["has failed (ProcessorError)", "The last failure: KeyError: 'x', at desy", "resume"]),
-        (None, ["was broken off", "resume"]),
-        ("complete", ["has ended (complete)", "is not there", "resume"]),
-        ("running", ["goes on, as process", "peek"]),
+        (None, ["was interrupted", "resume"]),
+        ("complete", ["has ended (complete)", "is missing", "resume"]),
+        ("running", ["is still active, as process", "peek"]),
     ],
 )
 @pytest.mark.parametrize("command", ["report", "verify", "yields", "peek"])

@@ -38,7 +38,7 @@ def merge(
         total = add(total, partial, trusted)
     unexplained = ledger.missing.minus(given_up)
     if unexplained and not interrupted:
-        raise EventsLost(f"The chunks {unexplained} are not in the result, and nothing says why.")
+        raise EventsLost(f"The chunks {unexplained} are missing from the result, and no failure explains it.")
     return exact.lower(total)
 
 
@@ -51,7 +51,7 @@ def add(total: object, partial: LocalPartial, trusted: Collection[str]) -> objec
     try:
         node = codec.decode(partials.body(partial.content), trusted=partial.site in trusted)
     except codec.Garbled as error:
-        raise SiteError(f"What the site {partial.site} has sent cannot be used: {error}", site=partial.site) from error
+        raise SiteError(f"The partial of {partial.site} cannot be used: {error}", site=partial.site) from error
     try:
         return node if total is None else exact.merge(total, node)
     except Exception as error:

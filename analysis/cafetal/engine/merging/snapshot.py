@@ -102,7 +102,7 @@ class Snapshots:
             except Exception as problem:
                 error = f"{type(problem).__name__}: {problem}"
             if not collected.chunks:
-                error = error or "Nothing is finished yet, or no site tells."
+                error = error or "No chunk is finished yet, or no site has replied."
             events = {site: sum(sizes[i] for i in ids) for site, ids in collected.chunks.items()}
             peek = Snapshot(name, sum(events.values()), planned, since, events, collected.silent, error, uncounted)
             try:
@@ -126,7 +126,7 @@ class Snapshots:
                 if isinstance(reply, Exception):
                     raise reply
                 if reply is None:
-                    collected.silent[site] = "it is being merged"
+                    collected.silent[site] = "its partial results are being merged"
                 else:
                     collected.add(self._bring(site, reply))
             except ProcessorError:
@@ -180,7 +180,7 @@ def peek(folder: Path, *, patience: float = 300.0) -> tuple[Snapshot, object]:
     """
     if owner(folder) is None:
         if (folder / MANIFEST).exists():
-            raise OutputError(f"Nothing runs in {folder}: its output is in {folder} itself.")
+            raise OutputError(f"The run in {folder} has ended; its output is in that folder.")
         raise OutputError(why_unfinished(folder))
     name = secrets.token_hex(8)
     place = private_folder(folder / PEEK)
@@ -189,13 +189,13 @@ def peek(folder: Path, *, patience: float = 300.0) -> tuple[Snapshot, object]:
     while (peek := _read(place)) is None or peek.asked != name:
         if owner(folder) is None:
             if (folder / MANIFEST).exists():
-                raise OutputError(f"The run in {folder} has ended meanwhile: its output is there.")
+                raise OutputError(f"The run in {folder} has ended in the meantime; its output is in that folder.")
             raise OutputError(why_unfinished(folder))
         if time.monotonic() > end:
             raise OutputError(f"The run in {folder} has not answered within {patience:.0f} s.")
         time.sleep(0.2)
     if peek.error:
-        raise OutputError(f"There is no output of the run in {folder} to be seen. {peek.error}")
+        raise OutputError(f"The run in {folder} has no output to show yet. {peek.error}")
     with shipped_modules(folder):
         return peek, coffea.util.load(str(place / _OUTPUT))
 
@@ -206,4 +206,4 @@ def _read(place: Path) -> Snapshot | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError) as error:
-        raise CafetalError(f"{place / _FOUND} is not what a run writes: {error}.") from None
+        raise CafetalError(f"{place / _FOUND} is damaged: {error}.") from None

@@ -75,5 +75,5 @@ def judge(site: str, login: Mapping[str, Any], now: float, end: float | None) ->
     when = datetime.fromtimestamp(ends, UTC).strftime("%Y-%m-%d %H:%M UTC")
     name = f"The {login['what']} with which {site} reads files ({login['where']})"
     if ends <= now:
-        return f"{name} has ended, on {when}: what is not public cannot be read. Renew it there."
-    return f"{name} ends on {when}, before the run should: renew it there in time."
+        return f"{name} expired on {when}: files that are not public cannot be read. Renew it at the site."
+    return f"{name} expires on {when}, before the run is expected to end. Renew it at the site."

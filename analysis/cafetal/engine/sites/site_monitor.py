@@ -68,7 +68,7 @@ class SiteMonitor:
         try:
             status = self.federation.executor.get_endpoint_status(site)
         except Exception:  # it is being started anew, or cannot be reached: who waits for a task there will be told
-            logger.info("%s cannot be looked at", site, exc_info=True)
+            logger.info("the status of %s cannot be read", site, exc_info=True)
             return
         if status.alive and status.workers is not None:
             most = self.federation.site(site).workers

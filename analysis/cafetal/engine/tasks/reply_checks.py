@@ -63,7 +63,7 @@ def _checked(site: str) -> Iterator[None]:
         yield
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(step) for step in first["loc"]) or "all of it"
+        where = ".".join(str(step) for step in first["loc"]) or "the whole reply"
         raise SiteError(f"Malformed reply from {site} ({where}: {first['msg']}).") from None
     except (Overlap, RecursionError) as error:
         raise SiteError(f"Malformed reply from {site} ({error}).") from None
@@ -90,7 +90,9 @@ def of_map(site: str, requested: ChunkSet) -> Check:
             for failure in reply["failures"]:
                 accounted = accounted.union(ChunkSet.parse(failure["chunks"]))
         if accounted != requested:
-            raise SiteError(f"{site} has answered for the chunks {accounted}, and was asked for {requested}.")
+            raise SiteError(
+                f"Malformed reply from {site}: it covers the chunks {accounted}, but {requested} were requested."
+            )
         return reply
 
     return check
@@ -107,7 +109,7 @@ def of_reduce(site: str, inputs: Sequence[Future[Any]]) -> Check:
             spoken = [] if reply["partial"] is None else [reply["partial"]["chunks"]]
             spoken += [failure["chunks"] for failure in reply["lost"]]
         if not all(available.issuperset(ChunkSet.parse(text)) for text in spoken):
-            raise SiteError(f"{site} has answered for the chunks {', '.join(spoken)}, which it was not given.")
+            raise SiteError(f"Malformed reply from {site}: not all chunks {', '.join(spoken)} were in its inputs.")
         return reply
 
     return check
@@ -124,7 +126,9 @@ def of_peek(site: str, requested: ChunkSet) -> Check:
     def check(reply: Any) -> object:
         _of(site, protocol.Reference | None)(reply)
         if reply is not None and ChunkSet.parse(reply["chunks"]).minus(requested):
-            raise SiteError(f"{site} has answered for the chunks {reply['chunks']}, and was asked for {requested}.")
+            raise SiteError(
+                f"Malformed reply from {site}: it holds the chunks {reply['chunks']}, but {requested} were requested."
+            )
         return reply
 
     return check
@@ -167,7 +171,7 @@ def of_inspect(site: str, count: int) -> Check:
     def check(reply: Any) -> object:
         _of(site, list[protocol.FileFound | protocol.FileNotCounted])(reply)
         if len(reply) != count:
-            raise SiteError(f"{site} has answered for {len(reply)} files, and was asked for {count}.")
+            raise SiteError(f"Malformed reply from {site}: it covers {len(reply)} files, but {count} were requested.")
         return reply
 
     return check

@@ -141,7 +141,7 @@ class TaskClient:
             elif open_task.since is None:
                 open_task.since = now
             elif now - open_task.since > open_task.patience and not open_task.given_up.done():
-                words = f"Nothing was heard of a task at {open_task.site} for {now - open_task.since:.0f} s."
+                words = f"A task at {open_task.site} has not replied for {now - open_task.since:.0f} s."
                 open_task.given_up.set_result(Overdue(words))
 
     def inspect(self, request: InspectRequest) -> Future[object]:

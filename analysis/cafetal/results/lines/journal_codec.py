@@ -56,7 +56,7 @@ def decode(content: Mapping[str, Any]) -> Line | None:
         if key in content:
             values[name] = read(content[key])
         elif required:
-            raise OutputError(f"A line of the kind {content['is']!r} has no {key!r}.")
+            raise OutputError(f"The journal is damaged: a line of the kind {content['is']!r} has no {key!r}.")
     return line(**values)
 
 

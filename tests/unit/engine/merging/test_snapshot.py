@@ -90,7 +90,7 @@ def test_what_sites_hold_and_what_is_here(tmp_path, look):
     ("answer", "reason"),
     [
         (SiteError("Malformed reply from cern.", site="cern"), "Malformed reply"),
-        (None, "it is being merged"),
+        (None, "its partial results are being merged"),
         ({"name": "gone", "size": 5, "digest": "0" * 16, "chunks": "2"}, "FileNotFoundError"),
     ],
 )
@@ -108,7 +108,7 @@ def test_outputs_that_do_not_add(tmp_path, look):
 
 
 def test_nothing_yet(tmp_path, look):
-    with pytest.raises(OutputError, match="Nothing is finished yet"):
+    with pytest.raises(OutputError, match="No chunk is finished yet"):
         look(Sites(tmp_path / "store", {}))
 
 
@@ -125,7 +125,7 @@ def test_no_run_and_a_run_that_ends(tmp_path):
     with pytest.raises(OutputError, match="holds no finished run"):
         peek(tmp_path)
     (tmp_path / "manifest.json").touch()
-    with pytest.raises(OutputError, match=r"Nothing runs in .*: its output is in"):
+    with pytest.raises(OutputError, match=r"The run in .* has ended; its output is in"):
         peek(tmp_path)
     with locked(tmp_path), pytest.raises(OutputError, match="has not answered within 0 s"):
         peek(tmp_path, patience=0)

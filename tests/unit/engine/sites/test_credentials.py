@@ -55,8 +55,8 @@ def test_when_logins_end(tmp_path, monkeypatch):
         (None, NOW + 9, None),
         (NOW + 10, NOW + 9, None),
         (NOW + 10, None, None),
-        (NOW + 8, NOW + 9, "ends on 2027-01-15 08:00 UTC, before the run should"),
-        (NOW - 1, None, "has ended"),
+        (NOW + 8, NOW + 9, "expires on 2027-01-15 08:00 UTC, before the run is expected to end"),
+        (NOW - 1, None, "expired on"),
     ],
 )
 def test_what_is_said(ends, end, words):
