@@ -1,13 +1,13 @@
-"""Parsl executors for the sites of lhc.yaml: an example to take and change."""
+"""Parsl executors for the sites of lhc.yaml: an example to copy and adapt."""
 
 from parsl.executors import HighThroughputExecutor
 from parsl.providers import CondorProvider
 
 
 def condor_pool(label, workers, cores=8, walltime="04:00:00", address=None):
-    """Pilots of ``cores`` workers each in HTCondor, as many as needed up to ``workers`` in all.
+    """Return an executor with HTCondor pilots of ``cores`` workers each, as many as needed up to ``workers`` in total.
 
-    ``address`` is that of this machine as the pilots see it; by default Parsl tries all it has.
+    ``address`` is the address of this machine as the pilots see it; by default Parsl tries all of its addresses.
     """
     return HighThroughputExecutor(
         label=label,

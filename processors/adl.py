@@ -16,7 +16,7 @@ TOP, Z = 172.5, 91.2
 
 
 class ADL(processor.ProcessorABC):
-    """One histogram a query, two for the sixth; all queries, or those whose numbers are given (``"1,5"``)."""
+    """One histogram per query, two for the sixth. ``queries`` has the numbers to run, such as ``"1,5"``."""
 
     def __init__(self, queries="1,2,3,4,5,6,7,8"):
         self.queries = [int(number) for number in str(queries).split(",")]
@@ -70,7 +70,7 @@ def dimuon(events):
 
 
 def trijet(events):
-    """6: of three jets with a mass nearest to that of the top: their transverse momentum, and the largest b-tag."""
+    """6: transverse momentum and largest b-tag of the three jets whose mass is nearest to that of the top."""
     jets = Objects.of(events.Jet, "pt", "eta", "phi", "mass", "btag")
     p, found = jets.momenta(), [np.empty((2, 0))]
     for _, places in jets.rectangles(3):
@@ -82,7 +82,7 @@ def trijet(events):
         found.append(np.array([np.hypot(x, y), np.max([jets.columns["btag"][each] for each in chosen], axis=0)]))
     pt, btag = np.concatenate(found, axis=1)
     yield "q6_trijet_pt", hist.axis.Regular(100, 15, 40, name="pt", label="pT of the trijet [GeV]"), pt
-    yield "q6_btag", hist.axis.Regular(100, 0, 1, name="btag", label="largest b-tag in it"), btag
+    yield "q6_btag", hist.axis.Regular(100, 0, 1, name="btag", label="largest b-tag of the trijet"), btag
 
 
 def clean_jets(events):
@@ -104,7 +104,7 @@ def clean_jets(events):
 
 
 def three_leptons(events):
-    """8: transverse mass of the missing energy and the leading lepton besides the pair that is nearest to the Z."""
+    """8: transverse mass of the missing energy and the leading lepton outside the pair nearest to the Z mass."""
     kinds = [Objects.of(each, "pt", "eta", "phi", "mass", "charge") for each in (events.Electron, events.Muon)]
     leptons = kinds[0].and_those(kinds[1])
     p, pt, phi, charge, kind = (leptons.momenta(), *(leptons.columns[name] for name in ("pt", "phi", "charge", "kind")))
@@ -135,37 +135,37 @@ QUERIES = {
     8: three_leptons,
 }
 
-# --- what they share ----------------------------------------------------------------------------------------------
+# --- shared helpers -----------------------------------------------------------------------------------------------
 
 
 def met_axis():
-    """For 1, 4 and 5."""
+    """Axis of queries 1, 4 and 5."""
     return hist.axis.Regular(100, 0, 200, name="met", label="missing transverse energy [GeV]")
 
 
 def jet_axis():
-    """For 2 and 3."""
+    """Axis of queries 2 and 3."""
     return hist.axis.Regular(100, 15, 60, name="pt", label="jet pT [GeV]")
 
 
 def double(values):
-    """As a numpy array."""
+    """Convert to a numpy array in double precision."""
     return ak.to_numpy(values).astype(np.float64)
 
 
 def mass_of(*momenta):
-    """Invariant mass, in GeV, of what is added."""
+    """Invariant mass, in GeV, of the sum of four-momenta."""
     x, y, z, e = sum(momenta)
     return np.sqrt(np.maximum(e**2 - x**2 - y**2 - z**2, 0))
 
 
 def choices(places, count):
-    """So many different places in a row of a rectangle: arrays with the first ones, the second ones, ..."""
+    """All combinations of ``count`` places in a row of a rectangle: arrays with the first ones, the second ones, ..."""
     return np.array(list(itertools.combinations(range(places.shape[1]), count))).T
 
 
 class Objects:
-    """Of all events, one after another: combinations of them are quicker in plain arrays than in nested ones."""
+    """Objects of all events, one after another: combinations are faster in plain arrays than in nested ones."""
 
     def __init__(self, event, events, columns):
         self.event, self.columns = event, columns
@@ -174,18 +174,18 @@ class Objects:
 
     @classmethod
     def of(cls, collection, *names):
-        """With these columns, in double precision."""
+        """Take these columns of a collection, in double precision."""
         counts = ak.to_numpy(ak.num(collection))
         columns = {name: double(ak.flatten(collection[name])) for name in names}
         return cls(np.repeat(np.arange(len(counts)), counts), len(counts), columns)
 
     def those(self, chosen):
-        """Of which an array says so."""
+        """Select objects with a boolean array."""
         columns = {name: each[chosen] for name, each in self.columns.items()}
         return Objects(self.event[chosen], len(self.counts), columns)
 
     def and_those(self, others):
-        """After our own in each event; the column ``kind`` tells them apart."""
+        """Append others to the objects of each event; the column ``kind`` tells them apart."""
         event = np.concatenate([self.event, others.event])
         order = np.argsort(event, kind="stable")
         columns = {name: np.concatenate([each, others.columns[name]])[order] for name, each in self.columns.items()}
@@ -199,7 +199,7 @@ class Objects:
         return np.array([x, y, z, np.sqrt(x**2 + y**2 + z**2 + mass**2)])
 
     def rectangles(self, least):
-        """Events with equally many objects, so many at least: their numbers, and the places of their objects.
+        """Group events by their number of objects, if that is at least ``least``: event numbers and places of objects.
 
         Shapes (events,) and (events, objects).
         """

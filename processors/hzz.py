@@ -6,7 +6,7 @@ import numpy as np
 from coffea import processor
 
 CUTS = ("all", "trigger", "two muons", "opposite charge", "75 < m < 105 GeV")
-"""Each with those before it."""
+"""Each cut includes the cuts before it."""
 
 
 class HZZ(processor.ProcessorABC):

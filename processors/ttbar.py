@@ -2,8 +2,8 @@
 
 Region ``4j1b`` (one b-tag) is filled with the scalar sum of jet momenta, ``4j2b`` (two or more) with the mass of the
 three jets of largest common pT among which one is b-tagged, where the hadronic top should be. Selections and variations
-follow https://agc.readthedocs.io (CMS Open Data, version 1), but numbers that are drawn for the jet resolution depend
-on the event alone, so that a run can be repeated.
+follow https://agc.readthedocs.io (CMS Open Data, version 1), but the random numbers for the jet resolution depend
+only on the event, so that a run can be repeated.
 """
 
 import awkward as ak
@@ -26,11 +26,11 @@ KINEMATIC = {"nominal": 1.0, "jes_up": 1.03, "jes_down": 0.97, "jer_up": 1.0}
 """Variations of jet energies, and their scale; the last one smears."""
 SMEARING = 0.05
 B_TAGS = ("btagCSVV2", "btagDeepFlavB")
-"""The first of these that a file has."""
+"""The first of these columns that a file has is used."""
 
 
 class TTbar(processor.ProcessorABC):
-    """Both regions for all variations. ``btag`` is the least discriminant of a b-tagged jet."""
+    """Both regions for all variations. ``btag`` is the minimum discriminant of a b-tagged jet."""
 
     def __init__(self, btag=0.5):
         self.btag = float(btag)
@@ -69,7 +69,7 @@ class TTbar(processor.ProcessorABC):
         return output
 
     def _weights(self, variation, jets, meta):
-        """Names of what is filled with these jets, and factors on the weights."""
+        """Yield the variations to fill with these jets, and their factors on the weights."""
         if variation == "nominal":
             variation = meta.get("variation", "nominal")
         yield variation, 1.0
@@ -89,13 +89,13 @@ class TTbar(processor.ProcessorABC):
 
 
 def weight_of(meta):
-    """Of each event of a sample: cross section times luminosity by events, where these are known; data have 1."""
+    """Weight of the events of a sample: cross section times luminosity over the number of events; 1 for data."""
     events = meta.get("nevts")
     return CROSS_SECTIONS[meta["process"]] * LUMINOSITY / float(events) if events else 1.0
 
 
 def histogram(axis):
-    """Of one region."""
+    """Histogram of one region."""
     return hist.Hist(
         hist.axis.StrCategory([], name="process", growth=True),
         hist.axis.StrCategory([], name="variation", growth=True),
@@ -105,19 +105,19 @@ def histogram(axis):
 
 
 def good_electrons(events):
-    """As the AGC selects them, as the muons."""
+    """Select electrons as the AGC does."""
     them = events.Electron
     return them[(them.pt > 30) & (abs(them.eta) < 2.1) & (them.cutBased == 4) & (them.sip3d < 4)]
 
 
 def good_muons(events):
-    """Isolated, from the vertex."""
+    """Select isolated muons from the vertex, as the AGC does."""
     them = events.Muon
     return them[(them.pt > 30) & (abs(them.eta) < 2.1) & them.tightId & (them.sip3d < 4) & (them.pfRelIso04_all < 0.15)]
 
 
 def good_jets(events, scale, *, smear):
-    """Momenta in double precision after the variation, of jets that pass with it."""
+    """Select jets after the variation, with momenta in double precision."""
     them = events.Jet
     factor = scale * (1 + SMEARING * gaussian(events)) if smear else scale
     pt, eta, phi, mass = (ak.values_astype(them[name], np.float64) for name in ("pt", "eta", "phi", "mass"))
@@ -141,7 +141,7 @@ def gaussian(events):
 
 
 def trijet_mass(jets, btag):
-    """Of the three jets with the largest common pT among those triples that have a b-tag."""
+    """Mass of the three jets with the largest common pT, among the triples with a b-tag."""
     x, y = jets.pt * np.cos(jets.phi), jets.pt * np.sin(jets.phi)
     z = jets.pt * np.sinh(jets.eta)
     energy = np.sqrt(x**2 + y**2 + z**2 + jets.mass**2)

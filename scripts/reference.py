@@ -23,23 +23,23 @@ COMMANDS = """# Commands
 `cafetal [--debug] COMMAND`. Exit code 0: all events are in the output. 1: an error, in a sentence. 2: wrong usage.
 130: interrupted. `--debug` shows tracebacks of Cafetal's own code.
 
-PROCESSOR is `path/to/file.py:Class`, `package.module:Class`, or the same without `:Class` if there is one only; a
-function of events is a processor too. The file is imported as part of its package, if it is in one, and else as a
-script would be. FILESET is a file in our form or coffea's, and FOLDER what was given as `-o`.
+PROCESSOR is `path/to/file.py:Class` or `package.module:Class`. `:Class` may be left out if there is only one. A
+function of events is a processor too. A file in a package is imported as part of that package, any other file as a
+script. FILESET is a file in Cafetal's or coffea's format. FOLDER is the folder given as `-o`.
 
-Ctrl-C once: each task ends with the chunk that it is in; what is done is merged and saved, marked incomplete, and
-`cafetal resume` continues. Twice: stop now. SIGTERM and SIGHUP do the same.
+Ctrl-C once: each task ends after its current chunk. The finished chunks are merged and saved, the output is marked
+incomplete, and `cafetal resume` continues. Twice: stop now. SIGTERM and SIGHUP do the same.
 """
 
-CONFIGURATION = """# Files of configuration
+CONFIGURATION = """# Configuration files
 
-All are YAML; unknown keys are refused, with the nearest known one. Relative paths of `local` sites are relative to the
-site table; `~` and `$VARIABLES` in a `pfn` mean what they mean at the site. A site's name has letters, digits, `_`, `.`
-and `-`.
+All files are YAML. An unknown key is an error, which names the nearest known key. Relative paths of `local` sites are
+relative to the site table. `~` and `$VARIABLES` in a `pfn` are expanded at the site. Names of sites consist of letters,
+digits, `_`, `.` and `-`.
 """
 
 SECTIONS = [
-    ("The site table", "`config/sites.yaml`, or what `--sites` names.", config.SiteTable),
+    ("The site table", "`config/sites.yaml`, or the file given as `--sites`.", config.SiteTable),
     ("A site", "Under `sites`, by its name.", config.Site),
     ("`endpoint: local`", "", endpoint_models.LocalEndpoint),
     ("`endpoint: {kind: slurm}`", "", endpoint_models.SlurmEndpoint),
@@ -50,8 +50,8 @@ SECTIONS = [
     ("`reading`", "", config.Reading),
     ("`environment`", "", config.Environment),
     ("`code`", "Data files beside your code: see [How to](how-to.md).", config.Code),
-    ("Plots", "What `cafetal plot --config` reads: under `plots`, by the name of a histogram.", stacks.Stack),
-    ("Workspaces", "What `cafetal export` reads.", workspaces.Statistics),
+    ("Plots", "Read by `cafetal plot --config`: under `plots`, by the name of the histogram.", stacks.Stack),
+    ("Workspaces", "Read by `cafetal export`.", workspaces.Statistics),
     ("A channel", "Under `channels` of a workspace, by its name.", workspaces.Channel),
 ]
 

@@ -1,10 +1,10 @@
-"""Pictures of what a physicist sees, made of a run on this machine; needs chromium.
+"""Take pictures of what a user sees, from a run on this machine; needs chromium.
 
     python scripts/screenshots.py pictures
 
-The report at the width of a phone and of a desk, light and dark; the live view of a terminal and of a notebook; the
-plots of the run, and a stacked one. That the report does not overflow, and its contrast, are tested in
-tests/unit/views/test_report.py.
+The pictures are: the report at the width of a phone and of a desktop, light and dark; the live view in a terminal and
+in a notebook; the plots of the run, and a stacked plot. tests/unit/views/test_report.py tests the contrast of the
+report, and that it does not overflow.
 """
 
 import argparse

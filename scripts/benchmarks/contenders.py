@@ -1,7 +1,7 @@
 """Ways to run a processor over files on one machine, for `speed.py` and `adl.py`: coffea's executors and ours.
 
-Each is started with a folder of its own, may run any number of times, and is closed. What one does not need it does not
-import, so that cold starts compare. ``of(name)`` is ``None`` where something is not installed.
+Each is started with a folder of its own, may run any number of times, and is closed. Each imports only what it needs,
+so that cold starts can be compared.
 """
 
 import multiprocessing

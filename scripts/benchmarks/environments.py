@@ -1,9 +1,9 @@
-"""What an environment costs: to find out, pack, send, unpack, and begin to work in.
+"""Measure the cost of an environment: to detect, pack, copy and unpack it, and to start workers in it.
 
     python scripts/benchmarks/environments.py
 
-A local site, whose scratch is on this machine's disk; a first task is `sites check`'s. Ratios are to the start of the
-same site with what is installed here.
+The site is local, with its scratch on this machine's disk; the first task is that of `cafetal sites check`. Ratios are
+relative to the start of the same site with the packages that are installed here.
 """
 
 import argparse
@@ -56,14 +56,14 @@ def main():
         print(f"{len(needs.packages)} packages, {bundle.size / 1e6:.0f} MB packed, {size / 1e6:.0f} MB unpacked\n")
         print("| step | time | ratio |\n|---|---|---|")
         for step, seconds in (
-            ("find out what is needed", found),
+            ("detect what is needed", found),
             ("pack", packed),
-            ("pack again: from the cache", again),
+            ("pack again, from the cache", again),
             ("copy to the scratch", copied),
             ("unpack, with its checksum", unpacked),
             ("first task, existing environment", usual),
-            ("first task, bundle not there", first),
-            ("first task, bundle unpacked before", later),
+            ("first task, archive not yet unpacked", first),
+            ("first task, archive already unpacked", later),
         ):
             print(f"| {step} | {seconds:.2f} s | {seconds / usual:.2f} |")
 

@@ -1,11 +1,11 @@
-"""How good is the time that a run says is left? Ten runs here, with sites, files and costs drawn from a seed.
+"""Measure how good the estimates of the remaining time are: ten runs with sites, files and costs drawn from a seed.
 
     python scripts/benchmarks/eta.py            # about twenty minutes
     python scripts/benchmarks/eta.py --runs 3
 
-Every run begins with an empty cache: nothing is known of the sites. Sites are up to three times as fast as one another,
-files and chunks of several sizes, and what an event costs varies from chunk to chunk. What was said when 20 %, 50 % and
-80 % of the events were done is compared with what was left until Runner had the merged output.
+Every run begins with an empty cache, so no site speed is known. Speeds of sites differ by up to a factor of three,
+files and chunks have several sizes, and the cost of an event varies from chunk to chunk. The estimates at 20 %, 50 %
+and 80 % of the events are compared with the time until Runner had the merged output.
 """
 
 import argparse
@@ -91,7 +91,7 @@ def main():
     parser.add_argument("--runs", type=int, default=10)
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
-    print("| run | took | " + " | ".join(f"left at {moment:.0%} | said" for moment in MOMENTS) + " |")
+    print("| run | duration | " + " | ".join(f"left at {moment:.0%} | estimate" for moment in MOMENTS) + " |")
     print("|---" * (2 + 2 * len(MOMENTS)) + "|")
     good, within = 0, [0, 0]
     for seed in range(given.seed, given.seed + given.runs):
@@ -101,7 +101,7 @@ def main():
         for moment in MOMENTS:
             truth, left, unsure = told.get(moment, (float("nan"), None, None))
             if left is None:
-                cells.append(f"{truth:.1f} s | nothing")
+                cells.append(f"{truth:.1f} s | none")
                 continue
             cells.append(f"{truth:.1f} s | {left:.1f} ± {unsure:.1f} s ({left / truth - 1:+.0%})")
             within[0] += abs(left - truth) <= unsure
@@ -109,8 +109,8 @@ def main():
             # Of the whole run: what is left and what has passed is what a user plans with.
             good += moment == MOMENTS[0] and abs(left / truth - 1) <= 0.15
         print(f"| {seed} | {seconds:.1f} s | " + " | ".join(cells) + " |", flush=True)
-    print(f"\nWithin 15 % of what was left at {MOMENTS[0]:.0%}: {good} of {given.runs}.")
-    print(f"Within the uncertainty that was told, at any of the moments: {within[0]} of {within[1]}.")
+    print(f"\nEstimates at {MOMENTS[0]:.0%} within 15 % of the time left: {good} of {given.runs}.")
+    print(f"Estimates within their uncertainty, at all moments: {within[0]} of {within[1]}.")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""What exact merging costs, in relation to the processing of the chunks that are merged.
+"""Measure the cost of exact merging, relative to the processing of the merged chunks.
 
     python scripts/benchmarks/exact.py [--events 100000] [--chunks 6]
 
-One process, one core: `processors/nano.py` (weights, five systematics) on toy data, chunk by chunk, as a bundle does
-it. The same outputs are then added as coffea adds them, and as this project does; and the sum is written in both ways.
+One process on one core runs `processors/nano.py` (weights, five systematics) on toy data, chunk by chunk, as a task
+does. It then adds the same outputs as coffea does and as Cafetal does, and writes the sum in both ways.
 """
 
 import argparse
@@ -59,7 +59,7 @@ def outputs(folder, events, chunks):
 
 def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--events", type=int, default=100_000, help="of a chunk")
+    arguments.add_argument("--events", type=int, default=100_000, help="events per chunk")
     arguments.add_argument("--chunks", type=int, default=6)
     asked = arguments.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -90,7 +90,7 @@ def main():
         ("rounding it, once a run", lower_seconds, ""),
     ]
     print(f"{asked.chunks} chunks of {asked.events:,} events, outputs of {size / 1e6:.1f} MB\n")
-    print("| what | seconds a chunk | share of processing | size |\n|---|---|---|---|")
+    print("| step | seconds per chunk | share of processing | size |\n|---|---|---|---|")
     for what, each, told in rows:
         print(f"| {what} | {each / asked.chunks:.4f} | {each / seconds:.2%} | {told} |")
     print(f"\nexact merging instead of coffea's: {(exact_seconds - plain_seconds) / seconds:+.2%} of processing")

@@ -1,10 +1,10 @@
-"""How much longer the first run of new code takes than the second, in simulated runs.
+"""Measure how much longer the first run of new code takes than the second one, in simulated runs.
 
     python scripts/benchmarks/first_run.py
 
-Nothing is known of the speed of new code, so the first tasks must find it out. Rows are the seconds that a chunk takes
-and those that the run should take; columns are workers of one site, and the last is three sites with two replicas of
-each file. A cell is the duration of the first run over that of the second.
+The speed of new code is unknown, so the first tasks must measure it. Rows are the seconds per chunk and the seconds
+that the run should take. Columns are sites x workers per site; with three sites, each file has two replicas. A cell is
+the duration of the first run divided by that of the second.
 """
 
 from cafetal.scheduling.balanced import BalancedDispatch
@@ -43,7 +43,7 @@ def ratio(count, seconds, sites, workers):
 
 
 if __name__ == "__main__":
-    print("| s a chunk | s in all |", " | ".join(f"{sites} x {workers}" for sites, workers in POOLS), "|")
+    print("| s per chunk | s in total |", " | ".join(f"{sites} x {workers}" for sites, workers in POOLS), "|")
     print("|---" * (len(POOLS) + 2) + "|")
     worst = 0.0
     for seconds in (1, 3, 10, 20):

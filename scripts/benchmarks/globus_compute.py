@@ -1,8 +1,8 @@
-"""What a Globus Compute site costs, measured on a rehearsal on this machine.
+"""Measure the overhead of a Globus Compute site, with a rehearsal on this machine.
 
     python scripts/benchmarks/globus_compute.py
 
-Prints a table. All figures are of one run on one machine: the cloud's own latency comes on top.
+Prints a table. All numbers are from one run on one machine, without the latency of the cloud.
 """
 
 from __future__ import annotations

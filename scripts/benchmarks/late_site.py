@@ -1,9 +1,10 @@
-"""What a site that is late costs a run whose files are counted first, and one that counts them beside processing.
+"""Measure the cost of a late site, for a run that counts all files first and one that counts while it processes.
 
     python scripts/benchmarks/late_site.py
 
-Two local sites with a worker each. The second comes ``--late`` seconds after the first, and alone holds a quarter of
-the files; for each file a worker sleeps ``--seconds``, so that the machine's speed matters little.
+There are two local sites with one worker each. The second starts ``--late`` seconds after the first, and is the only
+one to hold a quarter of the files. A worker sleeps ``--seconds`` for each file, so that the machine's speed matters
+little.
 """
 
 import argparse
@@ -31,7 +32,7 @@ def main():
     parser.add_argument("--seconds", type=float, default=1)
     given = parser.parse_args()
     best = max(given.files * 3 / 4 * given.seconds, given.late + given.files / 4 * given.seconds)
-    print(f"If all else took no time: {best:.0f} s.\n")
+    print(f"Lower limit, without any overhead: {best:.0f} s.\n")
     print("| files are counted | first events after | output after |\n|---|---|---|")
     for what in ("first", "beside processing"):
         with tempfile.TemporaryDirectory() as name:

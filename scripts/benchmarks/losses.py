@@ -1,13 +1,14 @@
-"""How long does a run take of which much is lost? One of four sites, one replica in twenty, one task in ten.
+"""Measure the duration of a run that loses one of four sites, one replica in twenty and one task in ten.
 
     python scripts/benchmarks/losses.py [--seconds 300]
 
-Four local sites of two workers each; the processor sleeps for each event, so that the machine's cores do not decide.
-When a third of the events are done, all processes of one site are killed and cannot start again, and its partials are
-gone. Five per cent of the replicas are truncated beforehand (none twice). About one task in ten kills its worker, as
-the kernel does for want of memory (by chance for each chunk, twice as often as tasks of full length would need: most
-are shorter). Nobody touches the run. The ideal is that of the three sites that survive, had they done all the work,
-without any loss and nobody ever idle: no run can be faster unless the lost site has helped.
+There are four local sites with two workers each. The processor sleeps for each event, so that the machine's cores do
+not matter. When a third of the events are done, all processes of one site are killed and cannot start again, and its
+partials are removed. Five per cent of the replicas are truncated beforehand (at most one per file). About one task in
+ten kills its worker, as the kernel does when memory runs out. (The chance per chunk is twice what tasks of full length
+would need, because most tasks are shorter.) The run gets no help from outside. The ideal is the time in which the three
+surviving sites would do all the work, without losses or idle workers: a run can only be faster with the lost site's
+help.
 """
 
 import argparse
@@ -53,7 +54,7 @@ def make_process(folder):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=300, help="that three sites need for all of it, undisturbed")
+    parser.add_argument("--seconds", type=float, default=300, help="duration with three undisturbed sites")
     options = parser.parse_args()
     events = int(options.seconds * PACE * WORKERS * (len(SITES) - 1))
     with tempfile.TemporaryDirectory(prefix="cafetal-losses-") as made:
@@ -116,7 +117,7 @@ def tell(out, record, killed, events):
     print("| what | value |")
     print("|---|---|")
     print(f"| events, each counted once | {out['n']:,} |")
-    print(f"| workers that were killed, of map tasks in all | {killed} of {record.tasks['map']} |")
+    print(f"| killed workers, of all map tasks | {killed} of {record.tasks['map']} |")
     print(f"| failures, by kind | {', '.join(f'{count} {kind}' for kind, count in sorted(kinds.items()))} |")
     print(f"| chunks that were cut | {record.chunks_planned - -(-events // CHUNK)} |")
     print(f"| ideal of the three surviving sites | {ideal:.0f} s |")

@@ -1,8 +1,9 @@
-"""What an output of many small histograms costs on its way: ours beside pickling, unpickling and coffea's accumulate.
+"""Measure the cost of sending many small histograms: Cafetal against pickling, unpickling and coffea's accumulate.
 
 python scripts/benchmarks/many_histograms.py [HISTOGRAMS]
 
-CPU time of this process a histogram and chunk; compare the ratio. `lower` is done once a run, all else for each chunk.
+Prints the CPU time of this process per histogram and chunk; compare the ratios. `lower` is done once per run, all
+other steps once per chunk.
 """
 
 from __future__ import annotations

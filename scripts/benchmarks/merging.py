@@ -1,13 +1,13 @@
-"""A run of very many small chunks: what is left to do after the last of them, and what it costs the user's machine.
+"""Measure a run of very many small chunks: the time after the last of them, and the load on the user's machine.
 
     python scripts/benchmarks/merging.py                                    # 40,000 chunks, an output of 5 MB
     python scripts/benchmarks/merging.py --chunks 1000000 --output small    # bookkeeping only
 
-Three local sites with a worker each; each chunk fills its histogram by itself and reads nothing. Work items are given
-to the executor as Runner does. Payloads are counted as they are pickled; every tenth is looked at, and all that bring
-partials home. The tail is the time from the end of the last map task until the caller has the output. With
---bundle-events, Parsl alone is measured too: tasks that do nothing for as long, in the same pools, two ahead for each
-worker; and what any call costs after a pause, when nothing of it is in the processor's caches any more.
+There are three local sites with one worker each. Each chunk fills its own histogram and reads no file. The executor
+gets work items as from Runner. Payloads are measured when they are pickled: every tenth one, and all that fetch
+partials. The tail is the time from the end of the last map task until the caller has the output. With --bundle-events,
+Parsl alone is measured too, with tasks that sleep for as long, in the same pools, two tasks ahead for each worker; and
+also the cost of any call after a pause, when the caches of the CPU no longer hold it.
 """
 
 import argparse
@@ -129,7 +129,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--chunks", type=int, default=40_000)
     parser.add_argument("--output", choices=["large", "small"], default="large")
-    parser.add_argument("--bundle-events", type=int, help="of one task; by default as the executor chooses")
+    parser.add_argument("--bundle-events", type=int, help="events per task (default: chosen by the executor)")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="cafetal-merging-") as made:
         sites = {name: {"pfn": f"{made}/{name}/data/", "scratch": f"{made}/{name}/scratch"} for name in SITES}

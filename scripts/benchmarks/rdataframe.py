@@ -1,11 +1,11 @@
-"""The eight queries of the ADL benchmark: coffea's executors, ours, and ROOT's RDataFrame, all warm, in one run.
+"""Time the eight queries of the ADL benchmark with coffea's executors, Cafetal and ROOT's RDataFrame, all warm.
 
-    python -m venv /somewhere && /somewhere/bin/pip install root                  # ROOT needs not live with coffea
+    python -m venv /somewhere && /somewhere/bin/pip install root                  # ROOT may be in another environment
     python scripts/benchmarks/rdataframe.py SMALL_FILE --root /somewhere/bin/python
 
-The small file is one of CMS Open Data from 2012 (``Run2012B_SingleMu_1000.root``); each round makes files with its
-events in other orders. The processor is ``processors/adl.py``; RDataFrame runs the loops of
-``tests/oracle/adl_root.py`` in as many threads as there are workers, in a process that has compiled them before.
+The small file is from CMS Open Data of 2012 (``Run2012B_SingleMu_1000.root``). Each round makes files with its events
+in a different order. The processor is ``processors/adl.py``. RDataFrame runs the loops of ``tests/oracle/adl_root.py``
+with one thread per worker, in a process that has compiled them before.
 """
 
 import argparse
@@ -88,9 +88,9 @@ def make(source, folder, number, given):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path)
-    parser.add_argument("--root", help="Python of an environment with ROOT")
+    parser.add_argument("--root", help="Python interpreter of an environment with ROOT")
     parser.add_argument("--files", type=int, default=8)
-    parser.add_argument("--events", type=int, default=100_000, help="of a file")
+    parser.add_argument("--events", type=int, default=100_000, help="events per file")
     parser.add_argument("--chunksize", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=5)
     given = parser.parse_args()

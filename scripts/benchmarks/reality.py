@@ -1,11 +1,11 @@
-"""Does the simulator tell what really happens? Three local sites of unequal speed; and how fast tasks can be sent.
+"""Compare the simulator with real runs at three local sites of unequal speed, and measure how fast tasks are sent.
 
     python scripts/benchmarks/reality.py
 
-The sites are real pools of worker processes: one worker, two workers, and one that is throttled to half the pace. What
-they run sleeps for each event, so that the machine's own cores do not decide. The first two runs teach the speeds; the
-forecast for the third is what `cafetal plan` would say; then the third is run. Sending is measured with tasks that do
-nothing and carry 8 kB, as a map task does.
+The sites are real pools of worker processes: one worker, two workers, and one that is throttled to half the speed. The
+processor sleeps for each event, so that the machine's cores do not matter. The first two runs measure the speeds. The
+forecast for the third is what `cafetal plan` would show; then the third run is done. Sending is measured with tasks
+that do nothing and carry 8 kB, as a map task does.
 """
 
 import argparse

@@ -1,11 +1,11 @@
-"""How much crosses the WAN until the partials of many chunks are one output on the user's machine?
+"""Count the bytes over the WAN until the partials of many chunks are one output on the user's machine.
 
     python scripts/benchmarks/reducing.py [--chunks 1000] [--sites 3]
 
-The partials are made and merged as tasks do it, and their sizes are those that would travel (LZ4). Three ways are
-counted: *flat*, where each chunk's partial comes to the user's machine; *tree*, where reduces of fan-in 16 run at the
-sites in turn, and what does not lie there crosses to it; and *site first*, as we do it: what lies at a site is merged
-there, and one partial of each site crosses.
+The partials are made and merged as in tasks, and their sizes are those on the wire (LZ4). Three ways are counted.
+*flat*: the partial of each chunk is sent to the user's machine. *tree*: reduce tasks of fan-in 16 run at the sites in
+turn, and partials at other sites are sent to them. *site first*, as Cafetal does: partials are merged at their own
+site, and one partial per site is sent.
 """
 
 import argparse

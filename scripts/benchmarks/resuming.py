@@ -1,10 +1,10 @@
-"""How much is processed twice when the user's process is killed again and again, and the run resumed each time?
+"""Count what is processed twice when the user's process is killed repeatedly, and the run is resumed each time.
 
     python scripts/benchmarks/resuming.py [--kills 10] [--seed 1]
 
-Three local sites of two workers. The processor notes each chunk that it has processed to its end, so that what is
-counted is what the workers did, whatever the journal says. Chunks of tasks that the journal shows as given to a site
-and not ended at the moment of a kill were running, and may be processed again; all others should not be.
+There are three local sites with two workers each. The processor records each chunk that it has finished, so that the
+counts do not depend on the journal. Chunks of tasks that were sent but not ended at the moment of a kill, according to
+the journal, were running and may be processed again; all others should not be.
 """
 
 import argparse
@@ -152,7 +152,7 @@ def tell(moments, processed):
     for number, (done, running) in enumerate(moments, 1):
         print(f"| {number} | {len(done) / chunks:.1%} | {len(set(running))} |")
     print(
-        f"\nOf {chunks} chunks {again} were processed again after {len(moments)} kills; of those, {beyond} had not been"
+        f"\n{again} of {chunks} chunks were processed again after {len(moments)} kills; {beyond} of these had not been"
     )
     print(f"running: {beyond / chunks:.2%} of all.")
 

@@ -1,18 +1,18 @@
-"""Do the rivals do here what their papers say of them?
+"""Check that our versions of the rivals reproduce the figures of their papers.
 
     python scripts/benchmarks/rivals.py
 
-Neither paper's abstract nor its public code tells everything that a replay needs. What is missing was chosen such that
-simple arithmetic gives the published figure, so this shows that our versions of the rivals use a testbed as well as
-theirs do, not that they would win or lose elsewhere as theirs did.
+Neither the abstracts nor the public code of the papers give all the inputs of a replay. The missing ones were chosen
+such that simple arithmetic gives the published figure. So this shows that our versions use a testbed as well as the
+original ones, not that they would win or lose elsewhere as those did.
 
 DELTA: makespan half of that on the fastest resource and a fifth of round-robin's, on eleven endpoints in seven groups,
-one serial server each (abstract; repository rohankumar42/delta). The run times are not published. Taken here, in
-seconds of a task: two GPU nodes 1; desktops 2.4, 2.9 and 3.2, EC2 5.7, two CPU nodes 4 (in the proportion of the import
+one serial server each (abstract; repository rohankumar42/delta). The run times are not published. Assumed here, in
+seconds per task: two GPU nodes 1; desktops 2.4, 2.9 and 3.2, EC2 5.7, two CPU nodes 4 (in the proportion of the import
 times of TensorFlow in that repository); three Raspberry Pis 13.75.
 
 DHA (UniFaaS): drug screening, 24,001 functions of 1,447 h, is 22.99 % better with 19.48 % more resources than on one
-cluster (abstract). The sizes of the clusters are not published. Taken here: 770 workers, and 150 more that are 1.18
+cluster (abstract). The sizes of the clusters are not published. Assumed here: 770 workers, and 150 more that are 1.18
 times as fast, "better" being the ratio of the makespans.
 """
 

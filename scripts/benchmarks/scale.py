@@ -1,10 +1,10 @@
-"""The scheduler at sizes that no laptop can run for real: a published shape that did not scale, and a million chunks.
+"""Simulate the scheduler at sizes that no laptop can run: a published workload that did not scale, a million chunks.
 
     python scripts/benchmarks/scale.py shape [--rate 400]    1,364 chunks on 28 to 2,800 workers
     python scripts/benchmarks/scale.py cost [--chunks 1000000]   time and memory of scheduling
     python scripts/benchmarks/scale.py groups                how the cost grows with datasets, sites and replicas
 
-The shape is that of the funcX and coffea benchmark shown at CHEP 2019 (github.com/annawoodard/
+The workload is that of the funcX and coffea benchmark shown at CHEP 2019 (github.com/annawoodard/
 CHEP2019-funcx-coffea-benchmarks): 1,364 chunks took 844 s on 28 cores, 196 s on 280, 161 s on 1,400, 182 s on 2,800.
 """
 

@@ -1,9 +1,9 @@
-"""How good the scheduler is, in simulated runs: against a bound, against simple policies, against published rivals.
+"""Compare the scheduler in simulated runs with a lower bound, with simple policies and with published rivals.
 
     python scripts/benchmarks/scheduling.py [--scenarios 200] [--first 0] [--processes 2]
 
-Every policy plays the same scenarios (`simulated/ranges.py`, drawn from seeds). The simple policies and the
-rivals know the true rates beforehand; `balanced` and `local-only` know nothing.
+Every policy runs the same scenarios (`simulated/ranges.py`, drawn from seeds). The simple policies and the
+rivals know the true rates beforehand; `balanced` and `local-only` know none.
 """
 
 import argparse

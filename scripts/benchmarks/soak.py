@@ -1,9 +1,9 @@
-"""Very many small tasks in one run: do memory, descriptors or threads of the user's process grow with them?
+"""Check that memory, descriptors and threads of the user's process do not grow with the number of tasks in a run.
 
     python scripts/benchmarks/soak.py [--tasks 100000] [--plot soak.png]
 
-Two local sites with a worker each; every task is one chunk of one event, so that nothing but bookkeeping is measured.
-Memory is that of the process that runs coffea's Runner, from the moment when the work is planned.
+There are two local sites with one worker each. Every task is one chunk of one event, so that only the bookkeeping is
+measured. Memory is that of the process that runs coffea's Runner, from the moment when the work is planned.
 """
 
 import argparse

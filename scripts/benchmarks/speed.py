@@ -1,16 +1,17 @@
-"""Against coffea's own executors on one machine: the same files, processor, and number of workers, in one run.
+"""Compare with coffea's own executors on one machine: the same files, processor and number of workers, in one run.
 
-    python scripts/benchmarks/speed.py                                  # all that stands in docs/performance.md, hours
+    python scripts/benchmarks/speed.py                                  # all of docs/performance.md: hours
     python scripts/benchmarks/speed.py --branches 605 --chunksize 10000 --rounds 5
     python scripts/benchmarks/speed.py --format rntuple --compression lz4 --output large
-    python scripts/benchmarks/speed.py --cold --branches 605            # each in a process of its own, with its start
+    python scripts/benchmarks/speed.py --cold --branches 605            # each in its own process, including its start
 
-Files have some columns of muons, jets and missing momentum, and more columns that nobody reads, as NanoAOD has. In each
-round everybody reads files that none has seen; workers are started and have imported everything (they have run
-once on other files). Times are walls of ``Runner(...)(fileset, processor)`` with its preprocessing; ratios are to the
-best of coffea's Futures and Parsl executors. The bare loop is uproot and the same kernel in as many processes, without
-NanoEvents. The ideal is coffea's NanoEvents and the processor in one process, over files that are already open and
-parsed, divided by the number of workers. CPU is that of the user's process and all that it has started.
+Files have some columns of muons, jets and missing momentum, and more columns that are not read, as in NanoAOD. In each
+round every executor reads files that none has read before. Workers are already started and have imported everything
+(they have run once on other files). Times are wall times of ``Runner(...)(fileset, processor)`` with its preprocessing.
+Ratios are relative to the best of coffea's Futures and Parsl executors. The bare loop is uproot and the same kernel in
+as many processes, without NanoEvents. The ideal is coffea's NanoEvents and the processor in one process, over files
+that are already open and parsed, divided by the number of workers. CPU is that of the user's process and all its
+children.
 """
 
 import argparse
@@ -328,9 +329,9 @@ def main():
     parser.add_argument("--output", nargs="*", choices=["small", "large"], default=["small"])
     parser.add_argument("--chunksize", type=int, nargs="*", default=[100_000, 10_000])
     parser.add_argument("--files", type=int, default=4)
-    parser.add_argument("--events", type=int, default=200_000, help="of a file")
+    parser.add_argument("--events", type=int, default=200_000, help="events per file")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", nargs="*", help="names of columns; without Futures and Parsl ratios are to the ideal")
+    parser.add_argument("--only", nargs="*", help="executors; without Futures and Parsl, ratios are to the ideal")
     parser.add_argument("--cold", action="store_true")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)

@@ -1,14 +1,14 @@
-"""When does it pay to bring files to a site whose workers wait? The real scheduler, in simulated runs.
+"""Measure when it pays to stage files to a site with idle workers: the real scheduler in simulated runs.
 
     python scripts/benchmarks/staging.py
     python scripts/benchmarks/staging.py --real      # about ten minutes
 
-200 files of 2 GB and 1,000,000 events lie at a site with 20 workers; another one has 60 and none of the data. A worker
-processes 5,000 events/s. Lines of several speeds; a transfer takes 10 s besides its bytes. Ratios are to the run that
-brings nothing; the ideal is what all 80 workers need together, had all of them the files.
+A site with 20 workers holds 200 files of 2 GB and 1,000,000 events; another site has 60 workers and no data. A worker
+processes 5,000 events/s. Links have several speeds; each transfer takes 10 s in addition to its bytes. Ratios are
+relative to the run without staging. The ideal is the time of all 80 workers together, if each had all files.
 
-With --real: 24 files of 0.6 MB at a site with one worker, 3 wait at another one, a chunk of 500 events takes a second.
-Files travel through this machine, or by Globus Transfer (a stand-in for the service, as fast as it is told to be).
+With --real: 24 files of 0.6 MB at a site with one worker, 3 idle workers at another one, one second per chunk of 500
+events. Files are sent through this machine, or by a simulated Globus Transfer service with a configured speed.
 """
 
 import argparse
@@ -83,7 +83,7 @@ def real():
         (folder / "other").mkdir()
         ids = {site: str(UUID(int=number + 1)) for number, site in enumerate(("holder", "other"))}
         alone, _ = run(folder, fileset, "0")
-        print(f"Nothing is brought: {alone:.0f} s\n\n| way | brought | the run | faster |\n|---|---|---|---|")
+        print(f"Without staging: {alone:.0f} s\n\n| way | staged | duration | faster |\n|---|---|---|---|")
         seconds, brought = run(folder, fileset, "1 GB")
         print(f"| through this machine | {brought} files | {seconds:.0f} s | {alone / seconds:.2f} times |", flush=True)
         for rate in (1e4, 1e6, 1e8):
@@ -98,14 +98,14 @@ def real():
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--real", action="store_true", help="Real runs at two sites on this machine.")
+    parser.add_argument("--real", action="store_true", help="real runs at two sites on this machine")
     if parser.parse_args().real:
         real()
         return
     alone = play(1.0, budget=0.0).makespan
     ideal = FILES * CHUNKS * EVENTS / RATE / (HERE + THERE)
-    print(f"Nothing is brought: {alone:,.0f} s; ideal: {ideal:,.0f} s\n")
-    print("| line | budget | brought | the run | faster |")
+    print(f"Without staging: {alone:,.0f} s; ideal: {ideal:,.0f} s\n")
+    print("| link | budget | staged | duration | faster |")
     print("|---|---|---|---|---|")
     for bulk in (1e6, 1e7, 5e7, 2e8, 1e9):
         for budget in (100e9, 1e15):
@@ -115,7 +115,7 @@ def main():
             speed = alone / outcome.makespan
             print(f"| {bulk / 1e6:,.0f} MB/s | {told} | {brought} | {outcome.makespan:,.0f} s | {speed:.2f} times |")
     both = play(1e9, budget=1e15, idle=0)
-    print(f"\nWith the files at both sites {both.bytes_staged / 1e9:.0f} GB are brought ({both.makespan:,.0f} s).")
+    print(f"\nWith the files at both sites {both.bytes_staged / 1e9:.0f} GB are staged ({both.makespan:,.0f} s).")
 
 
 if __name__ == "__main__":

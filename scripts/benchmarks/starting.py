@@ -1,10 +1,10 @@
-"""How long it takes until a run on local sites has processed its first events, and what counting costs.
+"""Measure the time until a run on local sites has processed its first events, and the cost of counting entries.
 
     python scripts/benchmarks/starting.py
 
-The start is that of a new process (this script, again): its imports, the site, the first task that ends. What imports
-cost in processes of their own is measured beside, as each process of a site needs some of them. Entries are counted in
-copies of one file with 605 branches, by Runner's ``preprocess``, with nothing known and with all known.
+The start is that of a new process (this script, started again): its imports, the site, the end of the first task. The
+time of imports in separate processes is measured too, as each process of a site needs some of them. Entries are counted
+in copies of one file with 605 branches, by Runner's ``preprocess``, with an empty cache and with a full one.
 """
 
 import argparse
@@ -17,9 +17,9 @@ import time
 from pathlib import Path
 
 IMPORTS = {
-    "coffea, in the user's process and in what workers are forked from": "from coffea import processor, nanoevents",
+    "coffea, in the user's process and in the fork server of the workers": "from coffea import processor, nanoevents",
     "Parsl, in the user's process": "import parsl",
-    "Parsl without what is for others, in interchange, pool and workers' origin": "import sys; "
+    "Parsl without its unused parts, in the interchange, the pool and the fork server": "import sys; "
     "sys.modules.update(dict.fromkeys(('globus_compute_sdk', 'sqlalchemy'))); "
     "import parsl.executors.high_throughput.process_worker_pool",
     "our own, on top of these": "import parsl, time; from coffea import processor, nanoevents; "
@@ -72,7 +72,7 @@ def count(folder, files):
     ours, runner = start(folder)
     fileset = {"data": {"files": {str(path): "Events" for path in (folder / "data").iterdir()}}}
     runner.preprocess({"data": {"files": {str(folder / "data" / "0.root"): "Events"}}})  # the site starts
-    for what in ("counting a file, nothing known", "counting a file, all known"):
+    for what in ("counting a file, empty cache", "counting a file, full cache"):
         runner.metadata_cache = {}
         began = time.monotonic()
         runner.preprocess(fileset)

@@ -1,12 +1,11 @@
-"""Reading over a line of 30 ms and 100 Mbit/s, with and without columns read ahead; and how soon a replica is changed.
+"""Measure reads over a link of 30 ms and 100 Mbit/s, with and without read-ahead, and the switch to other replicas.
 
-    python scripts/benchmarks/storage.py      # as root, on a machine with XRootD: it makes network namespaces
+    python scripts/benchmarks/storage.py      # as root, with XRootD installed: it makes network namespaces
 
-For the first, one process reads files of another node chunk by chunk, by the code that tasks use, and processes them;
-each chunk takes 0.2 s besides what reading it does to the processor.
-For the second, three sites with a server each run an analysis while one of the servers fails; the seconds are those
-from the moment when a task that had to fail was given away until its work was given to another site, the longest of
-a run.
+For the reads, one process reads files of another node chunk by chunk and processes them, with the code that tasks use;
+each chunk takes 0.2 s of CPU in addition to the reads.
+For the switch, three sites with one server each run an analysis while one of the servers fails. The time is measured
+from sending a task that must fail until its work is sent to another site; the longest one of a run counts.
 """
 
 import argparse

@@ -1,9 +1,9 @@
-"""What do the stores of a site cost: a partial of 5 MB put, and got and added to another one?
+"""Measure the stores of a site: put a partial of 5 MB, and get it and add it to another one.
 
     python scripts/benchmarks/stores.py [--times 40] [--redis redis://host:port]
 
-Files lie on the disk of the working folder. Without --redis a server is started on this machine, if there is one. The
-partials are encoded, sealed, checked and merged as tasks do it; ratios are to files.
+Files are on the disk of the working folder. Without --redis, the script starts a Redis server on this machine. The
+partials are encoded, sealed, checked and merged as in tasks. Ratios are relative to files.
 """
 
 import argparse

@@ -1,8 +1,9 @@
-"""How long a new user needs: every command of docs/tutorial.md, with its time.
+"""Measure the time of every command of docs/tutorial.md.
 
     python scripts/benchmarks/tutorial.py
 
-In a folder of its own, with an empty cache; what is typed and read is not counted. Ratios are to the whole.
+The commands run in a new folder, with an empty cache. The time to type and read is not included. Ratios are relative to
+the total.
 """
 
 import argparse
@@ -40,7 +41,7 @@ def main():
             times[title] = time.monotonic() - began
             place = folder / "my-analysis"
     total = sum(times.values())
-    print("| step | time | of all |\n|---|---|---|")
+    print("| step | time | share |\n|---|---|---|")
     for title, seconds in times.items():
         print(f"| {title} | {seconds:.1f} s | {seconds / total:.0%} |")
     print(f"| all | {total:.1f} s | |")

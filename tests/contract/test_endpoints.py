@@ -79,7 +79,7 @@ def test_tasks_take_futures_and_failures_come_back(federation):
 
 def test_code_that_is_not_there_is_data(federation):
     future = federation.call("desy", ("0" * 64 + ".zip", "cafetal_worker_none"), "clean", {})
-    assert "is not there any more" in future.result()["error"]
+    assert "no longer exists" in future.result()["error"]
 
 
 def test_status(federation):
@@ -127,7 +127,7 @@ def test_a_federation_that_has_not_started():
 
 
 def test_unknown_site(federation):
-    with pytest.raises(UnknownEndpoint, match="no site 'dessy'; did you mean 'desy'"):
+    with pytest.raises(UnknownEndpoint, match="Unknown site 'dessy'; did you mean 'desy'"):
         federation.start(["dessy"])
 
 
@@ -139,7 +139,7 @@ def test_a_site_with_other_software(federation, monkeypatch):
     assert status.alive
     assert not status.usable
     here = "{}.{}".format(*sys.version_info)
-    sentence = f"It has Python {here}, and here is 3.8. Make an environment there with Python 3.8"
+    sentence = f"It has Python {here} (here: 3.8). Create an environment there with Python 3.8"
     assert sentence in status.error
 
 
@@ -150,13 +150,14 @@ def test_a_site_with_other_software(federation, monkeypatch):
         ({"python": "3.11.99", "parsl": "1"}, None),
         (
             {"coffea": "2020.1"},
-            "It has coffea 2020.1, and here is 2026.9. Make an environment there with Python 3.11, coffea==2026.9, "
-            "use that version here, or have one sent (`env: auto` in the site table).",
+            "It has coffea 2020.1 (here: 2026.9). Create an environment there with Python 3.11, coffea==2026.9, "
+            "use the site's versions here, or let Cafetal send an environment (`env: auto` in the site table).",
         ),
         (
             {"python": "3.12.1", "hist": "", "parsl": ""},
-            "It has Python 3.12, and here is 3.11; no hist. Make an environment there with Python 3.11, "
-            "hist==1.0, use that version here, or have one sent (`env: auto` in the site table).",
+            "It has Python 3.12 (here: 3.11); no hist. Create an environment there with Python 3.11, "
+            "hist==1.0, use the site's versions here, or let Cafetal send an environment (`env: auto` in the site "
+            "table).",
         ),
     ],
 )

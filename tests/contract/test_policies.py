@@ -95,7 +95,7 @@ class Stubborn:
 
 
 def test_a_choice_that_was_not_offered():
-    with pytest.raises(ConfigError, match="Stubborn chose 'elsewhere', and was offered a, b"):
+    with pytest.raises(ConfigError, match="Stubborn chose 'elsewhere', but was offered only a, b"):
         checked_choice(Stubborn(), Task(0), [SiteLoad("a", 1), SiteLoad("b", 1)])
 
 

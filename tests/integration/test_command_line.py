@@ -159,7 +159,7 @@ def test_plan_run_and_plot(project, tmp_path):
     assert "did you mean 'desy'" in cafetal("sites", "drain", "dessy", "--run", ".", cwd=project, check=1).stderr
     assert "not the folder of a run" in cafetal("sites", "drain", "desy", "--run", ".", cwd=project, check=1).stderr
     plan = cafetal("plan", "processors/dimuon.py", "datasets/dimuon.json", "--chunksize", "5000", cwd=project, check=0)
-    assert "As fast as in the last run, it should take" in plan.stdout
+    assert "Estimated duration, at the speed of the last run" in plan.stdout
 
 
 def as_json(*arguments, cwd, check=0):
@@ -195,6 +195,33 @@ def test_output_for_scripts(project):
         ("desy", "cern", "nebraska"), True
     )
     assert {site["name"] for site in as_json("sites", "status", cwd=project)["sites"]} == {"desy", "cern", "nebraska"}
+
+
+def test_from_no_site_table_to_one(project, tmp_path):
+    """Files and a processor are enough; `init --from` drafts a table, and `diff` finds the same output."""
+    (tmp_path / "processors").mkdir()
+    (tmp_path / "processors" / "dimuon.py").write_text((project / "processors" / "dimuon.py").read_text())
+    files = {path.name: path for path in project.glob("sites/*/data/store/**/*.root")}
+    dataset = {"files": {os.path.relpath(path, tmp_path): "Events" for path in files.values()}}
+    (tmp_path / "mine.json").write_text(json.dumps({"dimuon": dataset}))
+    arguments = ("processors/dimuon.py", "mine.json", "--chunksize", "20000", "--no-plots", "-o")
+    run = cafetal("run", *arguments, "here", cwd=tmp_path, check=0)
+    assert "this machine does all the work" in run.stderr
+    assert as_json("verify", "here", cwd=tmp_path)["events"] == 120_000
+    assert "does all the work" in cafetal("plan", *arguments[:4], cwd=tmp_path, check=0).stderr
+    assert "ok       site table" in cafetal("doctor", "mine.json", cwd=tmp_path, check=0).stdout
+    drafted = cafetal("init", "--from", "mine.json", cwd=tmp_path, check=0)
+    assert "1 sites hold the 6 files" in drafted.stdout
+    cafetal("sites", "check", "--files", "mine.json", cwd=tmp_path, check=0)
+    cafetal("run", *arguments, "drafted", cwd=tmp_path, check=0)
+    same = as_json("diff", "here", "drafted", cwd=tmp_path)
+    assert same["outputs"] == []
+    assert [(row["name"], row["first"]) for row in same["inputs"]] == [("site table", "this machine")]
+    cafetal("run", *arguments, "cut", "--arg", "minimum_pt=30", cwd=tmp_path, check=0)
+    different = as_json("diff", "here", "cut", cwd=tmp_path, check=1)
+    assert any(row["name"].startswith("mass") for row in different["outputs"])
+    assert "arguments" in [row["name"] for row in different["inputs"]]
+    assert re.search(r"mass\[dimuon\] .* of ", cafetal("diff", "here", "cut", cwd=tmp_path, check=1).stdout)
 
 
 def test_helper_module_travels_with_the_processor(project):
@@ -348,7 +375,7 @@ def test_make_data_script(project):
         cwd=project, capture_output=True, text=True,
     )  # fmt: skip
     assert bad.returncode == 2
-    assert "give FILE:TREE" in bad.stderr
+    assert "Give FILE:TREE" in bad.stderr
 
 
 def test_what_a_site_has_installed(project):

@@ -74,7 +74,7 @@ def test_endpoints_that_are_avoided_or_drained(load):
     assert {app().result() for _ in range(6)} == {"nebraska", "cern"}
     executor.drain("cern")
     assert {app().result() for _ in range(6)} == {"nebraska"}
-    with pytest.raises(SiteError, match="desy: the task avoids it; cern: it is drained"):
+    with pytest.raises(SiteError, match="desy: avoided by the task; cern: drained"):
         app(parsl_resource_specification={"endpoints": ["desy", "cern"], "avoid": "desy"}).result()
     executor.drain("cern", undo=True)
     assert {app().result() for _ in range(6)} == {"nebraska", "cern"}

@@ -322,7 +322,7 @@ def test_a_site_with_a_wrong_pfn_is_named(project):
     assert tried
     assert all("datax/store" in failure["pfn"] and "FileNotFoundError" in failure["reason"] for failure in tried)
     report = (project / "results" / "wrong" / "report.html").read_text()
-    assert "<p>Nothing.</p>" not in report
+    assert "<p>None.</p>" not in report
     assert "desy could open none" in report
     for subject in ("desy", tried[0]["file"]):
         why = cafetal("why", subject, "results/wrong", cwd=project, check=0).stdout

@@ -103,7 +103,7 @@ def test_what_is_on_tape_is_asked_for(place):
     """By a rule, and once."""
     built = datasets(place, "build", "archive=rucio:cms:/Archive/one", "-o", "archive.json")
     said = " ".join((built.stdout + built.stderr).split())
-    assert "2 files of archive are on tape alone (T1_XX_TAPE): `cafetal datasets stage" in said
+    assert "2 files of archive are only on tape (T1_XX_TAPE). Request copies on disk with `cafetal datasets" in said
     assert not any(file.replicas or file.elsewhere for file in load(place[0] / "archive.json")["archive"].files)
     told = " ".join(datasets(place, "stage", "archive.json", "--to", "desy", "--days", "3").stdout.split())
     assert re.search(r"archive: rule [0-9a-f]{32} \(`rucio rule show", told)
@@ -121,11 +121,11 @@ def test_what_rucio_does_not_know(place):
     failed = datasets(place, "build", "x=rucio:cms:/Toys/none", "-o", "y.json", check=1)
     assert "Nothing was found for the dataset x" in failed.stderr
     failed = datasets(place, "build", "x=rucio:cms", "-o", "y.json", check=1)
-    assert "SCOPE:NAME is expected" in " ".join(failed.stderr.split())
+    assert "Write SCOPE:NAME" in " ".join(failed.stderr.split())
 
 
 def test_no_server(tmp_path):
     (tmp_path / "sites.json").write_text(json.dumps({"sites": SITES}))
     rucio.write_client(tmp_path / "home", f"http://127.0.0.1:{free_ports(1)[0]}")
     failed = datasets((tmp_path, None), "find", "cms:/Toys/*", "--rucio", check=1)
-    assert "Rucio has refused, or not answered" in " ".join(failed.stderr.split())
+    assert "Rucio refused the request or did not answer" in " ".join(failed.stderr.split())

@@ -130,4 +130,4 @@ def test_http_needs_ranges(base, ranges):
         assert coffea.util.load(str(folder / "out" / "output.coffea"))["n"] == 2000
     else:
         assert done.returncode == 1
-        assert "does not hand out parts of files (HTTP ranges)" in " ".join(done.stderr.split())
+        assert "does not serve parts of files (HTTP ranges)" in " ".join(done.stderr.split())

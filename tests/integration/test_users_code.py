@@ -105,11 +105,11 @@ def test_what_travels_is_said_before(project, environment):
         "plan", "processors/statistics.py:Stats", "datasets/dimuon.json", cwd=project, check=0, env=environment
     )
     told = " ".join(plan.stdout.split())
-    assert "Your code that travels:" in told
+    assert "Your code sent to the sites:" in told
     for name in ("mytools (5 files", "plugin_of_mine.py", "sf.json", "user_statistics.py"):
         assert name in told, told
-    assert "Stays here:" in told
-    assert "large.bin (2 MB; at most 1 MB a file travel)" in told
+    assert "Not sent to the sites:" in told
+    assert "large.bin (2 MB; the limit per file is 1 MB)" in told
 
 
 @pytest.fixture(scope="module")

@@ -284,7 +284,7 @@ def test_parts_of_the_worker_code_go_by_their_place(at_a_site):
 def test_modules_that_are_needed_are_told_with_their_place():
     node = exact.lift({"rows": {"mine": Rows([1])}, "n": 1}, (0,))
     assert codec.modules_of(node, trusted=True)["tests"] == "['rows']['mine']"
-    with pytest.raises(NotPlain, match=r"\['a'\]\['b'\] is a builtins\.generator, which cannot travel"):
+    with pytest.raises(NotPlain, match=r"\['a'\]\['b'\] is a builtins\.generator, which cannot be sent"):
         codec.encode({"a": {"b": (i for i in "x")}}, trusted=True)
 
 

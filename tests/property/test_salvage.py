@@ -116,7 +116,7 @@ def test_the_past_is_read(folder):
         ({"/a": EDGES["/a"]}, {}, "/b of d is no longer there"),
         ({**EDGES, "/c": [(0, 5)]}, {}, "/c of d is new"),
         (dict(reversed(EDGES.items())), {}, "the order of the files has changed"),
-        (EDGES, {"uuid": bytes(range(16))}, "has the UUID 000102030405060708090a0b0c0d0e0f, and had 0000"),
+        (EDGES, {"uuid": bytes(range(16))}, "is 000102030405060708090a0b0c0d0e0f now, and was 0000"),
     ],
 )
 def test_differences_are_sentences(folder, edges, options, sentence):

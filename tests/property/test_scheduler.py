@@ -226,6 +226,17 @@ class World:
         raise AssertionError(f"it does not end: {self.scheduler.state.sites}")
 
 
+def test_a_staged_copy_is_not_sent_on():
+    """It has no PFN in the catalogue; found with a site lost whose files were on their way to a second one."""
+    entry = {"dataset": "x", "sites": ("a",)}
+    chunks = [Chunk(0, lfn="/f0", start=0, stop=0, readers=("c",), **entry)]
+    chunks += [Chunk(n, lfn="/f1", start=n - 1, stop=n, **entry) for n in range(1, 5)]
+    world = World(DISPATCHERS["staging"](), tuple(chunks))
+    world.step("lost", "a", 0)
+    world.finish()  # `World.obey` looks at the source of each transfer
+    assert ("/f1", "b") in world.there
+
+
 @pytest.mark.parametrize("name", DISPATCHERS)
 @settings(deadline=None)
 @given(chunks=chunk_lists(), script=st.lists(steps, max_size=60))

@@ -37,10 +37,11 @@ class Sections(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the names and summaries of the commands."""
         width = max(len(name) for name in self.commands)
+        formatter.write_paragraph()
         for section, commands in SECTIONS.items():
-            with formatter.section(section):
-                rows = [(f"{command.name:{width}}", command.get_short_help_str()) for command in commands]
-                formatter.write_dl(rows)
+            formatter.write_heading(section)
+            with formatter.indentation():
+                formatter.write_dl([(f"{command.name:{width}}", command.get_short_help_str()) for command in commands])
 
 
 @click.group(cls=Sections, context_settings={"help_option_names": ["-h", "--help"]})

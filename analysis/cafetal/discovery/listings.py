@@ -82,7 +82,7 @@ def read_list(place: str, table: SiteTable) -> list[ListedFile]:
         lines = (line.strip() for line in text.splitlines())
         content = [{"uri": line} for line in lines if line and not line.startswith("#")]
     if not isinstance(content, list) or not content or not all(_is_file(entry) for entry in content):
-        raise CatalogError(f"{place} is no list of files: a URL a line, or JSON with `uri`, is expected.")
+        raise CatalogError(f"{place} is not a list of files. It must have one URL per line, or be JSON with `uri`.")
     return [_found(entry["uri"], entry.get("size"), _adler32(entry.get("checksum")), table) for entry in content]
 
 

@@ -201,7 +201,7 @@ def differences(old: Fileset, new: Fileset) -> list[str]:
                 continue
             was = before[lfn]
             if not _same_content(was, file):
-                lines.append(f"! {name}: {lfn} has another content (size or checksum)")
+                lines.append(f"! {name}: {lfn} has different content (size or checksum)")
             lines += [f"- {name}: {lfn} at {site}" for site in was.replicas if site not in file.replicas]
             lines += [f"+ {name}: {lfn} at {site}" for site in file.replicas if site not in was.replicas]
     return lines

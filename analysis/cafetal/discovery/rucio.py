@@ -33,7 +33,7 @@ class Did:
         """
         scope, colon, name = text.partition(":")
         if not (scope and colon and name):
-            raise CatalogError(f"{text!r} is no data identifier of Rucio: SCOPE:NAME is expected, as in cms:/DYJets*.")
+            raise CatalogError(f"{text!r} is not a Rucio data identifier. Write SCOPE:NAME, as in cms:/DYJets*.")
         return cls(scope, name)
 
     def __str__(self) -> str:
@@ -94,7 +94,7 @@ class Rucio:
                         where,
                         lifetime=round(days * 86400),
                         grouping="DATASET",
-                        comment="asked for by cafetal",
+                        comment="requested by cafetal",
                     )
                 except DuplicateRule:
                     continue
@@ -160,5 +160,6 @@ def _asking() -> Iterator[None]:
     except Exception as error:  # Rucio's own, requests' and urllib3's
         text = " ".join(str(error).split()) or "no reason was given"
         raise CatalogError(
-            f"Rucio has refused, or not answered ({type(error).__name__}: {text}). Is the login good (`rucio whoami`)?"
+            f"Rucio refused the request or did not answer ({type(error).__name__}: {text}). "
+            "Check your login with `rucio whoami`."
         ) from error

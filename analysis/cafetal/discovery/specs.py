@@ -31,8 +31,8 @@ class DatasetSpec(BaseModel):
     )
     tree: str = "Events"
     metadata: dict[str, object] = Field(default_factory=dict)
-    allow: tuple[str, ...] = Field((), description="Patterns of sites and RSEs of which replicas are kept.")
-    deny: tuple[str, ...] = Field((), description="Patterns of those of which none is.")
+    allow: tuple[str, ...] = Field((), description="Patterns of sites and RSEs; only their replicas are used.")
+    deny: tuple[str, ...] = Field((), description="Patterns of sites and RSEs whose replicas are not used.")
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -70,7 +70,7 @@ def _sentence(error: ValidationError) -> str:
     first = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
     key = ".".join(str(step) for step in first["loc"])
     if first["type"] == "extra_forbidden":
-        return f"no such key as {key}; {nearest(key, DatasetSpec.model_fields)}."
+        return f"unknown key {key!r}; {nearest(key, DatasetSpec.model_fields)}."
     return f"{key or 'it'}: {first['msg']}."
 
 
@@ -102,8 +102,8 @@ def _build_one(name: str, spec: DatasetSpec, table: SiteTable, ask: Callable[[],
     if tape:
         rses = ", ".join(sorted({rse for places in tape.values() for rse in places}))
         warnings.warn(
-            f"{len(tape):,} files of {name} are on tape alone ({rses}): `cafetal datasets stage FILESET --to SITE` "
-            "asks for copies on disk.",
+            f"{len(tape):,} files of {name} are only on tape ({rses}). Request copies on disk with "
+            "`cafetal datasets stage FILESET --to SITE`.",
             stacklevel=2,
         )
     recorded = spec.model_dump(mode="json", exclude_defaults=True, exclude={"metadata", "tree"})

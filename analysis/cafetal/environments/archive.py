@@ -125,8 +125,8 @@ def _check_fits(lock: Lock) -> None:
     current = platform.python_version(), platform_here()
     if (lock.python, lock.platform) != current:
         raise EnvironmentFailed(
-            f"The lock is for Python {lock.python} on {lock.platform}, and this is Python {current[0]} on "
-            f"{current[1]}. Pack it there, or make a lock here."
+            f"The lock is for Python {lock.python} on {lock.platform}, but this is Python {current[0]} on "
+            f"{current[1]}. Pack it on a machine that fits the lock, or create a new lock here."
         )
 
 
@@ -163,8 +163,8 @@ def install(lock: Lock, folder: Path) -> None:
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     requirements.unlink()
     if result.returncode:
-        last = (result.stderr.strip().splitlines() or ["it does not say why"])[-1]
-        raise EnvironmentFailed(f"`{Path(tool[0]).name}` cannot install the lock: {last}")
+        last = (result.stderr.strip().splitlines() or ["no error message"])[-1]
+        raise EnvironmentFailed(f"`{Path(tool[0]).name}` could not install the packages of the lock: {last}")
 
 
 def _versions(places: Iterable[Path]) -> dict[str, str]:

@@ -119,7 +119,7 @@ def add_hashes(lock: Lock) -> Lock:
             check=False,
         )
     if result.returncode:
-        raise EnvironmentFailed(f"The package index does not tell the checksums: {_last_line(result.stderr)}")
+        raise EnvironmentFailed(f"The package index did not provide the checksums: {_last_line(result.stderr)}")
     hashes: dict[str, str] = {}
     for package in json.loads(result.stdout)["install"]:
         name = canonicalize_name(package["metadata"]["name"])
@@ -128,9 +128,9 @@ def add_hashes(lock: Lock) -> Lock:
             hashes[name] = sha256
     missing = lock.packages.keys() - hashes.keys()
     if missing:
-        raise EnvironmentFailed(f"The package index tells no checksum of {', '.join(sorted(missing))}.")
+        raise EnvironmentFailed(f"The package index has no checksum for {', '.join(sorted(missing))}.")
     return replace(lock, hashes=hashes)
 
 
 def _last_line(text: str) -> str:
-    return (text.strip().splitlines() or ["it does not say why"])[-1]
+    return (text.strip().splitlines() or ["no error message"])[-1]

@@ -22,7 +22,7 @@ def recipes(lock: Lock) -> dict[str, str]:
 
 _UV = """\
 #!/bin/sh
-# At a site with a network: sh uv.sh FOLDER makes an environment there, or brings it up to date.
+# At a site with a network: sh uv.sh FOLDER creates an environment there, or updates it.
 set -e
 here=$(cd "$(dirname "$0")" && pwd)
 [ -d "$1" ] || uv venv --python {python} "$1"
@@ -32,7 +32,7 @@ echo "In the site table: worker_init: . $1/bin/activate"
 _WHEELHOUSE = """\
 #!/bin/sh
 # For a site without a network: `sh wheelhouse.sh fetch` on a machine that has one puts all wheels into ./wheels;
-# copy the folder there, and `sh wheelhouse.sh install FOLDER` makes an environment of them.
+# copy the folder there, and `sh wheelhouse.sh install FOLDER` creates an environment from them.
 set -e
 cd "$(dirname "$0")"
 case $1 in
@@ -45,7 +45,7 @@ install)
 esac
 """
 _CONDA = """\
-# conda env create -n analysis -f conda-environment.yml; conda-pack -n analysis makes a file of it that can be unpacked
+# conda env create -n analysis -f conda-environment.yml; conda-pack -n analysis packs it into one file, to be unpacked
 # at a site (source bin/activate, then conda-unpack once).
 name: analysis
 channels: [conda-forge]

@@ -132,7 +132,7 @@ def close(roots: Iterable[str]) -> dict[str, str]:
             distribution = importlib.metadata.distribution(requirement.name)
         except importlib.metadata.PackageNotFoundError:
             if is_root:
-                raise EnvironmentFailed(f"{requirement.name} is needed, and is not installed here.") from None
+                raise EnvironmentFailed(f"Package {requirement.name} is required, but is not installed here.") from None
             continue  # only on other machines, or left out on purpose
         versions[name] = distribution.version
         for line in distribution.requires or ():
@@ -157,7 +157,7 @@ def named(text: str) -> str:
         return target
     path = Path(target).resolve()
     if not path.is_file():
-        raise EnvironmentFailed(f"There is no file {target}.")
+        raise EnvironmentFailed(f"The file {target} does not exist.")
     if str(path.parent) not in sys.path:
         sys.path.insert(0, str(path.parent))
     return path.stem

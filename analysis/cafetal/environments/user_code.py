@@ -84,9 +84,9 @@ def _add_data(code: UserCode, data: dict[str, Path], limits: Limits) -> None:
     for name, path in sorted(data.items(), key=lambda item: (item[1].stat().st_size, item[0])):
         size = path.stat().st_size
         if size > limits.file_bytes:
-            code.left_out[str(path)] = f"{size / 1e6:,.0f} MB; at most {limits.file_bytes / 1e6:,.0f} MB a file travel"
+            code.left_out[str(path)] = f"{size / 1e6:,.0f} MB; the limit per file is {limits.file_bytes / 1e6:,.0f} MB"
         elif size > room:
-            code.left_out[str(path)] = f"all data files together have more than {limits.total_bytes / 1e6:,.0f} MB"
+            code.left_out[str(path)] = f"all data files together exceed {limits.total_bytes / 1e6:,.0f} MB"
         else:
             room -= size
             code.files[name] = path.read_bytes()

@@ -114,7 +114,7 @@ class References:
         """What was brought where, or is on its way."""
         self._used: set[str] = set()
         self._lock = threading.Lock()
-        self._movers = ThreadPoolExecutor(4, thread_name_prefix="moves what apps name")
+        self._movers = ThreadPoolExecutor(4, thread_name_prefix="app arguments")
 
     def able(self, things: Sequence[LFN | Kept | Shipped], usable: Sequence[str], *, by_hand: bool) -> Sequence[str]:
         """Return those of the endpoints that hold a task's files; of these, those that hold most of what is kept.
@@ -127,15 +127,15 @@ class References:
         """
         able = [site for site in usable if site in self.table.sites]
         if not able:
-            raise ConfigError(f"The site table has none of {', '.join(usable)}, where a task names something.")
+            raise ConfigError(f"A task refers to data at a site, but the site table has none of {', '.join(usable)}.")
         for thing in things:
             if isinstance(thing, LFN):
                 holders = self._catalog.replicas(thing.name)
                 able = [site for site in able if site in holders]
                 if not able:
                     raise NoReplica(
-                        f"No site that the task may go to holds {thing.name} with all else that it names: replicas are "
-                        f"at {', '.join(holders)}.",
+                        f"No site that the task may use holds {thing.name} together with the task's other files. "
+                        f"Replicas are at {', '.join(holders)}.",
                         lfn=thing.name,
                     )
         if by_hand:
@@ -161,7 +161,7 @@ class References:
     def _move(self, endpoint: str, thing: Kept | Shipped) -> None:
         if isinstance(thing, Kept) and not self._trusted(thing.endpoint):
             raise SiteError(
-                f"{thing.name} is kept at {thing.endpoint}, and {endpoint} would have to unpickle it: say "
+                f"{thing.name} is stored at {thing.endpoint}, and {endpoint} would have to unpickle it. Set "
                 f"`trust: pickle` for {thing.endpoint} if it may run code at your other sites."
             )
         size = thing.size if isinstance(thing, Kept) else len(thing.content)
@@ -261,4 +261,4 @@ def kept_at(endpoint: str, name: str, reply: Any) -> Kept:
             raise ValueError(reply["name"])  # it would become a path at other sites
         return Kept(endpoint, name, int(reply["size"]), str(reply["digest"]))
     except (TypeError, KeyError, ValueError):
-        raise SiteError(f"{endpoint} has not told what it has kept.") from None
+        raise SiteError(f"Malformed reply from {endpoint} about a stored result.") from None

@@ -65,10 +65,10 @@ class Poller(JobStatusPoller):  # type: ignore[misc]  # parsl comes without type
                 self._strategy.strategize([endpoint])
                 self._failures[endpoint.label] = 0
             except Exception as error:
-                logger.info("The blocks of %s cannot be looked after", endpoint.label, exc_info=True)
+                logger.info("Cannot poll the blocks of %s", endpoint.label, exc_info=True)
                 self._failures[endpoint.label] += 1
                 if self._failures[endpoint.label] >= _TRIES and isinstance(endpoint.provider, LocalProvider):
-                    trouble = f"The jobs of {endpoint.label} cannot be looked after: {type(error).__name__}: {error}"
+                    trouble = f"The jobs of {endpoint.label} cannot be polled: {type(error).__name__}: {error}"
                     endpoint.set_bad_state_and_fail_all(SiteError(trouble))
 
 

@@ -168,7 +168,7 @@ class FederatedExecutor(Facade):
     def retire(self, name: str) -> None:
         """Shut an endpoint down, so that another one can be added under its name; what it has not done is lost."""
         endpoint = self.endpoints[name]
-        self.broken[name] = SiteAway(f"{name} is being started anew.")
+        self.broken[name] = SiteAway(f"{name} is being restarted.")
         if self._poller is not None and isinstance(endpoint, BlockProviderExecutor):
             self._poller.remove(endpoint)
         _attempt(endpoint.shutdown)
@@ -223,7 +223,7 @@ class FederatedExecutor(Facade):
         if not things and not keep:
             return self._send(self._enlist(requested, avoided), func, specification, args, kwargs)
         if self.references is None:
-            raise ConfigError(f"A task names something at a site, and {self.label} knows none: give it `sites`.")
+            raise ConfigError(f"A task refers to data at a site, but {self.label} has no site table. Pass `sites`.")
         against = {*self.failed, *self.drained, *avoided}
         usable = [name for name in requested or self.endpoints if name not in against]
         # If there is none, it is said why when one is to be chosen.
@@ -304,18 +304,18 @@ class FederatedExecutor(Facade):
     def _check(self, name: str) -> None:
         if name not in self.endpoints:
             raise UnknownEndpoint(
-                f"{self.label} has no endpoint {name!r}; {nearest(name, self.endpoints)}.", endpoint=name
+                f"Unknown endpoint {name!r} of {self.label}; {nearest(name, self.endpoints)}.", endpoint=name
             )
 
     def _choose(self, requested: Sequence[str], avoided: Sequence[str]) -> str:
         for name in (*requested, *avoided):
             self._check(name)
         against = {name: str(error) for name, error in list(self.broken.items())}
-        against |= {**dict.fromkeys(self.drained, "it is drained"), **dict.fromkeys(avoided, "the task avoids it")}
+        against |= {**dict.fromkeys(self.drained, "drained"), **dict.fromkeys(avoided, "avoided by the task")}
         able = [name for name in requested or self.endpoints if name not in against]
         if not able:
             reasons = "; ".join(f"{name}: {against[name]}" for name in requested or self.endpoints)
-            raise SiteError(f"No endpoint that could take the task was started. {reasons or 'There is none.'}")
+            raise SiteError(f"No endpoint can take the task. {reasons or 'The executor has no endpoints.'}")
         best = self._best(able)
         chosen = best[0]
         if len(best) > 1:

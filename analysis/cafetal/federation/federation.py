@@ -113,7 +113,7 @@ class Federation:
             UnknownEndpoint: if the table has no such site.
         """
         if name not in self.table.sites:
-            raise UnknownEndpoint(f"There is no site {name!r}; {nearest(name, self.table.sites)}.", site=name)
+            raise UnknownEndpoint(f"Unknown site {name!r}; {nearest(name, self.table.sites)}.", site=name)
         return self.table.sites[name]
 
     def install(self, site: str, files: Mapping[str, bytes]) -> Future[dict[str, object]]:

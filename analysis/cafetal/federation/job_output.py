@@ -36,5 +36,5 @@ def summary(text: str, most: int = 500) -> str:
 
 def of_jobs(texts: Iterable[str]) -> str:
     """Return why jobs have failed, each cause once with the number of jobs, from all that each has written."""
-    causes = Counter(summary(text) or "it said nothing" for text in texts)
+    causes = Counter(summary(text) or "no output" for text in texts)
     return "; ".join(f"{count} jobs: {cause}" if count > 1 else cause for cause, count in causes.items())

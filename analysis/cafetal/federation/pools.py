@@ -253,7 +253,7 @@ def _shared_folder(site: Site) -> str | None:
     if "$" in scratch:
         return None
     if not is_plain(scratch):
-        raise ConfigError(f"`scratch: {site.scratch}` cannot stand in a job script: use a folder without spaces.")
+        raise ConfigError(f"`scratch: {site.scratch}` cannot be used in a job script. Choose a folder without spaces.")
     folder = os.path.join(scratch, "parsl")
     try:
         os.makedirs(folder, exist_ok=True, mode=0o700)
@@ -284,7 +284,9 @@ def numbers(name: str | None) -> list[str]:
     try:
         resolved = {str(info[4][0]) for info in socket.getaddrinfo(name, None, socket.AF_INET)}
     except OSError as error:
-        raise ConfigError(f"`address: {name}` cannot be resolved on this machine ({error}); give a number.") from None
+        raise ConfigError(
+            f"`address: {name}` cannot be resolved on this machine ({error}). Give its IP address."
+        ) from None
     # Debian resolves a machine's own name to 127.0.1.1, by which no other finds it.
     return sorted(resolved | files if all(number.startswith("127.") for number in resolved) else resolved)
 

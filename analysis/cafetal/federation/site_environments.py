@@ -102,11 +102,11 @@ class Equipment:
         with self._packing:
             if self._bundle is None:
                 if self._pack is None:
-                    raise SiteError("The site table has sites run in a bundle (`env`), and there is none.")
+                    raise SiteError("The site table asks for a packed environment (`env`), but none is available.")
                 try:
                     self._bundle = self._pack()
                 except EnvironmentFailed as error:
-                    raise SiteError(f"There is no bundle to send. {error}") from error
+                    raise SiteError(f"The environment for the sites cannot be packed. {error}") from error
             return self._bundle
 
     def _unpack_here(self, name: str, site: Site) -> str:
@@ -148,5 +148,5 @@ class Equipment:
 
 def _folder(name: str, reply: dict[str, object]) -> str:
     if "path" not in reply:
-        raise SiteError(f"{name}: {reply.get('error', 'it does not tell where the environment is')}", site=name)
+        raise SiteError(f"{name}: {reply.get('error', 'the reply has no path of the environment')}", site=name)
     return str(reply["path"])

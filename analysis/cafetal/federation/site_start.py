@@ -37,7 +37,7 @@ def start_within(endpoint: ParslExecutor, seconds: float, closing: threading.Eve
             wait for it then, and shuts it down when it has started: only that thread may use its sockets.
     """
     if closing.is_set():
-        raise SiteError(f"{endpoint.label} is not started, as all ends.", abandoned=True)
+        raise SiteError(f"{endpoint.label} is not started, because the executor is shutting down.", abandoned=True)
     started: Future[None] = Future()
     deciding, abandoned = threading.Lock(), threading.Event()
 
@@ -75,7 +75,7 @@ def start_within(endpoint: ParslExecutor, seconds: float, closing: threading.Eve
     if closing.is_set():
         with suppress(Exception):
             endpoint.shutdown()
-        raise SiteError(f"{endpoint.label} is shut down, as all ends.", abandoned=True)
+        raise SiteError(f"{endpoint.label} is shut down, because the executor is shutting down.", abandoned=True)
 
 
 def _words(endpoint: ParslExecutor) -> str:
@@ -103,7 +103,7 @@ def plain_name(folder: str) -> tuple[str, Callable[[], None]]:
             link = Path(tempfile.mkdtemp(prefix="cafetal-", dir=place)) / "logs"
             link.symlink_to(folder, target_is_directory=True)
             return str(link), partial(_remove, link)
-    raise ConfigError(f"Parsl cannot work in {folder!r}: name a folder without spaces as `logs`, or in TMPDIR.")
+    raise ConfigError(f"Parsl cannot work in {folder!r}. Set `logs` or TMPDIR to a folder without spaces.")
 
 
 def _remove(link: Path) -> None:

@@ -23,18 +23,18 @@ def mismatch(theirs: Mapping[str, str], own: Mapping[str, str], needed: Iterable
     """
     faults = []
     if minor(theirs["python"]) != minor(own["python"]):
-        faults.append(f"Python {minor(theirs['python'])}, and here is {minor(own['python'])}")
+        faults.append(f"Python {minor(theirs['python'])} (here: {minor(own['python'])})")
     missing = [name for name in needed if theirs.get(name) == ""]
     if missing:
         faults.append(f"no {', '.join(missing)}")
     different = [name for name in _SAME if name not in missing and theirs[name] != own[name]]
-    faults += [f"{name} {theirs[name]}, and here is {own[name]}" for name in different]
+    faults += [f"{name} {theirs[name]} (here: {own[name]})" for name in different]
     if not faults:
         return None
     packages = [f"Python {minor(own['python'])}"] + [f"{name}=={own[name]}" for name in (*missing, *different)]
     return (
-        f"It has {'; '.join(faults)}. Make an environment there with {', '.join(packages)}, use that "
-        "version here, or have one sent (`env: auto` in the site table)."
+        f"It has {'; '.join(faults)}. Create an environment there with {', '.join(packages)}, use the site's "
+        "versions here, or let Cafetal send an environment (`env: auto` in the site table)."
     )
 
 

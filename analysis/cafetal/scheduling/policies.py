@@ -160,5 +160,5 @@ def checked_choice(policy: RoutingPolicy, task: Task, sites: Sequence[SiteLoad])
     chosen = policy.choose(task, sites)
     if chosen not in {site.name for site in sites}:
         offered = ", ".join(site.name for site in sites)
-        raise ConfigError(f"The policy {type(policy).__name__} chose {chosen!r}, and was offered {offered}.")
+        raise ConfigError(f"The policy {type(policy).__name__} chose {chosen!r}, but was offered only {offered}.")
     return chosen

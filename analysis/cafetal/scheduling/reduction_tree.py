@@ -23,7 +23,7 @@ class TreeGrower:
 
     def __init__(self, fan_in: int) -> None:
         if fan_in < 2:
-            raise ConfigError(f"The fan-in of the reduce tree is {fan_in}; it must be 2 at least.")
+            raise ConfigError(f"The fan-in of the reduce tree is {fan_in}; it must be at least 2.")
         self.fan_in = fan_in
         self._next = 0
         self._open: list[list[int]] = [[]]

@@ -187,7 +187,7 @@ class Scheduler:
                 self._assign(site, choice)
             idle = not assigned and not site.running and self.dispatcher.waiting(self.state, site.name)
             if idle and not site.held:
-                self._out.append(Hold(site.name, "others would be done with what waits before it"))
+                self._out.append(Hold(site.name, "other sites would finish the waiting work sooner"))
             site.held = idle
 
     def _stage(self) -> None:

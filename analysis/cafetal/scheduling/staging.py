@@ -75,7 +75,7 @@ class Staging:
             return []  # a pin that says who may process it
         lines = self.limits.lines.get(site, {})
         names = [name for name in group.sites if name in lines and self._line(name, site).failures < _FAILURES]
-        return [name for name in names if any(self._files(state, group, site, lines[name]))]
+        return [name for name in names if any(self._files(state, group, name, site, lines[name]))]
 
     def coming(self, state: State, group: Group) -> bool:
         """Tell whether a file that waits in a group is on its way to another site."""
@@ -119,7 +119,9 @@ class Staging:
     def _left(self, state: State) -> float:
         return self.limits.bytes - state.staged_bytes - sum(order.bytes for order in state.transfers.values())
 
-    def _files(self, state: State, group: Group, site: str, largest: float) -> Iterator[tuple[str, float, int]]:
+    def _files(
+        self, state: State, group: Group, source: str, site: str, largest: float
+    ) -> Iterator[tuple[str, float, int]]:
         """Return files of a group that could be sent, the last one first.
 
         LFN, bytes, and how many events of it wait.
@@ -128,15 +130,17 @@ class Staging:
         lfn, events = "", 0
         for chunk in reversed(group.fresh):
             if chunk.lfn != lfn:
-                if self._fits(lfn, site, left):
+                if self._fits(lfn, source, site, left):
                     yield lfn, self.limits.sizes[lfn], events
                 lfn, events = chunk.lfn, 0
             events += chunk.events
-        if self._fits(lfn, site, left):
+        if self._fits(lfn, source, site, left):
             yield lfn, self.limits.sizes[lfn], events
 
-    def _fits(self, lfn: str, site: str, left: float) -> bool:
-        return self.limits.sizes.get(lfn, math.inf) <= left and (lfn, site) not in self._sent
+    def _fits(self, lfn: str, source: str, site: str, left: float) -> bool:
+        # A staged copy has no PFN in the catalogue, so it is not sent on.
+        staged = (lfn, source) in self._sent or (lfn, site) in self._sent
+        return self.limits.sizes.get(lfn, math.inf) <= left and not staged
 
     def _end(self, state: State, levels: Mapping[str, float], group: Group) -> float:
         """When the first of the holders should have done all that it is to do; never, if none is left."""
@@ -162,7 +166,7 @@ class Staging:
         free = now + sum(transfer.bytes for transfer in under_way) / pace
         lfns: list[str] = []
         size, events, left = 0.0, 0, self._left(state)
-        for lfn, more_bytes, more_events in self._files(state, group, site, self.limits.lines[site][source]):
+        for lfn, more_bytes, more_events in self._files(state, group, source, site, self.limits.lines[site][source]):
             done = max(begin, free + (size + more_bytes) / pace) + (events + more_events) / power
             if size + more_bytes > left or (done - now) * _MARGIN > end - now:
                 break

@@ -24,8 +24,8 @@ def pickle_function(function: object) -> bytes:
         return bytes(cloudpickle.dumps(function))
     except Exception as error:
         raise ConfigError(
-            f"The processor cannot travel: {culprit(function)} cannot be pickled ({type(error).__name__}: {error}). "
-            "Make it inside `process`, or give the constructor what it is made of."
+            f"The processor cannot be sent: {culprit(function)} cannot be pickled ({type(error).__name__}: {error}). "
+            "Create it inside `process`, or pass the constructor the plain values to create it from."
         ) from error
 
 

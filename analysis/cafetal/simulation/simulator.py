@@ -212,7 +212,7 @@ class Simulator:
     def _commit(self, commit: Commit) -> None:
         twice = self._committed.intersection(commit.chunks)
         if twice or not self._whole.issuperset(commit.chunks):
-            raise EventsLost(f"The chunks {sorted(twice) or commit.chunks} were committed twice, or are none of ours.")
+            raise EventsLost(f"The chunks {sorted(twice) or commit.chunks} were committed twice, or are not planned.")
         self._committed.update(commit.chunks)
         task = self._open.pop(commit.task)
         events = sum(chunk.events for chunk in task.chunks)

@@ -76,7 +76,7 @@ class GlobusTransfer:
             if task is not None:
                 self._cancel(task)
             why = refusal(error) or TransferFailed(
-                f"Globus Transfer cannot be asked to bring files from {order.source} to {order.site}: {error}.",
+                f"The request to Globus Transfer for files from {order.source} to {order.site} failed: {error}.",
                 source=order.source,
                 site=order.site,
             )
@@ -90,7 +90,7 @@ class GlobusTransfer:
             target = self._collections[order.site].path(targets[copy.lfn])
             if source is None or target is None:
                 site, path = (order.source, copy.pfn) if source is None else (order.site, targets[copy.lfn])
-                raise TransferFailed(f"The collection of {site} does not show {path}.", lfn=copy.lfn, site=site)
+                raise TransferFailed(f"{path} is not in the collection of {site}.", lfn=copy.lfn, site=site)
             paths[copy.lfn] = source, target
         return paths
 
@@ -131,9 +131,9 @@ class GlobusTransfer:
             stalled = time.monotonic() - moved
             if stopped.is_set() or stalled > self._patience.stall:
                 self._cancel(task)
-                why = "nobody waits for it any more"
+                why = "cancelled, because the run no longer needs the files"
                 if not stopped.is_set():
-                    why = f"there was no progress for {stalled:.0f} s ({status.get('nice_status')})"
+                    why = f"no progress for {stalled:.0f} s ({status.get('nice_status')})"
                 raise self._failure(order, task, status, why)
             stopped.wait(min(self._patience.poll, max(0.2, (time.monotonic() - began) / 10)))
 
@@ -156,10 +156,10 @@ class GlobusTransfer:
         """With what the service tells of the last things that went wrong."""
         events = [event for event in self._events(task) if event.get("is_error")]
         fatal = status.get("fatal_error") or {}
-        reason = why or fatal.get("description") or status.get("nice_status") or "the service does not tell why"
-        last = f" Before: {events[0]['description']} ({events[0]['details']})." if events else ""
+        reason = why or fatal.get("description") or status.get("nice_status") or "the service gave no reason"
+        last = f" Last error: {events[0]['description']} ({events[0]['details']})." if events else ""
         return TransferFailed(
-            f"Globus Transfer did not bring {len(order.copies)} files from {order.source} to {order.site}: {reason}."
+            f"Globus Transfer of {len(order.copies)} files from {order.source} to {order.site} failed: {reason}."
             f"{last} Task {task}.",
             source=order.source,
             site=order.site,
@@ -185,7 +185,7 @@ def connect(collections: Iterable[Collection]) -> globus_sdk.TransferClient:
     folders = {collection.rehearsal for collection in listed}
     if folders != {None}:
         if len(folders) > 1:
-            raise ConfigError("Collections of a rehearsal and others cannot be used in one run.")
+            raise ConfigError("One run cannot use both collections of a rehearsal and real ones.")
         return _rehearsed(Path(str(folders.pop())))
     try:
         app = get_globus_app()
@@ -193,7 +193,7 @@ def connect(collections: Iterable[Collection]) -> globus_sdk.TransferClient:
         raise LoginError(f"{error}") from None
     client = transfer_client(app, listed)
     if isinstance(app, globus_sdk.UserApp) and app.login_required():
-        raise LoginError(f"There is no login for Globus Transfer with all consents that are needed. {REMEDY}")
+        raise LoginError(f"You are not logged in to Globus Transfer, or a consent is missing. {REMEDY}")
     return client
 
 
@@ -208,7 +208,7 @@ def _rehearsed(folder: Path) -> globus_sdk.TransferClient:
     try:
         settings: dict[str, str] = json.loads((folder / SETTINGS).read_text())
     except (OSError, ValueError):
-        raise ConfigError(f"There is no rehearsal of Globus Transfer in {folder}.") from None
+        raise ConfigError(f"No rehearsal of Globus Transfer found in {folder}.") from None
     return globus_sdk.TransferClient(
         authorizer=globus_sdk.AccessTokenAuthorizer(settings["token"]), base_url=settings["url"]
     )

@@ -65,11 +65,11 @@ class _Bringing:
         weight = self._answer(source, "weigh", {"pfn": self._copy.pfn})
         expected = self._copy.adler32
         if expected is not None and int(expected, 16) != int(weight["adler32"], 16):
-            raise self._failed(f"the replica has the Adler-32 {weight['adler32']}, and the catalogue says {expected}")
+            raise self._failed(f"the replica has Adler-32 {weight['adler32']}, but the catalogue says {expected}")
         if weight["size"] > LARGEST:
             raise self._failed(
-                f"{weight['size']:,} bytes are too many to pass through this machine (a `collection` at both sites "
-                "has Globus Transfer do it)"
+                f"{weight['size']:,} bytes are too many to pass through this machine (set a `collection` at both sites "
+                "to use Globus Transfer)"
             )
         with ThreadPoolExecutor(_WINDOW) as pool:
             list(pool.map(self._carry_part, offsets(weight["size"], TO_LAPTOP)))
@@ -91,7 +91,7 @@ class _Bringing:
             future = self._ask(site, task, arguments)
             while True:
                 if self._stopped.is_set():
-                    raise self._failed("it is not wanted any more")
+                    raise self._failed("the run no longer needs it")
                 try:
                     reply = future.result(timeout=0.2)
                     break
@@ -101,12 +101,12 @@ class _Bringing:
                 return reply
             if isinstance(reply, OSError):
                 break  # it will be so the next time too
-        raise self._failed(f"{site} tells: {reply}") from reply
+        raise self._failed(f"error at {site}: {reply}") from reply
 
     def _failed(self, why: str) -> TransferFailed:
         order = self._order
         return TransferFailed(
-            f"{self._copy.lfn} was not brought from {order.source} to {order.site}: {why}.",
+            f"The transfer of {self._copy.lfn} from {order.source} to {order.site} failed: {why}.",
             lfn=self._copy.lfn,
             source=order.source,
             site=order.site,

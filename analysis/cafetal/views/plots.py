@@ -36,7 +36,7 @@ def draw(output: object, folder: Path, *, mark: str = "") -> tuple[list[Path], d
     names = _FileNames()
     for name, whole in histograms.find(output):
         if len(paths) >= PICTURES:
-            not_drawn[name] = f"there are {PICTURES} pictures already"
+            not_drawn[name] = f"the limit of {PICTURES} pictures is reached"
             continue
         try:
             drawn, left = _draw_one(name, whole, folder, names, mark)

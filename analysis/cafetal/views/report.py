@@ -164,7 +164,7 @@ def tree(roots: Sequence[Node]) -> tuple[str, list[Box], float]:
         for tile in lay_out(root, _WIDTH):
             kind = "reduce" if tile.node.inputs else "committed"
             tooltip = (
-                f"{len(tile.node.chunks):,} chunks, {'merged of ' if tile.node.inputs else ''}{_partials(tile.node)}"
+                f"{len(tile.node.chunks):,} chunks, {'merged from ' if tile.node.inputs else ''}{_partials(tile.node)}"
             )
             boxes.append(Box(tile.x, top + tile.row * _LANE, max(1.0, tile.width - 1), _LANE - 2, kind, tooltip))
         top = max(box.y for box in boxes) + _LANE + _GAP
@@ -173,9 +173,7 @@ def tree(roots: Sequence[Node]) -> tuple[str, list[Box], float]:
 
 def _merged(root: Node) -> str:
     steps = f"{root.height} step{'' if root.height == 1 else 's'}"
-    return (
-        f"{_partials(root)}, merged in {steps}" if root.inputs else f"{_partials(root)}, with which nothing was merged"
-    )
+    return f"{_partials(root)}, merged in {steps}" if root.inputs else f"{_partials(root)}, not merged"
 
 
 def _partials(node: Node) -> str:
@@ -191,8 +189,9 @@ def flows(manifest: Mapping[str, Any]) -> list[Flow]:
                 key = (source, site, "read over the WAN")
                 sizes[key] = sizes.get(key, 0) + (read_bytes or 0)
     for site, staged in manifest.get("staged", {}).items():
-        sizes["other sites", site, "files brought"] = staged["bytes"]
-    sizes[", ".join(manifest["partials_to_laptop"]), "here", "results"] = manifest["bytes_to_laptop"].get("partials", 0)
+        sizes["other sites", site, "files staged"] = staged["bytes"]
+    fetched = manifest["bytes_to_laptop"].get("partials", 0)
+    sizes[", ".join(manifest["partials_to_laptop"]), "your machine", "results"] = fetched
     most = max(sizes.values(), default=0) or 1
     listed = sorted(sizes.items(), key=lambda item: -item[1])
     return [Flow(source, target, n, label, n / most) for (source, target, label), n in listed]

@@ -31,22 +31,24 @@ from cafetal.views.yaml_files import read_request
 
 
 class Stack(BaseModel):
-    """What is drawn of a histogram with one axis besides its categories."""
+    """The plot of a histogram with one axis besides its category axes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     stack: dict[str, list[str]] = Field(
-        default_factory=dict, description="From label to samples; by default all but the data, each by itself."
+        default_factory=dict, description="Samples of each label; by default each sample except the data has a label."
     )
     data: str | None = Field(None, description="The sample that is drawn as points.")
     samples: str | None = Field(None, description="The category axis with the samples; by default the first one.")
-    variations: str | None = Field(None, description="The category axis with variations, of which `nominal` is one.")
-    select: dict[str, str] = Field(default_factory=dict, description="A category for each other category axis.")
-    log: bool = Field(False, description="Logarithmic counts.")
-    ratio: bool = Field(True, description="Data by prediction below, if there are data.")
-    label: str = Field("", description="Instead of the axis' own.")
-    text: str = Field("", description="Beside the name of the experiment.")
-    luminosity: float | None = Field(None, description="1/fb.")
-    energy: float | None = Field(None, description="TeV, of the collisions; by default as the style has it.")
+    variations: str | None = Field(None, description="The category axis with the variations, including `nominal`.")
+    select: dict[str, str] = Field(
+        default_factory=dict, description="A category for each other category axis; axes not named are summed over."
+    )
+    log: bool = Field(False, description="Logarithmic axis of counts.")
+    ratio: bool = Field(True, description="A panel with data/prediction below, if there are data.")
+    label: str = Field("", description="Label of the axis, instead of its own.")
+    text: str = Field("", description="Text beside the name of the experiment.")
+    luminosity: float | None = Field(None, description="Integrated luminosity in 1/fb.")
+    energy: float | None = Field(None, description="Collision energy in TeV; by default that of the style.")
     style: Literal["CMS", "ATLAS", "LHCb", "ALICE"] = "CMS"
 
 
@@ -82,7 +84,7 @@ def read_plots(path: Path) -> Plots:
     Raises:
         ConfigError: if it cannot be used.
     """
-    return read_request(path, Plots, "what is to be drawn")
+    return read_request(path, Plots, "plots")
 
 
 def draw_all(output: Any, plots: Plots, folder: Path) -> list[Path]:
@@ -121,9 +123,9 @@ def layers(histogram: Histogram, plot: Stack) -> Layers:
     groups = plot.stack or {name: [name] for name in names if name != plot.data}
     missing = sorted({s for group in groups.values() for s in group} - set(names))
     if missing and not selected.axes[samples].traits.growth:
-        raise ConfigError(f"There is no sample {missing[0]!r}; {nearest(missing[0], names)}.")
+        raise ConfigError(f"Unknown sample {missing[0]!r}; {nearest(missing[0], names)}.")
     if missing:  # categories come with the first event that is filled, or they may be written wrong
-        warnings.warn(f"Nothing was filled for {', '.join(missing)}; there is {', '.join(names)}.", stacklevel=2)
+        warnings.warn(f"No entries for {', '.join(missing)}. Filled: {', '.join(names) or 'nothing'}.", stacklevel=2)
         groups = {label: [name for name in group if name in names] for label, group in groups.items()}
         groups = {label: group for label, group in groups.items() if group}
     drawn = samples_of(selected, samples, plot.variations, groups)

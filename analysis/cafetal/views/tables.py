@@ -38,8 +38,8 @@ def size(count: float) -> str:
 
 def print_plan(forecast: Forecast, console: Console) -> None:
     """Print chunks, events and bytes for each site, and what is not known yet."""
-    table = Table(title="What would run where", box=box.SIMPLE_HEAD)
-    for name in ("site", "workers", "tasks", "chunks", "events", "files", "bytes", "from", "to"):
+    table = Table(title="Planned work", box=box.SIMPLE_HEAD)
+    for name in ("site", "workers", "tasks", "chunks", "events", "files", "bytes", "begins", "ends"):
         table.add_column(name, justify="left" if name == "site" else "right", no_wrap=True)
     for row in forecast.sites:
         sized = size(row.bytes) if row.bytes is not None else "unknown"
@@ -51,16 +51,16 @@ def print_plan(forecast: Forecast, console: Console) -> None:
     wan = forecast.wan_bytes
     data = "an unknown amount of data" if wan is None else f"{size(wan)} of data" if wan else "no data"
     console.print(
-        f"{forecast.events:,} events in {forecast.chunks:,} chunks. Over the WAN: {data}; one merged partial a site."
+        f"{forecast.events:,} events in {forecast.chunks:,} chunks. Over the WAN: {data}; one merged partial per site."
     )
     if forecast.seconds is None:
-        console.print("How long it takes is not known before a first run has shown how fast the sites are.")
+        console.print("The duration is unknown until a first run has measured how fast the sites are.")
     else:
-        console.print(f"As fast as in the last run, it should take {duration(forecast.seconds)}.")
+        console.print(f"Estimated duration, at the speed of the last run: {duration(forecast.seconds)}.")
     if forecast.uncounted:
         console.print(
             f"The entries of {forecast.uncounted} of {forecast.files} files are not known yet, so these are not in "
-            "the table: `--ask` has their sites count them."
+            "the table. Use `--ask` to have the sites count them."
         )
 
 
@@ -70,9 +70,9 @@ def print_code(shipment: Shipment, console: Console) -> None:
     for name, length in shipment.contents.items():
         parts.setdefault(name.partition("/")[0], []).append(length)
     packages = [_part(name, lengths) for name, lengths in parts.items()]
-    console.print(f"Your code that travels: {', '.join(packages) or 'none'}.", markup=False, highlight=False)
+    console.print(f"Your code sent to the sites: {', '.join(packages) or 'none'}.", markup=False, highlight=False)
     for path, reason in sorted(shipment.left_out.items()):
-        console.print(f"Stays here: {path} ({reason}).", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"Not sent to the sites: {path} ({reason}).", markup=False, highlight=False, soft_wrap=True)
 
 
 def _part(name: str, lengths: Sequence[int]) -> str:
@@ -84,7 +84,7 @@ def print_peek(peek: Snapshot, console: Console) -> None:
     share = peek.events / peek.planned if peek.planned else 1.0
     console.print(
         f"After {duration(peek.seconds)}: {peek.events:,} of {peek.planned:,} events ({share:.0%}), from "
-        f"{', '.join(f'{site} {events:,}' for site, events in peek.sites.items())}. The run goes on."
+        f"{', '.join(f'{site} {events:,}' for site, events in peek.sites.items())}. The run continues."
     )
     if peek.uncounted:
         console.print(f"The events of {peek.uncounted:,} files are not counted yet.")
@@ -98,7 +98,7 @@ def print_sites(statuses: Sequence[SiteStatus], console: Console) -> None:
     for name in ("site", "endpoint", "state", "workers", "host", "cpus", "memory", "scratch", "walltime"):
         table.add_column(name, overflow="fold")
     for s in statuses:
-        state = "[green]alive[/]" if s.usable else "[red]cannot be used[/]" if s.alive else "[red]not there[/]"
+        state = "[green]alive[/]" if s.usable else "[red]cannot be used[/]" if s.alive else "[red]no answer[/]"
         workers = f"{s.workers_connected}/{s.workers}" if s.workers_connected is not None else f"{s.workers}"
         table.add_row(
             s.name, s.endpoint, state, workers, s.host, _or_unknown(s.cpus), _or_unknown(s.memory, size),
@@ -113,7 +113,7 @@ def print_sites(statuses: Sequence[SiteStatus], console: Console) -> None:
 def print_endpoints(statuses: Sequence[EndpointStatus], console: Console) -> None:
     """Print what the endpoints of sites tell of themselves."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    names = ("site", "kind", "alive", "workers", "idle", "queued", "ours", "used", "blocks", "age", "time left")
+    names = ("site", "kind", "alive", "workers", "idle", "queued", "our tasks", "used", "blocks", "age", "time left")
     for name in names:
         table.add_column(name, overflow="fold", no_wrap=name == "site")
     for s in statuses:
@@ -165,14 +165,15 @@ def print_status(status: RunStatus, console: Console) -> None:
     attempts = f", in attempt {history.attempts}" if history.attempts > 1 else ""
     console.print(f"{status.state}{attempts}, after {history.clock:.0f} s", highlight=False)
     planned, done = history.events_planned, history.events_done
-    of = f"{planned:,}" if status.all_counted else f"the {planned:,} that are counted so far,"
-    console.print(f"{done:,} of {of} events ({done / planned if planned else 0:.0%}) are safe", highlight=False)
+    counted = "" if status.all_counted else " counted so far"
+    share = f"{done / planned if planned else 0:.0%}"
+    console.print(f"{done:,} of {planned:,} events{counted} ({share}) are safe", highlight=False)
     for site in sorted({*history.site_events, *status.running}):
         line = f"{history.site_events[site]:,} events processed, {status.running[site]} tasks under way"
         console.print(f"  {site}: {line}", highlight=False)
     if history.failures_by_kind:
         line = ", ".join(f"{count} {kind}" for kind, count in history.failures_by_kind.most_common())
-        console.print(f"  failures: {line}; `cafetal why` tells more", highlight=False)
+        console.print(f"  failures: {line}; see `cafetal why`", highlight=False)
     if history.missing:
         names = [line.file for line in history.missing]
         console.print(f"  {len(names):,} files could not be opened: {_some(names)}", highlight=False)
@@ -233,7 +234,7 @@ def print_leftovers(leftovers: Sequence[Leftover], silent: Mapping[str, str], co
     if leftovers:
         console.print(table)
     else:
-        console.print("Nothing is left at the sites that answer.")
+        console.print("No run has files at the sites that answered.")
     for site, why in silent.items():
         _print_remark(console, site, why)
 
@@ -265,20 +266,20 @@ def print_result(manifest: dict[str, Any], folder: str, console: Console) -> Non
         console.print(f"  {site}: {row['events']:,} events, {size(row['bytes_read'])} read", highlight=False)
     home = manifest["bytes_to_laptop"]
     console.print(
-        f"  here: {sum(manifest['partials_to_laptop'].values())} partials, {size(home.get('partials', 0))}; "
+        f"  fetched: {sum(manifest['partials_to_laptop'].values())} partials, {size(home.get('partials', 0))}; "
         f"{size(home.get('references', 0))} of references",
         highlight=False,
     )
     if manifest["retries"]:
-        console.print(f"  {manifest['retries']} tasks were repeated; the manifest says why.", highlight=False)
+        console.print(f"  {manifest['retries']} tasks were retried; manifest.json has the reasons.", highlight=False)
     for remark in manifest["remarks"]:
         console.print(f"  {remark}", highlight=False, markup=False)
     for failure in manifest["skipped"]:
-        console.print(f"  left out: {failure['file']} ({failure['reason']})", highlight=False, markup=False)
+        console.print(f"  skipped: {failure['file']} ({failure['reason']})", highlight=False, markup=False)
     for failure in manifest["missing_files"]:
         console.print(f"  missing: {failure['file']} ({failure['reason']})", highlight=False, markup=False)
     for key, form in _FORMS.items():
-        lacking = [f"{name or 'all of it'} ({reason})" for name, reason in manifest.get(key, {}).items()]
+        lacking = [f"{name or 'everything'} ({reason})" for name, reason in manifest.get(key, {}).items()]
         if lacking:
             console.print(f"  {form}: {_some(lacking)}", highlight=False, markup=False)
     count = len(manifest["missing_files"])

@@ -63,12 +63,12 @@ def select(histogram: Histogram, kept_axes: set[str | None], chosen: Mapping[str
         if name not in kept_axes:
             category = chosen.get(name)
             if category is not None and category not in categories:
-                raise ConfigError(f"There is no {name} {category!r}; {nearest(category, categories)}.")
+                raise ConfigError(f"Unknown category {category!r} of axis {name!r}; {nearest(category, categories)}.")
             place[name] = slice(None, None, sum) if category is None else bh.loc(category)
     left = histogram[place] if place else histogram
     drawn = [axis.name for axis in left.axes if not isinstance(axis, bh.axis.StrCategory)]
     if len(drawn) != 1:
-        raise ConfigError(f"There must be one axis besides categories, and here are {', '.join(drawn) or 'none'}.")
+        raise ConfigError(f"Expected one axis besides the category axes, found {', '.join(drawn) or 'none'}.")
     return left
 
 

@@ -32,34 +32,36 @@ _DIRECTION = re.compile(r"^(?P<name>.*?)[_ ]?(?P<way>up|down|Up|Down|UP|DOWN)$")
 
 
 class Channel(BaseModel):
-    """One region: a histogram with an axis of samples, one of variations if there are any, and one with numbers."""
+    """One region: a histogram with a sample axis, a variation axis if there are variations, and a numeric axis."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    histogram: str = Field(description="Its name in the output.")
+    histogram: str = Field(description="Name of the histogram in the output.")
     samples: str | None = Field(None, description="The category axis with the samples; by default the first one.")
-    select: dict[str, str] = Field(default_factory=dict, description="A category for each other category axis.")
+    select: dict[str, str] = Field(
+        default_factory=dict, description="A category for each other category axis; axes not named are summed over."
+    )
 
 
 class Statistics(BaseModel):
-    """What is to be fitted."""
+    """The samples, regions and uncertainties of a fit."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     signal: list[str] = Field(min_length=1, description="Samples that the parameter of interest scales.")
     channels: dict[str, Channel] = Field(min_length=1, description="Regions, by their names in the workspace.")
     data: str | None = Field(
-        None, description="The sample with the observations; without one they are the sum of all samples (Asimov)."
+        None, description="The sample with the observed data; by default the sum of all samples (Asimov data)."
     )
     samples: dict[str, list[str]] = Field(
-        default_factory=dict, description="From name to the samples that are added; by default each by itself."
+        default_factory=dict, description="Samples to add, by name of the sum; by default each sample is separate."
     )
     variations: str | None = Field(
         None,
-        description="The category axis with variations, of which `nominal` is one; others are pairs that end in `up` "
-        "and `down`, or single ones, which are taken for both ways.",
+        description="The category axis with the variations, including `nominal`. The others are pairs that end in `up` "
+        "and `down`, or single variations, which are mirrored.",
     )
     poi: str = Field("mu", description="The parameter of interest.")
-    luminosity: float | None = Field(None, gt=0, description="Relative uncertainty of all samples together.")
-    statistics: bool = Field(True, description="Whether the statistics of the samples are uncertainties of the bins.")
+    luminosity: float | None = Field(None, gt=0, description="Relative uncertainty of the luminosity, for all samples.")
+    statistics: bool = Field(True, description="Include the statistical uncertainty of each bin.")
 
 
 def read_statistics(path: Path) -> Statistics:
@@ -68,7 +70,7 @@ def read_statistics(path: Path) -> Statistics:
     Raises:
         ConfigError: if it cannot be used.
     """
-    return read_request(path, Statistics, "what is to be fitted")
+    return read_request(path, Statistics, "a fit")
 
 
 def workspace_of(output: Any, statistics: Statistics) -> dict[str, Any]:
@@ -86,14 +88,14 @@ def workspace_of(output: Any, statistics: Statistics) -> dict[str, Any]:
         samples = _samples(available[channel.histogram], channel, statistics)
         data = samples.pop(statistics.data, None) if statistics.data else None
         if statistics.data and data is None:
-            raise ConfigError(f"The channel {name} has no sample {statistics.data!r} with its observations.")
+            raise ConfigError(f"The channel {name} has no sample {statistics.data!r} for its observed data.")
         signals |= samples.keys() & set(statistics.signal)
         channels.append({"name": name, "samples": [_sample(n, it, name, statistics) for n, it in samples.items()]})
         observed = np.sum([it["nominal"].values() for it in samples.values()], axis=0) if data is None else None
         counts = data["nominal"].values() if data is not None else observed
         observations.append({"name": name, "data": _numbers(counts)})
     if missing := sorted(set(statistics.signal) - signals):
-        raise ConfigError(f"The signal {missing[0]!r} is in no channel.")
+        raise ConfigError(f"No channel has the signal sample {missing[0]!r}.")
     parameters = [_luminosity(statistics.luminosity)] if statistics.luminosity else []
     measurement = {"name": "measurement", "config": {"poi": statistics.poi, "parameters": parameters}}
     return {"channels": channels, "observations": observations, "measurements": [measurement], "version": "1.0.0"}

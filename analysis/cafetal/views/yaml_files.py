@@ -16,7 +16,7 @@ Request = TypeVar("Request", bound=BaseModel)
 
 
 def read_request(path: Path, model: type[Request], subject: str) -> Request:
-    """Read a YAML file that says ``subject``, such as "what is to be drawn".
+    """Read a YAML file that describes ``subject``, such as "plots".
 
     Raises:
         ConfigError: if it cannot be used.
@@ -31,4 +31,4 @@ def read_request(path: Path, model: type[Request], subject: str) -> Request:
         raise ConfigError(f"{path} is not YAML: {error}") from None
     except ValidationError as error:
         lines = "\n".join(f"  {sentence(finding, model)}" for finding in error.errors())
-        raise ConfigError(f"{path} does not say {subject}:\n{lines}") from None
+        raise ConfigError(f"{path} is not a valid description of {subject}:\n{lines}") from None

@@ -30,9 +30,9 @@ def call_resolved(function: Any, args: Any, kwargs: dict[str, Any], scratch: str
             with open(os.path.join(folder, name), "rb") as file:
                 content = file.read()
         except FileNotFoundError:
-            raise FileNotFoundError(f"{name} is not kept at this site any more.") from None
+            raise FileNotFoundError(f"{name} is no longer stored at this site.") from None
         if hashlib.sha256(content).hexdigest() != digest:
-            raise OSError(f"{name} is not what was kept at this site: its checksum differs.")
+            raise OSError(f"{name} has changed at this site: its checksum differs.")
         return content
 
     def fill(value: Any) -> Any:

@@ -101,7 +101,7 @@ def install(
     try:
         os.makedirs(folder, exist_ok=True)
         if os.stat(folder).st_uid != os.geteuid():
-            return {"error": f"The scratch folder {folder} belongs to another user; name another one."}
+            return {"error": f"The scratch folder {folder} belongs to another user; choose another."}
         for name, content in files.items():
             if not _is_intact(name, content):
                 return {"error": f"{name} arrived damaged."}
@@ -171,7 +171,7 @@ def unpack(scratch: str, store: str, name: str, digest: str) -> dict[str, object
             if not os.path.exists(packed):
                 if not has_server(store):
                     return {"missing": True}
-                return {"error": "An environment needs a scratch that all workers share, and the site has a store."}
+                return {"error": "An environment needs a scratch shared by all workers, but `store` is a server."}
             sha256 = hashlib.sha256()
             with open(packed, "rb") as file:
                 for block in iter(lambda: file.read(1 << 20), b""):
@@ -292,7 +292,7 @@ def call(scratch: str, store: str, archive: str, package: str, task: str, payloa
             with open(path, "rb") as file:
                 intact = _is_intact(archive, file.read())
         except FileNotFoundError:
-            return {"error": f"The worker code {path} is not there any more."}
+            return {"error": f"The worker code {path} no longer exists."}
         if not intact:
             return {"error": f"The worker code {path} is not what was sent: its checksum differs."}
         if path not in sys.path:

@@ -23,7 +23,7 @@ class ChunkSet:
             if start < 0 or stop <= start:
                 raise ValueError(f"({start}, {stop}) is not a range of chunk ids.")
             if merged and start < merged[-1][1]:
-                raise Overlap(f"Chunk {start} is there twice.")
+                raise Overlap(f"Chunk {start} appears twice.")
             if merged and start == merged[-1][1]:
                 merged[-1] = (merged[-1][0], stop)
             else:

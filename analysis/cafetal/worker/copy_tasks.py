@@ -63,7 +63,7 @@ def complete(context: SiteContext, **request: Unpack[CompleteRequest]) -> str:
     checksum = weigh(context, run=request["run"], pfn=str(parts))
     if checksum != request["weight"]:
         parts.unlink()
-        raise Corrupt(f"{path} has arrived with {checksum['size']:,} bytes and the Adler-32 {checksum['adler32']}.")
+        raise Corrupt(f"{path} arrived damaged: {checksum['size']:,} bytes, Adler-32 {checksum['adler32']}.")
     os.replace(parts, path)
     return str(path)
 
@@ -102,7 +102,7 @@ def _here(pfn: str) -> Path:
 
 def _there(context: SiteContext, staging: str, name: str) -> Path:
     if not re.fullmatch(r"(\w[\w.-]*/)*\w[^/]*", name) or ".." in name.split("/"):
-        raise ValueError(f"{name} is no name for a file that is brought here.")
+        raise ValueError(f"{name} is not a valid name for a staged file.")
     return staging_folder(context, staging) / name
 
 

@@ -88,7 +88,7 @@ def count(pfn: str, options: dict[str, object], treename: str, size: int | None)
     with uproot.open({pfn: None}, custom_classes=head_only, **options) as file:
         size = file.file.source.num_bytes if size is None else size
         if size < file.file.fEND:  # uproot opens and counts such a file without a word
-            raise OSError(f"the file is truncated: it has {size} bytes, and {file.file.fEND} by its own header")
+            raise OSError(f"the file is truncated: it has {size} bytes, but its header says {file.file.fEND}")
         try:
             key = file.key(treename)  # in a folder, too, whose keys name the class that is put in place of TTree
         except uproot.exceptions.KeyInFileError as error:

@@ -47,14 +47,14 @@ def decode(value: object) -> object:
         return {key: decode(item) for key, item in value.items()}
     content = value[tag]
     if len(value) != 1:
-        raise ValueError(f"{tag!r} stands among other keys")
+        raise ValueError(f"{tag!r} is mixed with other keys")
     if tag == "$bytes":
         return base64.b64decode(content, validate=True)
     if tag == "$dict":
         return {decode(key): decode(item) for key, item in content}
     kinds = {"$tuple": tuple, "$set": set, "$frozenset": frozenset}
     if tag not in kinds:
-        raise ValueError(f"{tag!r} is no tag of plain data")
+        raise ValueError(f"{tag!r} is not a tag of plain data")
     return kinds[tag](decode(item) for item in content)
 
 

@@ -51,11 +51,11 @@ class Limit:
 
 
 def _at_most(length: int) -> Limit:
-    return Limit(lambda value: len(value) <= length, f"of length {length:,} at most")
+    return Limit(lambda value: len(value) <= length, f"at most {length:,} long")
 
 
 def _like(pattern: str) -> Limit:
-    return Limit(lambda value: len(value) <= 4096 and re.fullmatch(pattern, value), f"like {pattern}")
+    return Limit(lambda value: len(value) <= 4096 and re.fullmatch(pattern, value), f"of the form {pattern}")
 
 
 def _is_chunk_set(text: str) -> bool:
@@ -63,8 +63,8 @@ def _is_chunk_set(text: str) -> bool:
     return True
 
 
-_POSITIVE = Limit(lambda value: 0 <= value < float("inf"), "a finite number from 0 on")
-_FILLED = Limit(len, "filled")
+_POSITIVE = Limit(lambda value: 0 <= value < float("inf"), "a finite number of at least 0")
+_FILLED = Limit(len, "non-empty")
 Count = Annotated[int, _POSITIVE]
 Seconds = Annotated[float, _POSITIVE]
 Chunks = Annotated[str, _at_most(10_000_000), Limit(_is_chunk_set, "a set of chunks")]

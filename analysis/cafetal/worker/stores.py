@@ -267,7 +267,7 @@ def _asked() -> Iterator[None]:
     try:
         yield
     except RedisError as error:
-        raise StoreAway(f"The Redis server of the site: {error}") from error
+        raise StoreAway(f"The Redis server of the site failed: {error}") from error
 
 
 @functools.lru_cache(maxsize=4)

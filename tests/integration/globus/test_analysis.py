@@ -172,5 +172,5 @@ def test_outputs_that_need_a_pickle_are_refused(globus_executor, globus_table):
     """The laptop unpickles nothing that such a site sends; the first chunk tells, with the key and the remedy."""
     fileset = make_files(Recipe("own", files=1, events=300), globus_table, copies=2)
     runner = processor.Runner(executor=globus_executor(fileset), schema=BaseSchema, chunksize=100, metadata_cache={})
-    with pytest.raises(ProcessorError, match=r"\['mine'\] is a .*Own, which only a pickle can carry.*trust: pickle"):
+    with pytest.raises(ProcessorError, match=r"\['mine'\] is a .*Own, which can only be sent as a.*trust: pickle"):
         runner(fileset.for_runner(), lambda events: {"n": len(events), "mine": Own()})

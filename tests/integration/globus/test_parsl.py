@@ -191,11 +191,11 @@ def test_too_large(load, federated):
     def echo(content, size):
         return b"x" * size
 
-    with pytest.raises(TaskTooLarge, match=r"1\d\.\d MB of arguments, and Globus Compute carries 8 MB"):
+    with pytest.raises(TaskTooLarge, match=r"1\d\.\d MB of arguments, but Globus Compute accepts at most 8 MB"):
         echo(b"x" * 9_000_000, 1).result(120)
     with pytest.raises(ConfigError, match=r"resource specification .* is not plain data"):
         echo(b"", 1, parsl_resource_specification={"nodes": {1, 2}}).result(120)
-    with pytest.raises(TaskTooLarge, match=r"result of a task .* has 8\.0 MB, and Globus Compute carries 5 MB"):
+    with pytest.raises(TaskTooLarge, match=r"result of a task .* has 8\.0 MB, but Globus Compute accepts at most 5 MB"):
         echo(b"", 6_000_000).result(120)
     assert len(echo(b"x" * 5_000_000, 3_000_000).result(120)) == 3_000_000
     # Many that fit one by one, and not together: no submission is larger than the service takes.
@@ -255,7 +255,7 @@ def test_login(federated, tmp_path, monkeypatch):
     monkeypatch.setenv("GLOBUS_COMPUTE_CLIENT_SECRET", "half")
     with pytest.raises(LoginError, match="GLOBUS_COMPUTE_CLIENT_ID"):
         GlobusComputeEndpoint("desy", federated.endpoints["desy"]).start()
-    with pytest.raises(ConfigError, match="no rehearsal in"):
+    with pytest.raises(ConfigError, match="No rehearsal found in"):
         GlobusComputeEndpoint("desy", federated.endpoints["desy"], rehearsal=str(tmp_path)).start()
 
 

@@ -54,9 +54,9 @@ def test_from_up_to_down(tmp_path):
 
 
 def test_what_cannot_be_rehearsed(tmp_path, monkeypatch):
-    with pytest.raises(RehearsalError, match="There is no rehearsal in"):
+    with pytest.raises(RehearsalError, match="No rehearsal found in"):
         Rehearsal(tmp_path).status()
-    with pytest.raises(RehearsalError, match="There is no rehearsal in"):
+    with pytest.raises(RehearsalError, match="No rehearsal found in"):
         Rehearsal(tmp_path).down()
     (tmp_path / "mine").write_text("")
     with pytest.raises(RehearsalError, match="has other files in it"):

@@ -100,7 +100,7 @@ def test_refreshing_keeps_what_only_users_know():
     assert sorted(lines) == ["+ d: /a at cern", "+ d: /c (desy)", "- d: /a at desy", "- d: /b"]
     other = refreshed(old, Dataset("d", (DataFile("/a", "T", {"desy": None}, size=3),)))
     assert other.files[0].num_entries is None
-    assert "! d: /a has another content (size or checksum)" in differences(Fileset([old]), Fileset([other]))
+    assert "! d: /a has different content (size or checksum)" in differences(Fileset([old]), Fileset([other]))
 
 
 def test_directories_and_patterns(tmp_path):
@@ -134,7 +134,7 @@ def test_public_lists(tmp_path):
     assert (only.name, only.size, only.adler32) == ("/eos/a.root", 9, "0a0b0c0d")
     for text in ("", "[]", '[{"size": 1}]', "hello"):
         (tmp_path / "bad").write_text(text)
-        with pytest.raises(CatalogError, match="is no list of files"):
+        with pytest.raises(CatalogError, match="is not a list of files"):
             listings.read_list(str(tmp_path / "bad"), TABLE)
     with pytest.raises(CatalogError, match="cannot be read"):
         listings.read_list(str(tmp_path / "none"), TABLE)
@@ -159,7 +159,7 @@ def test_rucio_fails_with_a_sentence():
         def list_dids(self, *_, **__):
             raise ConnectionError("no route")
 
-    with pytest.raises(CatalogError, match=r"Rucio has refused, or not answered \(ConnectionError: no route\)"):
+    with pytest.raises(CatalogError, match=r"refused the request or did not answer \(ConnectionError: no route\)"):
         Rucio(Client()).find(Did.parse("cms:/x*"))
 
 

@@ -97,7 +97,7 @@ def test_what_no_source_shows_is_declared(project):
     needs = detect([], also=["mine_helpers.tools", "click"])
     assert needs.imported["click"] == "click"
     assert "mine_helpers/tools.py" in needs.local
-    with pytest.raises(EnvironmentFailed, match="no-such-package is needed, and is not installed"):
+    with pytest.raises(EnvironmentFailed, match="no-such-package is required, but is not installed"):
         detect([], packages=["no-such-package"])
 
 
@@ -109,7 +109,7 @@ def test_extras_are_followed():
 def test_names_of_targets(project):
     assert named("mine.py") == named("mine.py:Class") == "mine"
     assert named("package.module:function") == named("package.module") == "package.module"
-    with pytest.raises(EnvironmentFailed, match="no file"):
+    with pytest.raises(EnvironmentFailed, match="does not exist"):
         named("none.py")
 
 

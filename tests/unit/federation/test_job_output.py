@@ -30,5 +30,5 @@ def test_telling_lines(text, lines):
 
 
 def test_each_cause_once():
-    assert of_jobs(["error: disk quota"] * 3 + [""]) == "3 jobs: error: disk quota; it said nothing"
+    assert of_jobs(["error: disk quota"] * 3 + [""]) == "3 jobs: error: disk quota; no output"
     assert len(summary("error " + "x" * 1000)) == 500

@@ -31,7 +31,7 @@ def test_forecast_says_what_it_does_not_know(tmp_path, monkeypatch):
     print_plan(found, Console(file=text, width=150))
     assert "1 of 3 files are not known yet" in text.getvalue()
     assert "2.0 MB" in text.getvalue()
-    assert "is not known before a first run" in text.getvalue()
+    assert "is unknown until a first run" in text.getvalue()
     assert found.seconds is None
     rates = Rates()
     rates.observe("a", "d", 100, 2.0)

@@ -146,7 +146,7 @@ LOCK = threading.Lock()
     ids=["attribute", "nested", "argument", "inner"],
 )
 def test_what_of_a_processor_cannot_travel(processor, where):
-    with pytest.raises(ConfigError, match=f"The processor cannot travel: {where} cannot be pickled"):
+    with pytest.raises(ConfigError, match=f"The processor cannot be sent: {where} cannot be pickled"):
         check_picklable(processor)
     check_picklable(Holding(cuts={"a": [1, 2]}))
 

@@ -102,7 +102,7 @@ def test_pictures_in_numbers():
     assert [label for _, label in ticks(0.0)] == ["0 s"]
     assert all(len(ticks(total)) <= 7 for total in (0.01, 1, 59, 3600, 1e6))
     assert [(flow.source, flow.target, flow.bytes) for flow in flows(MANIFEST)] == [
-        ("desy", "here", 2500),
+        ("desy", "your machine", 2500),
         ("desy", "cern", 20),
         ("other sites", "cern", 5),
     ]

@@ -83,11 +83,14 @@ def test_data_with_twice_the_signal():
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"signal": ["sgnal"]}, "The signal 'sgnal' is in no channel"),
+        ({"signal": ["sgnal"]}, "No channel has the signal sample 'sgnal'"),
         ({"data": "data"}, "The channel sr has no sample 'data'"),
         ({"variations": "variaton"}, "has no category axis 'variaton'"),
         ({"channels": {"sr": Channel(histogram="x")}}, "no histogram 'x'"),
-        ({"channels": {"sr": Channel(histogram="all/x", select={"region": "c"})}}, "There is no region 'c'"),
+        (
+            {"channels": {"sr": Channel(histogram="all/x", select={"region": "c"})}},
+            "Unknown category 'c' of axis",
+        ),
         ({"samples": {"signal": ["signal"], "more": ["none"]}}, "has no sample 'none'"),
     ],
 )
@@ -110,5 +113,5 @@ def test_the_command(tmp_path):
     spec = json.loads((tmp_path / "workspace.json").read_text())
     assert [channel["name"] for channel in spec["channels"]] == ["a", "b"]
     (tmp_path / "fit.yaml").write_text("signal: []")
-    with pytest.raises(ConfigError, match="does not say what is to be fitted"):
+    with pytest.raises(ConfigError, match="is not a valid description of a fit"):
         read_statistics(tmp_path / "fit.yaml")

@@ -19,7 +19,7 @@ def test_install_says_what_is_wrong(tmp_path):
     assert "cannot be written" in bootstrap.install(str(tmp_path / "file"), "files", {}, [], [])["error"]
     assert "arrived damaged" in bootstrap.install(str(tmp_path), "files", {"0" * 64 + ".zip": b"x"}, [], [])["error"]
     assert bootstrap.call(str(tmp_path / "no"), "files", "a.zip", "pkg", "map", b"")["error"].endswith(
-        "is not there any more."
+        "no longer exists."
     )
     worker = pack_worker()
     bootstrap.install(str(tmp_path), "files", worker.files, [], [])

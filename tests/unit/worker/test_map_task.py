@@ -319,4 +319,4 @@ def test_what_cannot_travel_is_said_at_the_first_chunk(tmp_path):
     result = run_map(tmp_path, stuck, items_of(path, (0, 10), (10, 20), (20, 30)))
     (failure,) = result["failures"]
     assert (failure["kind"], failure["start"], failure["chunks"]) == ("processor", 0, "0-2")
-    assert "['deep']['mine'] is a tests.unit.worker.test_map_task.Stuck, which cannot travel" in failure["messages"][-2]
+    assert "['mine'] is a tests.unit.worker.test_map_task.Stuck, which cannot be sent" in failure["messages"][-2]

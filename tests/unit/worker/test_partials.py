@@ -44,7 +44,7 @@ def test_reduce_refuses_what_is_there_twice(tmp_path):
     result = reduce_tasks.reduce(
         SiteContext(tmp_path), *results, run="r", site="desy", name="out", archive=archive, trusted=True
     )
-    assert "Chunk 7 is there twice" in result["lost"][0]["messages"][0]
+    assert "Chunk 7 appears twice" in result["lost"][0]["messages"][0]
     assert result["partial"]["chunks"] == "7"
 
 

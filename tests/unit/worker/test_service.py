@@ -106,6 +106,6 @@ def test_another_python_is_named_with_both_versions():
     request = json.loads(endpoint_without_cloud()._request(fail, (ValueError,), {}))
     reply = service.serve(json.dumps({**request, "python": "3.8.1"}))
     with pytest.raises(
-        SiteError, match=rf"desy has Python {re.escape(platform.python_version())}, and this machine has"
+        SiteError, match=rf"desy has Python {re.escape(platform.python_version())}, but this machine has"
     ):
         read_reply("desy", answered(reply), lambda measures: None, trusted=False)

@@ -20,7 +20,7 @@ from cafetal.errors import ConfigError, LoginError
 REHEARSAL = "CAFETAL_REHEARSAL"
 """Environment variable: the folder of a rehearsal that stands for the cloud where no site table names one."""
 REMEDY = (
-    "Run `cafetal sites login`; or, for an identity of its own, set GLOBUS_COMPUTE_CLIENT_ID and "
+    "Run `cafetal sites login`. To use a client identity instead, set GLOBUS_COMPUTE_CLIENT_ID and "
     "GLOBUS_COMPUTE_CLIENT_SECRET in the environment."
 )
 
@@ -78,7 +78,7 @@ def _rehearsed(folder: Path) -> ListeningClient:
     try:
         settings: dict[str, Any] = json.loads((folder.expanduser() / "cloud" / "cloud.json").read_text())
     except (OSError, ValueError):
-        raise ConfigError(f"There is no rehearsal in {folder}; `cafetal rehearse up {folder}` starts one.") from None
+        raise ConfigError(f"No rehearsal found in {folder}. Start one with `cafetal rehearse up {folder}`.") from None
     authorizer = globus_sdk.AccessTokenAuthorizer(settings["user_token"])
     client = ListeningClient(local_compute_services=True, do_version_check=False, authorizer=authorizer)
     # The SDK knows one address for local services; its own integration tests put another there like this.
@@ -124,5 +124,5 @@ def refusal(error: Exception) -> LoginError | None:
         why = getattr(error, "message", error)
         return LoginError(f"Globus refuses the login ({status}: {why}). {REMEDY}")
     if isinstance(error, globus_sdk.exc.GlobusError) and "token" in type(error).__name__.lower():
-        return LoginError(f"The login at Globus cannot be used ({type(error).__name__}: {error}). {REMEDY}")
+        return LoginError(f"The Globus login cannot be used ({type(error).__name__}: {error}). {REMEDY}")
     return None

@@ -148,8 +148,8 @@ class GlobusComputeEndpoint(ParslExecutor):  # type: ignore[misc]  # parsl comes
         request = self._request(func, args, kwargs)
         if len(request) > BATCH_BYTES:
             raise TaskTooLarge(
-                f"A task for {self.label} has {len(request) / 1e6:.1f} MB of arguments, and Globus Compute carries "
-                f"{BATCH_BYTES / 1e6:.0f} MB: put them into a file at the site, or make several tasks."
+                f"A task for {self.label} has {len(request) / 1e6:.1f} MB of arguments, but Globus Compute accepts at "
+                f"most {BATCH_BYTES / 1e6:.0f} MB. Put them into a file at the site, or split the task."
             )
         specification = {**self.resource_specification, **resource_specification}
         try:
@@ -313,7 +313,7 @@ class GlobusComputeEndpoint(ParslExecutor):  # type: ignore[misc]  # parsl comes
                 for parcel in list(self._open):
                     self._fail(parcel, error)
             except Exception:
-                logger.exception("%s: the watchdog stumbled", self.label)
+                logger.exception("%s: error in the watchdog", self.label)
 
     def _watch_once(self) -> float:
         """Look once, give up what is lost, and return the seconds between two reports."""
@@ -376,6 +376,6 @@ def _registered(client: Client) -> str:
             try:
                 registered = client.register_source_code(source, "serve", description="Serves requests of cafetal.")
             except globus_sdk.GlobusError as error:
-                raise refusal(error) or SiteError(f"Globus Compute takes no function: {error}.") from None
+                raise refusal(error) or SiteError(f"Globus Compute refused to register a function: {error}.") from None
             _functions[client.web_service_address] = registered
         return _functions[client.web_service_address]

@@ -40,12 +40,12 @@ def read_reply(
         Exception: what the task raised.
     """
     if done.cancelled():
-        raise SiteAway(f"The answer of {label} was given up.")
+        raise SiteAway(f"The request to {label} was cancelled before its reply came.")
     error = done.exception()
     if isinstance(error, TaskExecutionFailed):
         raise _task_failed(label, str(error.remote_data).strip())
     if error is not None:
-        raise SiteAway(f"The answer of {label} cannot be had ({type(error).__name__}: {str(error)[:200]}).")
+        raise SiteAway(f"No reply from {label} ({type(error).__name__}: {str(error)[:200]}).")
     try:
         text = done.result()
         answer = json.loads(text)
@@ -56,21 +56,21 @@ def read_reply(
     if "other_python" in answer:
         their_python, own_python = str(answer["other_python"])[:20], platform.python_version()
         raise SiteError(
-            f"{label} has Python {their_python}, and this machine has {own_python}. Functions cannot be sent to "
-            "another version of Python: use the same at both."
+            f"{label} has Python {their_python}, but this machine has Python {own_python}. Functions cannot be sent to "
+            "another version of Python. Use the same version at both."
         )
     if error_sent:
         cause = RemoteCause(f"\n{error_sent.get('traceback')}")
         raise rebuild(str(error_sent.get("type")), str(error_sent.get("message")), _attributes(error_sent)) from cause
     if "too_large" in answer:
         raise TaskTooLarge(
-            f"The result of a task at {label} has {answer['too_large'] / 1e6:.1f} MB, and Globus Compute "
-            f"carries {RESULT_LIMIT / 1e6:.0f} MB: leave it at the site, or return it in parts."
+            f"The result of a task at {label} has {answer['too_large'] / 1e6:.1f} MB, but Globus Compute accepts at "
+            f"most {RESULT_LIMIT / 1e6:.0f} MB. Leave it at the site, or return it in parts."
         )
     if "not_plain" in answer:
         raise SiteError(
-            f"A task at {label} returned a {answer['not_plain']}, which only a pickle can carry, and a pickle "
-            "can run any code here. Return plain data, or say `trust: pickle` for this endpoint."
+            f"A task at {label} returned a {answer['not_plain']}, which can only be sent as a pickle. A pickle "
+            "can run any code here. Return plain data, or set `trust: pickle` for this endpoint."
         )
     if "pickle" in answer and trusted:
         return cloudpickle.loads(base64.b64decode(answer["pickle"]))

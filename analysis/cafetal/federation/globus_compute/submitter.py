@@ -254,7 +254,7 @@ def _reason(future: Future[str] | None) -> Exception:
         error = future.exception(timeout=0)
     except FutureTimeout:
         error = None
-    return error if isinstance(error, Exception) else RuntimeError("the service has not taken it")
+    return error if isinstance(error, Exception) else RuntimeError("the service did not accept it")
 
 
 def verdict(error: Exception, seconds: float, label: str) -> CafetalError | None:
@@ -267,7 +267,7 @@ def verdict(error: Exception, seconds: float, label: str) -> CafetalError | None
     if status == 413:
         return TaskTooLarge(f"Globus Compute has refused tasks for {label} as too large ({words}).")
     if status is not None and 400 <= status < 500 and status != 429:
-        return SiteError(f"Globus Compute has refused tasks for {label} ({status}: {words}). Is its id right?")
+        return SiteError(f"Globus Compute refused tasks for {label} ({status}: {words}). Check the id of the endpoint.")
     if seconds > _REFUSED_FOR:
-        return SiteError(f"Globus Compute has not taken tasks for {label} for {seconds:.0f} s ({words}).")
+        return SiteError(f"Globus Compute has not accepted tasks for {label} for {seconds:.0f} s ({words}).")
     return None

@@ -49,7 +49,7 @@ def decode(content: bytes, *, trusted: bool) -> object:
         length, _, rest = content.partition(b"\n")
         size = int(length)
         if not 0 <= size <= len(rest):
-            raise ValueError(f"a tree of {size} bytes in {len(rest)}")
+            raise ValueError(f"the tree has {size} bytes, but only {len(rest)} follow")
         return Reader(memoryview(rest)[size:], trusted).value(json.loads(rest[:size]))
     except Garbled:
         raise

@@ -40,14 +40,14 @@ class Reader:
             return COLLECTIONS[name](self.value(item) for item in tagged)
         read = getattr(self, f"_{name}", None) if tag.startswith("$") and name in _TAGS else None
         if read is None:
-            raise Garbled(f"A partial has the tag {tag!r}, which is none of ours.")
+            raise Garbled(f"A partial has an unknown tag {tag!r}.")
         return read(tagged)
 
     def _bytes(self, place: Any) -> bytes:
         start, size = place
         # In the order in which they were written, each once: else a few bytes could be made into very many.
         if not (type(start) is type(size) is int and start == self._next <= start + size <= len(self.buffers)):
-            raise Garbled("A partial points elsewhere than to its next bytes.")
+            raise Garbled("A partial refers to its bytes out of order.")
         self._next = start + size
         return bytes(self.buffers[start : start + size])
 
@@ -55,10 +55,10 @@ class Reader:
         dtype, shape, *place = content
         kind = np.dtype(str(dtype))
         if kind.kind not in ARRAYS or any(type(n) is not int or n < 0 for n in shape):
-            raise Garbled(f"A partial has an array of {dtype!r} with the shape {shape}.")
+            raise Garbled(f"A partial has an invalid array of {dtype!r} with shape {shape}.")
         buffer = self._bytes(place)
         if math.prod(shape) * kind.itemsize != len(buffer):
-            raise Garbled("A partial has an array of another size than it says.")
+            raise Garbled("A partial has an array that does not have the declared size.")
         return np.frombuffer(buffer, kind).reshape(shape).copy()
 
     def _scalar(self, content: object) -> object:
@@ -69,7 +69,7 @@ class Reader:
         arrays = [self._array(component) for component in components]
         plain = dtype == "float" or np.dtype(str(dtype)).kind == "f"
         if not plain or not arrays or any(a.dtype != np.float64 or a.shape != arrays[0].shape for a in arrays):
-            raise Garbled("A partial has a sum that is none.")
+            raise Garbled("A partial has a malformed sum.")
         return Sum(arrays, str(dtype))
 
     def _histsum(self, content: Any) -> HistSum:
@@ -78,28 +78,28 @@ class Reader:
             self._structures.append(axes)
             axes = len(self._structures) - 1
         if type(axes) is not int or not 0 <= axes < len(self._structures):
-            raise Garbled("A partial has a histogram whose axes are not in it.")
+            raise Garbled("A partial has a histogram without its axes.")
         structure = self._structures[axes]
         if not first:  # earlier versions had the attributes among the axes
             structure, first = {**structure, "metadata": {}}, [structure["metadata"], []]
         arrays = [self._array(component) for component in components]
         grown = {int(axis): {key: _rank(rank) for key, rank in pairs} for axis, pairs in ranks}
         if any(structure["axes"][axis]["type"] not in ("category_str", "category_int") for axis in grown):
-            raise Garbled("A partial has categories on an axis that has none.")
+            raise Garbled("A partial has categories for an axis without categories.")
         orders_seen = {int(axis): frozenset(map(_order_of, pairs)) for axis, pairs in orders}
         if any(structure["axes"][axis]["type"] != "category_str" or axis not in grown for axis in orders_seen):
-            raise Garbled("A partial has orders of categories on an axis that has none.")
+            raise Garbled("A partial has orders of categories for an axis without categories.")
         shape = tuple(
             len(grown[number]) if number in grown else _extent(axis) for number, axis in enumerate(structure["axes"])
         )
         storage = structure["storage"]["type"]
         cells = () if CELLS[storage] == 1 else (CELLS[storage],)
         if family not in FAMILIES or not arrays or any(array.shape != (*shape, *cells) for array in arrays):
-            raise Garbled("A partial has a histogram with another content than its axes say.")
+            raise Garbled("A partial has a histogram whose content does not fit its axes.")
         if structure["storage"] != {"type": storage}:
-            raise Garbled("A partial has a histogram with a storage that is none of ours.")
+            raise Garbled("A partial has a histogram with an unknown storage.")
         if any(array.dtype != (np.int64 if storage == "int" else np.float64) for array in arrays):
-            raise Garbled("A partial has a histogram with a content of another type than its storage.")
+            raise Garbled("A partial has a histogram whose content does not have the type of its storage.")
         node = HistSum(family, structure, arrays, grown, orders_seen, bool(variance_known), *self._attributes(*first))
         kind = axes, tuple((axis, tuple(ranks_of_axis)) for axis, ranks_of_axis in grown.items())
         if kind not in self._checked:
@@ -111,9 +111,9 @@ class Reader:
         """Return the attributes of a histogram, none of which hides one of its class, and their rank."""
         attributes = self.value(content)
         if type(attributes) is not dict or not all(type(name) is str for name in attributes):
-            raise Garbled("A partial has a histogram with attributes that are none.")
+            raise Garbled("A partial has a histogram with malformed attributes.")
         if any(name in NO_ATTRIBUTES or callable(getattr(hist.Hist, name, None)) for name in attributes):
-            raise Garbled("A partial has a histogram with attributes that are boost-histogram's own.")
+            raise Garbled("A partial has a histogram with attributes that boost-histogram reserves.")
         return attributes, _rank(since)
 
     def _histogram(self, content: Any) -> object:
@@ -121,7 +121,7 @@ class Reader:
         buffer = self._bytes(place)
         cells = math.prod(_extent(axis) for axis in structure["axes"])
         if family not in FAMILIES or cells * 8 * CELLS[structure["storage"]["type"]] != len(buffer):
-            raise Garbled("A partial has a histogram with another content than its axes say.")
+            raise Garbled("A partial has a histogram whose content does not fit its axes.")
         histogram = from_uhi({**structure, "storage": {"type": structure["storage"]["type"]}})
         view = histogram.view(flow=True)
         view[...] = np.frombuffer(buffer, view.dtype).reshape(view.shape)
@@ -132,12 +132,12 @@ class Reader:
     def _pieces(self, content: Any) -> Pieces:
         kind, pieces = content
         if kind != "column_accumulator" and kind not in SEQUENCES:
-            raise Garbled(f"A partial has pieces of a {kind!r}.")
+            raise Garbled(f"A partial has pieces of an unknown type {kind!r}.")
         return Pieces(kind, {_rank(rank): self.value(value) for rank, value in pieces})
 
     def _apart(self, content: Any) -> Apart:
         if not content:
-            raise Garbled("A partial has values that are kept apart, and none of them.")
+            raise Garbled("A partial has an empty group of separate values.")
         return Apart({_rank(rank): self.value(value) for rank, value in content})
 
     def _held(self, content: Any) -> Held:
@@ -167,7 +167,7 @@ class Reader:
 
     def _pickle(self, place: object) -> object:
         if not self.trusted:
-            raise Garbled("A partial holds a pickle, and its site is not trusted with those.")
+            raise Garbled("A partial holds a pickle, but its site is not trusted to send pickles.")
         return portable_pickles.loads(self._bytes(place))
 
 
@@ -179,13 +179,13 @@ _TAGS = frozenset(
 def _order_of(content: Any) -> tuple[int, tuple[str, ...]]:
     seed, names = content
     if type(seed) is not int or not all(type(name) is str for name in names):
-        raise Garbled("A partial has an order of categories that is none.")
+        raise Garbled("A partial has a malformed order of categories.")
     return seed, tuple(names)
 
 
 def _rank(content: Any) -> tuple[int, ...]:
     if not all(type(number) is int for number in content):
-        raise Garbled("A partial has a place in the order that is none.")
+        raise Garbled("A partial has a malformed rank.")
     return tuple(content)
 
 

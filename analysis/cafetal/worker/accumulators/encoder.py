@@ -49,15 +49,15 @@ class Writer:
         where = place_in(path)
         if not self.trusted:
             raise NotPlain(
-                f"The output {where} is a {kind.__module__}.{kind.__qualname__}, which only a pickle can carry, and a "
+                f"The output {where} is a {kind.__module__}.{kind.__qualname__}, which can only be sent as a pickle. A "
                 "pickle from a site can run any code on the user's machine. Return histograms, numbers, arrays, sets "
-                "and mappings of these, or say `trust: pickle` for this endpoint in the site table."
+                "and mappings of these, or set `trust: pickle` for this endpoint in the site table."
             )
         try:
             content, modules = portable_pickles.dumps(value)
         except Exception as error:
             raise NotPlain(
-                f"The output {where} is a {kind.__module__}.{kind.__qualname__}, which cannot travel: pickling it "
+                f"The output {where} is a {kind.__module__}.{kind.__qualname__}, which cannot be sent: pickling it "
                 f"failed ({type(error).__name__}: {error})."
             ) from error
         for module in modules:

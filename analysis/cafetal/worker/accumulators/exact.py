@@ -235,7 +235,7 @@ def _own(output: object) -> Any:
         return copy.deepcopy(output)
     except Exception as error:
         kind = f"a {type(output).__module__}.{type(output).__qualname__}"
-        raise CannotTravel((), f"{kind}, which cannot travel ({type(error).__name__}: {error})") from None
+        raise CannotTravel((), f"{kind}, which cannot be copied ({type(error).__name__}: {error})") from None
 
 
 def lift(output: Any, rank: Rank) -> object:

@@ -255,7 +255,7 @@ def _jsonable(value: object) -> Any:
         return value.tolist()
     if isinstance(value, Mapping):
         if not all(type(key) is str for key in value):
-            raise TypeError("a key is no string")
+            raise TypeError("a key is not a string")
         return {key: _jsonable(item) for key, item in value.items()}
     if type(value) is list:
         return [_jsonable(item) for item in value]
@@ -263,7 +263,7 @@ def _jsonable(value: object) -> Any:
         return value
     if isinstance(value, np.generic):
         return _jsonable(value.item())
-    raise TypeError(f"{type(value).__name__} is no plain data")
+    raise TypeError(f"{type(value).__name__} is not plain data")
 
 
 def grows_by_categories(histogram: Any) -> bool:

@@ -50,9 +50,7 @@ def check(root: Path, pfn: str, expected: str | None) -> Stamp | None:
     except OSError as error:
         raise Unreadable(f"The file cannot be read ({error.strerror}).") from error
     if int(checksum, 16) != int(expected, 16):
-        raise Corrupt(
-            f"The file has the Adler-32 {checksum}, and the catalogue says {expected}: its content is damaged."
-        )
+        raise Corrupt(f"The file has Adler-32 {checksum}, but the catalogue says {expected}: its content is damaged.")
     return stamp
 
 
@@ -69,9 +67,9 @@ def check_unchanged(pfn: str, stamp: Stamp | None) -> None:
     try:
         now = _stamp(path)
     except OSError as error:
-        raise Unreadable(f"The file has gone while it was read ({error.strerror}).") from error
+        raise Unreadable(f"The file disappeared while it was being read ({error.strerror}).") from error
     if now != stamp:
-        raise Corrupt("The file was changed while it was read.")
+        raise Corrupt("The file was changed while it was being read.")
 
 
 def _path(pfn: str) -> str | None:

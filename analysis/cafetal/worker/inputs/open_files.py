@@ -81,8 +81,8 @@ class OpenFiles(AbstractContextManager["OpenFiles"]):
         uuid = bytes(self._now.file.file.fUUID)
         if self.expected_uuid not in (b"", uuid):
             raise StaleFile(
-                f"The file has the UUID {uuid.hex()}, and had {self.expected_uuid.hex()} when its entries were "
-                "counted: it has been replaced since, or this replica is not a copy of the others."
+                f"The file has the UUID {uuid.hex()}, but had {self.expected_uuid.hex()} when its entries were "
+                "counted. It has been replaced since, or this replica is not a copy of the others."
             )
         return nullcontext(self._now.file)
 

@@ -100,7 +100,7 @@ def _set_timeouts(seconds: int) -> None:
         from XRootD import client
     except ImportError as error:
         raise Unequipped(
-            "Files are read over XRootD here, and the package `xrootd` is not installed: pip install xrootd"
+            "Reading over XRootD needs the package `xrootd`, which is not installed here: pip install xrootd"
         ) from error
     # Where the user has set the variable XRD_..., the client keeps to that.
     for name, value in {
@@ -178,15 +178,13 @@ def _check_ranges(url: str, timeout: float, login: _Login) -> None:
         ) as answer:
             status, magic = answer.status_code, answer.raw.read(4)
     except requests.exceptions.SSLError as error:
-        raise Unreadable(f"{server(url)} cannot be trusted, or does not trust us: {error}") from error
+        raise Unreadable(f"The TLS connection to {server(url)} failed: {error}") from error
     except (requests.exceptions.RequestException, OSError) as error:
         raise Unanswered(f"{server(url)} does not answer: {error}") from error
     if status in (401, 403):
-        raise Unreadable(f"{server(url)} does not let us read the file (status {status}). Is there a valid token?")
+        raise Unreadable(f"{server(url)} refuses access to the file (status {status}). Check the token.")
     if status == 200:
-        raise Unreadable(
-            f"{server(url)} does not hand out parts of files (HTTP ranges), so that it cannot be read from."
-        )
+        raise Unreadable(f"{server(url)} does not serve parts of files (HTTP ranges), so files cannot be read from it.")
     if status >= 500:
         raise Unanswered(f"{server(url)} cannot serve the file at the moment (status {status}).")
     if status != 206:
@@ -254,7 +252,7 @@ def logins() -> list[Login]:
     credentials: list[Login] = []
     token, proxy = bearer_token(), x509_proxy()
     if token is not None:
-        where = os.environ.get("BEARER_TOKEN_FILE") or "of the WLCG's usual places"
+        where = os.environ.get("BEARER_TOKEN_FILE") or "at a default WLCG location"
         credentials.append({"what": "bearer token", "where": where, "ends": _end_of_token(token)})
     if proxy is not None:
         credentials.append({"what": "X.509 proxy", "where": str(proxy), "ends": _end_of_proxy(proxy)})

@@ -78,7 +78,7 @@ class NanoEventsReader:
                 return _factory(file, *source, self.schemas, opened.ahead, **options)
             why = source
         factory = NanoEventsFactory.from_root(file, treepath=treepath, **options)
-        aside.add(f"Files are opened and parsed as coffea does it, chunk by chunk ({why})")
+        aside.add(f"Files are opened and parsed by coffea, again for each chunk ({why})")
         return factory
 
     def read_ahead(
@@ -124,7 +124,7 @@ class NanoEventsReader:
             else:
                 raise Unfamiliar(f"a {key.fClassName}")
             if source is None:
-                raise Unfamiliar("what was made of what is known is not what uproot parses")
+                raise Unfamiliar("its known layout does not match what uproot parses")
             return source
         except Exception as error:  # also where uproot or coffea has changed what is used here
             return str(error) if isinstance(error, Unfamiliar) else f"{type(error).__name__}: {error}"
@@ -146,7 +146,7 @@ class NanoEventsReader:
                 table = str(error)
             self._keep(self._tables, identity, table)
         if isinstance(table, str):
-            aside.add(f"The tree of each file is parsed anew ({table})")
+            aside.add(f"The tree of each file is parsed in full ({table})")
             tree = key.get()
             layout = self._layout(identity, lambda: Layout.of(tree))
             return None if layout is None else (tree, layout)
@@ -190,7 +190,7 @@ def _unusual(file: object, options: dict[str, object]) -> str | None:
         and not callable(options.get("preload"))
         and not file.file.custom_classes
     )
-    return None if usual else "options with which files are to be opened"
+    return None if usual else "unusual options for opening files"
 
 
 def _identity(file: Any) -> bytes:

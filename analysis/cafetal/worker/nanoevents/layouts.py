@@ -44,7 +44,7 @@ class Layout:
         form["typenames"] = typenames
         text = json.dumps(form)
         if json.loads(text) != form:
-            raise ValueError("The form of the tree changes in JSON.")
+            raise ValueError("The form of the tree cannot be stored as JSON.")
         plain: dict[str, Any] = {}
         for branch in getattr(tree, "branches", ()):
             if _is_plain(branch.interpretation) and not branch.branches:

@@ -147,7 +147,7 @@ class _Reader:
         # fBasketBytes, fBasketEntry, fBasketSeek: each a byte, and room for so many.
         file, at = self._string(table + (1 + 4 * room) + 2 * (1 + 8 * room))
         if file or at != after or after != end:
-            raise Unfamiliar(f"the end of {name}")
+            raise Unfamiliar(f"an unexpected end of {name}")
         return _Branch(name, title, tuple(leaves), table, room, written, entries), end
 
     def _leaf(self, at: int) -> tuple[tuple[str, str, str, int, int, bool], int]:
@@ -180,7 +180,7 @@ class _Reader:
         name, at = self._string(at + 10)  # TObject: version, id, bits
         title, at = self._string(at)
         if at != end:
-            raise Unfamiliar("a TNamed")
+            raise Unfamiliar("an unexpected TNamed")
         return name, title, end
 
     def _objects(self, at: int) -> tuple[int, int]:
@@ -195,7 +195,7 @@ class _Reader:
         count, tag = _TAGGED.unpack_from(self.content, at)
         end, at = at + 4 + (count & ~_COUNTED), at + 4
         if not count & _COUNTED or not tag & _KNOWN_CLASS:
-            raise Unfamiliar("an object that stands elsewhere")
+            raise Unfamiliar("an object stored elsewhere")
         place = at if tag == _NEW_CLASS else (tag & ~_KNOWN_CLASS) - 2 + self.origin
         if place not in self._classes:
             stop = self.content.index(b"\0", place + 4)

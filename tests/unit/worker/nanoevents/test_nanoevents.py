@@ -296,7 +296,7 @@ def test_what_is_unusual_is_left_to_uproot(data, tmp_path, parsed):
     from_root = partial(NanoEventsReader().from_root, aside=aside)
     for _ in range(2):
         found(from_root, data / "heptutorial" / "zz.root", "events", BaseSchema, None, None, None)
-        assert {why.partition(" (")[0] for why in aside} == {"The tree of each file is parsed anew"}
+        assert {why.partition(" (")[0] for why in aside} == {"The tree of each file is parsed in full"}
         aside.clear()
     assert "events" in parsed
     path = write(tmp_path / "x.root")
@@ -306,8 +306,8 @@ def test_what_is_unusual_is_left_to_uproot(data, tmp_path, parsed):
     with uproot.open({path: None}) as file:
         told = from_root(file, treepath="Events", schemaclass=BaseSchema, mode="eager").events()
         assert len(told) == 300
-    told_why = "Files are opened and parsed as coffea does it, chunk by chunk"
-    assert aside == {f"{told_why} (options with which files are to be opened)"}
+    told_why = "Files are opened and parsed by coffea, again for each chunk"
+    assert aside == {f"{told_why} (unusual options for opening files)"}
     aside.clear()
     found(from_root, path, "Events", BaseSchema, None, None, None)
     assert not aside
@@ -329,7 +329,7 @@ def test_a_table_that_is_wrong_is_not_used(tmp_path, monkeypatch):
     assert_the_same(path, "Events", catalogue)
     assert list(catalogue._layouts.values()) == [None]
     found(partial(catalogue.from_root, aside=aside), path, "Events", BaseSchema, None, None, None)
-    assert "is not what uproot parses" in aside.pop()
+    assert "does not match what uproot parses" in aside.pop()
 
 
 @pytest.fixture(scope="module")
