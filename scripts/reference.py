@@ -49,7 +49,11 @@ SECTIONS = [
     ("`routing`", "", config.Routing),
     ("`reading`", "", config.Reading),
     ("`environment`", "", config.Environment),
-    ("`code`", "Data files beside your code: see [How to](how-to.md).", config.Code),
+    (
+        "`code`",
+        "See [Send your code with the analysis](guides/send-your-code-with-the-analysis.md).",
+        config.Code,
+    ),
     ("Plots", "Read by `cafetal plot --config`: under `plots`, by the name of the histogram.", stacks.Stack),
     ("Workspaces", "Read by `cafetal export`.", workspaces.Statistics),
     ("A channel", "Under `channels` of a workspace, by its name.", workspaces.Channel),

@@ -30,7 +30,7 @@ class EndpointModel(Strict):
     start_timeout: ClassVar[float] = 300.0
     """Seconds until a worker must have answered, if the site does not say."""
     submit_rate: ClassVar[float] = 1000.0
-    """Tasks a second that this machine can send there; see docs/performance.md."""
+    """Tasks a second that this machine can send there; see docs/measurements/forecasts.md and sites.md."""
     looked_at_every: ClassVar[float] = 15.0
     """Seconds between questions for its workers."""
     reports: ClassVar[bool] = False

@@ -10,6 +10,7 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,16 @@ class Fileset(Mapping[str, Dataset]):
         summaries = [f"{name}: {len(dataset.files)} files" for name, dataset in self._datasets.items()]
         return f"<Fileset: {', '.join(summaries[:5])}{f' and {len(summaries) - 5} more' if len(summaries) > 5 else ''}>"
 
+    def _repr_html_(self) -> str:
+        """Return a table for notebooks: files, events and size of each dataset, and files at each site."""
+        rows = "".join(
+            f"<tr><td>{escape(name)}</td><td>{len(dataset.files):,}</td><td>{_total(dataset, 'num_entries')}</td>"
+            f"<td>{_total(dataset, 'size', 1e6)}</td><td>{escape(_places(dataset))}</td></tr>"
+            for name, dataset in self._datasets.items()
+        )
+        heads = "".join(f"<th>{head}</th>" for head in ("dataset", "files", "events", "size in MB", "files at sites"))
+        return f"<table><tr>{heads}</tr>{rows}</table>"
+
     def __getitem__(self, name: str) -> Dataset:
         return self._datasets[name]
 
@@ -187,6 +198,17 @@ class Fileset(Mapping[str, Dataset]):
             }
             for dataset in self._datasets.values()
         }
+
+
+def _total(dataset: Dataset, key: str, unit: float = 1) -> str:
+    """Return the sum of a number of all files; ``?`` if one is unknown."""
+    numbers = [getattr(file, key) for file in dataset.files]
+    return "?" if None in numbers else f"{sum(numbers) / unit:,.0f}"
+
+
+def _places(dataset: Dataset) -> str:
+    counts = Counter(site for file in dataset.files for site in file.replicas)
+    return ", ".join(f"{site} {count:,}" for site, count in counts.items())
 
 
 def _file_to_json(file: DataFile) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Compare with coffea's own executors on one machine: the same files, processor and number of workers, in one run.
 
-    python scripts/benchmarks/speed.py                                  # all of docs/performance.md: hours
+    python scripts/benchmarks/speed.py                                  # all of docs/measurements/executors.md: hours
     python scripts/benchmarks/speed.py --branches 605 --chunksize 10000 --rounds 5
     python scripts/benchmarks/speed.py --format rntuple --compression lz4 --output large
     python scripts/benchmarks/speed.py --cold --branches 605            # each in its own process, including its start

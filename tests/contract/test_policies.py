@@ -16,7 +16,7 @@ from tests.conftest import three_sites
 
 
 class Nearest:
-    """As in docs/how-to.md: a user's own policy."""
+    """As in docs/guides/write-a-routing-policy.md: a user's own policy."""
 
     def choose(self, task, sites):
         return min(sites, key=lambda site: site.name).name

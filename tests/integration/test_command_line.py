@@ -151,7 +151,7 @@ def test_plan_run_and_plot(project, tmp_path):
     assert "Chunk 0 is /store/" in told
     assert "done, and counted" in told
     assert "tasks; " in cafetal("why", sorted(manifest["sites"])[0], "results/first", cwd=project, check=0).stdout
-    assert "is no chunk, file or site" in cafetal("why", "dessy", "results/first", cwd=project, check=1).stderr
+    assert "Unknown chunk, file or site" in cafetal("why", "dessy", "results/first", cwd=project, check=1).stderr
     drained = cafetal("sites", "drain", "desy", "cern", "--run", "results/first", cwd=project, check=0)
     assert "Drained in results/first: cern, desy." in drained.stdout
     undone = cafetal("sites", "drain", "desy", "cern", "--undo", "--run", "results/first", cwd=project, check=0)

@@ -174,7 +174,7 @@ def test_a_site_with_another_coffea_is_refused(elsewhere, bundle, tmp_path):
     finally:
         federation.close()
     assert not told.usable
-    assert "and here is 2030.1.0" in told.error
+    assert "(here: 2030.1.0)" in told.error
     assert "env: auto" in told.error
 
 

@@ -139,7 +139,7 @@ def test_specification_of_the_function_itself(load):
 def test_unknown_endpoint_names_the_known_ones(load):
     load(FederatedExecutor("sites", threads("desy", "nebraska")))
     app = python_app(thread_name, executors=["sites"])
-    with pytest.raises(UnknownEndpoint, match=r"'nebrasca'; did you mean 'nebraska'\? Known: desy, nebraska"):
+    with pytest.raises(UnknownEndpoint, match=r"'nebrasca' of sites; did you mean 'nebraska'\? Known: desy, nebraska"):
         app(parsl_resource_specification={"endpoints": ["nebrasca"]}).result()
 
 

@@ -45,6 +45,8 @@ def test_the_tutorial(tmp_path):
     for name in ("first", "second"):
         assert (folder / "results" / name / "report.html").stat().st_size > 10_000
     assert told.stdout.count("Proved: 120,000 of 120,000 planned events") == 2
+    assert "Failures: " in told.stdout  # the replicas that were removed were tried
+    assert "Outputs: the same." in told.stdout
     assert "<RunRecord: 120,000 of 120,000 events, complete" in told.stdout
     lines = [line for line in (folder / "config" / "sites.yaml").read_text().splitlines() if line.strip(" #")]
     assert len([line for line in lines if not line.lstrip().startswith("#")]) <= 20, "of configuration"

@@ -2,17 +2,21 @@
 
 import ast
 import re
+import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+import click
 import pytest
 
+from cafetal.cli import cli
 from cafetal.config import load_sites
 from cafetal.extensions import find_policy, import_object
 from cafetal.fileset import load
 from cafetal.replicas import FilesetCatalog
 from cafetal.scheduling.policies import SiteLoad, Task
+from cafetal.strict import load_yaml
 
 ROOT = Path(__file__).parents[2]
 
@@ -61,11 +65,42 @@ def test_processors_do_not_know_us(name):
     assert {module.split(".")[0] for module in modules} <= known
 
 
-@pytest.mark.parametrize("document", [*sorted(ROOT.glob("docs/*.md")), ROOT / "README.md"], ids=lambda p: p.name)
+PAGES = [page for page in sorted(ROOT.glob("docs/**/*.md")) if "_build" not in page.parts]
+PAGES += [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+
+
+@pytest.mark.parametrize("document", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_in_the_documents(document):
-    for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
+    for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", document.read_text()):
         if "://" not in target:
             assert (document.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("guide", sorted(ROOT.glob("docs/guides/*.md")), ids=lambda page: page.name)
+def test_commands_in_the_guides(guide):
+    """Each `cafetal` command of a guide takes the options and arguments that it is given there."""
+    for block in re.findall(r"^```bash\n(.*?)^```", guide.read_text(), re.MULTILINE | re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            if words[:1] == ["cafetal"]:
+                parse(cli, words[1:])
+
+
+def parse(command, words):
+    """Parse a command line without running it."""
+    _, rest, _ = command.make_parser(click.Context(command)).parse_args(words)
+    if isinstance(command, click.Group) and rest:
+        parse(command.commands[rest[0]], rest[1:])
+
+
+@pytest.mark.parametrize("guide", sorted(ROOT.glob("docs/guides/*.md")), ids=lambda page: page.name)
+def test_code_in_the_guides(guide):
+    """YAML and Python of the guides can be read."""
+    for kind, block in re.findall(r"^```(yaml|python)\n(.*?)^```", guide.read_text(), re.MULTILINE | re.DOTALL):
+        if kind == "python":
+            ast.parse(block)
+        elif "{{" not in block:  # a template of Globus Compute
+            load_yaml(block)
 
 
 def test_policy_of_the_example():

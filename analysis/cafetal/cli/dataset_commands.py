@@ -57,7 +57,7 @@ def find(pattern: str, sites_path: str | None, from_rucio: bool) -> None:
 @click.option("-o", "output", required=True, type=click.Path(path_type=Path), help="Fileset, .json or .json.gz.")
 @click.option("--entries", is_flag=True, help="Open the files from this machine, and add their entries and UUIDs.")
 def build(spec: tuple[str, ...], sites_path: str | None, output: Path, entries: bool) -> None:
-    """Make a fileset from SPEC: a YAML file, or NAME=SOURCE (see docs/how-to.md)."""
+    """Make a fileset from SPEC: a YAML file, or NAME=SOURCE (see docs/guides/build-a-fileset-from-rucio.md)."""
     from cafetal.discovery import specs
     from cafetal.discovery.rucio import Rucio
     from cafetal.fileset_sites import table_for

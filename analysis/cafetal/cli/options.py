@@ -129,8 +129,8 @@ def parse_arguments(pairs: Sequence[str]) -> dict[str, object]:
     return parsed
 
 
-def parse_pairs(option: str, pairs: Sequence[str]) -> dict[str, str]:
-    """Return ``["name=value"]`` as a dict.
+def parse_pairs(option: str, pairs: Sequence[str], *, word: bool = True) -> dict[str, str]:
+    """Return ``["name=value"]`` as a dict; ``word``: names must be identifiers.
 
     Raises:
         ConfigError: if one is of another form.
@@ -138,7 +138,7 @@ def parse_pairs(option: str, pairs: Sequence[str]) -> dict[str, str]:
     parsed = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
-        if not equals or not key.isidentifier():
+        if not equals or not (key.isidentifier() if word else key):
             raise ConfigError(f"{option} {pair!r} is not of the form name=value.")
         parsed[key] = value
     return parsed

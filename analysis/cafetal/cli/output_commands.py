@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import warnings
 from pathlib import Path
+from typing import Any
 
 import click
 
-from cafetal.cli.options import TABLES, described, folder_argument, json_option, print_json
+from cafetal.cli.options import TABLES, described, folder_argument, json_option, parse_pairs, print_json
 from cafetal.errors import OutputError, nearest
 
 
@@ -83,23 +84,52 @@ def diff(first: Path, second: Path, as_json: bool) -> None:
     raise click.exceptions.Exit(bool(outputs))
 
 
-@described("Plot the histograms of a run.", "cafetal plot results/first --config plots.yaml")
+@described(
+    "Plot the histograms of a run.",
+    "cafetal plot results/first --config plots.yaml",
+    "cafetal plot results/first --histogram mass --data data --log",
+)
 @click.command()
 @folder_argument
 @click.option("--config", type=click.Path(path_type=Path), help="YAML file with stacks, data, ratios and bands.")
-def plot(folder: Path, config: Path | None) -> None:
-    """Plot the histograms of the run in FOLDER, into FOLDER/plots."""
+@click.option("--histogram", "names", multiple=True, metavar="NAME", help="Stack this histogram; repeatable.")
+@click.option("--stack", multiple=True, metavar="LABEL=A,B", help="Samples of a label, in the order of labels.")
+@click.option("--data", metavar="SAMPLE", help="Sample drawn as points (default: one called data).")
+@click.option("--samples", metavar="AXIS", help="Category axis with the samples (default: the first).")
+@click.option("--variations", metavar="AXIS", help="Category axis with the variations.")
+@click.option("--select", multiple=True, metavar="AXIS=CATEGORY", help="Category of another axis; else summed.")
+@click.option("--log", is_flag=True, help="Logarithmic axis of counts.")
+@click.option("--ratio/--no-ratio", default=True, help="Show a panel with data/prediction (default).")
+@click.option("--label", metavar="TEXT", help="Label of the axis, instead of its own.")
+@click.option("--text", metavar="TEXT", help="Text beside the experiment (default: Private work).")
+@click.option("--luminosity", type=float, metavar="1/fb", help="Integrated luminosity.")
+@click.option("--energy", type=float, metavar="TeV", help="Collision energy.")
+@click.option(
+    "--style", type=click.Choice(["CMS", "ATLAS", "LHCb", "ALICE"]), default="CMS", help="Experiment (default: CMS)."
+)
+def plot(folder: Path, config: Path | None, names: tuple[str, ...], style: str, **options: Any) -> None:
+    """Plot the histograms of the run in FOLDER, into FOLDER/plots: all of them, or stacks of those named."""
     from cafetal.results import run_folder
     from cafetal.views.plots import draw
-    from cafetal.views.stacks import draw_all, read_plots
+    from cafetal.views.stacks import draw_all, plots_of, read_plots
 
+    if config is not None and names:
+        raise click.UsageError("Give either --config or --histogram.")
+    given = {name: value for name, value in options.items() if value not in (None, (), False) and name != "ratio"}
+    if given and not names:
+        raise click.UsageError(f"--{next(iter(given))} needs --histogram NAME.")
     out = run_folder.read_output(folder)
     place = folder / run_folder.PLOTS
     not_drawn: dict[str, str] = {}
-    if config is None:
-        paths, not_drawn = draw(out, place)
-    else:
+    if config is not None:
         paths = draw_all(out, read_plots(config), place)
+    elif names:
+        pairs = {name: parse_pairs(f"--{name}", given.pop(name, ()), word=False) for name in ("stack", "select")}
+        stack = {label: samples.split(",") for label, samples in pairs["stack"].items()}
+        settings = {**given, "ratio": options["ratio"], "style": style, "stack": stack, "select": pairs["select"]}
+        paths = draw_all(out, plots_of(names, settings), place)
+    else:
+        paths, not_drawn = draw(out, place, style=style)
     for path in paths:
         click.echo(path)
     for name, reason in not_drawn.items():

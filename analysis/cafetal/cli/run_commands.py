@@ -127,15 +127,20 @@ def cancel(folder: Path, now: bool) -> None:
     "--all", "everything", is_flag=True, help="Remove the files of all runs, including those that can be resumed."
 )
 def clean(sites_path: str | None, runs: tuple[str, ...], everything: bool) -> None:
-    """List the files that runs left on the scratch of each site, with their sizes, and remove them on demand."""
+    """List the files that runs left at each site, with their sizes, and remove them on demand.
+
+    The folder of a run is shown if it is below ./results.
+    """
     from cafetal.engine.sites.cleanup import find_leftovers, remove_leftovers
+    from cafetal.results.run_status import find_runs
     from cafetal.views.tables import print_leftovers
 
     with open_federation(sites_path) as federation:
         leftovers, silent = find_leftovers(federation, list(federation.table.sites))
         to_remove = [leftover for leftover in leftovers if everything or leftover.run in runs]
         remove_leftovers(federation, to_remove)
-    print_leftovers([leftover for leftover in leftovers if leftover not in to_remove], silent, TABLES)
+    folders = {run.history.first_attempt.run: path for path, run in find_runs(Path("results"))}
+    print_leftovers([leftover for leftover in leftovers if leftover not in to_remove], silent, TABLES, folders)
     if to_remove:
         click.echo(
             f"Removed the files of {len({leftover.run for leftover in to_remove})} runs ({len(to_remove)} folders)."

@@ -36,8 +36,12 @@ def compare_inputs(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[
     """Return what differs between the inputs of two runs, by their manifests."""
     one, two = dict(_inputs(first)), dict(_inputs(second))
     names = dict.fromkeys([*one, *two])
-    pairs = [(name, str(one.get(name, ABSENT)), str(two.get(name, ABSENT))) for name in names]
+    pairs = [(name, _value(one.get(name, ABSENT)), _value(two.get(name, ABSENT))) for name in names]
     return [Difference(*pair) for pair in pairs if pair[1] != pair[2]]
+
+
+def _value(value: object) -> str:
+    return "default" if value is None else str(value)
 
 
 def _inputs(manifest: Mapping[str, Any]) -> Iterator[tuple[str, object]]:

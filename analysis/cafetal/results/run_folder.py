@@ -245,6 +245,26 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return content
 
 
+def manifest_so_far(folder: Path) -> dict[str, Any]:
+    """Return what a manifest would say of a run that is active, or has ended without one.
+
+    Raises:
+        OutputError: if there is no run in the folder.
+    """
+    status = look_at(folder)
+    about, ended = status.history.first_attempt.about, status.history.ended_as
+    active = status.process is not None
+    return {
+        **RunRecord.load(folder).to_json(),
+        "complete": ended == "complete",
+        "interrupted": not active and ended in (None, "interrupted"),
+        "seconds": round(status.history.clock, 3),
+        "active": active,
+        "processor": str(about.get("processor", "a processor")),
+        "fileset": str(about.get("fileset", "a fileset")),
+    }
+
+
 def _read(folder: Path, name: str, reader: Any) -> object:
     path = folder / name
     if not path.is_file():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import chain
@@ -27,20 +27,22 @@ from cafetal.engine.tasks.runner_request import RunnerRequest, identify, plain_i
 from cafetal.environments.archive import EnvironmentArchive, pack
 from cafetal.environments.lock_files import Lock, read_lock
 from cafetal.environments.requirements import lock_for
-from cafetal.errors import ConfigError, RunInterrupted
+from cafetal.errors import ConfigError, OutputError, RunInterrupted
 from cafetal.extensions import find_policy
 from cafetal.federation.federation import Federation
 from cafetal.fileset import FileIdentities, Fileset, load, plain_name
 from cafetal.fileset_sites import table_for
 from cafetal.plan import Plan, make_plan
 from cafetal.replicas import FilesetCatalog
+from cafetal.results.explanation import explain
 from cafetal.results.history import History
 from cafetal.results.lines import journal_lines as lines
 from cafetal.results.local_partials import forget_kept
-from cafetal.results.record import RunRecord, failure_fields
+from cafetal.results.record import RunRecord
 from cafetal.results.replan import numbered
-from cafetal.results.run_folder import refuse_to_replace, save_merged
+from cafetal.results.run_folder import of_the_user, refuse_to_replace, save_merged
 from cafetal.results.run_lock import locked
+from cafetal.runner.arguments import check_arguments
 from cafetal.runner.attempt import begin, earlier_attempts
 from cafetal.runner.outcome import outcome
 from cafetal.runner.progress import show_counting, show_progress
@@ -123,8 +125,9 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         session: Session | None = None,
     ) -> None:
         super().__init__(status=status, unit=unit, desc=desc, compression=compression, function_name=function_name)
-        if fan_in < 2:
-            raise ConfigError(f"fan_in is {fan_in}; a reduce task must merge at least 2 partial results.")
+        check_arguments(
+            fan_in=fan_in, bundle_events=bundle_events, compression=compression, accept=accept, modules=modules, aux=aux
+        )
         # ExecutorBase.copy makes a new one from __dict__, so this holds the arguments under their names only.
         self.allow_duplicates = allow_duplicates
         self.fileset = None if fileset is None else load(fileset, allow_duplicates=allow_duplicates)
@@ -136,8 +139,6 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         if (resume or overwrite) and folder is None:
             raise ConfigError("`resume` and `overwrite` need the `folder` of the run.")
         self.resume, self.overwrite, self.about = resume, overwrite, about
-        if not 0 <= accept <= 1:
-            raise ConfigError(f"accept is {accept}; it must be a share of the events, between 0 and 1.")
         self.accept, self.aux = accept, aux
         check_aux({**self.sites.aux, **(aux or {})})
         self.environment = read_lock(Path(environment)) if isinstance(environment, (str, Path)) else environment
@@ -155,6 +156,22 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
     def record(self) -> RunRecord | None:
         """What happened in the last run; ``None`` before the first."""
         return self.session.record
+
+    @property
+    def partial_output(self) -> object:
+        """The merged output of the last run, also if events are missing; ``None`` before the first."""
+        return self.session.output
+
+    def why(self, subject: str | int) -> str:
+        """Explain what the scheduler did with a chunk (its number), a file (its LFN) or a site in the last run.
+
+        Raises:
+            OutputError: if there was no run.
+            UnknownSubject: if the run had no such chunk, file or site.
+        """
+        if self.record is None:
+            raise OutputError("There was no run yet.")
+        return "\n".join(explain(self.record, str(subject)))
 
     def __enter__(self) -> MultiSiteExecutor:
         self.session.held = True
@@ -254,6 +271,7 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
     ) -> tuple[object, int | BaseException]:
         request = RunnerRequest.read(function)
         self.session.record, self.session.merged, self.session.error = None, False, None
+        self.session.output = None
         uncounted = Uncounted.none()
         if isinstance(items[0], Uncounted):  # there are no chunks yet, but files that will be cut into some
             uncounted, items = items[0], []
@@ -301,7 +319,7 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         policy = type(self.policy).__name__
         attempt = begin(self.folder, shipment, plan, past, policy=policy, about=self.about, overwrite=self.overwrite)
         record = self.session.record = attempt.record
-        for line in self._known_before(plan, shipment):
+        for line in self.session.known_before(plan, shipment):
             attempt.journal.write(None, line)
         settings = RunSettings(
             attempt.run,
@@ -332,18 +350,6 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
                 rates.learn(shipment.code_hash, scheduler.state.rates, execution.sites.waits)
                 keep(rates)
 
-    def _known_before(self, plan: Plan, shipment: Shipment) -> Iterator[lines.Line]:
-        """Yield lines on what was found before the run began, above all while Runner had files counted."""
-        yield from self.session.hand_over()
-        datasets = {dataset for dataset, _ in plan.allowed}
-        for dataset, failure in self.session.unreadable:
-            if dataset in datasets:
-                yield lines.Skipped(**failure_fields(failure))
-        bad = {lfn: sorted(self.session.bad_replicas.get(lfn, ())) for lfn in plan.replicas}
-        yield lines.ReplicasBad({lfn: sites for lfn, sites in bad.items() if sites})
-        if shipment.state:
-            yield lines.Remark(f"Values that your script has set are sent too: {', '.join(shipment.state)}.")
-
     def _hand_over(
         self, request: RunnerRequest, execution: Execution, merged: object, accumulator: object
     ) -> tuple[object, int | BaseException]:
@@ -352,6 +358,7 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         for remark in record.remarks_on_unopened():
             record.take(lines.Remark(remark))
         error = outcome(execution, record, self.accept, self.folder)
+        self.session.output = of_the_user(merged)
         if self.folder is not None and merged is not None:
             save_merged(self.folder, merged)
             self.session.merged = True

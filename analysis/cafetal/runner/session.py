@@ -12,8 +12,10 @@ from coffea.processor.executor import FileMeta, WorkItem
 from cafetal.engine.interrupts import interrupts
 from cafetal.errors import UnreadableFile
 from cafetal.federation.federation import Federation
+from cafetal.plan import Plan
 from cafetal.results.lines import journal_lines as lines
 from cafetal.results.record import RunRecord, failure_fields
+from cafetal.shipping.shipment import Shipment
 from cafetal.worker.failures import describe
 from cafetal.worker.protocol import Failure
 
@@ -40,6 +42,8 @@ class Session:
         """The error that ended the latest run. Runner swallows it if it may skip errors of its kind."""
         self.merged = False
         """Whether the run that began last has written what Runner was handed."""
+        self.output: object = None
+        """The merged output of the run that began last, as far as it got."""
         self.code_hash: str | None = None
         """SHA-256 of the function and the modules that this run used."""
         self.unreadable: list[tuple[str, Failure]] = []
@@ -84,6 +88,18 @@ class Session:
         for site in {*self.opened, *self.unopened}:
             yield lines.FilesOpened(site, self.opened[site], self.unopened[site])
         self.tried, self.opened, self.unopened = [], Counter(), Counter()
+
+    def known_before(self, plan: Plan, shipment: Shipment) -> Iterator[lines.Line]:
+        """Yield lines on what was found before the run began, above all while Runner had files counted."""
+        yield from self.hand_over()
+        datasets = {dataset for dataset, _ in plan.allowed}
+        for dataset, failure in self.unreadable:
+            if dataset in datasets:
+                yield lines.Skipped(**failure_fields(failure))
+        bad = {lfn: sorted(self.bad_replicas.get(lfn, ())) for lfn in plan.replicas}
+        yield lines.ReplicasBad({lfn: sites for lfn, sites in bad.items() if sites})
+        if shipment.state:
+            yield lines.Remark(f"Values that your script has set are sent too: {', '.join(shipment.state)}.")
 
     def take_missing(self, items: Iterable[WorkItem]) -> list[tuple[str, Failure]]:
         """Return ``(dataset, failure)`` of the files that could not be opened, of those that are to be processed.

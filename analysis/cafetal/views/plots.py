@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import re
 import warnings
 from collections.abc import Iterator
@@ -18,14 +19,25 @@ from cafetal.results import histograms
 CURVES, PAGES, PICTURES = 12, 3, 200
 """The most curves of a picture, pictures of a histogram, and pictures of an output."""
 
+EXPERIMENTS = ("CMS", "ATLAS", "LHCb", "ALICE")
+"""Experiments whose style and label mplhep has."""
 
-def draw(output: object, folder: Path, *, mark: str = "") -> tuple[list[Path], dict[str, str]]:
-    """Draw every histogram with one or two axes besides its categories, each into a PNG of its own.
+TEXT = "Private work"
+"""Text beside the name of the experiment: what is not approved by a collaboration must say so."""
 
-    A logarithmic axis is drawn so, counts over more than two decades too. A ``mark`` stands above all of them. Many
-    categories go on several pages, and no more than `PAGES`.
 
-    Returns the pictures, and what is not drawn, or not all of it: ``{name: reason}``.
+def draw(output: object, folder: Path, *, mark: str = "", style: str = "CMS") -> tuple[list[Path], dict[str, str]]:
+    """Draw every histogram with one or two axes besides its categories, each into a PNG and a PDF.
+
+    A logarithmic axis, and counts over more than two decades, are drawn on a logarithmic scale. Categories whose name
+    begins with `data` are drawn as points. Many categories go on several pages, and no more than `PAGES`.
+
+    Args:
+        mark: stands above all plots in red, such as "Not finished".
+        style: one of `EXPERIMENTS`.
+
+    Returns:
+        The PNG files, and what is not drawn, or not all of it: ``{name: reason}``.
     """
     import matplotlib
 
@@ -39,7 +51,7 @@ def draw(output: object, folder: Path, *, mark: str = "") -> tuple[list[Path], d
             not_drawn[name] = f"the limit of {PICTURES} pictures is reached"
             continue
         try:
-            drawn, left = _draw_one(name, whole, folder, names, mark)
+            drawn, left = _draw_one(name, whole, folder, names, mark, style)
         except Exception as error:  # of whatever a library makes of it; the others can be drawn
             not_drawn[name] = f"{type(error).__name__}: {error}".splitlines()[0]
             continue
@@ -64,7 +76,9 @@ class _FileNames:
         return f"{name}.png"
 
 
-def _draw_one(name: str, whole: object, folder: Path, names: _FileNames, mark: str) -> tuple[list[Path], int]:
+def _draw_one(
+    name: str, whole: object, folder: Path, names: _FileNames, mark: str, style: str
+) -> tuple[list[Path], int]:
     """Draw a histogram; return its pictures, and how many of its categories are not drawn."""
     drawn = list(itertools.islice(histograms.by_category(whole), CURVES * PAGES))
     if not drawn or drawn[0][1].ndim not in (1, 2) or not drawn[0][1].size:
@@ -76,20 +90,21 @@ def _draw_one(name: str, whole: object, folder: Path, names: _FileNames, mark: s
     note = " ".join(filter(None, [mark, f"({len(drawn)} of {count:,} categories)" if left else ""]))
     if not flat:
         stems = [(part, f"{name}_{label}" if label else name) for label, part in drawn]
-        return [_draw_2d(part, folder / names.next(stem), note) for part, stem in stems], left
+        return [_draw_2d(part, folder / names.next(stem), note, style) for part, stem in stems], left
     pages = [drawn[start : start + CURVES] for start in range(0, len(drawn), CURVES)]
-    return [_draw_1d(page, folder / names.next(name), note) for page in pages], left
+    return [_draw_1d(page, folder / names.next(name), note, style) for page in pages], left
 
 
-def _draw_1d(parts: list[tuple[str, Any]], path: Path, mark: str) -> Path:
+def _draw_1d(parts: list[tuple[str, Any]], path: Path, mark: str, style: str) -> Path:
     import mplhep
 
     axis = parts[0][1].axes[0]
-    with _figure((11, 8)) as (figure, axes):
+    with _figure((11, 8), style) as (figure, axes):
         for label, part in parts:
-            mplhep.histplot(part, ax=axes, label=_short(label) or None, yerr=False)
+            points = {"histtype": "errorbar", "color": "black"} if is_data(label) else {"yerr": False}
+            mplhep.histplot(part, ax=axes, label=_short(label) or None, **points)
         axes.set_xlabel(_title(axis))
-        axes.set_ylabel("Events")
+        axes.set_ylabel(events_title(axis))
         if isinstance(getattr(axis, "transform", None), bh.axis.transform.Function | type(bh.axis.transform.log)):
             axes.set_xscale("log")
             axes.set_xlim(axis.edges[0], axis.edges[-1])
@@ -99,21 +114,51 @@ def _draw_1d(parts: list[tuple[str, Any]], path: Path, mark: str) -> Path:
             axes.set_yscale("log")
         if any(label for label, _ in parts):
             axes.legend(fontsize="x-small")
-        axes.set_title(mark, color="firebrick", fontsize="small")
+        _label(axes, style, mark, data=any(is_data(label) for label, _ in parts))
         save(figure, path)
     return path
 
 
-def _draw_2d(part: Any, path: Path, mark: str) -> Path:
+def _draw_2d(part: Any, path: Path, mark: str, style: str) -> Path:
     import mplhep
 
-    with _figure((11, 9)) as (figure, axes):
-        mplhep.hist2dplot(part, ax=axes)
+    with _figure((11, 9), style) as (figure, axes):
+        drawn = mplhep.hist2dplot(part, ax=axes)
+        drawn.cbar.set_label("Events / bin")
         axes.set_xlabel(_title(part.axes[0]))
         axes.set_ylabel(_title(part.axes[1]))
-        axes.set_title(mark, color="firebrick", fontsize="small")
+        _label(axes, style, mark, data=False)
         save(figure, path)
     return path
+
+
+def is_data(label: str) -> bool:
+    """Tell whether a category holds data, by its name: ``data``, ``Data_2018``.
+
+    >>> is_data("data"), is_data("Data_2018/nominal"), is_data("DYJets"), is_data("database")
+    (True, True, False, False)
+    """
+    return re.match(r"data(?![a-z])", label, re.IGNORECASE) is not None
+
+
+def events_title(axis: Any) -> str:
+    """Return the title of the axis of counts: ``Events / 3 GeV`` for bins of equal width, with the unit of the axis.
+
+    The unit stands in brackets at the end of the axis' label.
+    """
+    unit = re.search(r"[\[(]([^\[\]()]*)[\])]\s*$", _title(axis))
+    widths = np.diff(axis.edges)
+    if axis.traits.discrete or not np.allclose(widths, widths[0], rtol=1e-6):
+        return "Events" if axis.traits.discrete else "Events / bin"
+    return f"Events / {widths[0]:.3g}{f' {unit[1]}' if unit else ''}"
+
+
+def _label(axes: Any, style: str, mark: str, *, data: bool) -> None:
+    import mplhep
+
+    getattr(mplhep, style.lower()).label(TEXT, data=data, ax=axes)
+    if mark:
+        axes.text(0.5, 0.95, mark, color="firebrick", fontsize="small", ha="center", transform=axes.transAxes)
 
 
 def _title(axis: object) -> str:
@@ -133,19 +178,22 @@ def _short(text: str) -> str:
 
 
 def save(figure: Any, path: Path) -> None:
-    """Write a figure, and forget it."""
+    """Write a figure into a PNG, and into a PDF beside it."""
+    # Labels of experiments have a root sign, of which matplotlib 3.11 logs that Unicode lacks it.
+    logging.getLogger("matplotlib.mathtext").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # fonts that a machine may lack
         figure.savefig(path, dpi=80, bbox_inches="tight")
+        figure.savefig(path.with_suffix(".pdf"), bbox_inches="tight")
 
 
 @contextmanager
-def _figure(size: tuple[float, float]) -> Iterator[tuple[object, Any]]:
-    """Give a figure and its axes in the style of CMS, and forget them whatever happens."""
+def _figure(size: tuple[float, float], style: str) -> Iterator[tuple[object, Any]]:
+    """Give a figure and its axes in the style of an experiment, and forget them whatever happens."""
     import matplotlib.pyplot as plt
     import mplhep
 
-    with plt.style.context(mplhep.style.CMS):
+    with plt.style.context(getattr(mplhep.style, style)):
         figure, axes = plt.subplots(figsize=size)
         try:
             yield figure, axes

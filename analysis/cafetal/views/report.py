@@ -13,6 +13,7 @@ from typing import Any
 
 import jinja2
 
+from cafetal.engine.merging.snapshot import PEEK
 from cafetal.results import run_folder
 from cafetal.results.history import History
 from cafetal.results.journal import JOURNAL
@@ -23,9 +24,10 @@ from cafetal.views.timeline import Bar, Timeline, timeline_of
 from cafetal.worker.atomic_files import write_bytes
 
 REPORT = "report.html"
-_WIDTH = 1000.0
-"""Of pictures, in their own units."""
-_LANE, _GAP, _LABEL = 14.0, 10.0, 130.0
+_WIDTH = 100.0
+"""Width of pictures in percent: they fit a phone, and their text keeps its size."""
+_LANE, _GAP, _LABEL = 14.0, 10.0, 18.0
+"""Heights in pixels of a row of tasks, of the gap below a site, and of a site's name above its rows."""
 _MOST_LOGS = 100
 """Tasks whose logs are shown."""
 _MOST_LANES = 24
@@ -34,7 +36,7 @@ _MOST_LANES = 24
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A rectangle of the timeline."""
+    """A rectangle of the timeline: ``x`` and ``width`` in percent of the picture, the others in pixels."""
 
     x: float
     y: float
@@ -59,12 +61,17 @@ class Flow:
 def write_report(folder: Path) -> Path:
     """Write the report of the run in a folder beside its results.
 
+    An active run has the plots of the latest `cafetal peek`.
+
     Raises:
-        OutputError: if there is no finished run.
+        OutputError: if the folder holds no run.
     """
-    manifest = run_folder.read_manifest(folder)
+    if (folder / run_folder.MANIFEST).exists() or not (folder / JOURNAL).exists():
+        manifest, pictures = run_folder.read_manifest(folder), folder / run_folder.PLOTS
+    else:
+        manifest, pictures = run_folder.manifest_so_far(folder), folder / PEEK
     history = History.load(folder) if (folder / JOURNAL).exists() else History()
-    plots = {path.stem: path.read_bytes() for path in sorted((folder / run_folder.PLOTS).glob("*.png"))}
+    plots = {path.stem: path.read_bytes() for path in sorted(pictures.glob("*.png"))}
     path = folder / REPORT
     logs = list(itertools.islice(read_task_logs(folder), _MOST_LOGS))
     write_bytes(
@@ -107,19 +114,27 @@ def render(
     )
 
 
+_STATES = {"committed": "used", "discarded": "duplicate, discarded"}
+"""Words for states of tasks."""
+
+
 def timeline(story: Timeline) -> tuple[list[Box], list[tuple[float, str]], float]:
-    """Rectangles, where the sites' names stand, and the height of the whole."""
+    """Rectangles, the names of the sites with the places of their baselines, and the height of the whole."""
     boxes, labels, top = [], [], 0.0
-    scale = (_WIDTH - _LABEL) / max(story.seconds, 1e-9)
+    scale = _WIDTH / max(story.seconds, 1e-9)
     for site, lanes in story.lanes.items():
         drawn = min(lanes, _MOST_LANES)
-        labels.append((top + drawn * _LANE / 2, site))
-        for bar in story.bars:
-            if bar.site == site:
-                y = top + min(bar.lane, drawn - 1) * _LANE
-                width = max(1.0, (bar.end - bar.start) * scale)
-                kind = "remote" if bar.source is not None and bar.state == "committed" else bar.state
-                boxes.append(Box(_LABEL + bar.start * scale, y, width, _LANE - 2, kind, describe(bar)))
+        labels.append((top + _LABEL - 5, site))
+        top += _LABEL
+        bars = [bar for bar in story.bars if bar.site == site]
+        if (started := min(bar.start for bar in bars)) > 0:
+            title = f"start-up of {site}: {seconds(started)} until its first task"
+            boxes.append(Box(0.0, top, started * scale, drawn * _LANE - 2, "starting", title))
+        for bar in bars:
+            y = top + min(bar.lane, drawn - 1) * _LANE
+            width = max(0.1, (bar.end - bar.start) * scale)
+            kind = "remote" if bar.source is not None and bar.state == "committed" else bar.state
+            boxes.append(Box(bar.start * scale, y, width, _LANE - 2, kind, describe(bar)))
         top += drawn * _LANE + _GAP
     return boxes, labels, top
 
@@ -127,31 +142,31 @@ def timeline(story: Timeline) -> tuple[list[Box], list[tuple[float, str]], float
 def describe(bar: Bar) -> str:
     """Return what is shown when the mouse is over a task."""
     over = f", read from {bar.source}" if bar.source else ""
-    return f"task {bar.task}: {bar.events:,} events, {bar.rule}{over}, {bar.end - bar.start:.1f} s, {bar.state}"
+    state = _STATES.get(bar.state, bar.state)
+    return f"task {bar.task}: {bar.events:,} events, {bar.rule}{over}, {bar.end - bar.start:.1f} s, {state}"
 
 
 def ticks(total: float, most: int = 6) -> list[tuple[float, str]]:
-    """Places on the axis of time, and what stands there: round numbers, no more than so many.
+    """Return places on the axis of time in percent, with their labels: round numbers, ``most`` of them at most.
 
     >>> [label for _, label in ticks(10.0)]
     ['0 s', '2 s', '4 s', '6 s', '8 s', '10 s']
     """
     if total <= 0:
-        return [(_LABEL, "0 s")]
+        return [(0.0, "0 s")]
     step = next(s * 10.0**e for e in range(-3, 9) for s in (1, 2, 5) if total / (s * 10.0**e) < most)
-    scale = (_WIDTH - _LABEL) / total
-    return [(_LABEL + i * step * scale, seconds(i * step)) for i in range(int(total / step + 1e-9) + 1)]
+    return [(i * step * _WIDTH / total, seconds(i * step)) for i in range(int(total / step + 1e-9) + 1)]
 
 
 def curve(story: Timeline, height: float = 120.0) -> str:
-    """Points of the line of events that were safe, in the units of the timeline."""
+    """Return the points of the line of events that count: x in percent of the time, y in pixels from the top."""
     if not story.progress or story.seconds <= 0:
         return ""
     most = max(done for _, done in story.progress) or 1
-    scale = (_WIDTH - _LABEL) / story.seconds
-    points, before = [(_LABEL, height)], height
+    scale = _WIDTH / story.seconds
+    points, before = [(0.0, height)], height
     for now, done in story.progress:
-        x, y = _LABEL + now * scale, height * (1 - done / most)
+        x, y = now * scale, height * (1 - done / most)
         points += [(x, before), (x, y)]
         before = y
     return " ".join(f"{x:.1f},{y:.1f}" for x, y in [*points, (_WIDTH, before)])
@@ -166,7 +181,7 @@ def tree(roots: Sequence[Node]) -> tuple[str, list[Box], float]:
             tooltip = (
                 f"{len(tile.node.chunks):,} chunks, {'merged from ' if tile.node.inputs else ''}{_partials(tile.node)}"
             )
-            boxes.append(Box(tile.x, top + tile.row * _LANE, max(1.0, tile.width - 1), _LANE - 2, kind, tooltip))
+            boxes.append(Box(tile.x, top + tile.row * _LANE, max(0.1, tile.width - 0.1), _LANE - 2, kind, tooltip))
         top = max(box.y for box in boxes) + _LANE + _GAP
     return ", and ".join(map(_merged, roots)), boxes, top
 

@@ -13,7 +13,7 @@ variances, which are symmetric and of statistics alone; here the band has variat
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from cafetal.errors import ConfigError, nearest
 from cafetal.results import histograms
 from cafetal.results.histograms import Histogram
+from cafetal.views.plots import TEXT, events_title, is_data, save
 from cafetal.views.variations import NOMINAL, category_axes, samples_of, select, variances
 from cafetal.views.yaml_files import read_request
 
@@ -37,7 +38,7 @@ class Stack(BaseModel):
     stack: dict[str, list[str]] = Field(
         default_factory=dict, description="Samples of each label; by default each sample except the data has a label."
     )
-    data: str | None = Field(None, description="The sample that is drawn as points.")
+    data: str | None = Field(None, description="The sample drawn as points; by default one called `data`, if any.")
     samples: str | None = Field(None, description="The category axis with the samples; by default the first one.")
     variations: str | None = Field(None, description="The category axis with the variations, including `nominal`.")
     select: dict[str, str] = Field(
@@ -71,6 +72,7 @@ class Layers:
     """Uncertainties of their sum: statistics and variations, added in quadrature."""
     data: NDArray[np.float64] | None
     data_errors: NDArray[np.float64] | None
+    data_name: str | None = None
 
     @property
     def total(self) -> NDArray[np.float64]:
@@ -85,6 +87,11 @@ def read_plots(path: Path) -> Plots:
         ConfigError: if it cannot be used.
     """
     return read_request(path, Plots, "plots")
+
+
+def plots_of(names: Sequence[str], options: Mapping[str, object]) -> Plots:
+    """Return plots of some histograms with the same options."""
+    return Plots(plots=dict.fromkeys(names, Stack.model_validate(options)))
 
 
 def draw_all(output: Any, plots: Plots, folder: Path) -> list[Path]:
@@ -120,7 +127,8 @@ def layers(histogram: Histogram, plot: Stack) -> Layers:
         raise ConfigError("The histogram has no category axis with samples.")
     selected = select(histogram, {samples, plot.variations}, plot.select)
     names = list(selected.axes[samples])
-    groups = plot.stack or {name: [name] for name in names if name != plot.data}
+    data = plot.data or next(filter(is_data, names), None)
+    groups = plot.stack or {name: [name] for name in names if name != data}
     missing = sorted({s for group in groups.values() for s in group} - set(names))
     if missing and not selected.axes[samples].traits.growth:
         raise ConfigError(f"Unknown sample {missing[0]!r}; {nearest(missing[0], names)}.")
@@ -139,8 +147,8 @@ def layers(histogram: Histogram, plot: Stack) -> Layers:
         up += np.where(shift > 0, shift, 0) ** 2
         down += np.where(shift < 0, shift, 0) ** 2
     points = None
-    if plot.data is not None:
-        points = samples_of(selected, samples, plot.variations, {plot.data: [plot.data]})[plot.data][NOMINAL]
+    if data is not None:
+        points = samples_of(selected, samples, plot.variations, {data: [data]})[data][NOMINAL]
     return Layers(
         edges=np.asarray(next(iter(drawn.values()))[NOMINAL].axes[0].edges),
         stacked={label: stacked[label] for label in order},
@@ -148,6 +156,7 @@ def layers(histogram: Histogram, plot: Stack) -> Layers:
         up=np.sqrt(up),
         data=None if points is None else points.values(),
         data_errors=None if points is None else np.sqrt(variances(points)),
+        data_name=data,
     )
 
 
@@ -162,8 +171,6 @@ def draw_stack(histogram: Histogram, plot: Stack, path: str | Path) -> Path:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
     import mplhep
-
-    from cafetal.views.plots import save
 
     numbers = layers(histogram, plot)
     with plt.style.context(getattr(mplhep.style, plot.style)):
@@ -181,6 +188,7 @@ def draw_stack(histogram: Histogram, plot: Stack, path: str | Path) -> Path:
         if below:
             _draw_ratio(panels[1][0], numbers)
         axis = next(axis for axis in histogram.axes if not isinstance(axis, bh.axis.StrCategory))
+        upper.set_ylabel(events_title(axis))
         panels[-1][0].set_xlabel(plot.label or getattr(axis, "label", "") or axis.name)
         panels[-1][0].set_xlim(numbers.edges[0], numbers.edges[-1])
         try:
@@ -220,10 +228,9 @@ def _draw_upper(axes: Any, numbers: Layers, plot: Stack, mplhep: Any) -> None:
             yerr=numbers.data_errors,
             histtype="errorbar",
             color="black",
-            label=plot.data,
+            label=numbers.data_name,
             ax=axes,
         )
-    axes.set_ylabel("Events")
     if plot.log:
         axes.set_yscale("log")
     top = float(
@@ -235,7 +242,7 @@ def _draw_upper(axes: Any, numbers: Layers, plot: Stack, mplhep: Any) -> None:
     fields = {"lumi": plot.luminosity, "com": plot.energy}
     options = {name: value for name, value in fields.items() if value is not None}
     experiment = getattr(mplhep, plot.style.lower())
-    experiment.label(plot.text or "Preliminary", data=plot.data is not None, ax=axes, **options)
+    experiment.label(plot.text or TEXT, data=numbers.data is not None, ax=axes, **options)
 
 
 def _draw_ratio(axes: Any, numbers: Layers) -> None:

@@ -94,9 +94,10 @@ def print_peek(peek: Snapshot, console: Console) -> None:
 
 def print_sites(statuses: Sequence[SiteStatus], console: Console) -> None:
     """Who is there, with which software."""
-    table = Table(title="Sites")
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    words = ("site", "endpoint", "state", "host")
     for name in ("site", "endpoint", "state", "workers", "host", "cpus", "memory", "scratch", "walltime"):
-        table.add_column(name, overflow="fold")
+        table.add_column(name, overflow="fold", justify="left" if name in words else "right")
     for s in statuses:
         state = "[green]alive[/]" if s.usable else "[red]cannot be used[/]" if s.alive else "[red]no answer[/]"
         workers = f"{s.workers_connected}/{s.workers}" if s.workers_connected is not None else f"{s.workers}"
@@ -115,7 +116,8 @@ def print_endpoints(statuses: Sequence[EndpointStatus], console: Console) -> Non
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     names = ("site", "kind", "alive", "workers", "idle", "queued", "our tasks", "used", "blocks", "age", "time left")
     for name in names:
-        table.add_column(name, overflow="fold", no_wrap=name == "site")
+        words = name in ("site", "kind", "alive")
+        table.add_column(name, overflow="fold", no_wrap=name == "site", justify="left" if words else "right")
     for s in statuses:
         alive = {True: "[green]yes[/]", False: "[red]no[/]", None: "?"}[s.alive]
         table.add_row(
@@ -217,15 +219,18 @@ def print_findings(findings: Sequence[Finding], console: Console) -> None:
             console.print(f"         {escape(finding.remedy)}", highlight=False, soft_wrap=True)
 
 
-def print_leftovers(leftovers: Sequence[Leftover], silent: Mapping[str, str], console: Console) -> None:
-    """Print what runs have left at sites."""
-    table = Table(box=box.SIMPLE_HEAD)
-    for name in ("site", "run", "partials", "files", "size", "untouched for"):
-        table.add_column(name)
+def print_leftovers(
+    leftovers: Sequence[Leftover], silent: Mapping[str, str], console: Console, folders: Mapping[str, Path]
+) -> None:
+    """Print the files that runs have at sites; ``folders`` are the runs' folders on this machine, as far as known."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for name in ("site", "run", "folder", "partials", "files", "size", "last used"):
+        table.add_column(name, overflow="fold", justify="left" if name in ("site", "run", "folder") else "right")
     for leftover in leftovers:
         table.add_row(
             leftover.site,
             leftover.run,
+            str(folders.get(leftover.run, "?")),
             str(leftover.partials),
             str(leftover.files),
             size(leftover.bytes),

@@ -63,7 +63,7 @@ def test_refused_at_the_handshake(globus_table, federated, other_python):
     assert not status.usable
     assert status.software["python"] == version
     ours = f"{sys.version_info.major}.{sys.version_info.minor}"
-    sentence = f"The site desy cannot be used. It has Python {version.rpartition('.')[0]} (here: {ours}; no coffea"
+    sentence = f"The site desy cannot be used. It has Python {version.rpartition('.')[0]} (here: {ours}); no coffea"
     assert sentence in status.error
     assert f"Create an environment there with Python {ours}, coffea==" in status.error
     # A run goes on without it.

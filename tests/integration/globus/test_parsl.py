@@ -105,7 +105,7 @@ def test_endpoints_in_the_decorator_and_at_the_call(load, federated):
 
     assert where().result(120) == "desy"
     assert where(parsl_resource_specification={"endpoints": [cern]}).result(120) == "cern"
-    with pytest.raises(UnknownEndpoint, match=f"no endpoint 'fnal'.*{cern}"):
+    with pytest.raises(UnknownEndpoint, match=f"Unknown endpoint 'fnal'.*{cern}"):
         where(parsl_resource_specification={"endpoints": ["fnal"]}).result(120)
 
 
@@ -142,7 +142,7 @@ def test_status_of_a_task(load, federated):
     assert (endpoint.alive, endpoint.workers, endpoint.blocks, endpoint.outstanding) == (True, 1, 1, 0)
     assert endpoint.report_age <= 10
     assert endpoint.walltime_left is None  # no batch system, so nobody knows
-    with pytest.raises(UnknownEndpoint, match="no endpoint 'cern'"):
+    with pytest.raises(UnknownEndpoint, match="Unknown endpoint 'cern'"):
         executor.get_endpoint_status("cern")
 
 

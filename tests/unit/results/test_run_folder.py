@@ -75,6 +75,7 @@ def test_plots(tmp_path):
     assert not not_drawn
     assert names == {"mass.png", "n_jets.png", "plane.png", "cuts.png"}
     assert all((tmp_path / "plots" / name).stat().st_size > 5_000 for name in names)
+    assert all(path.with_suffix(".pdf").read_bytes().startswith(b"%PDF") for path in paths)
 
 
 def test_outputs_that_are_hard_to_show(tmp_path):

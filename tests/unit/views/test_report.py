@@ -94,10 +94,13 @@ def test_a_run_that_was_broken_off_and_resumed():
 
 def test_pictures_in_numbers():
     boxes, labels, height = timeline(timeline_of(History.of(LINES)))
-    assert len(boxes) == 4
+    assert len(boxes) == 5
+    (starting,) = [box for box in boxes if box.kind == "starting"]  # cern's first task began after 0.6 of 6 s
+    assert (starting.x, round(starting.width)) == (0.0, 10)
+    assert "start-up of cern: 0.6 s" in starting.title
     assert [site for _, site in labels] == ["desy", "cern"]
-    assert all(0 <= box.x <= box.x + box.width <= 1000.1 and box.y < height for box in boxes)
-    assert {box.kind for box in boxes} == {"committed", "discarded", "remote"}
+    assert all(0 <= box.x <= box.x + box.width <= 100.2 and box.y < height for box in boxes)
+    assert {box.kind for box in boxes} == {"starting", "committed", "discarded", "remote"}
     assert [label for _, label in ticks(6.0)] == ["0 s", "2 s", "4 s", "6 s"]
     assert [label for _, label in ticks(0.0)] == ["0 s"]
     assert all(len(ticks(total)) <= 7 for total in (0.01, 1, 59, 3600, 1e6))

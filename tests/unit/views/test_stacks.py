@@ -1,5 +1,8 @@
 """Stacked plots and tables of yields: the numbers in them, and that they are drawn."""
 
+import contextlib
+
+import boost_histogram as bh
 import hist
 import numpy as np
 import pytest
@@ -10,11 +13,13 @@ from hypothesis import strategies as st
 from cafetal.cli import cli
 from cafetal.engine.tasks.losses import lost_task
 from cafetal.errors import ConfigError, OutputError, SiteError, UnknownEndpoint
+from cafetal.results import run_folder
 from cafetal.results.histograms import yields_of
 from cafetal.results.journal import JOURNAL, Journal
 from cafetal.results.lines.journal_lines import AttemptBegan, AttemptEnded, Failed
 from cafetal.results.record import RunRecord, failure_fields
 from cafetal.results.run_lock import locked
+from cafetal.views.plots import events_title, is_data
 from cafetal.views.stacks import Stack, draw_all, draw_stack, layers, read_plots
 
 
@@ -62,6 +67,29 @@ def test_groups_and_counts_without_weights():
     np.testing.assert_allclose(numbers.stacked["both"], [2, 1])
     np.testing.assert_allclose(numbers.up, np.sqrt([2, 2]))
     assert numbers.data is None
+
+
+def test_a_sample_called_data_is_drawn_as_points():
+    numbers = layers(histogram(), Stack(variations="variation", select={"region": "a"}))
+    assert (numbers.data_name, list(numbers.stacked)) == ("data", ["zz", "ww"])
+    assert layers(histogram(("zz", "ww", "other")), Stack(variations="variation")).data is None
+    names = ["data", "Data_2018/nominal", "DATA", "DYJets", "database", "mydata"]
+    assert [is_data(name) for name in names] == [True, True, True, False, False, False]
+
+
+@pytest.mark.parametrize(
+    ("axis", "title"),
+    [
+        (hist.axis.Regular(20, 60, 120, label="m(µµ) [GeV]"), "Events / 3 GeV"),
+        (hist.axis.Regular(3, 0, 1, label="η"), "Events / 0.333"),
+        (hist.axis.Regular(10, 0, 1, label=r"$p_T$ (TeV)"), "Events / 0.1 TeV"),
+        (hist.axis.Variable([0, 1, 3], label="x [GeV]"), "Events / bin"),
+        (hist.axis.Integer(0, 5, label="jets"), "Events"),
+        (bh.axis.Regular(2, 0, 4), "Events / 2"),
+    ],
+)
+def test_the_title_of_counts(axis, title):
+    assert events_title(axis) == title
 
 
 def test_a_sample_that_has_no_variations_does_not_vary():
@@ -177,7 +205,7 @@ def test_commands_say_what_is_missing(tmp_path):
         ("running", ["is still active, as process", "peek"]),
     ],
 )
-@pytest.mark.parametrize("command", ["report", "verify", "yields", "peek"])
+@pytest.mark.parametrize("command", ["verify", "yields", "peek"])
 def test_commands_say_why_a_run_has_no_results(tmp_path, command, ended, words):
     journal = Journal(RunRecord(), tmp_path / JOURNAL)
     journal.begin(AttemptBegan("r"))
@@ -188,12 +216,41 @@ def test_commands_say_why_a_run_has_no_results(tmp_path, command, ended, words):
         journal.write(2.0, AttemptEnded(ended))
     journal.close()
     if ended == "running":
-        command = "report" if command == "peek" else command  # which asks the run
+        command = "yields" if command == "peek" else command  # which asks the run
         with locked(tmp_path):
             told = str(CliRunner().invoke(cli, [command, str(tmp_path)]).exception)
     else:
         told = str(CliRunner().invoke(cli, [command, str(tmp_path)]).exception)
     assert all(word in told for word in words), told
+
+
+@pytest.mark.parametrize(("held", "state"), [(True, "running"), (False, "interrupted")])
+def test_a_report_of_a_run_without_results(tmp_path, held, state):
+    journal = Journal(RunRecord(), tmp_path / JOURNAL)
+    journal.begin(AttemptBegan("r", about={"processor": "mine.py:Mine", "fileset": "mine.json"}))
+    journal.close()
+    with locked(tmp_path) if held else contextlib.nullcontext():
+        result = CliRunner().invoke(cli, ["report", str(tmp_path)], catch_exceptions=False)
+    assert result.exit_code == 0
+    report = (tmp_path / "report.html").read_text()
+    assert f">{state}</b>" in report
+    assert "mine.py:Mine on mine.json" in report
+
+
+def test_plot_options(tmp_path):
+    """The keys of `plot --config`, on one command line."""
+    run_folder.save(tmp_path, {"mass": histogram()}, RunRecord(), run_folder.Provenance("p", "0", "f", "s"))
+    plot = ["plot", str(tmp_path)]
+    options = ["--stack", "ZZ=zz,ww", "--data", "data", "--log", "--no-ratio", "--luminosity", "5", "--style", "ATLAS"]
+    result = CliRunner().invoke(cli, [*plot, "--histogram", "mass", *options], catch_exceptions=False)
+    picture = tmp_path / "plots" / "mass_stack.png"
+    assert result.stdout.split() == [str(picture)]
+    assert picture.stat().st_size > 10_000
+    assert picture.with_suffix(".pdf").read_bytes()[:4] == b"%PDF"
+    assert "needs --histogram" in CliRunner().invoke(cli, [*plot, "--log"]).output
+    assert CliRunner().invoke(cli, [*plot, "--histogram", "mass", "--config", "x"]).exit_code == 2
+    wrong = CliRunner().invoke(cli, [*plot, "--histogram", "mass", "--data", "dta"]).exception
+    assert "dta" in str(wrong)
 
 
 def test_a_wrong_site_is_named(tmp_path):
