@@ -2,8 +2,8 @@
 
     python scripts/screenshots.py pictures
 
-The pictures are: the report at the width of a phone and of a desktop, light and dark; the live view in a terminal and
-in a notebook; the plots of the run, and a stacked plot. tests/unit/views/test_report.py tests the contrast of the
+The pictures are: the report at the width of a phone and of a desktop, light and dark; the live view in a terminal of
+80 columns and in a notebook; the plots of the run; a stacked plot, curves with data as points, and a plane. tests/unit/views/test_report.py tests the contrast of the
 report, and that it does not overflow.
 """
 
@@ -24,6 +24,7 @@ from rich.console import Console
 from cafetal.fileset import load
 from cafetal.runner.multi_site_executor import MultiSiteExecutor
 from cafetal.runner.progress import draw_cell, show_progress
+from cafetal.views.plots import draw
 from cafetal.views.stacks import Stack, draw_stack
 
 
@@ -58,7 +59,7 @@ def watch(analysis, folder, target):
         record = executor.record
         if record and record.events_done > record.events_planned / 2 > 0:
             break
-    console = Console(record=True, force_terminal=True, width=110, file=open("/dev/null", "w"))  # noqa: SIM115
+    console = Console(record=True, force_terminal=True, width=80, file=open("/dev/null", "w"))  # noqa: SIM115
     with show_progress("Processing", enabled=True, console=console) as show:
         show(executor.record)
         cell = draw_cell("Processing", executor.record)
@@ -68,7 +69,7 @@ def watch(analysis, folder, target):
 
 
 def stacked(target):
-    """A plot as in a paper, of numbers that are drawn."""
+    """Plots of random numbers: a stack as in a paper, curves, a plane."""
     chance = np.random.default_rng(1)
     made = hist.Hist(
         hist.axis.StrCategory([], name="process", growth=True),
@@ -81,7 +82,10 @@ def stacked(target):
         made.fill("Z", variation, z + shift)
         made.fill("other", variation, flat)
     made.fill("data", "nominal", np.concatenate([chance.normal(91, 4, 4_000), chance.uniform(60, 120, 1_500)]))
-    draw_stack(made, Stack(data="data", variations="variation"), target / "stack.png")
+    draw_stack(made, Stack(variations="variation"), target / "stack.png")
+    plane = hist.Hist.new.Reg(30, 60, 120, label="m(µµ) [GeV]").Reg(20, 0, 60, label="pT(µ) [GeV]").Double()
+    plane.fill(z, chance.exponential(20, len(z)))
+    draw({"curves": made[:, "nominal", :], "plane": plane}, target)
 
 
 def main():
@@ -104,7 +108,7 @@ def main():
                 photograph(shown / "report.html", picture, width, height, dark=dark, frame=place == "phone")
         for path in (shown / "plots").glob("*.png"):
             shutil.copy(path, target)
-    photograph(target / "live.svg", target / "live.png", 1300, 420)
+    photograph(target / "live.svg", target / "live.png", 1000, 420)
     photograph(target / "cell.html", target / "cell.png", 900, 220)
     stacked(target)
     for path in sorted(target.glob("*.png")):

@@ -261,7 +261,8 @@ def postprocess(folder: Path, processor: str | None, plots: bool) -> None:
     manifest = run_folder.read_manifest(folder)
     processor = processor or manifest["processor"]
     with locked(folder):
-        out = apply(folder, processor, parse_arguments(manifest["options"].get("arguments") or ()))
+        with phase("applying postprocess"):
+            out = apply(folder, processor, parse_arguments(manifest["options"].get("arguments") or ()))
         run_folder.save_again(folder, out, postprocessed_by=processor)
         _show(folder, out, plots=plots)
 
@@ -276,14 +277,16 @@ def plan(ask: bool, as_json: bool, **request: Any) -> None:
     from cafetal.runner.forecast import forecast
     from cafetal.views.tables import print_code, print_plan
 
-    executor, runner, instance, fileset = _prepare(request, status=False)
+    with phase("loading coffea, processor and fileset"):
+        executor, runner, instance, fileset = _prepare(request, status=False)
     if request["sites_path"] is None and not as_json:
         _say_where(executor)
     if ask:
         with executor:
             runner.preprocess(fileset.for_runner(request["treename"]))
     keys = ("treename", "chunksize", "maxchunks", "policy")
-    predicted = forecast(fileset, executor.sites, **{key: request[key] for key in keys})
+    with phase("simulating the run"):
+        predicted = forecast(fileset, executor.sites, **{key: request[key] for key in keys})
     if as_json:
         print_json(predicted)
         return

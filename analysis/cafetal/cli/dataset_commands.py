@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cafetal.cli.options import TEXT, described, sites_option
+from cafetal.cli.options import TEXT, described, phase, sites_option
 from cafetal.errors import OutputError
 
 if TYPE_CHECKING:
@@ -37,7 +37,8 @@ def find(pattern: str, sites_path: str | None, from_rucio: bool) -> None:
     from cafetal.fileset_sites import table_for
 
     table, rucio = table_for(sites_path, None), Rucio()
-    dids = rucio.find(Did.parse(pattern))
+    with phase("searching Rucio"):
+        dids = rucio.find(Did.parse(pattern))
     if not dids:
         TEXT.print(f"No dataset in Rucio matches {pattern}.")
     for did in dids:
@@ -63,11 +64,13 @@ def build(spec: tuple[str, ...], sites_path: str | None, output: Path, entries: 
     from cafetal.fileset_sites import table_for
 
     table = table_for(sites_path, None)
-    fileset = specs.build(specs.read_spec(spec), table, Rucio)
+    with phase("looking up the sources"):
+        fileset = specs.build(specs.read_spec(spec), table, Rucio)
     if entries:
         from cafetal.discovery.entries import learn_entries
 
-        fileset = learn_entries(fileset, table)
+        with phase("opening files"):
+            fileset = learn_entries(fileset, table)
     _write(fileset, output)
     for dataset in fileset.values():
         _show(dataset, table)
@@ -91,7 +94,8 @@ def refresh(fileset_path: Path, sites_path: str | None, dry_run: bool) -> None:
     from cafetal.fileset_sites import table_for
 
     old = load(fileset_path)
-    new = specs.refresh(old, table_for(sites_path, None), Rucio)
+    with phase("looking up the sources"):
+        new = specs.refresh(old, table_for(sites_path, None), Rucio)
     lines = differences(old, new)
     for line in lines or ["Nothing has changed."]:
         TEXT.print(line, markup=False)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from cafetal.cli.options import TEXT, complete_files, described, sites_option
+from cafetal.cli.options import TEXT, complete_files, described, phase, sites_option
 from cafetal.cli.site_commands import open_federation
 from cafetal.errors import OutputError
 
@@ -38,7 +38,8 @@ def detect(sites_path: str | None, target: str | None, output: Path | None, hash
 
     table = _table(sites_path)
     more = {} if table is None else {"also": table.environment.modules, "packages": table.environment.packages}
-    needs = find([] if target is None else [named(target)], **more)
+    with phase("finding packages"):
+        needs = find([] if target is None else [named(target)], **more)
     TEXT.print(f"local modules: {', '.join(needs.local) or 'none'}")
     for module, package in sorted(needs.imported.items()):
         TEXT.print(f"imports {module}: {package} {needs.packages[package]}")
@@ -59,7 +60,8 @@ def pack(sites_path: str | None, target: str | None, lock: Path | None) -> None:
     """Pack the interpreter and all packages into the archive that sites with `env: bundle` or `auto` get."""
     from cafetal.environments.archive import pack as make
 
-    bundle = make(_lock(sites_path, target, lock))
+    with phase("packing the environment"):
+        bundle = make(_lock(sites_path, target, lock))
     content = f"{len(bundle.lock.packages)} packages, Python {bundle.lock.python}"
     click.echo(f"{bundle.digest}: {bundle.size / 1e6:,.0f} MB, {content}\n{bundle.path}")
 
@@ -95,7 +97,7 @@ def diff(sites_path: str | None, site: str, target: str | None, lock: Path | Non
     from cafetal.federation.versions import compare
 
     required = _lock(sites_path, target, lock)
-    with open_federation(sites_path, equip=False) as federation:
+    with phase(f"waiting for {site}"), open_federation(sites_path, equip=False) as federation:
         versions = ask_versions(federation, site, list(required.packages))
     comparison = compare(versions, {"python": required.python, **required.packages})
     for line in (*comparison.others, *comparison.missing):

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from cafetal.cli.options import TABLES, described, folder_argument, json_option, parse_pairs, print_json
+from cafetal.cli.options import TABLES, described, folder_argument, json_option, parse_pairs, phase, print_json
 from cafetal.errors import OutputError, nearest
 
 
@@ -45,9 +45,10 @@ def why(subject: str, folder: Path, as_json: bool) -> None:
 @json_option
 def verify(folder: Path, trust: bool, as_json: bool) -> None:
     """Prove the output in FOLDER: every planned event counts once, or is listed as missing."""
-    from cafetal.results import proof, run_folder
+    with phase("reading partial results"):
+        from cafetal.results import proof, run_folder
 
-    proved = proof.verify(folder, run_folder.read_manifest(folder), trust=trust)
+        proved = proof.verify(folder, run_folder.read_manifest(folder), trust=trust)
     if as_json:
         print_json(proved)
         raise click.exceptions.Exit(bool(proved.problems))
@@ -71,12 +72,14 @@ def diff(first: Path, second: Path, as_json: bool) -> None:
 
     Exit with 1 if the outputs differ.
     """
-    from cafetal.results.comparison import compare_inputs, compare_outputs
-    from cafetal.results.run_folder import read_manifest, read_output
     from cafetal.views.tables import print_differences
 
-    inputs = compare_inputs(*map(read_manifest, (first, second)))
-    outputs = compare_outputs(*map(read_output, (first, second)))
+    with phase("comparing outputs"):
+        from cafetal.results.comparison import compare_inputs, compare_outputs
+        from cafetal.results.run_folder import read_manifest, read_output
+
+        inputs = compare_inputs(*map(read_manifest, (first, second)))
+        outputs = compare_outputs(*map(read_output, (first, second)))
     if as_json:
         print_json({"inputs": inputs, "outputs": outputs})
     else:
@@ -118,18 +121,17 @@ def plot(folder: Path, config: Path | None, names: tuple[str, ...], style: str, 
     given = {name: value for name, value in options.items() if value not in (None, (), False) and name != "ratio"}
     if given and not names:
         raise click.UsageError(f"--{next(iter(given))} needs --histogram NAME.")
-    out = run_folder.read_output(folder)
-    place = folder / run_folder.PLOTS
+    pairs = {name: parse_pairs(f"--{name}", given.pop(name, ()), word=False) for name in ("stack", "select")}
+    stack = {label: samples.split(",") for label, samples in pairs["stack"].items()}
+    settings = {**given, "ratio": options["ratio"], "style": style, "stack": stack, "select": pairs["select"]}
+    out, place = run_folder.read_output(folder), folder / run_folder.PLOTS
     not_drawn: dict[str, str] = {}
-    if config is not None:
-        paths = draw_all(out, read_plots(config), place)
-    elif names:
-        pairs = {name: parse_pairs(f"--{name}", given.pop(name, ()), word=False) for name in ("stack", "select")}
-        stack = {label: samples.split(",") for label, samples in pairs["stack"].items()}
-        settings = {**given, "ratio": options["ratio"], "style": style, "stack": stack, "select": pairs["select"]}
-        paths = draw_all(out, plots_of(names, settings), place)
-    else:
-        paths, not_drawn = draw(out, place, style=style)
+    with phase("drawing"):
+        if config is None and not names:
+            paths, not_drawn = draw(out, place, style=style)
+        else:
+            plots = plots_of(names, settings) if config is None else read_plots(config)
+            paths = draw_all(out, plots, place)
     for path in paths:
         click.echo(path)
     for name, reason in not_drawn.items():
@@ -166,9 +168,10 @@ def export(folder: Path, config: Path, path: Path) -> None:
 @click.option("--open", "show", is_flag=True, help="Open the report in a browser.")
 def report(folder: Path, show: bool) -> None:
     """Write FOLDER/report.html: histograms, timeline, sites and failures of the run, in one file."""
-    from cafetal.views.report import write_report
+    with phase("writing the report"):
+        from cafetal.views.report import write_report
 
-    path = write_report(folder)
+        path = write_report(folder)
     click.echo(path)
     if show:
         click.launch(str(path))

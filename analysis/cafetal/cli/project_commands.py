@@ -8,7 +8,16 @@ from pathlib import Path
 
 import click
 
-from cafetal.cli.options import SITE_TABLE, TABLES, complete_files, described, json_option, print_json, sites_option
+from cafetal.cli.options import (
+    SITE_TABLE,
+    TABLES,
+    complete_files,
+    described,
+    json_option,
+    phase,
+    print_json,
+    sites_option,
+)
 from cafetal.errors import OutputError
 
 
@@ -45,7 +54,8 @@ def _write_example(folder: Path) -> None:
     with as_file(files("cafetal") / "templates" / "analysis") as template:
         shutil.copytree(template, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
     table = load_sites(folder / SITE_TABLE)
-    toy_files = make_files(Recipe("dimuon", files=6, events=20_000), table)
+    with phase("making data"):
+        toy_files = make_files(Recipe("dimuon", files=6, events=20_000), table)
     write_fileset(folder / "datasets" / "dimuon.json", toy_files)
     click.echo(
         f"{folder} is ready. Try it:\n\n  cd {folder}\n"
@@ -97,14 +107,16 @@ def doctor(fileset_path: str | None, sites_path: str | None, as_json: bool) -> N
     check`). Exit with 1 if there is a problem.
     """
     from cafetal.config import load_sites
-    from cafetal.diagnosis import diagnose
     from cafetal.fileset import load
     from cafetal.views.tables import print_findings
 
-    findings = diagnose(
-        lambda: None if sites_path is None else load_sites(sites_path),
-        lambda: None if fileset_path is None else load(fileset_path),
-    )
+    with phase("checking"):
+        from cafetal.diagnosis import diagnose
+
+        findings = diagnose(
+            lambda: None if sites_path is None else load_sites(sites_path),
+            lambda: None if fileset_path is None else load(fileset_path),
+        )
     if as_json:
         print_json(findings)
     else:

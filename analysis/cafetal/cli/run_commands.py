@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from cafetal.cli.options import ERRORS, TABLES, described, folder_argument, json_option, print_json, sites_option
+from cafetal.cli.options import ERRORS, TABLES, described, folder_argument, json_option, phase, print_json, sites_option
 from cafetal.cli.site_commands import open_federation
 from cafetal.errors import OutputError
 
@@ -59,7 +59,8 @@ def peek(folder: Path) -> None:
     from cafetal.views.plots import draw
     from cafetal.views.tables import print_peek
 
-    snapshot, output = look(folder)
+    with phase("merging the finished chunks"):
+        snapshot, output = look(folder)
     print_peek(snapshot, ERRORS)
     share = snapshot.events / snapshot.planned if snapshot.planned else 1.0
     mark = f"Not finished: {share:.0%} of the events" + " counted so far" * bool(snapshot.uncounted)
@@ -115,7 +116,8 @@ def cancel(folder: Path, now: bool) -> None:
     """Stop the run in FOLDER as Ctrl-C does: finished work is merged and saved, and `cafetal resume` continues."""
     from cafetal.runner import background
 
-    background.cancel(folder, now=now)
+    with phase("waiting until the run has stopped"):
+        background.cancel(folder, now=now)
     click.echo(f"Stopped. `cafetal resume {folder}` continues it.")
 
 
@@ -135,7 +137,7 @@ def clean(sites_path: str | None, runs: tuple[str, ...], everything: bool) -> No
     from cafetal.results.run_status import find_runs
     from cafetal.views.tables import print_leftovers
 
-    with open_federation(sites_path) as federation:
+    with phase("asking sites for files of runs"), open_federation(sites_path) as federation:
         leftovers, silent = find_leftovers(federation, list(federation.table.sites))
         to_remove = [leftover for leftover in leftovers if everything or leftover.run in runs]
         remove_leftovers(federation, to_remove)

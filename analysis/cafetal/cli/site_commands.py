@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from cafetal.cli.options import TABLES, described, json_option, print_json, sites_option
+from cafetal.cli.options import TABLES, described, json_option, phase, print_json, sites_option
 from cafetal.errors import OutputError
 
 _FILES = 5
@@ -66,13 +66,13 @@ def check(
 
     fileset = None if files is None else load(files)
     with open_federation(sites_path) as federation:
-        statuses = ask_sites(federation, names or tuple(federation.table.sites), timeout)
+        names = names or tuple(federation.table.sites)
+        with phase(f"waiting for {len(names)} sites"):
+            statuses = ask_sites(federation, names, timeout)
         usable = [status.name for status in statuses if status.usable]
-        checks = (
-            []
-            if fileset is None
-            else check_files(federation, fileset, usable, treename, most=None if everything else 5)
-        )
+        with phase("opening files at the sites"):
+            most = None if everything else _FILES
+            checks = [] if fileset is None else check_files(federation, fileset, usable, treename, most=most)
     if as_json:
         print_json({"sites": [{**asdict(status), "usable": status.usable} for status in statuses], "files": checks})
     else:
@@ -95,7 +95,7 @@ def status(sites_path: str | None, as_json: bool, names: tuple[str, ...]) -> Non
     from cafetal.federation.site_status import look_at_sites
     from cafetal.views.tables import print_endpoints
 
-    with open_federation(sites_path) as federation:
+    with open_federation(sites_path) as federation, phase("reading the state of the endpoints"):
         statuses = look_at_sites(federation, names or tuple(federation.table.sites))
     if as_json:
         print_json({"sites": statuses})

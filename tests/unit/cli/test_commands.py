@@ -1,15 +1,20 @@
 """The commands as a whole: each takes what it declares, says what it does, and shows an example that works."""
 
 import inspect
+import io
+import os
+import re
 import shlex
 import shutil
 import subprocess
+import sys
 
 import click
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
-from cafetal.cli import cli
+from cafetal.cli import cli, options
 from cafetal.cli.group import SECTIONS
 
 COLUMNS, ROWS = 80, 40
@@ -96,3 +101,26 @@ def test_completion(shell):
     }
     completed = CliRunner().invoke(cli, env=environment, prog_name="cafetal")
     assert "file" in completed.output
+
+
+def test_colours_can_be_turned_off(tmp_path):
+    """By NO_COLOR (https://no-color.org), also where FORCE_COLOR asks for them."""
+
+    def doctor(**more):
+        environment = {**os.environ, "FORCE_COLOR": "1", **more}
+        command = [sys.executable, "-m", "cafetal.cli", "doctor"]
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True).stdout
+
+    assert "\x1b[32mok" in doctor()
+    plain = doctor(NO_COLOR="1")
+    assert "ok" in plain
+    assert not re.search(r"\x1b\[\d*;?3\dm", plain)
+
+
+@pytest.mark.parametrize(("terminal", "quiet"), [(True, False), (True, True), (False, False)])
+def test_a_terminal_shows_what_a_command_does(monkeypatch, terminal, quiet):
+    console = Console(file=io.StringIO(), force_terminal=terminal, width=80)
+    monkeypatch.setattr(options, "ERRORS", console)
+    with options.phase("drawing 12 histograms", quiet=quiet):
+        pass
+    assert ("drawing 12 histograms ..." in console.file.getvalue()) is (terminal and not quiet)
