@@ -3,8 +3,8 @@
     python scripts/screenshots.py pictures
 
 The pictures are: the report at the width of a phone and of a desktop, light and dark; the live view in a terminal of
-80 columns and in a notebook; the plots of the run; a stacked plot, curves with data as points, and a plane. tests/unit/views/test_report.py tests the contrast of the
-report, and that it does not overflow.
+80 columns and in a notebook; the plots of the run; a stacked plot, curves with data as points, and a plane.
+tests/unit/views/test_report.py tests the contrast of the report, and that it does not overflow.
 """
 
 import argparse
