@@ -20,7 +20,8 @@ DOCS = Path(__file__).parents[1] / "docs"
 
 COMMANDS = """# Commands
 
-`cafetal [--debug] COMMAND`. Exit code 0: all events are in the output. 1: an error, in a sentence. 2: wrong usage.
+`cafetal [--debug] COMMAND`. Exit code 0: success; after `run` and `resume`, all events are in the output, or
+`--accept` or `--skip-bad-files` allows the missing ones. 1: an error, or a check that failed. 2: wrong usage.
 130: interrupted. `--debug` shows tracebacks of Cafetal's own code.
 
 PROCESSOR is `path/to/file.py:Class` or `package.module:Class`. `:Class` may be left out if there is only one. A
@@ -33,9 +34,9 @@ incomplete, and `cafetal resume` continues. Twice: stop now. SIGTERM and SIGHUP 
 
 CONFIGURATION = """# Configuration files
 
-All files are YAML. An unknown key is an error, which names the nearest known key. Relative paths of `local` sites are
-relative to the site table. `~` and `$VARIABLES` in a `pfn` are expanded at the site. Names of sites consist of letters,
-digits, `_`, `.` and `-`.
+All files are YAML. An unknown key is an error, which names the nearest known key. Relative paths of `local` and
+`slurm` sites are relative to the site table. `~` and `$VARIABLES` in a `pfn` are expanded at the site. Names of sites
+consist of letters, digits, `_`, `.` and `-`.
 """
 
 SECTIONS = [
@@ -83,7 +84,7 @@ def _command(command: click.Command, path: str) -> str:
 
 
 def _option(option: click.Option) -> str:
-    names = ", ".join(f"`{name}`" for name in option.opts)
+    names = ", ".join(f"`{name}`" for name in (*option.opts, *option.secondary_opts))
     if not option.is_flag:
         names += f" {option.make_metavar(click.Context(click.Command('x')))}"
     silent = option.is_flag or option.default is None or option.multiple or "UNSET" in repr(option.default).upper()

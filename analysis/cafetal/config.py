@@ -74,7 +74,8 @@ class Site(Strict):
     env: Literal["existing", "bundle", "auto"] = Field(
         "existing",
         description="Software environment of the workers. `existing`: what is installed at the site. `bundle`: an "
-        "archive packed on this machine and sent. `auto`: an archive only if the installed software does not fit.",
+        "archive packed on this machine and sent. `auto`: an archive only if the site has another "
+        "Python or coffea, or lacks a package that Cafetal needs.",
     )
     staging: str = Field(
         "", description="Folder for files that are copied from other sites during a run; by default in `scratch`."

@@ -74,10 +74,15 @@ def diagnose(load_table: Callable[[], SiteTable | None], load_fileset: Callable[
     rules = [rules for site in table.sites.values() for rules in (site.pfn, site.door) if rules]
     urls = [prefix for rule in rules for prefix in prefixes(rule)]
     if fileset is not None:
-        pfns, finding = find_files(table, fileset)
+        replicas, finding = find_files(table, fileset)
         findings.append(finding)
-        urls += pfns
-    return [*findings, *check_clients(urls), *check_logins(urls), *check_servers(servers(urls))]
+        urls += [pfn for _, pfn in replicas]
+    else:
+        replicas = []
+    local = {name: site for name, site in table.sites.items() if site.endpoint.on_this_machine}
+    here = [prefix for site in local.values() for prefix in prefixes(site.pfn)]
+    here += [pfn for site, pfn in replicas if site in local]
+    return [*findings, *check_clients(here), *check_logins(urls), *check_servers(servers(urls))]
 
 
 def _attempt(subject: str, action: Callable[[], Result]) -> tuple[Result | None, Finding | None]:
@@ -156,17 +161,17 @@ def check_catalogues(table: SiteTable) -> Iterator[Finding]:
         yield Finding("Rucio", "warning", text, "pip install 'cafetal[rucio]', for `cafetal datasets`.")
 
 
-def find_files(table: SiteTable, fileset: Fileset) -> tuple[list[str], Finding]:
-    """Return the PFNs of all replicas, and whether each file has one at a known site."""
+def find_files(table: SiteTable, fileset: Fileset) -> tuple[list[tuple[str, str]], Finding]:
+    """Return site and PFN of all replicas, and whether each file has one at a known site."""
     catalog = FilesetCatalog(table, fileset)
-    pfns: list[str] = []
+    replicas: list[tuple[str, str]] = []
     try:
         for file in fileset.files():
-            pfns += catalog.replicas(file.lfn).values()
+            replicas += catalog.replicas(file.lfn).items()
     except CafetalError as error:
-        return pfns, Finding("fileset", "problem", str(error))
+        return replicas, Finding("fileset", "problem", str(error))
     count = sum(1 for _ in fileset.files())
-    return pfns, Finding("fileset", "ok", f"each of {count:,} files has a replica at a site of the table")
+    return replicas, Finding("fileset", "ok", f"each of {count:,} files has a replica at a site of the table")
 
 
 def servers(urls: Iterable[str]) -> list[tuple[str, int]]:
@@ -177,11 +182,11 @@ def servers(urls: Iterable[str]) -> list[tuple[str, int]]:
 
 
 def check_clients(urls: Iterable[str]) -> Iterator[Finding]:
-    """Check that XRootD's client is here if files are behind it."""
+    """Check that XRootD's client is here if workers of this machine read files behind it."""
     behind = any(url.startswith(f"{scheme}://") for url in urls for scheme in _XROOTD)
     missing = [name for name in ("XRootD", "fsspec_xrootd") if behind and importlib.util.find_spec(name) is None]
     if missing:
-        text = f"files are behind XRootD, and {' and '.join(missing)} cannot be imported"
+        text = f"local sites read files over XRootD, but {' and '.join(missing)} cannot be imported"
         yield Finding("XRootD", "problem", text, "pip install 'cafetal[xrootd]'")
 
 

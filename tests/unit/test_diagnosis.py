@@ -109,6 +109,17 @@ def test_a_proxy_ends(monkeypatch, tmp_path, hours, state):
     assert bool(finding.remedy) is (state != "ok")
 
 
+def test_a_client_of_xrootd(monkeypatch):
+    """Only workers of this machine need it here."""
+    monkeypatch.setattr(diagnosis.importlib.util, "find_spec", lambda name: None)
+    (finding,) = diagnosis.check_clients(["root://eos//store"])
+    assert (finding.state, finding.remedy) == ("problem", "pip install 'cafetal[xrootd]'")
+    assert not list(diagnosis.check_clients(["https://eos/store", "/data"]))
+    far = {"endpoint": {"kind": "slurm"}, "pfn": "root://127.0.0.1:1//store", "scratch": "/s"}
+    table = load_sites({"sites": {"far": far}})
+    assert "XRootD" not in states(diagnosis.diagnose(lambda: table, lambda: None))
+
+
 def test_no_login_matters_for_files_behind_servers_only():
     assert [finding.state for finding in diagnosis.check_logins(["root://eos//store"])] == ["warning"]
     assert not list(diagnosis.check_logins(["/data/"]))

@@ -123,6 +123,7 @@ def _save_forms(folder: Path, output: object) -> dict[str, dict[str, str]]:
     ):
         try:
             lacking[key] = write(folder / name, output)
+            (folder / name).chmod(0o600)
         except Exception as error:  # of whatever the library makes of it; the output itself is safe
             (folder / name).unlink(missing_ok=True)
             lacking[key] = {"": f"{name} could not be written: {type(error).__name__}: {error}"}
@@ -134,6 +135,7 @@ def _save(path: Path, output: object) -> None:
     temporary = path.with_name(f".{path.name}")
     try:
         coffea.util.save(output, str(temporary))
+        temporary.chmod(0o600)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -21,7 +21,7 @@ from cafetal.errors import OutputError
 from cafetal.worker.atomic_files import private_folder
 
 LOCK = "lock"
-"""Holds the number of the process that has the folder."""
+"""Holds the number of the process that has the folder, and the name of its machine."""
 OWNER = "lock.owner"
 """Stands for the lock where the file system has none."""
 _NO_LOCKS = frozenset({errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP})
@@ -63,7 +63,7 @@ def _take(folder: Path) -> BaseFileLock:
         lock = _acquire(_lock(folder), _LOOKS)
         if lock is None:
             raise OutputError(f"Another run (process {_process(folder)}) uses {folder}; choose another folder (`-o`).")
-        (folder / LOCK).write_text(str(os.getpid()))
+        (folder / LOCK).write_text(f"{os.getpid()}\n{host_name()}\n")
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise OutputError(f"The folder {folder} cannot be locked: {error}.") from error
@@ -121,9 +121,16 @@ def _acquire(lock: BaseFileLock, seconds: float) -> BaseFileLock | None:
     return lock
 
 
+def is_elsewhere(folder: Path) -> str | None:
+    """Return the name of the machine whose process has, or had, the folder; ``None`` if that is this one."""
+    lines = (folder / LOCK).read_text().splitlines()
+    host = lines[1] if len(lines) > 1 else ""  # earlier versions did not write it
+    return host if host not in ("", host_name()) else None
+
+
 def _process(folder: Path) -> int:
-    with suppress(ValueError):
-        return int((folder / LOCK).read_text())
+    with suppress(ValueError, IndexError):
+        return int((folder / LOCK).read_text().splitlines()[0])
     return 0
 
 

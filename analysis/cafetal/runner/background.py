@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cafetal.errors import OutputError
-from cafetal.results.run_lock import owner
+from cafetal.results.run_lock import is_elsewhere, owner
 from cafetal.worker.atomic_files import private_folder
 
 LOG = "log"
@@ -55,11 +55,13 @@ def cancel(folder: Path, *, now: bool = False, patience: float = 600.0) -> None:
     """Press Ctrl-C for a run: once, and again if it shall not finish what is under way; wait until it has ended.
 
     Raises:
-        OutputError: if nothing runs in the folder, or does not end in so many seconds.
+        OutputError: if no run is active in the folder, it is one of another machine, or it does not end in time.
     """
     process = owner(folder)
     if not process:
         raise OutputError(f"No run is active in {folder}.")
+    if host := is_elsewhere(folder):
+        raise OutputError(f"The run in {folder} is process {process} on {host}; run `cafetal cancel` there.")
     for _ in range(2 if now else 1):
         os.kill(process, signal.SIGINT)
         time.sleep(1.0)

@@ -183,8 +183,9 @@ def save(figure: Any, path: Path) -> None:
     logging.getLogger("matplotlib.mathtext").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # fonts that a machine may lack
-        figure.savefig(path, dpi=80, bbox_inches="tight")
-        figure.savefig(path.with_suffix(".pdf"), bbox_inches="tight")
+        for target in (path, path.with_suffix(".pdf")):
+            figure.savefig(target, dpi=80, bbox_inches="tight")
+            target.chmod(0o600)  # files of a run are the user's alone
 
 
 @contextmanager

@@ -11,7 +11,8 @@ import pytest
 from filelock._identity import host_name, process_start_token
 
 from cafetal.errors import OutputError
-from cafetal.results.run_lock import OWNER, locked, owner
+from cafetal.results.run_lock import LOCK, OWNER, is_elsewhere, locked, owner
+from cafetal.runner.background import cancel
 
 TAKE = """
 import fcntl, os, pathlib, sys, warnings
@@ -112,6 +113,20 @@ def test_another_process_has_it(tmp_path, monkeypatch, number):
         with pytest.raises(OutputError, match=f"process {other.pid}"), locked(tmp_path):
             pass
     assert owner(tmp_path) is None
+
+
+def test_a_run_of_another_machine_is_not_cancelled_here(tmp_path):
+    """Its process id may be that of somebody else's process on this one."""
+    with another(tmp_path, 0) as other:
+        go(other)
+        assert other.stdout.readline() == "taken\n"
+        assert is_elsewhere(tmp_path) is None
+        (tmp_path / LOCK).write_text(f"{other.pid}\nfar.away\n")
+        with pytest.raises(OutputError, match=f"is process {other.pid} on far.away; run `cafetal cancel` there"):
+            cancel(tmp_path)
+        assert other.poll() is None
+        (tmp_path / LOCK).write_text(str(other.pid))  # as earlier versions wrote it
+        assert is_elsewhere(tmp_path) is None
 
 
 def test_only_one_of_many_takes_over(tmp_path):
