@@ -386,4 +386,4 @@ def test_what_a_site_has_installed(project):
     lock.write_text("# Python 3.1.0, linux-x86_64\ncoffea==0.1\nno-such-package==1.0\n")
     told = cafetal("env", "diff", "desy", "--lock", "old.txt", cwd=project, check=1)
     assert "no-such-package 1.0 is not installed there" in told.stdout
-    assert "here is 3.1; coffea" in " ".join(told.stdout.split())
+    assert "(here: 3.1); coffea" in " ".join(told.stdout.split())

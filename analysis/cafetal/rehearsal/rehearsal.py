@@ -194,7 +194,7 @@ class Rehearsal:
             RehearsalError: if there is no rehearsal in the folder.
         """
         if not self.tag:
-            raise RehearsalError(f"There is no rehearsal in {self.folder}; `cafetal rehearse up` starts one.")
+            raise RehearsalError(f"No rehearsal found in {self.folder}. Start one with `cafetal rehearse up`.")
         return {name: self.process(name).find() is not None for name in self._state["processes"]}
 
     def running(self) -> list[psutil.Process]:
@@ -204,7 +204,7 @@ class Rehearsal:
     def down(self) -> int:
         """Stop everything; return how many processes there were. Data and logs stay."""
         if not self.tag:
-            raise RehearsalError(f"There is no rehearsal in {self.folder}; `cafetal rehearse up` starts one.")
+            raise RehearsalError(f"No rehearsal found in {self.folder}. Start one with `cafetal rehearse up`.")
         count = 0
         # Agents first: while they can still say farewell. New processes may come up in the meantime.
         for names in (set(self.endpoints), set(self._state["processes"])):
