@@ -12,8 +12,9 @@ import click
 from pydantic import BaseModel, ByteSize
 from pydantic_core import PydanticUndefined
 
-from cafetal import config, endpoint_models
+from cafetal import config
 from cafetal.cli import cli
+from cafetal.endpoints import batch_models, endpoint_models
 from cafetal.views import stacks, workspaces
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -43,7 +44,11 @@ SECTIONS = [
     ("The site table", "`config/sites.yaml`, or the file given as `--sites`.", config.SiteTable),
     ("A site", "Under `sites`, by its name.", config.Site),
     ("`endpoint: local`", "", endpoint_models.LocalEndpoint),
-    ("`endpoint: {kind: slurm}`", "", endpoint_models.SlurmEndpoint),
+    ("`endpoint: {kind: slurm}`", "", batch_models.SlurmEndpoint),
+    ("`endpoint: {kind: htcondor}`", "", batch_models.HTCondorEndpoint),
+    ("`endpoint: {kind: pbspro}`", "", batch_models.PBSProEndpoint),
+    ("`endpoint: {kind: lsf}`", "", batch_models.LSFEndpoint),
+    ("`endpoint: {kind: grid_engine}`", "", batch_models.GridEngineEndpoint),
     ("`endpoint: {kind: globus_compute}`", "", endpoint_models.GlobusEndpoint),
     ("`endpoint: {kind: parsl}`", "", endpoint_models.ParslEndpoint),
     ("`collection` of a site", "", config.Collection),

@@ -13,7 +13,8 @@ import platformdirs
 import yaml
 from pydantic import ByteSize, Field, ValidationError, field_validator, model_validator
 
-from cafetal.endpoint_models import ENDPOINTS, Endpoint, LocalEndpoint, Strict, kind_of
+from cafetal.endpoints.endpoint_base import Strict
+from cafetal.endpoints.endpoint_models import ENDPOINTS, Endpoint, LocalEndpoint, kind_of
 from cafetal.errors import ConfigError, nearest
 from cafetal.strict import load_yaml
 from cafetal.validation import sentence

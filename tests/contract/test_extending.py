@@ -6,9 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from cafetal import endpoint_models
 from cafetal.config import Site, load_sites
-from cafetal.endpoint_models import LocalEndpoint
+from cafetal.endpoints import endpoint_models
+from cafetal.endpoints.endpoint_models import LocalEndpoint
 from cafetal.engine.scheduler_setup import make_dispatcher
 from cafetal.extensions import find_policy
 from cafetal.federation import pools

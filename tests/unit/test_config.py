@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from cafetal.config import SiteTable, load_sites
-from cafetal.endpoint_models import LocalEndpoint, ParslEndpoint
+from cafetal.endpoints.endpoint_models import LocalEndpoint, ParslEndpoint
 from cafetal.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]

@@ -14,7 +14,7 @@ ENGINE = ROOT / "analysis" / "cafetal"
 LAYERS = [
     {"errors", "futures", "strict"},
     {"remote_errors", "validation"},
-    {"endpoint_models"},
+    {"endpoints"},
     {"config"},
     {"fileset_keys"},
     {"fileset"},

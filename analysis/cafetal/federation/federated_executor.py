@@ -21,9 +21,9 @@ from cafetal.config import SiteTable, load_sites
 from cafetal.errors import ConfigError, LoginError, SiteAway, SiteError, UnknownEndpoint, nearest
 from cafetal.extensions import find_policy
 from cafetal.federation.app_arguments import DelayedTask, References, find
-from cafetal.federation.block_polling import Poller, limit_waiting
 from cafetal.federation.facade import Facade, by_id, common_radio, label_of, labels_of
 from cafetal.federation.health import Health
+from cafetal.federation.jobs.block_polling import Poller, limit_waiting
 from cafetal.federation.site_start import equip, start_within
 from cafetal.federation.submission import LOSSES, given_up, look_at, send, wants_specification, workers_of
 from cafetal.federation.telemetry import EndpointStatus, TaskStatus, Telemetry

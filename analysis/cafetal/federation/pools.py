@@ -17,13 +17,16 @@ import psutil
 from parsl.executors import HighThroughputExecutor
 from parsl.executors.base import ParslExecutor
 from parsl.executors.high_throughput.executor import DEFAULT_LAUNCH_CMD
-from parsl.launchers import SimpleLauncher, SrunLauncher, WrappedLauncher
-from parsl.providers import LocalProvider, SlurmProvider
+from parsl.launchers import SimpleLauncher, WrappedLauncher
+from parsl.providers import LocalProvider
 
 from cafetal.config import Site
-from cafetal.endpoint_models import EndpointModel, GlobusEndpoint, LocalEndpoint, ParslEndpoint, SlurmEndpoint
+from cafetal.endpoints.batch_models import BATCH_KINDS, BatchEndpoint
+from cafetal.endpoints.endpoint_base import EndpointModel
+from cafetal.endpoints.endpoint_models import GlobusEndpoint, LocalEndpoint, ParslEndpoint
 from cafetal.errors import ConfigError
 from cafetal.extensions import import_object
+from cafetal.federation.jobs.batch_providers import make_provider
 from cafetal.federation.site_start import INTERCHANGE_LOG, is_plain
 
 # Numerical libraries that start a thread a core would make every worker compete with all the others.
@@ -91,10 +94,6 @@ export CAFETAL_POOL=$(env -u TMPDIR mktemp -d -t cafetal-XXXXXX); "$@" & pool=$!
 trap "kill -- -$pool" TERM; wait $pool; code=$?; [ $code -le 128 ] || wait $pool
 (kill -- -$pool; for i in 1 2 3 4 5 6 7 8 9 10; do kill -0 -- -$pool || break; sleep 0.1; done
 kill -9 -- -$pool -$watch) 2>/dev/null; rm -rf "$CAFETAL_POOL"; exit $code' pool """
-
-
-# Slurm tells it since 23.02.
-_END = "export SLURM_JOB_END_TIME=${{SLURM_JOB_END_TIME:-$(($(date +%s) + {seconds}))}}"
 
 
 Equip = Callable[[], str]
@@ -203,7 +202,7 @@ def _pool(equip: Equip | None) -> str:
     return str(DEFAULT_LAUNCH_CMD.replace("process_worker_pool.py", f'{python} -P -c "{_FORKING}"'))
 
 
-def _slurm(name: str, site: Site, endpoint: SlurmEndpoint, equip: Equip | None, apart: bool) -> HighThroughputExecutor:
+def _batch(name: str, site: Site, endpoint: BatchEndpoint, equip: Equip | None, apart: bool) -> HighThroughputExecutor:
     workers_of_job = math.ceil(site.workers / endpoint.jobs)
     addresses = numbers(endpoint.address)
     executor = _pools(
@@ -217,23 +216,7 @@ def _slurm(name: str, site: Site, endpoint: SlurmEndpoint, equip: Equip | None, 
         heartbeat_period=10,
         heartbeat_threshold=60,
         encrypted=True,
-        provider=SlurmProvider(
-            partition=endpoint.partition,
-            account=endpoint.account,
-            qos=endpoint.qos,
-            constraint=endpoint.constraint,
-            walltime=endpoint.walltime,
-            cores_per_node=endpoint.cores or workers_of_job,
-            mem_per_node=endpoint.memory,
-            exclusive=False,
-            init_blocks=1,
-            min_blocks=0,
-            max_blocks=endpoint.jobs,
-            scheduler_options=endpoint.scheduler_options,
-            worker_init=f"{_environment()}\n{_END.format(seconds=endpoint.seconds)}\n{endpoint.worker_init}",
-            launcher=SrunLauncher() if endpoint.srun else SimpleLauncher(),
-            cmd_timeout=30,
-        ),
+        provider=make_provider(endpoint, workers_of_job, _environment()),
     )
     executor.shared_folder = _shared_folder(site)
     if len(addresses) > 1:  # workers try all; where Parsl finds them itself, it asks a server on the Internet too
@@ -309,7 +292,7 @@ def _from_factory(name: str, site: Site, endpoint: ParslEndpoint, equip: Equip |
 
 _BUILDERS: dict[type[EndpointModel], Callable[[str, Site, Any, Equip | None, bool], ParslExecutor]] = {
     LocalEndpoint: _local,
-    SlurmEndpoint: _slurm,
+    **dict.fromkeys(BATCH_KINDS, _batch),
     GlobusEndpoint: _globus,
     ParslEndpoint: _from_factory,
 }

@@ -16,7 +16,7 @@ from time import monotonic
 from parsl.executors.base import ParslExecutor
 
 from cafetal.errors import ConfigError, SiteError
-from cafetal.federation.job_output import summary
+from cafetal.federation.jobs.job_output import summary
 
 _PLAIN = re.compile(r"[\w./@%+=:,-]*", re.ASCII)
 """A path that a shell takes as it is, and in which nothing is replaced."""

@@ -24,7 +24,7 @@ from cafetal.errors import SiteAway, SiteError, WorkerLost
 from cafetal.federation import serialization
 from cafetal.federation.apps import by_value
 from cafetal.federation.globus_compute.liveness import EndpointReport
-from cafetal.federation.job_output import of_jobs, summary
+from cafetal.federation.jobs.job_output import of_jobs, summary
 from cafetal.federation.telemetry import EndpointStatus
 from cafetal.federation.watched_endpoint import WatchedEndpoint
 from cafetal.futures import then

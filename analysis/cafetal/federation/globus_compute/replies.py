@@ -14,7 +14,7 @@ import cloudpickle
 from globus_compute_sdk.errors import TaskExecutionFailed
 
 from cafetal.errors import CafetalError, ConfigError, RemoteCause, SiteAway, SiteError, TaskTooLarge, WorkerLost
-from cafetal.federation.job_output import summary
+from cafetal.federation.jobs.job_output import summary
 from cafetal.remote_errors import rebuild
 from cafetal.worker import plain_text
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cafetal.federation.job_output import of_jobs, summary, telling
+from cafetal.federation.jobs.job_output import of_jobs, summary, telling
 
 
 @pytest.mark.parametrize(

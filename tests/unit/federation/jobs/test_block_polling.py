@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from cafetal.federation.block_polling import Poller
+from cafetal.federation.jobs.block_polling import Poller
 
 
 class Endpoint(SimpleNamespace):

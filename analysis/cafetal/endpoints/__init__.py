@@ -1,0 +1,1 @@
+"""The kinds of endpoints that a site table knows."""

@@ -1,0 +1,106 @@
+"""Batch systems in a site table: one model of a job, and the words of each system.
+
+A new batch system is a class here, in `BATCH_KINDS`, and a function that makes its Parsl provider in
+`federation.jobs.batch_providers`.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from cafetal.endpoints.endpoint_base import EndpointModel
+
+
+class BatchEndpoint(EndpointModel):
+    """Jobs of a batch system: this machine has its commands, and shares the scratch with the nodes."""
+
+    shares_scratch = True
+    start_timeout = 86400.0
+    walltime: str = Field("01:00:00", pattern=r"^(\d+-)?\d{1,3}:\d\d:\d\d$", description="Per job, `[D-]HH:MM:SS`.")
+    jobs: int = Field(1, ge=1, description="Number of jobs at a time; the site's `workers` are divided among them.")
+    cores: int | None = Field(None, ge=1, description="Cores per job; by default one per worker.")
+    memory: int | None = Field(None, ge=1, description="Memory per job in GB.")
+    scheduler_options: str = Field("", description="Further lines for the job script or submit file.")
+    worker_init: str = Field("", description="Shell lines run before the workers start, e.g. `module load python`.")
+    address: str | None = Field(
+        None, description="Host name or IP address of this machine for the cluster's nodes; by default, they try all."
+    )
+
+    @property
+    def seconds(self) -> int:
+        """The walltime of a job."""
+        days, _, clock = self.walltime.rpartition("-")
+        hours, minutes, seconds = map(int, clock.split(":"))
+        return ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
+
+    @property
+    def clock(self) -> str:
+        """The walltime as ``HH:MM:SS``, with more than 24 hours where it has days."""
+        return f"{self.seconds // 3600:02}:{self.seconds // 60 % 60:02}:{self.seconds % 60:02}"
+
+
+class SlurmEndpoint(BatchEndpoint):
+    """Jobs of a Slurm cluster."""
+
+    programs: ClassVar[tuple[str, ...]] = ("sbatch", "squeue", "scancel")
+    kind: Literal["slurm"] = "slurm"
+    partition: str | None = Field(None, description="Slurm option, like the next three keys.")
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    srun: bool = Field(False, description="Start the workers with `srun`, for clusters that require it.")
+
+
+class HTCondorEndpoint(BatchEndpoint):
+    """Jobs of an HTCondor pool, as at CERN's lxplus or the LPC at Fermilab."""
+
+    programs: ClassVar[tuple[str, ...]] = ("condor_submit", "condor_q", "condor_rm")
+    kind: Literal["htcondor"] = "htcondor"
+    flavour: str | None = Field(
+        None, description="CERN's `+JobFlavour`, such as `workday`; by default `+MaxRuntime` from `walltime`."
+    )
+    accounting_group: str | None = Field(None, description="Group that the jobs are charged to.")
+    disk: int | None = Field(None, ge=1, description="Disk per job in GB.")
+    requirements: str = Field("", description="Expression that a machine must fulfil.")
+    transfer_input_files: tuple[str, ...] = Field((), description="Files that HTCondor copies to each job.")
+
+
+class PBSProEndpoint(BatchEndpoint):
+    """Jobs of a PBS Pro cluster."""
+
+    programs: ClassVar[tuple[str, ...]] = ("qsub", "qstat", "qdel")
+    kind: Literal["pbspro"] = "pbspro"
+    queue: str | None = Field(None, description="Queue of the jobs.")
+    account: str | None = Field(None, description="Account that the jobs are charged to.")
+    select_options: str = Field("", description="Further resources of `-l select`, e.g. `ngpus=1`.")
+
+
+class LSFEndpoint(BatchEndpoint):
+    """Jobs of an LSF cluster."""
+
+    programs: ClassVar[tuple[str, ...]] = ("bsub", "bjobs", "bkill")
+    kind: Literal["lsf"] = "lsf"
+    queue: str | None = Field(None, description="Queue of the jobs.")
+    project: str | None = Field(None, description="Project that the jobs are charged to.")
+
+
+class GridEngineEndpoint(BatchEndpoint):
+    """Jobs of a Grid Engine cluster (Sun, Open or Univa)."""
+
+    programs: ClassVar[tuple[str, ...]] = ("qsub", "qstat", "qdel")
+    kind: Literal["grid_engine"] = "grid_engine"
+    queue: str | None = Field(None, description="Queue of the jobs.")
+    parallel_environment: str | None = Field(
+        None, description="Parallel environment (`-pe`) for jobs with several cores."
+    )
+
+
+BATCH_KINDS: tuple[type[BatchEndpoint], ...] = (
+    SlurmEndpoint,
+    HTCondorEndpoint,
+    PBSProEndpoint,
+    LSFEndpoint,
+    GridEngineEndpoint,
+)

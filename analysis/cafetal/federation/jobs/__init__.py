@@ -1,0 +1,1 @@
+"""Jobs of batch systems: their providers, their polling, what they have written."""
