@@ -36,8 +36,8 @@ incomplete, and `cafetal resume` continues. Twice: stop now. SIGTERM and SIGHUP 
 CONFIGURATION = """# Configuration files
 
 All files are YAML. An unknown key is an error, which names the nearest known key. Relative paths of `local`
-sites and batch systems are relative to the site table. `~` and `$VARIABLES` in a `pfn` are expanded at the site. Names of
-sites consist of letters, digits, `_`, `.` and `-`.
+sites and batch systems are relative to the site table. `~` and `$VARIABLES` in a `pfn` are expanded at the site. Names
+of sites consist of letters, digits, `_`, `.` and `-`.
 """
 
 SECTIONS = [
