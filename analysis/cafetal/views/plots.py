@@ -156,7 +156,7 @@ def events_title(axis: Any) -> str:
 def _label(axes: Any, style: str, mark: str, *, data: bool) -> None:
     import mplhep
 
-    getattr(mplhep, style.lower()).label(TEXT, data=data, ax=axes)
+    getattr(mplhep, style.lower()).label(TEXT, data=data, ax=axes, rlabel="")  # nobody has said the energy
     if mark:
         axes.text(0.5, 0.95, mark, color="firebrick", fontsize="small", ha="center", transform=axes.transAxes)
 
