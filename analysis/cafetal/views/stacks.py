@@ -49,9 +49,7 @@ class Stack(BaseModel):
     label: str = Field("", description="Label of the axis, instead of its own.")
     text: str = Field("", description="Text beside the name of the experiment.")
     luminosity: float | None = Field(None, description="Integrated luminosity in 1/fb.")
-    energy: float | None = Field(
-        None, description="Collision energy in TeV; with `luminosity` alone, that of the style."
-    )
+    energy: float | None = Field(None, description="Collision energy in TeV; by default that of the style, or none.")
     style: Literal["CMS", "ATLAS", "LHCb", "ALICE"] = "CMS"
 
 
@@ -242,7 +240,9 @@ def _draw_upper(axes: Any, numbers: Layers, plot: Stack, mplhep: Any) -> None:
         axes.set_ylim(top=top * (30 if plot.log else 1.5), **({} if plot.log else {"bottom": 0}))
     axes.legend(fontsize="x-small", ncols=2)
     fields = {"lumi": plot.luminosity, "com": plot.energy}
-    options = {name: value for name, value in fields.items() if value is not None} or {"rlabel": ""}
+    options: dict[str, object] = {name: value for name, value in fields.items() if value is not None}
+    if not options:
+        options["rlabel"] = ""
     experiment = getattr(mplhep, plot.style.lower())
     experiment.label(plot.text or TEXT, data=numbers.data is not None, ax=axes, **options)
 
