@@ -211,7 +211,7 @@ def test_from_no_site_table_to_one(project, tmp_path):
     assert "does all the work" in cafetal("plan", *arguments[:4], cwd=tmp_path, check=0).stderr
     assert "ok       site table" in cafetal("doctor", "mine.json", cwd=tmp_path, check=0).stdout
     drafted = cafetal("init", "--from", "mine.json", cwd=tmp_path, check=0)
-    assert "1 sites hold the 6 files" in drafted.stdout
+    assert "1 site holds the 6 files" in drafted.stdout
     cafetal("sites", "check", "--files", "mine.json", cwd=tmp_path, check=0)
     cafetal("run", *arguments, "drafted", cwd=tmp_path, check=0)
     same = as_json("diff", "here", "drafted", cwd=tmp_path)

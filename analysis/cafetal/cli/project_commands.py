@@ -80,7 +80,8 @@ def _write_sites(folder: Path, fileset_path: str) -> None:
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror}.") from None
     sites = load_sites(path).sites
-    click.echo(f"{path}: {len(sites)} sites hold the {sum(1 for _ in fileset.files()):,} files.")
+    holders = "1 site holds" if len(sites) == 1 else f"{len(sites)} sites hold"
+    click.echo(f"{path}: {holders} the {sum(1 for _ in fileset.files()):,} files.")
     unnamed = [name for name, site in sites.items() if str(site.pfn).endswith(PLACEHOLDER)]
     if unnamed:
         click.echo(f"Replace {PLACEHOLDER} in the table: the fileset gives no PFN at {', '.join(unnamed)}.")
