@@ -124,10 +124,10 @@ def _compare_histograms(name: str, one: Histogram, two: Histogram) -> Iterator[D
     if one.storage_type is not two.storage_type:
         yield Difference(name, one.storage_type.__name__, two.storage_type.__name__)
         return
-    if one.ndim != two.ndim or not all(map(have_same_bins, one.axes, two.axes)):
+    if one.ndim != two.ndim or not all(map(_are_comparable, one.axes, two.axes)):
         yield Difference(name, _shape(one), _shape(two))
         return
-    first, second = one.view(flow=True), two.view(flow=True)
+    first, second = one.view(flow=True), _in_order_of(one, two)
     names = first.dtype.names or ("value",)
     fields = [(first, second)] if first.dtype.names is None else [(first[name], second[name]) for name in names]
     distances = [_distances(*field) for field in fields]
@@ -141,6 +141,23 @@ def _compare_histograms(name: str, one: Histogram, two: Histogram) -> Iterator[D
         yield Difference(name, before, after, int(unequal.sum()), unequal.size, place)
 
 
+def _are_comparable(one: Any, two: Any) -> bool:
+    """Tell whether two axes have the same bins; categories may come in another order."""
+    if isinstance(one, bh.axis.StrCategory) and isinstance(two, bh.axis.StrCategory):
+        return sorted(one) == sorted(two) and one.traits.overflow == two.traits.overflow
+    return have_same_bins(one, two)
+
+
+def _in_order_of(one: Histogram, two: Histogram) -> Any:
+    """Return the content of the second histogram, with flow bins, its categories in the order of the first one's."""
+    content = two.view(flow=True)
+    for number, (axis, other) in enumerate(zip(one.axes, two.axes, strict=True)):
+        if isinstance(axis, bh.axis.StrCategory):
+            places = [other.index(category) for category in axis] + [len(other)] * int(other.traits.overflow)
+            content = np.take(content, places, axis=number)
+    return content
+
+
 def _distances(one: Any, two: Any) -> Any:
     """Return how far apart the elements of two arrays are: 0 for equal ones, infinite if one of them is `nan`."""
     one, two = np.asarray(one, dtype=float), np.asarray(two, dtype=float)
@@ -150,7 +167,13 @@ def _distances(one: Any, two: Any) -> Any:
 
 
 def _shape(histogram: Histogram) -> str:
-    return " x ".join(f"{_axis_name(axis, number)} ({len(axis)} bins)" for number, axis in enumerate(histogram.axes))
+    return " x ".join(f"{_axis_name(axis, number)} ({_bins(axis)})" for number, axis in enumerate(histogram.axes))
+
+
+def _bins(axis: Any) -> str:
+    if isinstance(axis, bh.axis.StrCategory):
+        return _short(", ".join(map(str, axis)))
+    return f"{len(axis)} bins" if axis.traits.discrete else f"{len(axis)} bins, {axis.edges[0]:g} to {axis.edges[-1]:g}"
 
 
 def _axis_name(axis: Any, number: int) -> str:

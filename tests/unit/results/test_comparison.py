@@ -18,6 +18,20 @@ def mass(*values, storage=None, bins=4):
     return histogram
 
 
+def cutflow(*cuts, growth=True):
+    axes = hist.axis.StrCategory(["a"], name="dataset"), hist.axis.StrCategory(cuts, name="cut", growth=growth)
+    return hist.Hist(*axes, storage=hist.storage.Weight()).fill("a", list(cuts), weight=[len(cut) for cut in cuts])
+
+
+def test_the_order_of_categories_does_not_count():
+    for growth in (True, False):
+        assert compare_outputs(cutflow("all", "eta", growth=growth), cutflow("eta", "all", growth=growth)) == []
+    more = cutflow("eta", "all").fill("a", "eta")
+    assert compare_outputs(cutflow("all", "eta"), more) == [
+        Difference("histogram", "3", "4", 1, 4, "dataset = a, cut = eta")
+    ]
+
+
 def test_the_same_outputs():
     output = {"h": mass(("a", 5), ("b", 500)), "n": {"a": 3, "x": np.nan}, "v": np.array([1.0, np.nan]), "s": {"p"}}
     again = {"h": mass(("b", 500), ("a", 5)), "n": {"x": np.nan, "a": 3}, "v": np.array([1.0, np.nan]), "s": {"p"}}
@@ -44,7 +58,8 @@ def test_variances_count():
 @pytest.mark.parametrize(
     ("one", "two", "first", "second"),
     [
-        (mass(("a", 5)), mass(("a", 5), bins=2), "mass (4 bins)", "mass (2 bins)"),
+        (mass(("a", 5)), mass(("a", 5), bins=2), "mass (4 bins, 0 to 40)", "mass (2 bins, 0 to 40)"),
+        (cutflow("all"), cutflow("all", "two"), "dataset (a) x cut (all)", "dataset (a) x cut (all, two)"),
         (mass(("a", 5)), mass(("a", 5), storage=hist.storage.Double()), "Weight", "Double"),
         (mass(("a", 5)), mass(("b", 5)), "Hist", ABSENT),
         ({"histogram[a]": 1}, mass(("a", 5)), "int", "Hist"),
