@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from cafetal.config import cache_folder
@@ -41,11 +41,12 @@ class FileCache:
             database.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", rows)
             database.commit()
 
-    def _open(self) -> contextlib.closing[sqlite3.Connection]:
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
         self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        database = sqlite3.connect(self._path, timeout=10)
-        database.execute(
-            "CREATE TABLE IF NOT EXISTS files (site TEXT, pfn TEXT, tree TEXT, record TEXT, "
-            "PRIMARY KEY (site, pfn, tree))"
-        )
-        return contextlib.closing(database)
+        with contextlib.closing(sqlite3.connect(self._path, timeout=10)) as database:
+            database.execute(
+                "CREATE TABLE IF NOT EXISTS files (site TEXT, pfn TEXT, tree TEXT, record TEXT, "
+                "PRIMARY KEY (site, pfn, tree))"
+            )
+            yield database
