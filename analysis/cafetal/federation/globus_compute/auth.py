@@ -70,7 +70,7 @@ def _in_the_cloud() -> ListeningClient:
         raise LoginError(f"{error}") from None
     client = ListeningClient(app=app, do_version_check=False)  # tells the app which scopes it needs
     if isinstance(app, globus_sdk.UserApp) and app.login_required():
-        app.close()  # the database of its tokens
+        app.token_storage.close()  # which the SDK has opened, so that `app.close` leaves it
         raise LoginError(f"You are not logged in to Globus, or the login has expired. {REMEDY}")
     return client
 
