@@ -109,9 +109,9 @@ def worker_processes():
 
 @pytest.mark.timeout(900)
 def test_plan_run_and_plot(project, tmp_path):
-    nothing_known = {**os.environ, "CAFETAL_CACHE": str(tmp_path / "cache")}  # by speeds, one site may get nothing
+    empty_cache = {**os.environ, "CAFETAL_CACHE": str(tmp_path / "cache")}  # measured speeds may leave a site out
     planned = ("plan", "processors/dimuon.py", "datasets/dimuon.json", "--chunksize", "5000")
-    plan = cafetal(*planned, cwd=project, check=0, env=nothing_known)
+    plan = cafetal(*planned, cwd=project, check=0, env=empty_cache)
     assert "120,000 events in 24 chunks" in plan.stdout
     assert not list((project / "sites").glob("*/scratch"))  # nothing was submitted
     assert all(re.search(rf"^ *{site} .*MB", plan.stdout, re.MULTILINE) for site in ("desy", "cern", "nebraska"))

@@ -137,8 +137,8 @@ def test_servers_that_answer_and_others(port):
     ]
     addresses = diagnosis.servers(urls)
     assert addresses == sorted({("127.0.0.1", port), ("127.0.0.1", unused)})
-    found = {finding.text.split()[0]: finding.state for finding in diagnosis.check_servers(addresses)}
-    assert found == {f"127.0.0.1:{port}": "ok", f"127.0.0.1:{unused}": "warning"}
+    states_by_server = {finding.text.split()[0]: finding.state for finding in diagnosis.check_servers(addresses)}
+    assert states_by_server == {f"127.0.0.1:{port}": "ok", f"127.0.0.1:{unused}": "warning"}
     assert diagnosis.servers(["root://eos//a", "davs://desy/b", "root://$HOST//c"]) == [("desy", 443), ("eos", 1094)]
 
 

@@ -55,7 +55,7 @@ def test_messages(path):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_sentences_begin_with_their_subject(page):
-    """No sentence of the docs begins with a relative pronoun, and none says that something "is no X"."""
+    """Sentences of the docs begin with their subject, and deny with "is not a X"."""
     prose = re.sub(r"```.*?```|`[^`]*`|^\|.*$|^    .*$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
     relative = re.findall(r"(?:^|[.:?!] )((?:Of|What|Who|That) [a-z].{0,40})", prose, re.MULTILINE)
     assert [start for start in relative if "?" not in start] == []

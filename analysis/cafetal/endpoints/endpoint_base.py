@@ -1,4 +1,4 @@
-"""What all kinds of endpoints in a site table can be asked."""
+"""Declares the capabilities of an endpoint, which each kind in a site table sets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Strict(BaseModel):
 
 
 class EndpointModel(Strict):
-    """What all kinds of endpoints can be asked."""
+    """Capabilities of an endpoint. Each kind sets those that differ from the defaults."""
 
     on_this_machine: ClassVar[bool] = False
     """Whether its workers see the files of this machine under the same paths."""

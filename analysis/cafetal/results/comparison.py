@@ -22,7 +22,7 @@ class Difference:
     """Something that is not the same in two runs."""
 
     name: str
-    """Of an input, or its place in the output: ``group/name``, with the categories of a histogram in brackets."""
+    """Name of an input, or place in the output: ``group/name``, with the categories of a histogram in brackets."""
     first: str
     second: str
     bins: int | None = None

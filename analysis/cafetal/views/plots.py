@@ -19,9 +19,6 @@ from cafetal.results import histograms
 CURVES, PAGES, PICTURES = 12, 3, 200
 """The most curves of a picture, pictures of a histogram, and pictures of an output."""
 
-EXPERIMENTS = ("CMS", "ATLAS", "LHCb", "ALICE")
-"""Experiments whose style and label mplhep has."""
-
 TEXT = "Private work"
 """Text beside the name of the experiment: what is not approved by a collaboration must say so."""
 
@@ -34,7 +31,7 @@ def draw(output: object, folder: Path, *, mark: str = "", style: str = "CMS") ->
 
     Args:
         mark: stands above all plots in red, such as "Not finished".
-        style: one of `EXPERIMENTS`.
+        style: name of an experiment, as in `Stack.style`.
 
     Returns:
         The PNG files, and what is not drawn, or not all of it: ``{name: reason}``.
