@@ -15,9 +15,9 @@ from tests.histories import record_of
 
 
 def record():
-    found = record_of([(0, 1_000), (1_000, 2_000)], done=[0])
-    found.retries = 1
-    return found
+    current = record_of([(0, 1_000), (1_000, 2_000)], done=[0])
+    current.retries = 1
+    return current
 
 
 def test_progress_on_a_terminal_and_elsewhere():
@@ -25,12 +25,12 @@ def test_progress_on_a_terminal_and_elsewhere():
         text = io.StringIO()
         console = Console(file=text, force_terminal=terminal, width=200)
         with show_progress("Processing", enabled=True, console=console) as watch:
-            found = record()
-            watch(found)
-            found.take(TaskAssigned(1, "desy", "planned", ChunkSet.of([1])))
-            found.take(TaskCommitted(1, ChunkSet.of([1])))
-            found.take(Interrupted())
-            watch(found)
+            current = record()
+            watch(current)
+            current.take(TaskAssigned(1, "desy", "planned", ChunkSet.of([1])))
+            current.take(TaskCommitted(1, ChunkSet.of([1])))
+            current.take(Interrupted())
+            watch(current)
         assert "2,000/2,000 events" in text.getvalue()
         assert re.search(r"desy +\? +0 +1,000" if terminal else "desy 2,000", text.getvalue())
         assert "1 retries" in text.getvalue()
@@ -60,23 +60,23 @@ def test_progress_on_a_terminal_and_elsewhere():
 
 def test_phases():
     assert progress.phase(record_of([(0, 1_000)])) == "starting sites"
-    found = record()
-    assert progress.phase(found) == ""
-    found.take(TaskAssigned(1, "desy", "planned", ChunkSet.of([1])))
-    found.take(TaskCommitted(1, ChunkSet.of([1])))
-    assert progress.phase(found) == "merging partial results"
-    found.take(Interrupted())
-    assert progress.phase(found).startswith("stopping after the current chunks")
+    current = record()
+    assert progress.phase(current) == ""
+    current.take(TaskAssigned(1, "desy", "planned", ChunkSet.of([1])))
+    current.take(TaskCommitted(1, ChunkSet.of([1])))
+    assert progress.phase(current) == "merging partial results"
+    current.take(Interrupted())
+    assert progress.phase(current).startswith("stopping after the current chunks")
 
 
 def test_the_screen_fits_80_columns():
-    found = record_of([(n * 10_000_000, (n + 1) * 10_000_000) for n in range(200)], site="T2_DE_DESY", done=range(90))
-    found.seconds_left, found.seconds_unsure, found.retries = 1000.0, 120.0, 3
-    found.running.update(T2_US_Nebraska=100)
+    current = record_of([(n * 10_000_000, (n + 1) * 10_000_000) for n in range(200)], site="T2_DE_DESY", done=range(90))
+    current.seconds_left, current.seconds_unsure, current.retries = 1000.0, 120.0, 3
+    current.running.update(T2_US_Nebraska=100)
     text = io.StringIO()
     console = Console(file=text, width=80)
     screen = progress._Screen("Processing")
-    screen.take(found)
+    screen.take(current)
     console.print(screen.draw())
     lines = text.getvalue().splitlines()
     assert "45%" in lines[0]
