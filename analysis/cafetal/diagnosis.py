@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from packaging.requirements import Requirement
 
@@ -177,8 +177,15 @@ def find_files(table: SiteTable, fileset: Fileset) -> tuple[list[tuple[str, str]
 def servers(urls: Iterable[str]) -> list[tuple[str, int]]:
     """Return host and port of each server in some URLs; paths are left out."""
     parsed = [urlsplit(url) for url in urls if "://" in url and "$" not in url.split("/")[2]]
-    pairs = [(url.hostname, url.port or _PORTS.get(url.scheme)) for url in parsed]
+    pairs = [(url.hostname, _port(url)) for url in parsed]
     return sorted({(host, port) for host, port in pairs if host and port})
+
+
+def _port(url: SplitResult) -> int | None:
+    try:
+        return url.port or _PORTS.get(url.scheme)
+    except ValueError:  # it is not a number: the run that reads the file says so
+        return None
 
 
 def check_clients(urls: Iterable[str]) -> Iterator[Finding]:

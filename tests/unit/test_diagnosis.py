@@ -139,6 +139,7 @@ def test_servers_that_answer_and_others(port):
     assert addresses == sorted({("127.0.0.1", port), ("127.0.0.1", unused)})
     states_by_server = {finding.text.split()[0]: finding.state for finding in diagnosis.check_servers(addresses)}
     assert states_by_server == {f"127.0.0.1:{port}": "ok", f"127.0.0.1:{unused}": "warning"}
+    assert diagnosis.servers(["root://eos:port//a"]) == []
     assert diagnosis.servers(["root://eos//a", "davs://desy/b", "root://$HOST//c"]) == [("desy", 443), ("eos", 1094)]
 
 
