@@ -7,7 +7,6 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
-from uuid import UUID
 
 import platformdirs
 import yaml
@@ -16,6 +15,7 @@ from pydantic import ByteSize, Field, ValidationError, field_validator, model_va
 from cafetal.endpoints.endpoint_base import Strict
 from cafetal.endpoints.endpoint_models import ENDPOINTS, Endpoint, LocalEndpoint, kind_of
 from cafetal.errors import ConfigError, nearest
+from cafetal.storage_models import Collection, StorageElement, compiling
 from cafetal.strict import load_yaml
 from cafetal.validation import sentence
 from cafetal.worker.inputs.file_names import Rules, prefixes, to_pfn
@@ -25,23 +25,6 @@ from cafetal.worker.stores import STORES, store_class
 def cache_folder() -> Path:
     """``$CAFETAL_CACHE``, or the user's cache folder of this machine."""
     return Path(os.environ.get("CAFETAL_CACHE") or platformdirs.user_cache_dir("cafetal"))
-
-
-class Collection(Strict):
-    """A Globus Transfer collection, through which files are copied to and from a site."""
-
-    id: UUID = Field(description="ID of the collection.")
-    base: str = Field("/", pattern=r"^/", description="The folder of the site that the collection shows as its root.")
-    consent: bool = Field(
-        False, description="Whether it requires its own consent (`data_access`), as mapped collections do."
-    )
-    rehearsal: str | None = Field(None, description="Folder of a rehearsal to use instead of the service.")
-
-    def path(self, pfn: str) -> str | None:
-        """Return what the collection calls a file of the site; ``None`` if it does not show it."""
-        path, base = os.path.normpath(pfn.removeprefix("file://")), os.path.normpath(self.base)
-        inside = os.path.isabs(path) and os.path.commonpath([path, base]) == base
-        return "/" + os.path.relpath(path, base) if inside and "://" not in pfn else None
 
 
 class Site(Strict):
@@ -71,6 +54,11 @@ class Site(Strict):
     weight: float = Field(1, gt=0, description="Preference: with 2, the site counts as twice as fast.")
     door: Rules | None = Field(
         None, description="PFNs for other sites, which read its files over the WAN (XRootD, HTTP); same form as `pfn`."
+    )
+    cache: Rules | None = Field(
+        None,
+        description="Proxy cache (XCache) through which the site reads files of storage elements and other sites: a "
+        "prefix for their URLs, e.g. `root://xcache.site//`, or {regex over the URL: template with $1}.",
     )
     env: Literal["existing", "bundle", "auto"] = Field(
         "existing",
@@ -129,15 +117,10 @@ class Site(Strict):
             )
         return self
 
-    @field_validator("pfn", "door")
+    @field_validator("pfn", "door", "cache")
     @classmethod
     def _rules_compile(cls, value: Rules | None) -> Rules | None:
-        for pattern in () if isinstance(value, str) else value or ():
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                raise ValueError(f"{pattern!r} is not a regular expression: {error}") from None
-        return value
+        return compiling(value)
 
 
 class Routing(Strict):
@@ -145,7 +128,14 @@ class Routing(Strict):
 
     bundle_seconds: float = Field(60, gt=0, description="Target duration of a task in seconds.")
     duplicates: float = Field(0.05, ge=0, le=1, description="Share of all events that may be processed twice.")
-    wan_budget: ByteSize = Field(ByteSize(0), description="Bytes that may be read over the WAN, e.g. `50 GB`.")
+    wan_budget: ByteSize = Field(
+        ByteSize(0), description="Bytes that sites may read of one another over the WAN, e.g. `50 GB`."
+    )
+    remote: Literal["allow", "deny"] | ByteSize = Field(
+        "allow",
+        description="Whether files of which no site holds a replica may be read from storage elements: `allow`, "
+        "`deny`, or the bytes that may be read so, e.g. `500 GB`.",
+    )
     stage_budget: ByteSize = Field(
         ByteSize(0), description="Bytes of files that may be copied to sites whose workers would otherwise be idle."
     )
@@ -197,8 +187,18 @@ class SiteTable(Strict):
     """All sites; reports and merges follow their order in the table."""
 
     sites: dict[str, Site] = Field(min_length=1)
+    storage: dict[str, StorageElement] = Field(
+        default_factory=dict,
+        description="Storage elements without workers by name; their order is that in which replicas are tried.",
+    )
+    redirectors: tuple[str, ...] = Field(
+        (),
+        description="URL prefixes, such as `root://cms-xrd-global.cern.ch/`, with which a file is looked for when no "
+        "known replica of it can be read.",
+    )
     placement: dict[str, tuple[str, ...]] = Field(
-        default_factory=dict, description="For a dataset whose fileset names no replicas, the sites that hold it."
+        default_factory=dict,
+        description="For a dataset whose fileset names no replicas, the sites or storage elements that hold it.",
     )
     aux: dict[str, str] = Field(
         default_factory=dict,
@@ -229,8 +229,15 @@ class SiteTable(Strict):
     def _known_sites(self) -> SiteTable:
         for dataset, names in self.placement.items():
             for name in names:
+                if name not in self.sites and name not in self.storage:
+                    near = nearest(name, [*self.sites, *self.storage])
+                    raise ValueError(f"placement of {dataset}: unknown site {name!r}; {near}")
+        for element, entry in self.storage.items():
+            if element in self.sites:
+                raise ValueError(f"{element} is both a site and a storage element; remove one of them")
+            for name in entry.near:
                 if name not in self.sites:
-                    raise ValueError(f"placement of {dataset}: unknown site {name!r}; {nearest(name, self.sites)}")
+                    raise ValueError(f"storage {element}: unknown site {name!r}; {nearest(name, self.sites)}")
         for name in {*self.routing.forbid, *(site for sites in self.routing.pin.values() for site in sites)}:
             if name not in self.sites:
                 raise ValueError(f"routing: unknown site {name!r}; {nearest(name, self.sites)}")
@@ -245,6 +252,12 @@ class SiteTable(Strict):
         if name in self.sites:
             return name
         return next((site for site, entry in self.sites.items() if name in entry.rses), None)
+
+    def storage_named(self, name: str) -> str | None:
+        """Return the storage element with this name, or with this RSE."""
+        if name in self.storage:
+            return name
+        return next((element for element, entry in self.storage.items() if name in entry.rses), None)
 
     def site_of_pfn(self, pfn: str) -> str | None:
         """Return the site whose PFNs begin as this one does; the longest such beginning wins."""

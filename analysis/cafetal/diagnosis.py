@@ -171,7 +171,7 @@ def find_files(table: SiteTable, fileset: Fileset) -> tuple[list[tuple[str, str]
     except CafetalError as error:
         return replicas, Finding("fileset", "problem", str(error))
     count = sum(1 for _ in fileset.files())
-    return replicas, Finding("fileset", "ok", f"each of {count:,} files has a replica at a site of the table")
+    return replicas, Finding("fileset", "ok", f"a site of the table can read each of {count:,} files")
 
 
 def servers(urls: Iterable[str]) -> list[tuple[str, int]]:

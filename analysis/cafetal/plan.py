@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
@@ -10,10 +11,23 @@ from coffea.processor.executor import WorkItem
 
 from cafetal.config import Routing, SiteTable
 from cafetal.errors import NoReplica
-from cafetal.replicas import Catalog
-from cafetal.scheduling.chunks import Chunk
+from cafetal.replicas import Catalog, Copies, RemoteCopy, site_urls, through_cache
+from cafetal.scheduling.chunks import Chunk, RemoteCopies
 from cafetal.scheduling.indexed import Indexed
 from cafetal.worker.inputs.file_names import to_pfn
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where chunks of a file may be processed."""
+
+    sites: tuple[str, ...]
+    """That hold the file; if no such site may be used, those that read it from ``storage``."""
+    pinned: tuple[str, ...] | None = None
+    """The only ones that the user allows, or ``None`` for any."""
+    storage: str = ""
+    spare: RemoteCopies | None = None
+    """Where it can be read besides."""
 
 
 @dataclass(slots=True)
@@ -22,8 +36,8 @@ class Plan:
 
     replicas: Mapping[str, dict[str, str]]
     """``{lfn: {site: PFN}}``, also of sites that may not be used, and of those to which a file was brought."""
-    allowed: Mapping[tuple[str, str], tuple[tuple[str, ...], tuple[str, ...] | None]]
-    """``{(dataset, lfn): (sites that may process it, the only ones that may read it over the WAN or None for any)}``"""
+    allowed: Mapping[tuple[str, str], Placement]
+    """``{(dataset, lfn): where it may be processed}``"""
     table: SiteTable
     positions: Mapping[tuple[str, str], int]
     """``{(dataset, lfn): position}`` of files in the fileset, which orders what an output holds."""
@@ -34,6 +48,8 @@ class Plan:
     chunks: list[Chunk] = field(default_factory=list)
     adler32: Mapping[str, str] = field(default_factory=dict)
     """``{lfn: checksum}`` where the fileset has one."""
+    remote: Mapping[str, tuple[RemoteCopy, ...]] = field(default_factory=dict)
+    """``{lfn: copies at storage elements and redirectors}``"""
     sizes: dict[str, int] = field(default_factory=dict)
     """``{lfn: bytes}`` where they are known."""
     cuts: list[tuple[int, tuple[Chunk, ...]]] = field(default_factory=list)
@@ -53,7 +69,8 @@ class Plan:
     def sites(self) -> list[str]:
         """Those that may process a part of it, of files of other sites if need be, in the order of the table."""
         routing = self.table.routing
-        used = {site for sites, _ in self.allowed.values() for site in sites}
+        used = {site for place in self.allowed.values() for site in place.sites}
+        used |= {site for place in self.allowed.values() if place.spare is not None for site in place.spare.sites}
         anybody = bool(routing.wan_budget) and any(self.table.sites[name].door is not None for name in used)
         anybody = anybody or bool(routing.stage_budget)
         return [name for name in self.table.sites if name in used or (anybody and name not in routing.forbid)]
@@ -61,7 +78,7 @@ class Plan:
     def pfn(self, lfn: str, site: str, source: str | None = None) -> str:
         """Return what a file is called at a site.
 
-        Or, for a site without a replica, what ``source`` calls it to others.
+        Or, for a site without a replica, what the site ``source`` calls it to others.
         """
         if source is None:
             return self.replicas[lfn][site]
@@ -69,7 +86,11 @@ class Plan:
         pfn = None if door is None else to_pfn(lfn, door)
         if pfn is None:
             raise NoReplica(f"The site {source} has no `door` rule with which other sites could read {lfn}.", lfn=lfn)
-        return pfn
+        return through_cache(self.table, site, pfn)
+
+    def urls(self, lfn: str, site: str) -> list[RemoteCopy]:
+        """Return the copies at storage elements in the order in which a site tries them."""
+        return site_urls(self.table, site, self.remote.get(lfn, ()))
 
     def add(self, items: Sequence[WorkItem], first: int = 0) -> list[Chunk]:
         """Return chunks for work items; the first gets this number, and the others those that follow.
@@ -81,9 +102,21 @@ class Plan:
         chunks = []
         for number, item in enumerate(items, first):
             lfn = str(item.filename)
-            sites, readers = self.allowed[item.dataset, lfn]
-            edges, position = (item.entrystart, item.entrystop), self.positions[item.dataset, lfn]
-            chunks.append(Chunk(number, item.dataset, lfn, *edges, sites, readers=readers, position=position))
+            place, position = self.allowed[item.dataset, lfn], self.positions[item.dataset, lfn]
+            chunks.append(
+                Chunk(
+                    number,
+                    item.dataset,
+                    lfn,
+                    item.entrystart,
+                    item.entrystop,
+                    place.sites,
+                    readers=place.pinned,
+                    position=position,
+                    storage=place.storage,
+                    spare=place.spare,
+                )
+            )
         self.chunks += chunks
         return chunks
 
@@ -117,21 +150,43 @@ def make_plan(
     """
     replicas: dict[str, dict[str, str]] = {}
     blocked: dict[tuple[str, str], str] = {}
-    allowed: dict[tuple[str, str], tuple[tuple[str, ...], tuple[str, ...] | None]] = {}
+    allowed: dict[tuple[str, str], Placement] = {}
+    copies: dict[str, Copies] = {}
     files = list(dict.fromkeys(files))
     for dataset, lfn in files:
-        if lfn not in replicas:
-            replicas[lfn] = dict(catalog.replicas(lfn))
-        pinned = pinned_to(dataset, lfn, table.routing)
+        if lfn not in copies:
+            copies[lfn] = catalog.copies(lfn)
+            replicas[lfn] = dict(copies[lfn].at_sites)
         try:
-            able = allow(dataset, lfn, tuple(replicas[lfn]), table.routing)
+            allowed[dataset, lfn] = place(dataset, lfn, copies[lfn], table)
         except NoReplica as error:
-            able, blocked[dataset, lfn] = (), str(error)
+            allowed[dataset, lfn], blocked[dataset, lfn] = Placement(()), str(error)
             if len(blocked) == len(files):
                 raise
-        allowed[dataset, lfn] = able, pinned
     positions = positions or {file: number for number, file in enumerate(files)}
-    return Plan(replicas, allowed, table, positions, blocked, adler32=adler32 or {}, sizes=dict(sizes or {}))
+    remote = {lfn: known.remote for lfn, known in copies.items() if known.remote}
+    return Plan(
+        replicas, allowed, table, positions, blocked, adler32=adler32 or {}, remote=remote, sizes=dict(sizes or {})
+    )
+
+
+def place(dataset: str, lfn: str, copies: Copies, table: SiteTable) -> Placement:
+    """Return where a file may be processed: where it is, or else wherever it can be read from a storage element.
+
+    Raises:
+        NoReplica: if the user allows no site.
+    """
+    pinned = pinned_to(dataset, lfn, table.routing)
+    spare = None
+    if copies.remote:
+        with suppress(NoReplica):
+            spare = RemoteCopies(allow(dataset, lfn, tuple(table.sites), table.routing), copies.remote[0].storage)
+    try:
+        return Placement(allow(dataset, lfn, tuple(copies.at_sites), table.routing), pinned, spare=spare)
+    except NoReplica:
+        if spare is None:
+            raise
+        return Placement(spare.sites, pinned, storage=spare.storage)
 
 
 def pinned_to(dataset: str, lfn: str, routing: Routing) -> tuple[str, ...] | None:

@@ -1,6 +1,8 @@
 """Compare the scheduler in simulated runs with a lower bound, with simple policies and with published rivals.
 
-    python scripts/benchmarks/scheduling.py [--scenarios 200] [--first 0] [--processes 2]
+    python scripts/benchmarks/scheduling.py [--scenarios 200] [--first 0] [--processes 2] [--storage]
+
+With `--storage`, a part of the files of each scenario is at storage elements without workers.
 
 Every policy runs the same scenarios (`simulated/ranges.py`, drawn from seeds). The simple policies and the
 rivals know the true rates beforehand; `balanced` and `local-only` know none.
@@ -13,7 +15,7 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 
 from simulated.bound import lower_bound
-from simulated.ranges import draw_scenario
+from simulated.ranges import draw_scenario, draw_with_storage
 from simulated.rivals import Delta, Dha, ParslRandom
 
 from cafetal.scheduling.balanced import BalancedDispatch
@@ -54,9 +56,9 @@ def policies(scenario):
     return found
 
 
-def play(seed, wanted=None):
+def play(seed, wanted=None, storage=False):
     """``{policy: (makespan / bound, share of remote bytes, chunks given up, extra work, ms a chunk)}``"""
-    scenario = draw_scenario(seed)
+    scenario = draw_with_storage(seed) if storage else draw_scenario(seed)
     bound = lower_bound(scenario)
     rows = {}
     for name, (dispatcher, rates) in policies(scenario).items():
@@ -107,11 +109,14 @@ if __name__ == "__main__":
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--policies", nargs="*")
+    parser.add_argument("--storage", action="store_true")
     given = parser.parse_args()
     results = []
     with ProcessPoolExecutor(given.processes) as pool:
         seeds = range(given.first, given.first + given.scenarios)
-        for number, result in enumerate(pool.map(partial(play, wanted=given.policies), seeds), 1):
+        for number, result in enumerate(
+            pool.map(partial(play, wanted=given.policies, storage=given.storage), seeds), 1
+        ):
             results.append(result)
             if number % 10 == 0:
                 print(f"{number} of {given.scenarios}", file=sys.stderr, flush=True)

@@ -27,7 +27,7 @@ from cafetal.runner.multi_site_executor import MultiSiteExecutor
 from cafetal.scheduling.balanced import BalancedDispatch
 from cafetal.scheduling.chunks import Chunk
 from cafetal.scheduling.limits import Limits
-from cafetal.scheduling.staging import StagingLimits
+from cafetal.scheduling.remote.staging import StagingLimits
 from cafetal.simulation.scenario import Block, Scenario, SimulatedSite
 from cafetal.simulation.simulator import Simulator
 

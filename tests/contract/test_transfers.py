@@ -10,9 +10,10 @@ from uuid import UUID
 
 import pytest
 
-from cafetal.config import Collection, load_sites
+from cafetal.config import load_sites
 from cafetal.errors import ConfigError, LoginError, TransferFailed
 from cafetal.rehearsal.globus_transfer_service import TransferRehearsal
+from cafetal.storage_models import Collection
 from cafetal.transfers.globus_transfer import GlobusTransfer, Patience, connect
 from cafetal.transfers.through_laptop import LARGEST, ThroughLaptop
 from cafetal.transfers.tools import TOOLS, find_tool

@@ -9,12 +9,12 @@ from simulated.rivals import Delta, Dha, ParslRandom
 
 from cafetal.scheduling import messages as ev
 from cafetal.scheduling.balanced import BalancedDispatch
-from cafetal.scheduling.chunks import Chunk
+from cafetal.scheduling.chunks import Chunk, RemoteCopies
 from cafetal.scheduling.limits import Limits
 from cafetal.scheduling.per_policy import PolicyDispatch
 from cafetal.scheduling.policies import Balanced, Capacity, Random
+from cafetal.scheduling.remote.staging import StagingLimits
 from cafetal.scheduling.scheduler import Scheduler
-from cafetal.scheduling.staging import StagingLimits
 from cafetal.scheduling.state import SiteState
 
 SITES = ("a", "b", "c")
@@ -59,9 +59,12 @@ def chunk_lists(draw):
     for number in range(draw(st.integers(1, 6))):
         sites, dataset = draw(some_sites), draw(st.sampled_from(["x", "y"]))
         readers = draw(st.none() | some_sites)
+        storage = draw(st.sampled_from(["", "", "T2"]))
+        spare = draw(st.none() | st.builds(RemoteCopies, some_sites, st.just("T3"))) if not storage else None
         start = 0
         for size in draw(st.lists(st.integers(0, 30), min_size=1, max_size=8)):
-            chunks.append(Chunk(len(chunks), dataset, f"/f{number}", start, start + size, sites, readers=readers))
+            place = {"readers": readers, "storage": storage, "spare": spare}
+            chunks.append(Chunk(len(chunks), dataset, f"/f{number}", start, start + size, sites, **place))
             start += size
     return tuple(chunks)
 
@@ -110,6 +113,15 @@ class World:
             assert [task.task for task in others] == ([] if each.twin is None else [each.twin])
             for chunk in each.chunks:
                 known = self.chunks[chunk.id]
+                if chunk.storage:
+                    place = known.spare or RemoteCopies(known.sites, known.storage)
+                    assert chunk.storage == place.storage
+                    if not isinstance(self.dispatcher, ParslRandom):  # it knows nothing of storage elements
+                        assert each.source == chunk.storage
+                        assert each.site in place.sites
+                    # Its own replicas come first.
+                    assert known.storage or self.refused.intersection(known.sites) or chunk.id in self.failed
+                    continue
                 assert replace(chunk, sites=known.sites) == known
                 assert (each.source or each.site) in known.sites or (chunk.lfn, each.site) in self.there
                 assert each.source is None or each.site not in chunk.sites

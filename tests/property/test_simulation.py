@@ -22,7 +22,7 @@ from cafetal.scheduling.limits import Limits
 from cafetal.scheduling.messages import Assign
 from cafetal.scheduling.per_policy import PolicyDispatch
 from cafetal.scheduling.policies import Capacity, Random
-from cafetal.scheduling.staging import StagingLimits
+from cafetal.scheduling.remote.staging import StagingLimits
 from cafetal.simulation.scenario import Block, Scenario, SimulatedSite
 from cafetal.simulation.simulator import Simulator
 

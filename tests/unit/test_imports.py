@@ -15,6 +15,7 @@ LAYERS = [
     {"errors", "futures", "strict"},
     {"remote_errors", "validation"},
     {"endpoints"},
+    {"storage_models"},
     {"config"},
     {"fileset_keys"},
     {"fileset"},

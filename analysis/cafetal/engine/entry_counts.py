@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from coffea.processor.executor import FileMeta, Runner, WorkItem
@@ -15,8 +15,8 @@ from cafetal.engine.file_inspection import Answer, Key, Question
 from cafetal.engine.tasks.runner_request import RunnerRequest
 from cafetal.errors import NoReplica
 from cafetal.fileset import FileIdentities, Fileset, plain_name
-from cafetal.plan import allow
-from cafetal.replicas import FilesetCatalog
+from cafetal.plan import place
+from cafetal.replicas import Copies, FilesetCatalog, site_urls
 from cafetal.results.record import reason
 from cafetal.worker.failures import describe
 from cafetal.worker.protocol import Failure
@@ -93,18 +93,15 @@ class EntryCounts:
         self.questions: list[Question] = []
         self._bad: dict[Key, Answer] = {}
         for (lfn, tree), wanted_metas in self._metas.items():
-            replicas = catalog.replicas(lfn)
-            able, blocked = _able(wanted_metas, lfn, tuple(replicas), table)
-            if blocked is not None:
+            declared = fileset.file(lfn, tree) if fileset else None
+            question = Question(lfn, tree, {}, declared, format=request.format, options=request.options)
+            copies = catalog.copies(lfn)
+            try:
+                self.questions.append(_placed(question, wanted_metas, copies, table))
+            except NoReplica as blocked:
                 self._bad[lfn, tree] = Answer(None, ({**describe(blocked, site="", lfn=lfn), "kind": "site"},))
                 if len(self._bad) == len(self._metas):
-                    raise blocked
-                continue
-            candidates = {site: pfn for site, pfn in replicas.items() if site in able}
-            declared = fileset.file(lfn, tree) if fileset else None
-            self.questions.append(
-                Question(lfn, tree, candidates, declared, format=request.format, options=request.options)
-            )
+                    raise
         self.sizes: dict[str, int] = {}
         """``{lfn: bytes}``"""
         self.bad_replicas: dict[str, frozenset[str]] = {}
@@ -199,14 +196,23 @@ class EntryCounts:
             yield from meta.chunks(self.chunksize, False)
 
 
-def _able(
-    metas: Iterable[FileMeta], lfn: str, holders: tuple[str, ...], table: SiteTable
-) -> tuple[set[str], NoReplica | None]:
-    """Return the sites that may be asked for a file; and why, if there are none."""
-    try:
-        return {site for meta in metas for site in allow(meta.dataset, lfn, holders, table.routing)}, None
-    except NoReplica as error:
-        return set(), error
+def _placed(question: Question, metas: Iterable[FileMeta], copies: Copies, table: SiteTable) -> Question:
+    """Return a question with the sites that may be asked it.
+
+    Raises:
+        NoReplica: if there are none.
+    """
+    places = [place(meta.dataset, question.lfn, copies, table) for meta in metas]
+    able = {site for it in places for site in it.sites}
+    readers = {site for it in places for site in (it.sites if it.storage else it.spare.sites if it.spare else ())}
+    urls = {
+        site: tuple(copy.url for copy in site_urls(table, site, copies.remote))
+        for site in table.sites
+        if site in readers
+    }
+    replicas = {site: pfn for site, pfn in copies.at_sites.items() if site in able}
+    question = replace(question, replicas=replicas, urls=urls)
+    return question.read_remotely() if all(it.storage for it in places) else question
 
 
 def _as_declared(question: Question, failure: Failure) -> dict[str, object] | None:

@@ -73,6 +73,8 @@ class FailureLog:
     def of(self, given_up: GiveUp, chunks: Mapping[int, Chunk]) -> Iterator[Failure]:
         """Why these chunks are given up; with files and entries, also where a failure does not name any."""
         otherwise = self._sites.get(given_up.site) or _drained(given_up.site)
+        if given_up.reason:
+            otherwise = {**describe(NoReplica(given_up.reason), site=given_up.site), "kind": "site"}
         reasons: dict[int, tuple[Failure, list[int]]] = {}
         for i in given_up.chunks:
             failure = self._chunks.get(i, otherwise)

@@ -7,7 +7,7 @@ import queue
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -42,7 +42,7 @@ class Question:
     lfn: str
     treename: str
     replicas: Mapping[str, str]
-    """``{site: PFN}``"""
+    """``{site: PFN}`` of the sites that may be asked."""
     declared: DataFile | None = None
     """What the fileset says of it, which must be so."""
     format: str = "root"
@@ -50,6 +50,10 @@ class Question:
     """For ``uproot.open``."""
     alone: bool = False
     """Whether a worker was lost that was asked for it: then nothing else is asked with it."""
+    urls: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """``{site: URLs of copies at storage elements, in the order in which the site tries them}``"""
+    is_remote: bool = False
+    """Whether the sites are asked to read these, and no replicas of theirs."""
 
     @property
     def key(self) -> Key:
@@ -67,7 +71,12 @@ class Question:
             "format": self.format,
             "options": dict(self.options or {}),
             "known": record,
+            "others": list(self.urls[site][1:]) if self.is_remote else [],
         }
+
+    def read_remotely(self) -> Question:
+        """Return it for the sites that read a copy at a storage element."""
+        return replace(self, replicas={site: urls[0] for site, urls in self.urls.items()}, is_remote=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +192,8 @@ class Inspection:
             for name in [name for name in self._lost if name in again]:
                 del again[name]
                 failures = self._failures[question.key] = (*failures, {**self._lost[name], "lfn": question.lfn})
+            if not again and question.urls and not question.is_remote:
+                question, again = self._read_remotely(question)
             if again:
                 self._todo[question.key] = replace(question, replicas=again, alone=question.alone or _is_loss(failure))
             else:
@@ -190,6 +201,14 @@ class Inspection:
         self.left -= len(answers)
         self._send()
         return answers
+
+    def _read_remotely(self, question: Question) -> tuple[Question, dict[str, str]]:
+        """Return a question about a file for the sites that could read it from storage elements, and their URLs."""
+        question = question.read_remotely()
+        able = {site: url for site, url in question.replicas.items() if site not in self._lost}
+        self._files.update(able.keys())
+        self._ask([site for site in able if site not in self._there])
+        return question, able
 
     def _send(self) -> None:
         """Ask the sites that are there for as much as they may have at once, balanced as if files were events."""

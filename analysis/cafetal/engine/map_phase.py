@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from typing import Any
 
@@ -58,7 +58,8 @@ class MapPhase:
             context.note(partial_line(lines.PartialMade, site, result["partial"], task=event.task))
         seconds, read = result.get("seconds", 0.0), result.get("read", {})
         reply = len(json.dumps(result))
-        context.note(lines.FilesRead(event.task, site, assignment.source, seconds, read, reply))
+        sources = self._sources(assignment, read, result.get("copies", {}))
+        context.note(lines.FilesRead(event.task, site, assignment.source, seconds, read, reply, sources))
         self._logs.keep(context.record, site, context.settings.attempt, event.task, result.get("log", ""))
         for why in result.get("aside", ()):
             context.remark(f"{site}: {why}.")
@@ -68,14 +69,26 @@ class MapPhase:
         failed = self._judge(event.task, result)
         context.client.be_patient(ids for kind, ids in failed if kind == "timeout")
         size = sum(size or 0 for size in read.values())
-        context.tell(messages.TaskEnded(context.now(), event.task, seconds, size, failed))
+        waited = result.get("waited", 0.0)
+        context.tell(messages.TaskEnded(context.now(), event.task, seconds, size, failed, waited))
         self._sent.pop(event.task)
+
+    def _sources(self, assignment: messages.Assign, read: Iterable[str], copies: Mapping[str, int]) -> dict[str, str]:
+        """Return ``{lfn: storage element}`` of files that were read from another one than the task was to read."""
+        if not assignment.chunks[0].storage:
+            return {}
+        sources = {}
+        for lfn in read:
+            known = self._context.plan.urls(lfn, assignment.site)
+            sources[lfn] = known[min(copies.get(lfn, 0), len(known) - 1)].storage
+        return {lfn: storage for lfn, storage in sources.items() if storage != assignment.source}
 
     def _judge(self, task: int, result: Mapping[str, Any]) -> messages.Failures:
         """Return kinds and chunks of what has failed, for the scheduler."""
         context = self._context
         counts = task in context.scheduler.state.tasks  # not if another task with these chunks was there first
-        failed = context.failures.enter(result["failures"], counts=counts)
+        final = [failure for failure in result["failures"] if failure["chunks"]]  # not of a copy alone
+        failed = context.failures.enter(final, counts=counts)
         if left := tuple(ChunkSet.parse(result.get("left", ""))):
             failed += (("stopped" if context.record.interrupted else "site", left),)
         return failed

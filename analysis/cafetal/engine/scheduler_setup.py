@@ -12,8 +12,8 @@ from cafetal.scheduling.balanced import BalancedDispatch
 from cafetal.scheduling.limits import Limits
 from cafetal.scheduling.per_policy import PolicyDispatch
 from cafetal.scheduling.policies import DispatchingPolicy, LocalOnly, RoutingPolicy, is_balanced
+from cafetal.scheduling.remote.staging import StagingLimits
 from cafetal.scheduling.scheduler import Scheduler
-from cafetal.scheduling.staging import StagingLimits
 from cafetal.scheduling.state import Dispatcher, SiteState
 
 _WAIT = 30.0
@@ -64,4 +64,10 @@ def make_scheduler(
     if past is not None:
         numbers = {"first_task": past.next_task, "first_part": max(planned, past.plan.next_chunk)}
     bad_replicas = {lfn: names for lfn, names in (bad or {}).items() if lfn in plan.replicas and names}
-    return Scheduler(sites, dispatcher, experience.for_code(code), bad=bad_replicas, **numbers)
+    remote = plan.table.routing.remote
+    budget = math.inf if isinstance(remote, str) else float(remote)
+    scheduler = Scheduler(
+        sites, dispatcher, experience.for_code(code), bad=bad_replicas, storage_budget=budget, **numbers
+    )
+    scheduler.state.near = {name: element.near for name, element in plan.table.storage.items() if element.near}
+    return scheduler

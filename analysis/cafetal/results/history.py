@@ -84,7 +84,7 @@ class History:
         self.read: dict[str, dict[str, int | None]] = {}
         """``{lfn: {site: bytes}}``: read of the site's own replica (``None``: unknown)."""
         self.read_remotely: dict[str, dict[str, dict[str, int | None]]] = {}
-        """``{lfn: {site: {source: bytes}}}``: read at a site of the replica of another one."""
+        """``{lfn: {site: {source: bytes}}}``: read at a site from another one, or from a storage element."""
         self.opened: Counter[str] = Counter()
         self.unopened: Counter[str] = Counter()
         """Files that each site has opened, or could not open, to count their entries."""
@@ -213,8 +213,9 @@ class History:
         self.bytes_in["references"] += line.reply
         for lfn, size in line.read.items():
             places, key = self.read.setdefault(lfn, {}), line.site
-            if line.source is not None:
-                places, key = self.read_remotely.setdefault(lfn, {}).setdefault(line.site, {}), line.source
+            source = line.sources.get(lfn, line.source)
+            if source is not None:
+                places, key = self.read_remotely.setdefault(lfn, {}).setdefault(line.site, {}), source
             places[key] = None if size is None else (places.get(key) or 0) + size
 
     @_take.register

@@ -12,9 +12,10 @@ from cafetal.scheduling.estimates.makespan import FEW, foresee
 from cafetal.scheduling.limits import Limits
 from cafetal.scheduling.messages import Reason, Rule, Split, Transfer, TransferEnded
 from cafetal.scheduling.pending import Group, PendingWork
-from cafetal.scheduling.staging import Staging
+from cafetal.scheduling.remote.line_trials import LineTrials, lines_on_trial
+from cafetal.scheduling.remote.staging import Staging
+from cafetal.scheduling.remote.wan_reads import WanReads, candidates
 from cafetal.scheduling.state import Choice, SiteState, State
-from cafetal.scheduling.wan_reads import WanReads, candidates
 
 _GROUPS_A_SECOND = 60.0
 """Groups that are divided anew in a second, at most: planning a large run must cost little."""
@@ -61,6 +62,7 @@ class BalancedDispatch:
         self._stirred = False
         self._steady: dict[str, int] = {}
         self._workers = 0
+        self._trials = LineTrials(self.pool)
         self._sender = -math.inf
 
     # --- work --------------------------------------------------------------------------------------------------
@@ -100,6 +102,10 @@ class BalancedDispatch:
             )
 
         return [item for group in list(self.pool.at(site)) if not others(group) for item in self.pool.drain(group)]
+
+    def drop_storage(self) -> list[Bundle]:
+        """Remove and return what would be read from storage elements without workers."""
+        return [item for group in list(self.pool) if group.storage for item in self.pool.drain(group)]
 
     def waiting(self, state: State, site: str) -> bool:
         """Tell whether anything waits that the site holds, or could read or get from another one."""
@@ -167,7 +173,7 @@ class BalancedDispatch:
             state.unsure = self._unsure(state, max(0.0, state.end - state.now))
         self._planned, self._dirty = state.now, False
         self._steady.clear()
-        self._next_plan = state.now + max(2.0, 0.03 * (division.end - state.now), self._dividing)
+        self._next_plan = state.now + max(2.0, 0.02 * (division.end - state.now), self._dividing)
         self._stir()
 
     def _unsure(self, state: State, left: float) -> float:
@@ -230,12 +236,17 @@ class BalancedDispatch:
             choice = self._take(state, site, group, planned=False)
             if choice is not None:
                 return choice
-        for group in self._division.orders.get(site, ()):
+        trying = lines_on_trial(state, site)
+        for group in self._trials.of(state, site, self._division.levels.get(site, state.now), trying):
+            return self._bundle(state, site, group, 1, None, planned=False, may_cut=False)
+        for group in sorted(self._division.orders.get(site, ()), key=lambda group: group.source in trying):
             if not group.empty and self._division.shares[group.key].get(site, 0.0) > 0:
                 choice = self._take(state, site, group, planned=True)
                 if choice is not None:
                     return choice
-        others = sorted(self.pool.at(site), key=lambda group: -self._elsewhere(state, site, group, 0))
+        others = sorted(
+            self.pool.at(site), key=lambda group: (group.source in trying, -self._elsewhere(state, site, group, 0))
+        )
         for group in others:
             choice = self._take(state, site, group, planned=False)
             if choice is not None:
@@ -268,17 +279,17 @@ class BalancedDispatch:
         for name in group.sites:
             other = state.sites[name]
             if name != site and other.ready and other.open and other.health.paused_until <= state.now:
-                rate = state.rates.rate(name, group.dataset) or UNKNOWN_RATE
+                rate = state.rates.rate(name, group.dataset, group.source) or UNKNOWN_RATE
                 best = min(best, max(state.now, self._division.levels.get(name, 0.0)) + work / rate)
         return best
 
     def _take(self, state: State, site: str, group: Group, *, planned: bool) -> Choice | None:
         """Return a bundle of a group, unless it would be done later than where it would go otherwise."""
-        rate = state.rates.rate(site, group.dataset)
+        rate = state.rates.rate(site, group.dataset, group.source)
         if rate is None:
             return self._bundle(state, site, group, 1, None, planned=planned)
         seconds = self._seconds(state, site, planned=planned)
-        if not state.rates.tried(site, group.dataset):
+        if not state.rates.tried(site, group.dataset, group.source):
             seconds /= 2
         ends = state.sites[site].ends
         if ends is not None and ends > state.now:
@@ -311,7 +322,7 @@ class BalancedDispatch:
         split = None
         if group.returned and group.returned[0].again:
             rule = "retry"
-        elif not state.rates.tried(site, group.dataset):
+        elif not state.rates.tried(site, group.dataset, group.source):
             rule = "probe"
         if rate is not None and may_cut and self.limits.split and not group.returned and not state.more:
             split = self._cut(state, group, work)

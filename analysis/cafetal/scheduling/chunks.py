@@ -10,6 +10,16 @@ MOST_CHUNKS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
+class RemoteCopies:
+    """Copies of a file at storage elements without workers, which sites read over the WAN."""
+
+    sites: tuple[str, ...]
+    """Sites that may read them."""
+    storage: str
+    """The element that they try first, if they have no preference."""
+
+
+@dataclass(frozen=True, slots=True)
 class Chunk:
     """An entry range of one file."""
 
@@ -21,13 +31,17 @@ class Chunk:
     stop: int
     """One past the last entry."""
     sites: tuple[str, ...]
-    """Sites that hold a replica of the file."""
+    """Sites that hold a replica of the file; if none does, those that may read it from ``storage``."""
     origin: int | None = None
     """The chunk of the plan of which this is a part, if it was cut."""
     readers: tuple[str, ...] | None = None
     """The only sites that may read it over the WAN; ``None``: any."""
     position: int = 0
     """That of its file in the fileset, from 0."""
+    storage: str = ""
+    """The storage element, without workers, that its sites read it from; empty: each reads its own replica."""
+    spare: RemoteCopies | None = None
+    """Where it can be read once none of its sites can process it."""
 
     @property
     def events(self) -> int:
@@ -98,8 +112,7 @@ def bundle(chunks: Iterable[Chunk], target: int) -> list[Bundle]:
     for chunk in chunks:
         if open_chunks:
             last = open_chunks[-1]
-            other = (last.dataset, last.sites, last.readers) != (chunk.dataset, chunk.sites, chunk.readers)
-            if other or events + chunk.events > target or len(open_chunks) == MOST_CHUNKS:
+            if _needs(last) != _needs(chunk) or events + chunk.events > target or len(open_chunks) == MOST_CHUNKS:
                 close()
         open_chunks.append(chunk)
         events += chunk.events
@@ -107,11 +120,15 @@ def bundle(chunks: Iterable[Chunk], target: int) -> list[Bundle]:
     return bundles
 
 
+def _needs(chunk: Chunk) -> tuple[object, ...]:
+    return chunk.dataset, chunk.sites, chunk.readers, chunk.storage
+
+
 def split_by_sites(chunks: Sequence[Chunk]) -> list[tuple[Chunk, ...]]:
     """Return runs of neighbours with the same sites; what a failed bundle is made anew from."""
     runs: list[list[Chunk]] = []
     for chunk in chunks:
-        if runs and runs[-1][-1].sites == chunk.sites and runs[-1][-1].dataset == chunk.dataset:
+        if runs and _needs(runs[-1][-1]) == _needs(chunk):
             runs[-1].append(chunk)
         else:
             runs.append([chunk])

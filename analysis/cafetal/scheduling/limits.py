@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from cafetal.scheduling.staging import StagingLimits
+from cafetal.scheduling.remote.staging import StagingLimits
 
 
 @dataclass(frozen=True, slots=True)

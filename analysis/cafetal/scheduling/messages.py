@@ -79,6 +79,8 @@ class TaskEnded:
     bytes: float = 0.0
     """That it has read."""
     failures: Failures = ()
+    waited: float = 0.0
+    """Seconds of these that it has spent without computing, so mostly waiting for files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +156,7 @@ class Assign:
     chunks: tuple[Chunk, ...]
     reason: Reason
     source: str | None = None
-    """The site whose replica it reads over the WAN; ``None``: the files lie at ``site``."""
+    """The site or storage element that it reads over the WAN; ``None``: the files lie at ``site``."""
     twin: int | None = None
     """The running task that it duplicates: only one of the two will be committed."""
 
@@ -227,6 +229,8 @@ class GiveUp:
     """Of the last failure."""
     site: str
     """Where it happened."""
+    reason: str = ""
+    """Why, if nothing has failed."""
 
 
 Instruction = Assign | Commit | Discard | Cancel | Ask | Transfer | Hold | Split | GiveUp

@@ -8,8 +8,10 @@ from dataclasses import dataclass, field, replace
 
 from cafetal.scheduling.chunks import MOST_CHUNKS, Bundle, Chunk
 
-Key = tuple[str, tuple[str, ...], tuple[str, ...] | None]
-"""A dataset, the sites that can take its chunks, and those that may read them over the WAN (``None``: any)."""
+Key = tuple[str, tuple[str, ...], tuple[str, ...] | None, str]
+"""A dataset, the sites that can take its chunks, those that may read them of other sites over the WAN (``None``: any),
+and the storage element that all sites read them from (empty: none).
+"""
 
 
 @dataclass(slots=True)
@@ -19,6 +21,7 @@ class Group:
     dataset: str
     sites: tuple[str, ...]
     readers: tuple[str, ...] | None = None
+    storage: str = ""
     fresh: deque[Chunk] = field(default_factory=deque)
     returned: deque[Bundle] = field(default_factory=deque)
     """They are not mixed with others, so that what fails again fails alone."""
@@ -59,7 +62,12 @@ class Group:
     @property
     def key(self) -> Key:
         """What its chunks need."""
-        return self.dataset, self.sites, self.readers
+        return self.dataset, self.sites, self.readers, self.storage
+
+    @property
+    def source(self) -> str | None:
+        """The storage element that is read over the WAN; ``None``: each site reads its own replica."""
+        return self.storage or None
 
     @property
     def holders(self) -> tuple[str, ...]:
@@ -136,7 +144,7 @@ class PendingWork:
         return [group for group in self._failed.values() if site in group.sites and group.returned[0].again]
 
     def _group(self, chunk: Chunk, sites: tuple[str, ...]) -> Group:
-        key = (chunk.dataset, sites, chunk.readers)
+        key = (chunk.dataset, sites, chunk.readers, chunk.storage)
         if key not in self._groups:
             self._groups[key] = Group(*key)
             for site in sites:

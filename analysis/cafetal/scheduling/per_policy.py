@@ -110,6 +110,18 @@ class PolicyDispatch:
             self._unbound.remove(item)
         return items + stuck
 
+    def drop_storage(self) -> list[Bundle]:
+        """Remove and return what would be read from storage elements without workers."""
+        dropped: list[Bundle] = []
+        for name, backlog in {"": self._unbound, **self._backlogs}.items():
+            going = [item for item in backlog if item.chunks[0].storage]
+            for item in going:
+                backlog.remove(item)
+                if name:
+                    self._sizes[name] -= item.events
+            dropped += going
+        return dropped
+
     def stage(self, state: State) -> Transfer | None:
         """Return nothing: files stay where they are."""
         return None

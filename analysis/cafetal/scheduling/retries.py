@@ -9,7 +9,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from cafetal.scheduling.chunks import Bundle
+from cafetal.scheduling.chunks import Bundle, Chunk, RemoteCopies
+from cafetal.scheduling.state import State
 from cafetal.worker.protocol import Kind
 
 TRIES = 3
@@ -70,6 +71,29 @@ def after_failure(
         may_cut: whether chunks may be halved; not if that has been tried in vain so far.
     """
     return RULES[kind](_Failure(replace(bundle, again=True), site, alive, too_large, may_cut))
+
+
+_UNREAD: frozenset[Kind] = frozenset({"data", "corrupt", "stale", "timeout", "site", "away"})
+"""Kinds of failures of a replica, or of the site that holds it."""
+
+
+def spare_bundles(chunks: Sequence[Chunk], kind: Kind, state: State) -> list[tuple[Bundle, tuple[str, ...]]]:
+    """Return bundles of those chunks that can still be read from storage elements, with the sites that may do so.
+
+    Args:
+        kind: why none of their own sites can process the chunks.
+    """
+    bundles: dict[tuple[str, RemoteCopies], list[Chunk]] = {}
+    for chunk in chunks if kind in _UNREAD else ():
+        if chunk.spare is not None and state.able(chunk.spare.sites):
+            bundles.setdefault((chunk.dataset, chunk.spare), []).append(chunk)
+    return [
+        (
+            Bundle(0, tuple(replace(chunk, sites=it.sites, storage=it.storage, spare=None) for chunk in listed)),
+            state.able(it.sites),
+        )
+        for (_, it), listed in bundles.items()
+    ]
 
 
 def _give_up(failure: _Failure) -> list[Retry]:

@@ -35,12 +35,16 @@ from cafetal.scheduling.messages import (
     TransferEnded,
     WorkAdded,
 )
-from cafetal.scheduling.retries import Retry, after_failure
+from cafetal.scheduling.retries import Retry, after_failure, spare_bundles
 from cafetal.scheduling.state import Choice, Dispatcher, Running, SiteState, State
 from cafetal.worker.protocol import Kind
 
 _ROUND = 1.0
 """Seconds after which all sites are offered work again, whatever has happened."""
+_SPENT = (
+    "The run has read as much from storage elements without workers as the site table allows (`remote` of its "
+    "`routing`). Raise that, and go on with `cafetal resume`."
+)
 _VAIN = 6
 """So many chunks of a dataset halved in vain, and no more are: what kills workers is not their size."""
 
@@ -55,6 +59,7 @@ class Scheduler:
         first_task, first_part: numbers of the first task, and at least of the first part of a chunk that is cut; those
             before them are of an earlier attempt of the run.
         bad: ``{lfn: sites whose replica could not be read}`` before; they come last, as it may have been mended since.
+        storage_budget: bytes that may be read from storage elements without workers.
     """
 
     def __init__(
@@ -66,12 +71,14 @@ class Scheduler:
         first_task: int = 0,
         first_part: int = 0,
         bad: Mapping[str, Collection[str]] | None = None,
+        storage_budget: float = math.inf,
     ) -> None:
         self.state = State(sites, rates or Rates())
         self.dispatcher = dispatcher
         self.stopped = False
         self.bad = {lfn: set(names) for lfn, names in (bad or {}).items()}
         """``{lfn: sites whose replica cannot be read}``"""
+        self._storage_budget = storage_budget
         self._vain: Counter[str] = Counter()
         """Chunks of each dataset that were halved since a half has done well."""
         self._tasks = self.state.tasks
@@ -94,6 +101,9 @@ class Scheduler:
         self.state.now = max(self.state.now, event.time)
         task = self._tasks.get(event.task) if isinstance(event, TaskEnded) else None
         changed = self._note(event)
+        if self.state.storage_bytes >= self._storage_budget:
+            for item in self.dispatcher.drop_storage():
+                self._give_up(item.chunks, "site", "", _SPENT)
         if self.dispatcher.review(self.state, changed=changed) or self.state.now - self._round >= _ROUND:
             task = None
         if not self.stopped:
@@ -226,13 +236,14 @@ class Scheduler:
             queued=len(site.running) >= workers,
         )
         self._tasks[number] = site.running[number] = task
+        storage = item.chunks[0].storage or None
         if task.source is not None:
             self.state.remote[number] = task
         site.events += item.events
         if choice.twin is not None:
             self._tasks[choice.twin].twin = number
             self.state.events_duplicated += item.events
-        self._out.append(Assign(number, site.name, item.chunks, choice.reason, choice.source, choice.twin))
+        self._out.append(Assign(number, site.name, item.chunks, choice.reason, choice.source or storage, choice.twin))
 
     def _ended(self, event: TaskEnded) -> None:
         task = self._tasks.pop(event.task, None)
@@ -242,7 +253,7 @@ class Scheduler:
         self._left(task)
         failed = {i for _, ids in event.failures for i in ids}
         done = [chunk for chunk in task.bundle.chunks if chunk.id not in failed]
-        self._learn(task, event, sum(chunk.events for chunk in done), len(done))
+        self.state.learn(task, event, done)
         self._judge(site, task, event, bool(done))
         if site.ready and any(kind in ("away", "site") for kind, _ in event.failures):
             site.ready = False  # until it has answered
@@ -299,24 +310,6 @@ class Scheduler:
         del self._tasks[task.id]
         self._left(task)
         self._out += [Discard(task.id), Cancel(task.id)]
-
-    def _learn(self, task: Running, event: TaskEnded, events: int, chunks: int) -> None:
-        if task.source is not None:
-            self.state.wan_bytes += event.bytes
-        if not events or not event.seconds:
-            return
-        rates, site = self.state.rates, self.state.sites[task.site]
-        expected = rates.rate(task.site, task.dataset, task.source)
-        if expected and rates.tried(task.site, task.dataset, task.source):
-            self.state.outlook.observe(rates.work(task.dataset, events, chunks) / expected, event.seconds)
-        rates.observe(task.site, task.dataset, events, event.seconds, task.source, chunks)
-        if event.bytes:
-            self.state.event_bytes[task.dataset] = event.bytes / events
-        if task.queued:
-            return
-        trip = max(0.0, self.state.now - task.sent - event.seconds)
-        # Time in a queue at the site is no part of it, so the smallest that is seen is nearest to the truth.
-        site.trip = trip if not site.trip else min(trip, site.trip * 1.02)
 
     # --- what came back --------------------------------------------------------------------------------------
 
@@ -375,9 +368,16 @@ class Scheduler:
                 able = tuple(name for name in self.state.able(left) if name != site)
                 self.dispatcher.put_back(self.state, part, able or ((site,) if site in left else left))
 
-    def _give_up(self, chunks: Sequence[Chunk], kind: Kind, site: str) -> None:
-        self._open_chunks -= len(chunks)
-        self._out.append(GiveUp(tuple(chunk.id for chunk in chunks), kind, site))
+    def _give_up(self, chunks: Sequence[Chunk], kind: Kind, site: str, reason: str = "") -> None:
+        """Give chunks up, but for those of which there are copies at storage elements that nobody has tried."""
+        spare = [] if self.stopped else spare_bundles(chunks, kind, self.state)
+        for item, sites in spare:
+            self.dispatcher.put_back(self.state, item, sites)
+        rescued = {chunk.id for item, _ in spare for chunk in item.chunks}
+        lost = tuple(chunk.id for chunk in chunks if chunk.id not in rescued)
+        self._open_chunks -= len(lost)
+        if lost:
+            self._out.append(GiveUp(lost, kind, site, reason))
 
     def _give_up_what_nobody_takes(self) -> None:
         """At the end, what only sites hold that get no tasks. As long as others have work, that may change."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from cafetal.scheduling.chunks import Bundle, Chunk
 from cafetal.scheduling.estimates.rates import Rates
 from cafetal.scheduling.estimates.uncertainty import Uncertainty
-from cafetal.scheduling.messages import Reason, Split, Transfer, TransferEnded
+from cafetal.scheduling.messages import Reason, Split, TaskEnded, Transfer, TransferEnded
 from cafetal.scheduling.site_health import SiteHealth
 
 
@@ -35,6 +35,11 @@ class Running:
     def dataset(self) -> str:
         """Of all its chunks."""
         return self.bundle.chunks[0].dataset
+
+    @property
+    def pair(self) -> tuple[str, str | None]:
+        """The dataset, and the site or storage element that is read over the WAN."""
+        return self.dataset, self.source or self.bundle.chunks[0].storage or None
 
 
 @dataclass(slots=True)
@@ -128,6 +133,10 @@ class Dispatcher(Protocol):
         """Give up what waits for a site alone: nobody will process it there."""
         ...
 
+    def drop_storage(self) -> list[Bundle]:
+        """Give up all that would be read from storage elements without workers."""
+        ...
+
     def waiting(self, state: State, site: str) -> bool:
         """Tell whether work waits that this site could take."""
         ...
@@ -177,6 +186,34 @@ class State:
         """That have been brought to other sites."""
         self.remote: dict[int, Running] = {}
         """Those of the tasks that do so now."""
+        self.storage_bytes = 0.0
+        """That tasks have read from storage elements without workers."""
+        self.near: Mapping[str, Collection[str]] = {}
+        """``{storage element: sites near to it}``, of those for which the user says so."""
+
+    def learn(self, task: Running, event: TaskEnded, done: Sequence[Chunk]) -> None:
+        """Take in what a task tells that has come back, having processed these of its chunks."""
+        if task.source is not None:
+            self.wan_bytes += event.bytes
+        if task.bundle.chunks[0].storage:
+            self.storage_bytes += event.bytes
+        events, count, rates, site = sum(chunk.events for chunk in done), len(done), self.rates, self.sites[task.site]
+        if not events or not event.seconds:
+            return
+        dataset, source = task.pair
+        expected = rates.rate(task.site, dataset, source)
+        if expected and rates.tried(task.site, dataset, source):
+            self.outlook.observe(rates.work(dataset, events, count) / expected, event.seconds)
+        rates.observe(task.site, dataset, events, event.seconds, source, count)
+        if source is not None:
+            rates.observe_link(task.site, dataset, source, events, event.seconds, event.waited, event.bytes)
+        if event.bytes:
+            self.event_bytes[task.dataset] = event.bytes / events
+        if task.queued:
+            return
+        trip = max(0.0, self.now - task.sent - event.seconds)
+        # Time in a queue at the site is no part of it, so the smallest that is seen is nearest to the truth.
+        site.trip = trip if not site.trip else min(trip, site.trip * 1.02)
 
     def cut(self, chunk: Chunk, entry: int) -> tuple[Chunk, Chunk]:
         """Return two chunks in place of one, the second of which begins at an entry."""
@@ -197,8 +234,8 @@ class State:
         return self.rates.work(item.chunks[0].dataset, item.events, len(item.chunks))
 
     def seconds(self, site: str, item: Bundle) -> float | None:
-        """Return how long a worker should take for a bundle of files of its own site; ``None``: nothing is known."""
-        rate = self.rates.rate(site, item.chunks[0].dataset)
+        """Return how long a worker should take for a bundle that is not read of another site; ``None``: unknown."""
+        rate = self.rates.rate(site, item.chunks[0].dataset, item.chunks[0].storage or None)
         return None if rate is None else self.work(item) / rate
 
     def backlog(self, site: str) -> float:

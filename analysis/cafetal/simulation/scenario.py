@@ -96,6 +96,8 @@ class Scenario:
         """Return what a worker of a site needs for a chunk, reading from ``source`` if that is another site."""
         pace = self.rates[chunk.dataset] * site.speed * self.affinity.get((site.name, chunk.dataset), 1.0)
         seconds = (chunk.events * self.cost.get(chunk.lfn, 1.0) + self.fixed.get(chunk.dataset, 0.0)) / pace
-        if source is not None and source != site.name:
-            seconds += chunk.events * self.event_bytes[chunk.dataset] / self.links[source, site.name]
-        return seconds
+        return seconds + self.waiting(chunk.events * self.event_bytes.get(chunk.dataset, 0.0), site, source)
+
+    def waiting(self, size: float, site: SimulatedSite, source: str | None) -> float:
+        """Return how long a worker of a site waits for so many bytes, if it reads them from ``source``."""
+        return 0.0 if source is None or source == site.name else size / self.links[source, site.name]

@@ -315,6 +315,7 @@ class Simulator:
         outcome.busy += seconds
         outcome.events_processed += sum(chunk.events for chunk in task.chunks)
         read = sum(chunk.events * self.scenario.event_bytes.get(chunk.dataset, 0.0) for chunk in task.chunks)
+        waited = self.scenario.waiting(read, task.site.spec, task.source)
         if task.source is None:
             outcome.bytes_local += read
         else:
@@ -322,7 +323,7 @@ class Simulator:
 
         def tell() -> None:
             if not task.cancelled:
-                self._tell(TaskEnded(self.now, task.id, seconds, read))
+                self._tell(TaskEnded(self.now, task.id, seconds, read, waited=waited))
 
         self._at(self.now + task.site.spec.round_trip / 2, tell)
         self._free(task.site, worker)

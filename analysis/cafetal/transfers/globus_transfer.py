@@ -16,9 +16,9 @@ from typing import Any
 import globus_sdk
 from globus_compute_sdk.sdk.auth.globus_app import get_globus_app
 
-from cafetal.config import Collection
 from cafetal.errors import ConfigError, LoginError, TransferFailed
 from cafetal.federation.globus_compute.auth import REMEDY, refusal
+from cafetal.storage_models import Collection
 from cafetal.transfers.transfer_tool import Delivery, Order
 from cafetal.worker.copy_tasks import STAGED
 

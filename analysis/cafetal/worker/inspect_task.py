@@ -30,7 +30,12 @@ def inspect(context: SiteContext, **request: Unpack[InspectRequest]) -> list[Fil
     silent = SilentServers(reading["timeout"])
 
     def inspect_one(file: FileQuestion) -> FileFound | FileNotCounted:
-        return _inspect_one(request["site"], file, resolve(file["lfn"], names), call, reading, silent)
+        pfns = [resolve(file["lfn"], names), *file["others"]]
+        replies = (_inspect_one(request["site"], file, pfn, call, reading, silent) for pfn in pfns)
+        reply = next(replies)
+        while "failure" in reply and (following := next(replies, None)) is not None:
+            reply = following
+        return reply
 
     if call is None and any(scheme(resolve(file["lfn"], names)) for file in request["files"]):
         with ThreadPoolExecutor(_AT_ONCE) as threads:  # it is the line that takes the time

@@ -20,12 +20,12 @@ from .code.printed_output import TaskLog
 from .code.shipped_code import aux_files, columns_of, load_function
 from .failures import Corrupt, describe
 from .inputs import checksums as check
-from .inputs.file_names import SiteNames, resolve
+from .inputs.file_names import resolve
 from .inputs.open_files import Ahead, OpenFiles, share_files
 from .inputs.preload import Columns
 from .inputs.remote_files import SilentServers
 from .nanoevents.layouts import KeptLayouts
-from .protocol import Failure, Kind, MapReply, MapRequest, Reading, Reference
+from .protocol import Failure, Kind, MapReply, MapRequest, Reference
 from .site_context import SiteContext
 from .stores import Store
 
@@ -38,7 +38,7 @@ def map_bundle(context: SiteContext, **request: Unpack[MapRequest]) -> MapReply:
     only a pickle can carry is such a failure. From a server that did not answer nothing more is read in this bundle;
     nor, unless ``patient``, from one that did not answer to another task of this process a moment ago.
     """
-    began = time.perf_counter()
+    began, computed = time.perf_counter(), time.process_time()
     bundle = _Bundle(context, request)
     with TaskLog() as log, OpenFiles(request["reading"], KeptLayouts(context.layouts)) as files:
         bundle.process(files)
@@ -48,13 +48,21 @@ def map_bundle(context: SiteContext, **request: Unpack[MapRequest]) -> MapReply:
         "failures": bundle.failures,
         "left": str(ChunkSet.of(bundle.left)),
         "events": sum(len(item) for item in bundle.done) if reference else 0,
-        "seconds": time.perf_counter() - began,
+        "seconds": (seconds := time.perf_counter() - began),
+        "waited": max(0.0, seconds - (time.process_time() - computed)),
         "read": bundle.read if reference else {},
+        "copies": bundle.copies if reference else {},
         "host": platform.node(),
         "aside": [why[:300] for why in sorted(files.aside)[:3]],
         "modules": dict(sorted(bundle.modules.items())[:20]),
         "log": log.text,
     }
+
+
+_OF_A_COPY: frozenset[Kind] = frozenset({"data", "corrupt", "stale", "timeout"})
+"""Kinds of failures after which another copy of the file may be good."""
+_MEMORY = 6
+"""Timeouts for which a server that did not answer comes last, where there are other copies."""
 
 
 class _MergeFailed(Exception):
@@ -66,13 +74,16 @@ class _Bundle:
 
     def __init__(self, context: SiteContext, request: MapRequest) -> None:
         self._context, self._request = context, request
-        self._silent = SilentServers(0 if request["patient"] else request["reading"]["timeout"])
+        memory = _MEMORY if request["others"] else 0 if request["patient"] else 1
+        self._silent = SilentServers(memory * request["reading"]["timeout"])
         self.failures: list[Failure] = []
         self.left: list[int] = []
         """Chunks that were not begun."""
         self.done: list[WorkItem] = []
         self.read: dict[str, int | None] = {}
         """``{lfn: bytes}``"""
+        self.copies: dict[str, int] = {}
+        """``{lfn: which of its further copies was read}``"""
         self.modules: dict[str, str] = {}
         self._ids: list[int] = []
         self._total: object = None
@@ -94,12 +105,24 @@ class _Bundle:
             if context.stopped(request["run"], request["attempt"]):
                 self.left = [i for i, *_ in todo[number:]]
                 return
-            coming = partial(_after, todo, number + 1, columns, request["names"], request["reading"])
+            coming = partial(self._after, todo, number + 1, columns)
             failure = self._process_one(chunk, item, rank, files, work, columns, coming)
             if failure is not None and failure["kind"] == "processor" and not request["keep_going"]:
                 rest = ChunkSet.of(i for i, *_ in todo[number + 1 :])
                 failure["chunks"] = str(ChunkSet.parse(failure["chunks"]).union(rest))
                 return
+
+    def _pfns(self, lfn: str) -> list[str]:
+        """Return the PFN of a file, and the URLs of its further copies, in the order in which they are tried."""
+        pfns = [resolve(lfn, self._request["names"]), *self._request["others"].get(lfn, ())]
+        return self._silent.in_order(pfns)
+
+    def _after(self, todo: list[work_items.Todo], number: int, columns: Columns) -> Ahead | None:
+        """Return what the chunk in that place will read; ``None`` if there is none, or it will see to itself."""
+        if number == len(todo):
+            return None
+        _, item, _ = todo[number]
+        return columns.next(item, self._pfns(item.filename)[0], self._request["reading"]["preload"])
 
     def _process_one(
         self,
@@ -111,9 +134,36 @@ class _Bundle:
         columns: Columns,
         coming: Callable[[], Ahead | None],
     ) -> Failure | None:
-        """Add the output of a chunk; return why that could not be done."""
+        """Add the output of a chunk, from the first copy of its file that can be read; return why it was not done."""
+        pfns = self._pfns(item.filename)
+        for number, pfn in enumerate(pfns, 1):
+            failure = self._process_copy(pfn, chunk, item, rank, files, work, columns, coming)
+            if failure is None:
+                self._note_copy(item.filename, pfn)
+                return None
+            if number == len(pfns) or failure["kind"] not in _OF_A_COPY:
+                return failure
+            failure["chunks"] = ""  # the next copy decides
+        return None
+
+    def _note_copy(self, lfn: str, pfn: str) -> None:
+        others = self._request["others"].get(lfn, [])
+        if pfn in others:
+            self.copies[lfn] = 1 + others.index(pfn)
+
+    def _process_copy(
+        self,
+        pfn: str,
+        chunk: int,
+        item: WorkItem,
+        rank: tuple[int, ...],
+        files: OpenFiles,
+        work: Callable[[object], object],
+        columns: Columns,
+        coming: Callable[[], Ahead | None],
+    ) -> Failure | None:
+        """Add the output of a chunk, read from one copy of its file; return why that could not be done."""
         request, root = self._request, self._context.root
-        pfn = resolve(item.filename, request["names"])
         expected, checksums = request["adler32"].get(item.filename), request["checksums"]
         try:
             self._silent.check(pfn)
@@ -179,16 +229,6 @@ class _Bundle:
 def _with_meta(item: WorkItem, **meta: object) -> WorkItem:
     """Return a work item with more in its metadata."""
     return dataclasses.replace(item, usermeta={**(item.usermeta or {}), **meta})
-
-
-def _after(
-    todo: list[work_items.Todo], number: int, columns: Columns, names: SiteNames, reading: Reading
-) -> Ahead | None:
-    """Return what the chunk in that place will read; ``None`` if there is none, or it will see to itself."""
-    if number == len(todo):
-        return None
-    _, item, _ = todo[number]
-    return columns.next(item, resolve(item.filename, names), reading["preload"])
 
 
 def _examined(root: Path, pfn: str, expected: str | None, failure: Failure) -> Failure:

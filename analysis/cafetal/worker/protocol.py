@@ -126,6 +126,8 @@ class FileQuestion(TypedDict):
     """A file whose entries are to be counted."""
 
     lfn: str
+    others: list[str]
+    """URLs of further copies, tried in this order if the first cannot be read."""
     treename: str
     format: str
     """``root`` or ``parquet``."""
@@ -189,6 +191,8 @@ class MapRequest(TypedDict):
     chunks: str
     """Their ids."""
     names: SiteNames
+    others: dict[str, list[str]]
+    """``{LFN: URLs of further copies}``, tried in this order if the first cannot be read."""
     keep_going: bool
     """Whether the bundle goes on after the user's code has failed on a chunk."""
     patient: bool
@@ -210,8 +214,12 @@ class MapReply(TypedDict):
     """Chunks that were not begun."""
     events: Count
     seconds: Seconds
+    waited: Seconds
+    """Seconds of these in which the process did not compute: mostly, it waited for files."""
     read: dict[str, Count | None]
     """``{LFN: bytes}``; ``None`` where nobody counts them (Parquet)."""
+    copies: dict[str, Count]
+    """``{LFN: which of its further copies was read last, from 1}``; those of which the first was read are left out."""
     host: str
     aside: Annotated[list[ShortText], _at_most(3)]
     """Why reading took longer than it need."""

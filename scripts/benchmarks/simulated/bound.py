@@ -10,12 +10,12 @@ from scipy.sparse import coo_array
 
 from cafetal.simulation.scenario import Scenario, SimulatedSite
 
-Group = tuple[str, tuple[str, ...]]
-"""A dataset, and the sites that hold a part of it."""
+Group = tuple[str, tuple[str, ...], str]
+"""A dataset, the sites that may process a part of it, and the storage element that they read it from, if any."""
 
 
 def lower_bound(scenario: Scenario, accuracy: float = 1e-4) -> float:
-    """Return seconds that the best schedule needs at least, if every byte is read where a replica lies.
+    """Return seconds that the best schedule needs at least, if sites read no files of one another.
 
     Work may be cut at will (so a longest chunk bounds nothing) and is shared among the sites of its replicas; workers
     are never idle, nothing is lost and nobody straggles. It holds that a worker pays for its cold start and for one
@@ -50,24 +50,42 @@ def capacity(site: SimulatedSite, until: float) -> float:
 
 
 def group_work(scenario: Scenario) -> dict[Group, float]:
-    """Return events of each group, weighted with the cost of their files."""
+    """Return events of each group, weighted with the cost of their files; read remotely, they cost what they are."""
     work: dict[Group, float] = {}
     for chunk in scenario.chunks:
-        key = (chunk.dataset, chunk.sites)
+        key = (chunk.dataset, chunk.sites, chunk.storage)
         work[key] = work.get(key, 0.0) + chunk.events * scenario.cost.get(chunk.lfn, 1.0)
     return work
+
+
+def _reading(scenario: Scenario) -> dict[Group, float]:
+    """Return bytes that are read from storage elements, per weighted event of each group."""
+    work, size = group_work(scenario), dict[Group, float]()
+    for chunk in scenario.chunks:
+        key = (chunk.dataset, chunk.sites, chunk.storage)
+        if chunk.storage:
+            size[key] = size.get(key, 0.0) + chunk.events * scenario.event_bytes[chunk.dataset]
+    return {key: total / work[key] for key, total in size.items()}
 
 
 def _load(scenario: Scenario, work: Mapping[Group, float], sites: Mapping[str, SimulatedSite], until: float) -> float:
     """Return the least share of every site's capacity that suffices; infinite if a group has no site by then."""
     rooms = {name: capacity(site, until) for name, site in sites.items()}
-    pairs = [(g, name) for g, (_, holders) in enumerate(work) for name in holders if rooms[name] > 0]
+    pairs = [(g, name) for g, (_, holders, _) in enumerate(work) for name in holders if rooms[name] > 0]
     if len({g for g, _ in pairs}) < len(work):
         return float("inf")
     used = sorted({name for _, name in pairs})
     row = {name: number for number, name in enumerate(used)}
     groups = list(work)
-    seconds = [_seconds(scenario, sites[name], groups[g][0]) * work[groups[g]] for g, name in pairs]
+    reading = _reading(scenario)
+    seconds = [
+        (
+            _seconds(scenario, sites[name], groups[g][0])
+            + (reading[groups[g]] / scenario.links[groups[g][2], name] if groups[g][2] else 0.0)
+        )
+        * work[groups[g]]
+        for g, name in pairs
+    ]
     columns = np.arange(len(pairs))
     z = len(pairs)
     # Each group's shares sum to 1; each site's worker-seconds stay below z times its capacity.

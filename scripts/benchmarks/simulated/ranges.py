@@ -45,6 +45,9 @@ REPLICAS = ((1, 0.35), (2, 0.40), (3, 0.25))
 EVENT_BYTES = (500.0, 4000.0)
 LINK = (1e6, 5e7)
 """Bytes/s of one stream between two sites."""
+STORAGE_ELEMENTS = (1, 10)
+STORAGE_SHARE = (0.3, 0.7)
+"""Share of the files that are at a storage element without workers, and at no site."""
 NOMINAL = (600.0, 3600.0)
 """Seconds that all workers together would need, were all of them there from the beginning."""
 
@@ -72,6 +75,21 @@ def draw_scenario(seed: int) -> Scenario:
         links={(a.name, b.name): _between(chance, LINK) for a in sites for b in sites if a is not b},
         seed=seed,
     )
+
+
+def draw_with_storage(seed: int) -> Scenario:
+    """Return a scenario of which a part of the files is at storage elements without workers; any site may read them."""
+    scenario, chance = draw_scenario(seed), random.Random(f"storage {seed}")
+    sites = tuple(site.name for site in scenario.sites)
+    elements = [f"storage{number:02}" for number in range(chance.randint(*STORAGE_ELEMENTS))]
+    share = chance.uniform(*STORAGE_SHARE)
+    homes = {lfn: chance.choice(elements) for lfn in scenario.cost if chance.random() < share}
+    chunks = [
+        replace(chunk, sites=sites, storage=homes[chunk.lfn]) if chunk.lfn in homes else chunk
+        for chunk in scenario.chunks
+    ]
+    lines = {(element, site): _between(chance, LINK) for element in elements for site in sites}
+    return replace(scenario, chunks=tuple(chunks), links={**scenario.links, **lines})
 
 
 def _between(chance: random.Random, limits: tuple[float, float]) -> float:

@@ -31,7 +31,8 @@ READING = {"timeout": 5, "preload": "remote"}
 def test_inspect(tmp_path, file):
     def ask(**changes):
         names = site_names(f"{file.parent}/", {})
-        question = {"lfn": "a.root", "treename": "Events", "format": "root", "options": {}, "known": None, **changes}
+        question = {"lfn": "a.root", "treename": "Events", "format": "root", "options": {}, "known": None}
+        question |= {"others": [], **changes}
         (answer,) = inspect_task.inspect(
             tmp_path, site="desy", files=[question], names=names, function=None, archive="", reading=READING
         )

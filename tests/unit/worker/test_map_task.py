@@ -69,7 +69,7 @@ READING = {"timeout": 5, "preload": "remote"}
 
 def run_map(
     scratch, processor, items, keep_going=False, trusted=True, checksums="on-error", adler32=None, *, todo=None,
-    files=None, preload="remote", **options,
+    files=None, others=None, preload="remote", **options,
 ):  # fmt: skip
     """Of one file, or of several by LFN, with work items that name these."""
     todo = todo or [(i, dataclasses.replace(item, filename=LFN), (i, 0)) for i, item in items]
@@ -86,6 +86,7 @@ def run_map(
         "items": work_items.pack(todo),
         "chunks": "0",
         "names": site_names("root://host/", files),
+        "others": others or {},
         "keep_going": keep_going,
         "trusted": trusted,
         "checksums": checksums,
@@ -223,6 +224,7 @@ def test_function_that_cannot_be_loaded(tmp_path):
         "items": work_items.pack([]),
         "chunks": "0-4",
         "names": site_names("/", {}),
+        "others": {},
         "keep_going": False,
         "trusted": True,
         "checksums": "never",

@@ -10,7 +10,7 @@ from cafetal.engine.tasks.task_client import TaskClient
 from cafetal.plan import Plan
 from cafetal.results.record import RunRecord
 from cafetal.scheduling.messages import Transfer
-from cafetal.scheduling.staging import StagingLimits
+from cafetal.scheduling.remote.staging import StagingLimits
 from cafetal.transfers.tools import Tool, find_tool
 from cafetal.transfers.transfer_tool import Copy, Delivery, Order, TransferTool, copy_name
 

@@ -165,7 +165,13 @@ class TaskClient:
 
     def _map_request(self, assignment: Assign, chunks: ChunkSet) -> MapRequest:
         plan, site = self.plan, assignment.site
-        pfns = {chunk.lfn: plan.pfn(chunk.lfn, site, assignment.source) for chunk in assignment.chunks}
+        urls = {
+            chunk.lfn: [copy.url for copy in plan.urls(chunk.lfn, site)] for chunk in assignment.chunks if chunk.storage
+        }
+        pfns = {
+            chunk.lfn: urls[chunk.lfn][0] if chunk.storage else plan.pfn(chunk.lfn, site, assignment.source)
+            for chunk in assignment.chunks
+        }
         return {
             "run": self.run,
             "attempt": self.attempt,
@@ -177,6 +183,7 @@ class TaskClient:
             "items": work_items.pack((chunk.id, plan.items[chunk.id], chunk.rank) for chunk in assignment.chunks),
             "chunks": str(chunks),
             "names": site_names(self.federation.table.sites[site].pfn, pfns),
+            "others": {lfn: further for lfn, (_, *further) in urls.items() if further},
             "keep_going": self.keep_going,
             "patient": any(len(chunk.sites) == 1 or chunk.id in self._patient for chunk in assignment.chunks),
             "trusted": site in self.trusted,

@@ -215,6 +215,8 @@ class FilesRead(Line):
     """``{lfn: bytes}``, ``None`` where they are unknown."""
     reply: int = 0
     """Bytes of the reply."""
+    sources: Mapping[str, str] = field(default_factory=dict)
+    """``{lfn: storage element}`` of files that were read from another one than ``source``."""
 
 
 @kind("Commit")

@@ -40,15 +40,16 @@ def _left(state: State, task: Running) -> float:
 
 def _kind(state: State, group: Group, rate: float) -> tuple[int, dict[str, float]]:
     size = group.events / max(1, group.chunks) + state.rates.fixed(group.dataset)
-    rates = {site: _rate(state, site, group.dataset, rate) for site in state.able(group.sites)}
+    rates = {site: _rate(state, site, group, rate) for site in state.able(group.sites)}
     return group.chunks, {site: size / rate for site, rate in rates.items()}
 
 
-def _rate(state: State, site: str, dataset: str, rate: float) -> float:
+def _rate(state: State, site: str, group: Group, rate: float) -> float:
     """Return the events/s of one worker; until a task is back, events sent over time passed is an upper bound."""
-    events_per_second = state.rates.rate(site, dataset) or rate
-    if not state.rates.tried(site, dataset):
-        tasks = [task for task in state.sites[site].running.values() if task.dataset == dataset and not task.queued]
+    events_per_second = state.rates.rate(site, group.dataset, group.source) or rate
+    if not state.rates.tried(site, group.dataset, group.source):
+        running, pair = state.sites[site].running.values(), (group.dataset, group.source)
+        tasks = [task for task in running if task.pair == pair and not task.queued]
         bounds = [max(1.0, state.work(task.bundle)) / max(state.age(task), 1e-3) for task in tasks]
         events_per_second = min([events_per_second, *bounds])
     return events_per_second

@@ -12,6 +12,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from cafetal.scheduling.estimates.links import Links
+
 _MEMORY = 0.97
 """Weight of what was known when a task comes back: about the last thirty tasks count."""
 _GROWTH = 1.05
@@ -25,7 +27,9 @@ _SIGNIFICANT = 2.0
 _MOST_FIXED = 10.0
 """The fixed cost of a chunk is at most so many times what the events of a usual chunk cost."""
 Pair = tuple[str, str, str | None]
-"""The site that processes, the dataset, and the site whose replica is read over the WAN; ``None``: its own."""
+"""The site that processes, the dataset, and the site or storage element that is read over the WAN; ``None``: its own
+replica.
+"""
 
 
 @dataclass(slots=True)
@@ -115,6 +119,7 @@ class Rates:
         self._prior = {pair: rate for pair, rate in (prior or {}).items() if pair[2] is None}
         self._fits: defaultdict[str, defaultdict[str, _Fit]] = defaultdict(lambda: defaultdict(_Fit))
         """``{dataset: {site: what its tasks tell of the fixed cost}}``"""
+        self._links = Links()
         self._guesses: dict[Pair, float | None] = {}
         self._trend: _Trend | None = None
         self._refresh = 0.0
@@ -138,6 +143,17 @@ class Rates:
         if first and (new or len(self._sums) >= self._refresh):
             self._refresh = _GROWTH * len(self._sums)
             self._forget_guesses()
+
+    def observe_link(
+        self, site: str, dataset: str, source: str, events: int, seconds: float, waited: float, size: float
+    ) -> None:
+        """Learn from a task that has read so many bytes over the WAN, for which it waited so many of its seconds."""
+        if self._links.observe(site, dataset, source, events, seconds, waited, size):
+            self._forget_guesses()
+
+    def knows_line(self, site: str, source: str) -> bool:
+        """Tell whether anything has come back that a site has read from a source."""
+        return self._links.knows(site, source)
 
     def _learn_fixed(self, dataset: str, usual: float) -> None:
         """Find the fixed cost of a chunk from the tasks of all sites; ``usual`` are the events of one."""
@@ -207,7 +223,8 @@ class Rates:
 
     def _own(self) -> dict[tuple[str, str], float]:
         """Return the rates of sites that read their own files."""
-        return {(site, dataset): rate for (site, dataset, source), rate in self.known().items() if source is None}
+        own = {(site, dataset): rate for (site, dataset, source), rate in self.known().items() if source is None}
+        return {**self._links.computing(), **own}
 
     def _guess(self, site: str, dataset: str) -> float | None:
         if self._trend is None:
@@ -221,10 +238,15 @@ class Rates:
         return self._trend.guess(site, dataset)
 
     def _over_wan(self, site: str, dataset: str, source: str) -> float | None:
-        """As much slower than at home as other datasets were over the same link; over any link; half as fast."""
+        """By the time that the link needs for an event, if that is known.
+
+        Else as much slower than at home as other datasets were over the same link; over any link; half as fast.
+        """
         home = self.rate(site, dataset)
         if home is None:
             return None
+        if (reading := self._links.seconds(site, dataset, source)) is not None:
+            return 1 / (1 / home + reading)
         logs = {
             (s, d, o): math.log(remote_rate / local_rate)
             for (s, d, o) in self._sums

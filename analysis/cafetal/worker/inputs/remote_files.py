@@ -83,6 +83,10 @@ class SilentServers:
         if server(pfn) in self._told:
             raise Unanswered(f"{server(pfn)} did not answer a moment ago: {self._told[server(pfn)]}")
 
+    def in_order(self, pfns: list[str]) -> list[str]:
+        """Return the PFNs of a file with those last whose server is one of them."""
+        return sorted(pfns, key=lambda pfn: server(pfn) in self._told)
+
     def note(self, pfn: str, failure: Failure) -> None:
         """Take note of a failure to read a file."""
         name = server(pfn)

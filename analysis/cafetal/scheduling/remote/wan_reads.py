@@ -76,7 +76,7 @@ class WanReads:
         What has failed anywhere is not sent over the WAN.
         """
         reachable = self._limits.reachable.get(site, frozenset())
-        if left <= 0 or not reachable or site in group.holders:
+        if left <= 0 or not reachable or group.storage or site in group.holders:
             return []
         if (group.readers is not None and site not in group.readers) or (group.returned and group.returned[0].again):
             return []

@@ -69,7 +69,7 @@ class Staging:
 
     def sources(self, state: State, site: str, group: Group) -> list[str]:
         """Return sites from which files of a group that wait could be brought to a site."""
-        if not self.limits.bytes or site in group.sites or not group.fresh:
+        if not self.limits.bytes or group.storage or site in group.sites or not group.fresh:
             return []
         if group.readers is not None and site not in group.readers:
             return []  # a pin that says who may process it
