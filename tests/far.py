@@ -69,6 +69,23 @@ class Far:
         path.write_text(json.dumps({"sites": sites, "routing": {"bundle_seconds": 1}} | more))
         return str(path)
 
+    def stored(self, name: str, **more: Any) -> str:
+        """A site table with workers at one site, and the servers of the others as storage elements."""
+        table = json.loads(Path(self.table("root")).read_text())
+        table["storage"] = {f"T2_{site}": table["sites"].pop(site)["pfn"] for site in SITES[1:]}
+        path = self.folder / f"{name}.json"
+        path.write_text(json.dumps(table | more))
+        return str(path)
+
+    def far_files(self) -> str:
+        """A fileset of which that site holds a third; a third is at both storage elements, and one at the last."""
+        content = json.loads((self.folder / "files.json").read_text())
+        for number, file in enumerate(content["toys"]["files"].values()):
+            at_storage = [f"T2_{site}" for site in file.pop("replicas") if site in SITES[1:]]
+            file |= {"replicas": ["desy"]} if number % 3 == 0 else {"elsewhere": at_storage}
+        (self.folder / "far.json").write_text(json.dumps(content))
+        return "far.json"
+
     def owned(self) -> str:
         """A fileset in which each file has one replica, so that each site has to process its own."""
         content = json.loads((self.folder / "files.json").read_text())

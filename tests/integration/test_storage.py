@@ -106,6 +106,92 @@ def test_another_replica(far, fault, when):
     assert_all_gone(out, 60)
 
 
+def test_files_at_storage_alone(far):
+    """The only site with workers reads two thirds of the files from servers without any, and says from which."""
+    table, files = far.stored("storage"), far.far_files()
+    command = [
+        *far.wan.inside("laptop"),
+        sys.executable,
+        "-m",
+        "cafetal.cli",
+        "plan",
+        "spectrum.py",
+        files,
+        "--sites",
+        table,
+    ]
+    planned = subprocess.run(command, cwd=far.folder, capture_output=True, text=True, timeout=120)
+    assert planned.returncode == 0, planned.stderr
+    assert "from T2_cern" in planned.stdout
+    assert "from T2_nebraska" in planned.stdout
+    done = far.run(table, "storage", files=files)
+    assert done.returncode == 0, done.stderr
+    assert far.result("storage") == far.expected
+    manifest = far.manifest("storage")
+    assert manifest["complete"]
+    assert manifest["bytes_read"]["remote"] > 0
+    read = [line for line in lines(far.folder / "storage") if line["is"] == "Read"]
+    assert {line.get("source") for line in read} == {None, "T2_cern", "T2_nebraska"}
+
+
+@pytest.mark.parametrize("fault", [kill, pause, cut])
+def test_the_next_storage_element(far, fault):
+    """The first door goes down while its files are read: the worker itself goes on with the second."""
+    out, mending = f"storage-{fault.__name__}", []
+
+    def break_down():
+        wait_until(lambda: any(line.get("source") == "T2_cern" for line in lines(far.folder / out)))
+        mending.append(fault(far, far.servers["cern"]))
+
+    thread = threading.Thread(target=break_down)
+    thread.start()
+    try:
+        done = far.run(far.stored(out), out, "--arg", "seconds=0.1", files=far.far_files())
+        thread.join()
+    finally:
+        for mend in mending:
+            mend()
+    assert done.returncode == 0, done.stderr
+    assert far.result(out) == far.expected
+    assert far.manifest(out)["complete"]
+    assert any("T2_nebraska" in line.get("sources", {}).values() for line in lines(far.folder / out))
+
+
+def test_a_redirector_is_the_last_resort(far):
+    """No replica of a file that the fileset names can be read, or it names none."""
+    content = json.loads((far.folder / "files.json").read_text())
+    server = far.servers["nebraska"]
+    there = [lfn for number, lfn in enumerate(content["toys"]["files"]) if number % 3]
+    content["toys"]["files"] = {lfn: content["toys"]["files"][lfn] for lfn in there}
+    for number, file in enumerate(content["toys"]["files"].values()):
+        del file["replicas"]
+        file |= {"replicas": ["desy"]} if number == 0 else {}  # which does not hold it
+    (far.folder / "lost.json").write_text(json.dumps(content))
+    table = json.loads((far.folder / far.stored("redirected", redirectors=[server.root])).read_text())
+    table["sites"]["desy"]["pfn"] = str(far.folder / "nowhere")
+    (far.folder / "redirected.json").write_text(json.dumps(table))
+    done = far.run(str(far.folder / "redirected.json"), "redirected", files="lost.json")
+    assert done.returncode == 0, done.stderr
+    assert far.manifest("redirected")["complete"]
+    assert far.result("redirected")["n"] == 6000 * len(there)
+    assert far.far_files()
+
+
+def test_limits_on_what_is_read_from_storage(far):
+    files = far.far_files()
+    refused = far.run(far.stored("denied", routing={"remote": "deny"}), "denied", files=files)
+    assert refused.returncode != 0
+    assert "`remote: deny`" in refused.stderr
+    bounded = far.run(far.stored("bounded", routing={"remote": "10 kB", "bundle_seconds": 1}), "bounded", files=files)
+    assert bounded.returncode != 0
+    assert "has read as much from storage elements without workers" in bounded.stderr
+    assert far.manifest("bounded")["events"]["processed"] >= 2 * 6000  # of the files at the site itself
+
+
+def lines(folder):
+    return [json.loads(line) for line in journal(folder).splitlines()]
+
+
 def journal(folder):
     path = folder / "journal.jsonl"
     return path.read_text() if path.exists() else ""

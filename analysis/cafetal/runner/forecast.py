@@ -58,6 +58,8 @@ class Forecast:
     """Files whose number of entries is not known here."""
     wan_bytes: int | None
     """That would be read over the WAN; ``None`` if sizes of files are not known."""
+    wan_sources: dict[str, int]
+    """``{site or storage element: these bytes}``"""
     seconds: float | None
     """Until everything is processed; ``None`` if nothing is known of the speeds."""
 
@@ -96,8 +98,8 @@ def forecast(
     timed = bool(rates.known())  # playing teaches, too
     sizes = {lfn: file.size or cached.get((lfn, tree), {}).get("size") for (lfn, tree), file in files.items()}
     event_bytes = _event_bytes(plan, sizes)
-    tallies, outcome = _play(plan, policy or table.policy, experience, rates, event_bytes)
-    unknown = outcome.bytes_remote and event_bytes.keys() != {chunk.dataset for chunk in plan.chunks}
+    tallies, outcome, sources = _play(plan, policy or table.policy, experience, rates, event_bytes)
+    unknown = sources and event_bytes.keys() != {chunk.dataset for chunk in plan.chunks}
     rows = tuple(
         _row(name, tallies[name], table, sizes, experience.waits.get(name, 0.0) if timed else None)
         for name in table.sites
@@ -110,6 +112,7 @@ def forecast(
         len(files),
         uncounted,
         None if unknown else int(outcome.bytes_remote),
+        {} if unknown else {source: int(total) for source, total in sources.items()},
         outcome.makespan if timed and items else None,
     )
 
@@ -154,9 +157,10 @@ def _event_bytes(plan: Plan, sizes: Mapping[str, int | None]) -> dict[str, float
 
 def _play(
     plan: Plan, policy: str, experience: SiteRates, rates: Rates, event_bytes: Mapping[str, float]
-) -> tuple[dict[str, _Tally], Outcome]:
-    """Return what each site does when the plan is simulated, and what comes of it all."""
+) -> tuple[dict[str, _Tally], Outcome, Counter[str]]:
+    """Return what each site does when the plan is simulated, what comes of it all, and the bytes read of others."""
     tallies: dict[str, _Tally] = {}
+    sources: Counter[str] = Counter()
     sites: dict[int, str] = {}
 
     def watch(event: Event, decided: list[Instruction]) -> None:
@@ -168,13 +172,16 @@ def _play(
                     tasks=1, chunks=len(instruction.chunks), events=sum(chunk.events for chunk in instruction.chunks)
                 )
                 tally.lfns.update(chunk.lfn for chunk in instruction.chunks)
+                if instruction.source is not None:
+                    read = sum(chunk.events * event_bytes.get(chunk.dataset, 0.0) for chunk in instruction.chunks)
+                    sources[instruction.source] += round(read)
             elif isinstance(instruction, Commit):
                 tallies[sites[instruction.task]].ends = event.time
 
     dispatcher = make_dispatcher(plan, find_policy(policy))
     scenario = scenario_of(plan, experience.waits, rates, event_bytes)
     outcome = Simulator(scenario, dispatcher, rates, watch).run()
-    return tallies, outcome
+    return tallies, outcome, sources
 
 
 def scenario_of(
@@ -190,7 +197,9 @@ def scenario_of(
     pace = {(site.name, d): (rates.rate(site.name, d) or _ANY_RATE) / _ANY_RATE for site in sites for d in datasets}
     sizes = {dataset: (event_bytes or {}).get(dataset, 1.0) for dataset in datasets}
     links = {}
-    for reader, holder in itertools.permutations(plan.sites, 2):
+    storage = dict.fromkeys(chunk.storage for chunk in plan.chunks if chunk.storage)
+    lines = [*itertools.permutations(plan.sites, 2), *itertools.product(plan.sites, storage)]
+    for reader, holder in lines:
         # Where nothing is known of a link, it takes as long as the processing itself (see `Rates.rate`).
         waits_for = [
             sizes[d] / (1 / (rates.rate(reader, d, holder) or _ANY_RATE / 2) - 1 / (rates.rate(reader, d) or _ANY_RATE))

@@ -50,6 +50,9 @@ def print_plan(forecast: Forecast, console: Console) -> None:
     console.print(table)
     wan = forecast.wan_bytes
     data = "an unknown amount of data" if wan is None else f"{size(wan)} of data" if wan else "no data"
+    if forecast.wan_sources:
+        largest = sorted(forecast.wan_sources.items(), key=lambda source: -source[1])
+        data += f" ({', '.join(f'{size(total)} from {name}' for name, total in largest)})"
     console.print(
         f"{forecast.events:,} events in {forecast.chunks:,} chunks. Over the WAN: {data}; one merged partial per site."
     )

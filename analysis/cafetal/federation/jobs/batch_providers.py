@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from parsl.launchers import SimpleLauncher, SrunLauncher
-from parsl.providers import CondorProvider, GridEngineProvider, LSFProvider, PBSProProvider, SlurmProvider
+from parsl.providers import CondorProvider, LSFProvider, PBSProProvider, SlurmProvider
 from parsl.providers.base import ExecutionProvider
 
 from cafetal.endpoints.batch_models import (
@@ -18,6 +18,7 @@ from cafetal.endpoints.batch_models import (
     PBSProEndpoint,
     SlurmEndpoint,
 )
+from cafetal.federation.jobs.grid_engine_jobs import GridEngineJobs
 
 _TIMEOUT = 30
 """Seconds that a command of a batch system may take."""
@@ -110,14 +111,14 @@ def _lsf(endpoint: LSFEndpoint, cores: int, common: dict[str, Any]) -> LSFProvid
     )
 
 
-def _grid_engine(endpoint: GridEngineEndpoint, cores: int, common: dict[str, Any]) -> GridEngineProvider:
+def _grid_engine(endpoint: GridEngineEndpoint, cores: int, common: dict[str, Any]) -> GridEngineJobs:
     name = endpoint.parallel_environment
     lines = [
         f"#$ -pe {name} {cores}" if name else "",
         f"#$ -l h_vmem={math.ceil(endpoint.memory / cores)}G" if endpoint.memory else "",  # for each core
         endpoint.scheduler_options,
     ]
-    return GridEngineProvider(
+    return GridEngineJobs(
         queue=endpoint.queue,
         walltime=endpoint.clock,
         scheduler_options="\n".join(filter(None, lines)),
