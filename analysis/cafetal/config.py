@@ -14,6 +14,7 @@ from pydantic import ByteSize, Field, ValidationError, field_validator, model_va
 
 from cafetal.endpoints.endpoint_base import Strict
 from cafetal.endpoints.endpoint_models import ENDPOINTS, Endpoint, LocalEndpoint, kind_of
+from cafetal.endpoints.facilities import with_facility
 from cafetal.errors import ConfigError, nearest
 from cafetal.storage_models import Collection, StorageElement, compiling
 from cafetal.strict import load_yaml
@@ -30,9 +31,14 @@ def cache_folder() -> Path:
 class Site(Strict):
     """One site: an endpoint that runs tasks, and files that it reads without crossing the WAN."""
 
+    facility: str | None = Field(
+        None, description="Facility whose values stand for all keys that the site does not set, e.g. `lxplus`."
+    )
     endpoint: Endpoint = Field(LocalEndpoint(), description="How tasks reach the site.")
     pfn: Rules = Field(
-        description="From LFN to PFN: a prefix, or {regex: template with $1}. The first regex that matches is used."
+        default_factory=dict,
+        description="From LFN to PFN: a prefix, or {regex: template with $1}. The first regex that matches is used. "
+        "Without it, the site holds no files.",
     )
     scratch: str = Field(
         description="Folder that all workers of the site share, for code and partial results. $VARIABLES and ~ "
@@ -85,7 +91,10 @@ class Site(Strict):
 
     @model_validator(mode="before")
     @classmethod
-    def _patience_with_queues(cls, value: Any) -> Any:
+    def _defaults(cls, value: Any) -> Any:
+        """Take what the facility says; wait longer for a site whose jobs queue."""
+        if isinstance(value, dict):
+            value = with_facility(value)
         endpoint = value.get("endpoint") if isinstance(value, dict) else None
         kind = endpoint.get("kind") if isinstance(endpoint, dict) else endpoint
         model = next((model for model in ENDPOINTS if kind_of(model) == kind), LocalEndpoint)

@@ -14,14 +14,12 @@ from urllib.parse import urlsplit
 import yaml
 
 from cafetal.config import SiteTable, cache_folder, load_sites
+from cafetal.endpoints.facilities import PLACEHOLDER, Facility
 from cafetal.errors import ConfigError
 from cafetal.fileset import DataFile, Fileset
 
 THIS_MACHINE = "here"
 """Name of the only site of a run without a site table."""
-
-PLACEHOLDER = "EDIT-ME"
-"""`pfn` of a site in a draft whose PFNs the fileset does not give."""
 
 
 def cores() -> int:
@@ -135,6 +133,40 @@ def write_draft(fileset: Fileset, source: str, workers: int) -> str:
         lines.append("  # These hold copies of the same files. Uncomment a site to use it too.")
         lines += [f"  # {line}" for draft in rest for line in _entry(draft, 1)]
     return "\n".join(lines) + "\n"
+
+
+def write_facility_draft(facilities: Sequence[Facility], fileset: Fileset | None, source: str) -> str:
+    """Return a site table as YAML text: facilities as sites with workers, all other places as storage.
+
+    Args:
+        source: name of the fileset, for the first line.
+    """
+    lines = [f"# Sites for the files in {source}." if fileset is not None else "# Sites.", "sites:"]
+    for facility in facilities:
+        lines += [f"  # {facility.title}: {'tried' if facility.tried else 'not tried by us'}"]
+        lines += [f"  # - {note}" for note in facility.notes]
+        lines.append(f"  {facility.name}: {{facility: {facility.name}, workers: 10{_needed(facility)}}}")
+    known = {name for facility in facilities for name in facility.site.get("rses", ())}
+    drafts = [draft for draft in draft_sites(fileset) if draft.label not in known] if fileset is not None else []
+    if drafts:
+        lines += ["# Workers read these over the WAN. The order is that in which replicas are tried.", "storage:"]
+        lines += [_storage(draft) for draft in drafts]
+    return "\n".join(lines) + "\n"
+
+
+def _needed(facility: Facility) -> str:
+    """Return the keys that the user must fill in, as the end of a mapping in one line."""
+    needed = facility.needed()
+    inner = [f"{key.partition('.')[2]}: {_quoted(value)}" for key, value in needed.items() if "." in key]
+    endpoint = f", endpoint: {{{', '.join(inner)}}}" if inner else ""
+    return endpoint + "".join(f", {key}: {_quoted(value)}" for key, value in needed.items() if "." not in key)
+
+
+def _storage(draft: SiteDraft) -> str:
+    rses = f", rses: [{_quoted(draft.label)}]" if draft.label != draft.name else ""
+    prefix = _quoted(PLACEHOLDER if draft.prefix is None else draft.prefix)
+    value = f"{{pfn: {prefix}{rses}}}" if rses else prefix
+    return f"  {_quoted(draft.name)}: {value}  # files: {len(draft.lfns):,}"
 
 
 def _entry(draft: SiteDraft, workers: int) -> Iterator[str]:

@@ -75,6 +75,7 @@ class FilesetCatalog:
         self._sites = sites
         self._fileset = fileset
         self._datasets: dict[str, list[str]] = {}
+        self._copies: dict[str, Copies] = {}
         for dataset in (fileset or {}).values():
             for file in dataset.files:
                 self._datasets.setdefault(file.lfn, []).append(dataset.name)
@@ -99,7 +100,11 @@ class FilesetCatalog:
         Raises:
             NoReplica, ConfigError: as `replicas` does.
         """
-        file = (self._fileset and self._fileset.file(lfn)) or DataFile(lfn)
+        if lfn not in self._copies:
+            self._copies[lfn] = self._find((self._fileset and self._fileset.file(lfn)) or DataFile(lfn))
+        return self._copies[lfn]
+
+    def _find(self, file: DataFile) -> Copies:
         at_named_sites = {
             name: pfn
             for name, pfn in file.elsewhere.items()
@@ -107,10 +112,10 @@ class FilesetCatalog:
         }
         named = {**file.replicas, **at_named_sites}
         stored = self._stored(file)
-        replicas = self._declared(file, named) if named else {} if stored else self._guessed(lfn)
-        remote = self._remote(lfn, stored)
+        replicas = self._declared(file, named) if named else {} if stored else self._guessed(file.lfn)
+        remote = self._remote(file.lfn, stored)
         if not replicas and not remote:
-            raise NoReplica(self._why_none(file), lfn=lfn)
+            raise NoReplica(self._why_none(file), lfn=file.lfn)
         return Copies({site: replicas[site] for site in self._sites.sites if site in replicas}, remote)
 
     def _why_none(self, file: DataFile) -> str:

@@ -37,8 +37,9 @@ class StorageElement(Strict):
     @model_validator(mode="before")
     @classmethod
     def _short_form(cls, value: Any) -> Any:
-        """``T2_DE_DESY: root://...`` says as much as ``T2_DE_DESY: {pfn: root://...}``; nothing, as ``{}``."""
-        return {"pfn": value} if isinstance(value, str) else {} if value is None else value
+        """``T2_DE_DESY: root://...`` says as much as ``T2_DE_DESY: {pfn: root://...}``, and so do rules alone."""
+        is_rules = isinstance(value, dict) and value and all("/" in str(key) for key in value)
+        return {"pfn": value} if isinstance(value, str) or is_rules else {} if value is None else value
 
     @field_validator("pfn")
     @classmethod

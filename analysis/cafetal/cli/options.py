@@ -38,6 +38,13 @@ def complete_files(context: click.Context, parameter: click.Parameter, incomplet
     return [CompletionItem(incomplete, type="file")]
 
 
+def complete_facilities(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Have the shell complete names of facilities."""
+    from cafetal.endpoints.facilities import facility_names
+
+    return [CompletionItem(name) for name in facility_names() if name.startswith(incomplete)]
+
+
 def _default_sites(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
     """Return the site table that was named, else that of the project; ``None`` if there is none."""
     del context, parameter

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable, Sequence
 from importlib.resources import as_file, files
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import click
 from cafetal.cli.options import (
     SITE_TABLE,
     TABLES,
+    complete_facilities,
     complete_files,
     described,
     json_option,
@@ -25,6 +27,7 @@ from cafetal.errors import OutputError
     "Start a new analysis, or write a site table for your files.",
     "cafetal init my-analysis",
     "cafetal init --from datasets/mine.json",
+    "cafetal init --facility lxplus --from datasets/mine.json",
 )
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path), required=False)
@@ -32,12 +35,19 @@ from cafetal.errors import OutputError
     "--from", "fileset_path", metavar="FILESET", shell_complete=complete_files,
     help="Write only a site table, for the files in FILESET.",
 )  # fmt: skip
-def init(folder: Path | None, fileset_path: str | None) -> None:
+@click.option(
+    "--facility", "facilities", multiple=True, metavar="NAME", shell_complete=complete_facilities,
+    help="Write only a site table, with this facility as a site (repeatable): coffea-casa, lpc, lxplus, naf, "
+    "nersc-perlmutter or purdue-af.",
+)  # fmt: skip
+def init(folder: Path | None, fileset_path: str | None, facilities: tuple[str, ...]) -> None:
     """Write a small analysis into FOLDER: a processor, a fileset with its data, and a site table.
 
-    With --from, write FOLDER/config/sites.yaml (default: here) for your own data instead.
+    With --from or --facility, write FOLDER/config/sites.yaml (default: here) for your own data instead.
     """
-    if fileset_path is not None:
+    if facilities:
+        _write_facilities(folder or Path(), facilities, fileset_path)
+    elif fileset_path is not None:
         _write_sites(folder or Path(), fileset_path)
     elif folder is None:
         raise click.UsageError("Name a new folder, or your data with --from FILESET.")
@@ -64,21 +74,54 @@ def _write_example(folder: Path) -> None:
     )
 
 
-def _write_sites(folder: Path, fileset_path: str) -> None:
-    """Write a site table for the files of a fileset, and say what is left to do."""
-    from cafetal.config import load_sites
-    from cafetal.fileset import load
-    from cafetal.fileset_sites import PLACEHOLDER, cores, write_draft
+def _write_table(folder: Path, make: Callable[[], str]) -> Path:
+    """Write a new site table; return its path.
 
+    Raises:
+        OutputError: if there is one, or it cannot be written.
+    """
     path = folder / SITE_TABLE
     if path.exists():
         raise OutputError(f"{path} already exists. Move it, or choose another folder.")
-    fileset = load(fileset_path)
+    text = make()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(write_draft(fileset, fileset_path, cores()))
+        path.write_text(text)
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror}.") from None
+    return path
+
+
+def _write_facilities(folder: Path, names: Sequence[str], fileset_path: str | None) -> None:
+    """Write a site table with facilities as its sites, and say what is left to do."""
+    from cafetal.endpoints.facilities import PLACEHOLDER, load_facility
+    from cafetal.errors import ConfigError
+    from cafetal.fileset import load
+    from cafetal.fileset_sites import write_facility_draft
+
+    try:
+        facilities = [load_facility(name) for name in names]
+    except ValueError as error:
+        raise ConfigError(f"{error}.") from None
+    fileset = None if fileset_path is None else load(fileset_path)
+    path = _write_table(folder, lambda: write_facility_draft(facilities, fileset, fileset_path or ""))
+    click.echo(f"{path}: {', '.join(facility.title for facility in facilities)}.")
+    if PLACEHOLDER in path.read_text():
+        click.echo(f"Replace {PLACEHOLDER} in the table.")
+    for facility in facilities:
+        if not facility.tried:
+            click.echo(f"{facility.name} comes from public documentation; we have not run there. The table has notes.")
+
+
+def _write_sites(folder: Path, fileset_path: str) -> None:
+    """Write a site table for the files of a fileset, and say what is left to do."""
+    from cafetal.config import load_sites
+    from cafetal.endpoints.facilities import PLACEHOLDER
+    from cafetal.fileset import load
+    from cafetal.fileset_sites import cores, write_draft
+
+    fileset = load(fileset_path)
+    path = _write_table(folder, lambda: write_draft(fileset, fileset_path, cores()))
     sites = load_sites(path).sites
     holders = "1 site holds" if len(sites) == 1 else f"{len(sites)} sites hold"
     click.echo(f"{path}: {holders} the {sum(1 for _ in fileset.files()):,} files.")

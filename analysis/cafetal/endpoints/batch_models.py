@@ -25,8 +25,23 @@ class BatchEndpoint(EndpointModel):
     scheduler_options: str = Field("", description="Further lines for the job script or submit file.")
     worker_init: str = Field("", description="Shell lines run before the workers start, e.g. `module load python`.")
     address: str | None = Field(
-        None, description="Host name or IP address of this machine for the cluster's nodes; by default, they try all."
+        None,
+        description="Host name, IP address or network interface (e.g. `hsn0`) of this machine for the cluster's nodes; "
+        "by default, they try all.",
     )
+    ports: str | None = Field(
+        None,
+        pattern=r"^\d{2,5}(-\d{2,5})?$",
+        description="Port of this machine, or range of ports, to which the nodes may connect, e.g. `10000-10100`.",
+    )
+
+    @property
+    def port_range(self) -> tuple[int, int] | None:
+        """The first port, and one past the last."""
+        if self.ports is None:
+            return None
+        first, _, last = self.ports.partition("-")
+        return int(first), int(last or first) + 1
 
     @property
     def seconds(self) -> int:
@@ -60,6 +75,9 @@ class HTCondorEndpoint(BatchEndpoint):
     kind: Literal["htcondor"] = "htcondor"
     flavour: str | None = Field(
         None, description="CERN's `+JobFlavour`, such as `workday`; by default `+MaxRuntime` from `walltime`."
+    )
+    runtime_attribute: str = Field(
+        "MaxRuntime", pattern=r"^\w+$", description="Attribute that carries the walltime, e.g. DESY's `RequestRuntime`."
     )
     accounting_group: str | None = Field(None, description="Group that the jobs are charged to.")
     disk: int | None = Field(None, ge=1, description="Disk per job in GB.")

@@ -216,6 +216,7 @@ def _batch(name: str, site: Site, endpoint: BatchEndpoint, equip: Equip | None, 
         heartbeat_period=10,
         heartbeat_threshold=60,
         encrypted=True,
+        **({} if endpoint.port_range is None else {"worker_port_range": endpoint.port_range}),
         provider=make_provider(endpoint, workers_of_job, _environment()),
     )
     executor.shared_folder = _shared_folder(site)
@@ -249,17 +250,18 @@ def numbers(name: str | None) -> list[str]:
     """Return the addresses by which workers may find this machine, as numbers: Parsl's interchange takes no names.
 
     Args:
-        name: a name or number of this machine; ``None``: all that it has.
+        name: a name, number or network interface of this machine; ``None``: all that it has.
 
     Raises:
         ConfigError: if the name cannot be resolved.
     """
-    files = {
-        address.address
-        for addresses in psutil.net_if_addrs().values()
-        for address in addresses
-        if address.family == socket.AF_INET
+    interfaces = {
+        interface: [address.address for address in addresses if address.family == socket.AF_INET]
+        for interface, addresses in psutil.net_if_addrs().items()
     }
+    if name in interfaces:
+        return sorted(interfaces[name])
+    files = {address for addresses in interfaces.values() for address in addresses}
     if name is None:
         return sorted(files)
     with suppress(ValueError):

@@ -92,6 +92,8 @@ class PendingWork:
         self._groups: dict[Key, Group] = {}
         self._by_site: dict[str, list[Group]] = {}
         self._failed: dict[Key, Group] = {}
+        self.storage: set[str] = set()
+        """Storage elements that have ever been in a group."""
 
     def add(self, chunks: Iterable[Chunk]) -> None:
         """Add chunks that nobody has tried."""
@@ -147,6 +149,7 @@ class PendingWork:
         key = (chunk.dataset, sites, chunk.readers, chunk.storage)
         if key not in self._groups:
             self._groups[key] = Group(*key)
+            self.storage.update({chunk.storage} - {""})
             for site in sites:
                 self._by_site.setdefault(site, []).append(self._groups[key])
         return self._groups[key]

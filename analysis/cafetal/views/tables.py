@@ -26,6 +26,9 @@ if TYPE_CHECKING:  # importing coffea and Parsl takes three seconds, which a loo
     from cafetal.runner.forecast import Forecast
     from cafetal.shipping.shipment import Shipment
 
+_SOURCES = 5
+"""Storage elements and sites that a plan names as sources of what is read over the WAN."""
+
 
 def size(count: float) -> str:
     """Return bytes in a unit that reads well: ``1.5 MB``."""
@@ -52,7 +55,10 @@ def print_plan(forecast: Forecast, console: Console) -> None:
     data = "an unknown amount of data" if wan is None else f"{size(wan)} of data" if wan else "no data"
     if forecast.wan_sources:
         largest = sorted(forecast.wan_sources.items(), key=lambda source: -source[1])
-        data += f" ({', '.join(f'{size(total)} from {name}' for name, total in largest)})"
+        listed = [f"{size(total)} from {name}" for name, total in largest[:_SOURCES]]
+        rest = [total for _, total in largest[_SOURCES:]]
+        listed += [f"{size(sum(rest))} from {len(rest)} others"] if rest else []
+        data += f" ({', '.join(listed)})"
     console.print(
         f"{forecast.events:,} events in {forecast.chunks:,} chunks. Over the WAN: {data}; one merged partial per site."
     )

@@ -65,7 +65,8 @@ def _htcondor(endpoint: HTCondorEndpoint, cores: int, common: dict[str, Any]) ->
 
     Source of the attributes: https://batchdocs.web.cern.ch/local/submit.html and condor_submit(1)
     """
-    limit = f'+JobFlavour = "{endpoint.flavour}"' if endpoint.flavour else f"+MaxRuntime = {endpoint.seconds}"
+    runtime = f"+{endpoint.runtime_attribute} = {endpoint.seconds}"
+    limit = f'+JobFlavour = "{endpoint.flavour}"' if endpoint.flavour else runtime
     lines = [
         limit,
         f"accounting_group = {endpoint.accounting_group}" if endpoint.accounting_group else "",

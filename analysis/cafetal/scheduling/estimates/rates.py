@@ -122,6 +122,8 @@ class Rates:
         self._links = Links()
         self._guesses: dict[Pair, float | None] = {}
         self._trend: _Trend | None = None
+        self._slowdowns: list[tuple[tuple[str, str], float]] | None = None
+        """``[((site, source), logarithm of its rate over the rate at home)]``"""
         self._refresh = 0.0
 
     def observe(
@@ -168,7 +170,7 @@ class Rates:
 
     def _forget_guesses(self) -> None:
         self._guesses.clear()
-        self._trend = None
+        self._trend = self._slowdowns = None
 
     @property
     def pairs(self) -> int:
@@ -247,12 +249,13 @@ class Rates:
             return None
         if (reading := self._links.seconds(site, dataset, source)) is not None:
             return 1 / (1 / home + reading)
-        logs = {
-            (s, d, o): math.log(remote_rate / local_rate)
-            for (s, d, o) in self._sums
-            if o is not None and (local_rate := self.rate(s, d)) and (remote_rate := self.rate(s, d, o))
-        }
-        same = [log for (s, _, o), log in logs.items() if (s, o) == (site, source)] or list(logs.values())
+        if self._slowdowns is None:
+            self._slowdowns = [
+                ((s, o), math.log(remote_rate / local_rate))
+                for (s, d, o) in self._sums
+                if o is not None and (local_rate := self.rate(s, d)) and (remote_rate := self.rate(s, d, o))
+            ]
+        same = [log for line, log in self._slowdowns if line == (site, source)] or [log for _, log in self._slowdowns]
         return home * (math.exp(sum(same) / len(same)) if same else 0.5)
 
 

@@ -46,8 +46,9 @@ class LineTrials:
         workers = state.sites[site].workers
         if not state.rates.pairs or len(trying) >= max(1, workers * _AT_ONCE):
             return
-        for group in self._pool.at(site):
-            if group.source is None or group.source in trying or state.rates.knows_line(site, group.source):
+        untried = {source for source in self._pool.storage - trying if not state.rates.knows_line(site, source)}
+        for group in self._pool.at(site) if untried else ():
+            if group.source not in untried:
                 continue
             rate = state.rates.rate(site, group.dataset, group.source)
             seconds = _UNKNOWN if rate is None else group.first / rate
