@@ -20,7 +20,7 @@ from cafetal.storage_models import Collection, StorageElement, compiling
 from cafetal.strict import load_yaml
 from cafetal.validation import sentence
 from cafetal.worker.inputs.file_names import Rules, prefixes, to_pfn
-from cafetal.worker.stores import STORES, store_class
+from cafetal.worker.stores.store_kinds import STORES, store_class
 
 
 def cache_folder() -> Path:
@@ -47,8 +47,9 @@ class Site(Strict):
     store: str = Field(
         "files",
         pattern=f"^({'|'.join(store.pattern for store in STORES.values())})$",
-        description="Where tasks store partial results for each other: `files`, on the scratch; `redis://host:port`, a "
-        "server that all workers of the site can reach; or `memory`, if one process does all the work.",
+        description="Where tasks store partial results for each other: `files`, on the scratch; `redis://host:port` "
+        "or `xrootd://host:port//folder`, a server that all workers of the site can reach; or `memory`, if one process "
+        "does all the work.",
     )
     workers: int = Field(1, ge=1, description="Processes that compute at the same time.")
     start_timeout: float = Field(

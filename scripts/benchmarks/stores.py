@@ -20,7 +20,7 @@ from cafetal.rehearsal import broker, xrootd_server
 from cafetal.worker import partials
 from cafetal.worker.accumulators import codec, exact
 from cafetal.worker.chunkset import ChunkSet
-from cafetal.worker.stores import open_store
+from cafetal.worker.stores.store_kinds import open_store
 
 
 def main():

@@ -17,7 +17,7 @@ from cafetal.scheduling.balanced import BalancedDispatch
 from cafetal.scheduling.policies import SiteLoad, Task
 from cafetal.shipping.shipment import pack_worker
 from cafetal.transfers.transfer_tool import Copy, Order
-from cafetal.worker import stores
+from cafetal.worker.stores import store_kinds as stores
 from tests.conftest import ROOT, three_sites
 from tests.histories import record_of
 

@@ -17,7 +17,7 @@ from cafetal.rehearsal.broker import free_ports
 from cafetal.rehearsal.toy_data import Recipe, make_files
 from cafetal.rehearsal.xrootd_server import Nginx
 from tests.conftest import wait_until
-from tests.far import PROCESSOR, SITES, cut, kill, lie, open_folder, pause, three_servers
+from tests.far import PROCESSOR, ROOT, SITES, cut, kill, lie, open_folder, pause, three_servers
 from tests.integration.test_command_line import assert_all_gone, cafetal, tagged
 
 pytestmark = [pytest.mark.sites, pytest.mark.timeout(900)]
@@ -175,6 +175,46 @@ def test_a_redirector_is_the_last_resort(far):
     assert far.manifest("redirected")["complete"]
     assert far.result("redirected")["n"] == 6000 * len(there)
     assert far.far_files()
+
+
+def writable(server, name):
+    """A folder at a server in which its own user may write; return the store there."""
+    folder = server.data / name
+    folder.mkdir()
+    shutil.chown(folder, "xrootd")
+    return f"xrootd://{server.address}:{server.port}//{name}"
+
+
+def test_the_contract_of_a_store_at_xrootd(far):
+    """The suite of all stores, inside the network of the server."""
+    store = writable(far.servers["cern"], "contract")
+    command = [*far.wan.inside("laptop"), sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [*command, str(ROOT / "tests" / "contract" / "test_stores.py")],
+        cwd=ROOT,
+        env={**os.environ, "CAFETAL_TEST_STORE": store},
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stdout
+    assert "skipped" not in done.stdout
+
+
+def test_partials_at_an_xrootd_server(far):
+    """Workers that share no disk leave partial results, and find the code, at a server 30 ms away."""
+    store = writable(far.servers["nebraska"], "partials")
+    table = json.loads((far.folder / far.stored("apart")).read_text())
+    table["sites"]["desy"] |= {"store": store, "workers": 2, "scratch": str(far.folder / "own-$PARSL_WORKER_RANK")}
+    (far.folder / "apart.json").write_text(json.dumps(table))
+    done = far.run(str(far.folder / "apart.json"), "apart", files=far.far_files())
+    assert done.returncode == 0, done.stderr
+    assert far.result("apart") == far.expected
+    assert far.manifest("apart")["complete"]
+    assert {path.name for path in far.folder.glob("own-*")} == {"own-0", "own-1"}
+    left = [path for path in (far.servers["nebraska"].data / "partials").rglob("*") if path.is_file()]
+    assert left
+    assert {path.parent.name for path in left} == {"code"}
 
 
 def test_limits_on_what_is_read_from_storage(far):

@@ -30,7 +30,7 @@ from cafetal.scheduling.retries import TRIES
 from cafetal.scheduling.reusable_partials import StoredPartial, select
 from cafetal.worker import partials
 from cafetal.worker.chunkset import ChunkSet
-from cafetal.worker.stores import FileStore
+from cafetal.worker.stores.file_stores import FileStore
 
 ids = st.sets(st.integers(0, 30), min_size=1)
 found = st.lists(st.tuples(st.sampled_from(["", "a", "b"]), ids), max_size=12)

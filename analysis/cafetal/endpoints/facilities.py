@@ -63,7 +63,7 @@ def with_facility(site: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: if the facility is not known, or needs a key that the site does not set.
     """
-    if "facility" not in site:
+    if site.get("facility") is None:
         return dict(site)
     facility = load_facility(str(site["facility"]))
     merged = {**facility.site, **site}

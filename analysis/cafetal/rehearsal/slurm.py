@@ -11,7 +11,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -69,13 +69,14 @@ class Slurm(AbstractContextManager["Slurm"]):
     Args:
         folder: for its state and logs; must be empty or not be there, and have a short name (a socket lies in it).
         cpus: that it says it has.
+        inside: what to put before its commands to run them in a network namespace, as of `Wan.inside`.
 
     Raises:
         RehearsalError: if it does not come up.
     """
 
-    def __init__(self, folder: Path, cpus: int = 2) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, cpus: int = 2, inside: Sequence[str] = ()) -> None:
+        self.folder, self._inside = folder, tuple(inside)
         for name in (".", "state", "spool"):
             (folder / name).mkdir(mode=0o755, exist_ok=True)
         controller, daemon = free_ports(2)
@@ -104,7 +105,7 @@ class Slurm(AbstractContextManager["Slurm"]):
 
     def _spawn(self, *command: str) -> None:
         """Start a daemon, which the kernel ends if this process is killed before it can do so itself."""
-        command = ("setpriv", "--pdeathsig=TERM", *command)
+        command = (*self._inside, "setpriv", "--pdeathsig=TERM", *command)
         with (self.folder / "daemons.log").open("ab") as log:
             self._daemons.append(
                 subprocess.Popen(
@@ -121,6 +122,7 @@ class Slurm(AbstractContextManager["Slurm"]):
 
     def run(self, *command: str) -> str:
         """Return what one of Slurm's commands prints; nothing if it fails."""
+        command = (*self._inside, *command)
         result = subprocess.run(
             command, env={**os.environ, **self.environment}, capture_output=True, text=True, timeout=60, check=False
         )

@@ -10,7 +10,7 @@ from cafetal.errors import OutputError
 from cafetal.worker import partials
 from cafetal.worker.atomic_files import write_bytes
 from cafetal.worker.protocol import Reference
-from cafetal.worker.stores import FileStore
+from cafetal.worker.stores.file_stores import FileStore
 
 PARTIALS = "partials"
 

@@ -23,7 +23,7 @@ from cafetal.worker import partials
 from cafetal.worker.accumulators import codec, exact
 from cafetal.worker.chunkset import ChunkSet, Overlap
 from cafetal.worker.protocol import Reference
-from cafetal.worker.stores import FileStore
+from cafetal.worker.stores.file_stores import FileStore
 
 DIGEST = "manifest_sha256"
 # --- the account -----------------------------------------------------------------------------------------------

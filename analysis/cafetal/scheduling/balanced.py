@@ -173,7 +173,7 @@ class BalancedDispatch:
             state.unsure = self._unsure(state, max(0.0, state.end - state.now))
         self._planned, self._dirty = state.now, False
         self._steady.clear()
-        self._next_plan = state.now + max(2.0, 0.02 * (division.end - state.now), self._dividing)
+        self._next_plan = state.now + max(2.0, 0.03 * (division.end - state.now), self._dividing)
         self._stir()
 
     def _unsure(self, state: State, left: float) -> float:

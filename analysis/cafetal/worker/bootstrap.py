@@ -19,7 +19,7 @@ def _code_folder(scratch: str) -> str:
 
 def has_server(store: str) -> bool:
     """Tell whether the store of a site is a server, which also keeps what is sent to the site."""
-    return store.startswith("redis:")
+    return store.startswith(("redis:", "xrootd:"))
 
 
 def _redis(store: str) -> tuple[Any, str]:
@@ -33,30 +33,95 @@ def _redis(store: str) -> tuple[Any, str]:
     return client, f"cafetal:{getpass.getuser()}:code/"
 
 
+def xrootd_folder(store: str) -> tuple[Any, str]:
+    """Return the file system of an XRootD server, and the user's folder there.
+
+    Left to itself, XRootD's client waits for minutes for a server that is dead.
+    """
+    import getpass
+
+    import fsspec
+    from XRootD import client
+
+    for name, value in {"ConnectionWindow": 10, "ConnectionRetry": 1, "StreamErrorWindow": 10}.items():
+        client.EnvPutInt(name, value)
+    host, _, folder = store.partition("://")[2].partition("//")
+    options = {"timeout": 30, "locate_all_sources": False, "use_listings_cache": False}
+    return fsspec.filesystem("root", hostid=host, **options), f"/{folder.strip('/')}/cafetal-{getpass.getuser()}"
+
+
 def _put_at_server(store: str, name: str, content: bytes, days: int = 14) -> None:
-    """Have a server keep a file for some days."""
-    client, prefix = _redis(store)
-    client.set(prefix + name, content, ex=days * 86400)
+    """Have a server keep a file, Redis for some days."""
+    if store.startswith("redis:"):
+        client, prefix = _redis(store)
+        client.set(prefix + name, content, ex=days * 86400)
+        return
+    import uuid
+
+    files, folder = xrootd_folder(store)
+    files.makedirs(f"{folder}/code", exist_ok=True)
+    part = f"{folder}/code/.{uuid.uuid4().hex}"
+    with files.open(part, "wb") as file:
+        file.write(content)
+    files.mv(part, f"{folder}/code/{name}")
 
 
 def get_from_server(store: str, name: str) -> Any:
     """Return a file that the server of a site keeps; ``None`` if it is not there, or the site has no server."""
     if not has_server(store):
         return None
-    client, prefix = _redis(store)
-    return client.get(prefix + name)
+    if store.startswith("redis:"):
+        client, prefix = _redis(store)
+        return client.get(prefix + name)
+    files, folder = xrootd_folder(store)
+    try:
+        with files.open(f"{folder}/code/{name}", "rb", cache_type="none") as file:
+            return file.read()
+    except OSError as error:
+        if "[3011]" not in str(error):  # by which XRootD says that it is not there
+            raise
+        return None
 
 
 def _renew_at_server(store: str, name: str) -> bool:
-    """Have a server keep a file for as long as a new one; return whether it is there."""
-    client, prefix = _redis(store)
-    return bool(client.expire(prefix + name, 14 * 86400))
+    """Have a server keep a file for as long as a new one; return whether it is there.
+
+    XRootD cannot do that, so a file that has lain there for half its time counts as missing, and is sent again.
+    """
+    import time
+
+    if store.startswith("redis:"):
+        client, prefix = _redis(store)
+        return bool(client.expire(prefix + name, 14 * 86400))
+    files, folder = xrootd_folder(store)
+    try:
+        return bool(time.time() - files.info(f"{folder}/code/{name}")["mtime"] < 7 * 86400)
+    except OSError as error:
+        if "[3011]" not in str(error):
+            raise
+        return False
+
+
+def _expire_at_server(store: str) -> None:
+    """Remove files from an XRootD server that nobody has sent for 14 days; Redis does so itself."""
+    import time
+
+    if store.startswith("xrootd:"):
+        files, folder = xrootd_folder(store)
+        for entry in files.ls(f"{folder}/code", detail=True):
+            if time.time() - entry["mtime"] > 14 * 86400:
+                files.rm_file(entry["name"])
 
 
 def _remove_from_server(store: str, names: list[str]) -> None:
     """Remove files from a server."""
-    client, prefix = _redis(store)
-    client.delete(*(prefix + name for name in names))
+    if store.startswith("redis:"):
+        client, prefix = _redis(store)
+        client.delete(*(prefix + name for name in names))
+        return
+    files, folder = xrootd_folder(store)
+    for name in names:
+        files.rm_file(f"{folder}/code/{name}")
 
 
 def _write_whole(folder: str, name: str, content: bytes) -> None:
@@ -112,12 +177,15 @@ def install(
         if has_server(store):
             for name, content in files.items():
                 _put_at_server(store, name, content)
+            if files:
+                _expire_at_server(store)
             present += [name for name in names if _renew_at_server(store, name) and name not in present]
         free = shutil.disk_usage(folder).free
     except OSError as error:
         return {"error": f"The scratch folder {folder} cannot be written: {error}."}
     except Exception as error:
-        return {"error": f"The store {store} cannot be used: {error}. It needs redis and proxystore at the site."}
+        needed = "redis and proxystore" if store.startswith("redis:") else "xrootd and fsspec-xrootd"
+        return {"error": f"The store {store} cannot be used: {error}. It needs {needed} at the site."}
     finally:
         os.umask(previous)
     end = os.environ.get("SLURM_JOB_END_TIME", "")

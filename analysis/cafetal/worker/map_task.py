@@ -27,7 +27,7 @@ from .inputs.remote_files import SilentServers
 from .nanoevents.layouts import KeptLayouts
 from .protocol import Failure, Kind, MapReply, MapRequest, Reference
 from .site_context import SiteContext
-from .stores import Store
+from .stores.store_base import Store
 
 
 def map_bundle(context: SiteContext, **request: Unpack[MapRequest]) -> MapReply:

@@ -12,7 +12,7 @@ import re
 
 from .chunkset import ChunkSet
 from .protocol import Reference
-from .stores import Store
+from .stores.store_base import Store
 
 
 class PartialLost(OSError):

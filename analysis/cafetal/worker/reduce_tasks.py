@@ -9,7 +9,7 @@ from typing import Any, Unpack
 
 import cramjam
 
-from . import copy_tasks, partials, stores
+from . import copy_tasks, partials
 from .accumulators import codec, exact
 from .chunkset import ChunkSet, Overlap
 from .code.shipped_code import activate
@@ -29,7 +29,8 @@ from .protocol import (
     SurveyRequest,
 )
 from .site_context import CODE, MODULES, STOPS, SiteContext
-from .stores import Store
+from .stores import store_kinds
+from .stores.store_base import Store
 
 
 def reduce(
@@ -148,7 +149,7 @@ def survey(context: SiteContext, **request: Unpack[SurveyRequest]) -> list[Refer
 
 def leftovers(context: SiteContext, **request: Unpack[LeftoversRequest]) -> list[Leftover]:
     """Return what lies in the store, and of files that were brought from other sites, of each run."""
-    by_run = {leftover["run"]: leftover for leftover in stores.leftovers(context.store, context.root)}
+    by_run = {leftover["run"]: leftover for leftover in store_kinds.leftovers(context.store, context.root)}
     folder = copy_tasks.staging_folder(context, request["staging"])
     for run, staged in copy_tasks.staged(folder).items():
         leftover = by_run.setdefault(run, {"run": run, "partials": 0, "files": 0, "bytes": 0, "age": staged["age"]})

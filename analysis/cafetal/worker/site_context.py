@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .atomic_files import write_bytes
-from .stores import FILES, Store, get_shipped, open_store, store_class
+from .stores.store_base import FILES, Store
+from .stores.store_kinds import get_shipped, open_store, store_class
 
 CODE = "code"
 """The folder of the scratch for what was sent to the site."""

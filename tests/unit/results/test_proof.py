@@ -26,7 +26,7 @@ from cafetal.scheduling.ledger import Ledger
 from cafetal.worker import partials
 from cafetal.worker.accumulators import codec, exact
 from cafetal.worker.chunkset import ChunkSet
-from cafetal.worker.stores import FileStore
+from cafetal.worker.stores.file_stores import FileStore
 
 SITES = ("desy", "cern", "nebraska")
 TABLE = load_sites({"sites": {name: {"pfn": f"/{name}", "scratch": f"/{name}/scratch"} for name in SITES}})

@@ -24,7 +24,7 @@ from cafetal.worker.chunkset import ChunkSet
 from cafetal.worker.code import shipped_code, user_modules
 from cafetal.worker.inputs import checksums as check
 from cafetal.worker.inputs.file_names import site_names
-from cafetal.worker.stores import FileStore
+from cafetal.worker.stores.file_stores import FileStore
 
 
 @pytest.fixture

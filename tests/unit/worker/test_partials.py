@@ -9,7 +9,7 @@ import pytest
 from cafetal.shipping.shipment import pack_function
 from cafetal.worker import atomic_files, bootstrap, partials, reduce_tasks
 from cafetal.worker.site_context import SiteContext
-from cafetal.worker.stores import FileStore
+from cafetal.worker.stores.file_stores import FileStore
 from tests.unit.worker.test_map_task import kept, unpacked
 
 

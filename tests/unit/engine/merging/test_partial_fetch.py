@@ -13,7 +13,7 @@ from cafetal.engine.tasks.losses import Lost
 from cafetal.errors import SiteAway, SiteError, WorkerLost
 from cafetal.worker import partials
 from cafetal.worker.chunkset import ChunkSet
-from cafetal.worker.stores import FileStore
+from cafetal.worker.stores.file_stores import FileStore
 
 
 @pytest.fixture

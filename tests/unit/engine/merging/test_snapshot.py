@@ -15,7 +15,7 @@ from cafetal.scheduling.ledger import Ledger
 from cafetal.worker import partials
 from cafetal.worker.accumulators import codec, exact
 from cafetal.worker.chunkset import ChunkSet
-from cafetal.worker.stores import FileStore
+from cafetal.worker.stores.file_stores import FileStore
 from tests.conftest import in_background
 from tests.histories import record_of
 
