@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from cafetal.endpoints.container_model import Container
 from cafetal.endpoints.endpoint_base import EndpointModel
 
 
@@ -34,6 +35,8 @@ class BatchEndpoint(EndpointModel):
         pattern=r"^\d{2,5}(-\d{2,5})?$",
         description="Port of this machine, or range of ports, to which the nodes may connect, e.g. `10000-10100`.",
     )
+
+    container: Container | None = Field(None, description="Container in which the workers run.")
 
     @property
     def port_range(self) -> tuple[int, int] | None:

@@ -27,6 +27,7 @@ from cafetal.endpoints.endpoint_models import GlobusEndpoint, LocalEndpoint, Par
 from cafetal.errors import ConfigError
 from cafetal.extensions import import_object
 from cafetal.federation.jobs.batch_providers import make_provider
+from cafetal.federation.jobs.containers import needed_folders, wrap_command
 from cafetal.federation.site_start import INTERCHANGE_LOG, is_plain
 
 # Numerical libraries that start a thread a core would make every worker compete with all the others.
@@ -103,13 +104,19 @@ Equip = Callable[[], str]
 class EquippedExecutor(HighThroughputExecutor):  # type: ignore[misc]  # parsl comes without types
     """One whose workers run in an environment that is unpacked when it is started."""
 
+    launch_cmd: str
+
     def __init__(self, equip: Equip, **options: object) -> None:
         super().__init__(**options)
         self._equip = equip
 
     def start(self) -> None:
         """As of any other, when the environment is there."""
-        self.provider.worker_init += f"\n. {shlex.quote(self._equip())}/activate"
+        activate = f". {shlex.quote(self._equip())}/activate"
+        if "@ACTIVATE@" in self.launch_cmd:  # inside a container, which would not keep what a job has activated
+            self.launch_cmd = self.launch_cmd.replace("@ACTIVATE@", activate)
+        else:
+            self.provider.worker_init += f"\n{activate}"
         super().start()
 
 
@@ -193,13 +200,28 @@ def _local(name: str, site: Site, endpoint: LocalEndpoint, equip: Equip | None, 
     )
 
 
-def _pool(equip: Equip | None) -> str:
+def _pool(equip: Equip | None, python: str | None = None) -> str:
     """Return the command of a worker pool.
 
     By the interpreter and not by the script's name, as a venv need not be on PATH.
+
+    Args:
+        python: an interpreter in place of that of this machine.
     """
-    python = shlex.quote(sys.executable) if equip is None else "python3"
+    python = "python3" if equip is not None else python or shlex.quote(sys.executable)
     return str(DEFAULT_LAUNCH_CMD.replace("process_worker_pool.py", f'{python} -P -c "{_FORKING}"'))
+
+
+def _pool_of_job(site: Site, endpoint: BatchEndpoint, equip: Equip | None) -> str:
+    """Return the command of a worker pool in a job, inside the container of the site if it has one."""
+    container = endpoint.container
+    if container is None:
+        return _pool(equip)
+    command = _pool(equip, container.python)
+    if equip is not None:
+        command = f"sh -c '@ACTIVATE@; exec \"$@\"' sh {command}"
+    own_python = equip is None and container.python is None
+    return wrap_command(container, command, needed_folders(site, own_python=own_python))
 
 
 def _batch(name: str, site: Site, endpoint: BatchEndpoint, equip: Equip | None, apart: bool) -> HighThroughputExecutor:
@@ -210,7 +232,7 @@ def _batch(name: str, site: Site, endpoint: BatchEndpoint, equip: Equip | None, 
         label=name,
         address=addresses[0],
         max_workers_per_node=workers_of_job,
-        launch_cmd=_pool(equip),
+        launch_cmd=_pool_of_job(site, endpoint, equip),
         interchange_launch_cmd=[sys.executable, "-P", "-c", _INTERCHANGE],
         poll_period=_POLL,
         heartbeat_period=10,
