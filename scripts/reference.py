@@ -12,9 +12,9 @@ import click
 from pydantic import BaseModel, ByteSize
 from pydantic_core import PydanticUndefined
 
-from cafetal import config
+from cafetal import config, storage_models
 from cafetal.cli import cli
-from cafetal.endpoints import batch_models, endpoint_models
+from cafetal.endpoints import batch_models, container_model, endpoint_models
 from cafetal.views import stacks, workspaces
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -51,7 +51,9 @@ SECTIONS = [
     ("`endpoint: {kind: grid_engine}`", "", batch_models.GridEngineEndpoint),
     ("`endpoint: {kind: globus_compute}`", "", endpoint_models.GlobusEndpoint),
     ("`endpoint: {kind: parsl}`", "", endpoint_models.ParslEndpoint),
-    ("`collection` of a site", "", config.Collection),
+    ("`container`", "A key of the endpoints of batch systems.", container_model.Container),
+    ("`storage`", "By the name of the element.", storage_models.StorageElement),
+    ("`collection` of a site", "", storage_models.Collection),
     ("`routing`", "", config.Routing),
     ("`reading`", "", config.Reading),
     ("`environment`", "", config.Environment),

@@ -157,7 +157,7 @@ def test_the_command(tmp_path, monkeypatch):
     result = CliRunner().invoke(cli, ["doctor", "--json"], catch_exceptions=False)
     assert result.exit_code == 0
     assert {finding["state"] for finding in json.loads(result.output)} == {"ok"}
-    (tmp_path / "sites.yaml").write_text("sites: {a: {scratch: /s}}")
+    (tmp_path / "sites.yaml").write_text("sites: {a: {pfn: /data}}")
     result = CliRunner().invoke(cli, ["doctor", "--sites", "sites.yaml"], catch_exceptions=False)
     assert result.exit_code == 1
     assert "problem  site table: " in result.output

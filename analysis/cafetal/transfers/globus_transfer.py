@@ -63,6 +63,12 @@ class GlobusTransfer:
         task = None
         try:
             paths = self._paths(order, targets)
+            if stopped.is_set():
+                raise TransferFailed(
+                    f"The run no longer needs {len(order.copies)} files of {order.source} at {order.site}.",
+                    source=order.source,
+                    site=order.site,
+                )
             task = self._submit(order, paths)
             status = self._wait(order, task, progress, stopped)
             if status["status"] == "SUCCEEDED":
