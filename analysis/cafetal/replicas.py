@@ -186,8 +186,9 @@ class FilesetCatalog:
         urls: dict[str, str] = {}
         for name, element in self._sites.storage.items():
             label = next((label for label in (name, *element.rses) if label in named), None)
-            is_placed = not named and name in self._placed(file.lfn)
-            begins = "://" in file.lfn and element.pfn and any(map(file.lfn.startswith, prefixes(element.pfn)))
+            is_url = "://" in file.lfn
+            is_placed = not named and not is_url and name in self._placed(file.lfn)
+            begins = is_url and element.pfn and any(map(file.lfn.startswith, prefixes(element.pfn)))
             if label is None and not is_placed and not begins:
                 continue
             url = file.lfn if begins else (named[label] if label else None) or to_pfn(file.lfn, element.pfn or {})
@@ -210,7 +211,8 @@ class FilesetCatalog:
             copies.append(RemoteCopy(parts.hostname or parts.netloc, lfn))
         path = parts.path.replace("//", "/", 1) if parts.scheme in _REMOTE else lfn
         if path.startswith("/"):
-            copies += [RemoteCopy(_host(prefix), to_pfn(path, prefix) or "") for prefix in self._sites.redirectors]
+            # XRootD needs two slashes before the path, however many the table has.
+            copies += [RemoteCopy(_host(it), f"{it.rstrip('/')}/{path}") for it in self._sites.redirectors]
         return tuple(dict.fromkeys(copies))
 
 

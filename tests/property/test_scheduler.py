@@ -511,3 +511,47 @@ def test_a_site_whose_memory_is_too_small_gets_less_at_once():
     assert fewest == 4
     assert kills < 3 * 40  # a few before it is known, halvings of bundles, and one for each chunk
     assert world.scheduler.state.sites["a"].health.at_once is None  # all went well for long
+
+
+def storage_world(sites, **options):
+    chunks = tuple(Chunk(i, "x", f"/{i}", 0, 10, **sites) for i in range(20))
+    scheduler = Scheduler([SiteState(name, 1) for name in SITES], BalancedDispatch(Limits(bundle_events=10)), **options)
+    told = scheduler.handle(ev.WorkAdded(0.0, chunks))
+    for site in SITES:
+        told += scheduler.handle(ev.SiteReport(0.0, site, 1))
+    return scheduler, told
+
+
+def test_a_site_that_is_lost_leaves_its_files_to_those_that_read_another_copy():
+    spare = RemoteCopies(("b", "c"), "T2")
+    scheduler, told = storage_world({"sites": ("a",), "spare": spare})
+    assert {each.site for each in told if isinstance(each, ev.Assign)} == {"a"}
+    told = scheduler.handle(ev.SiteLost(1.0, "a", "it burns"))
+    assigned = [each for each in told if isinstance(each, ev.Assign)]
+    assert {(each.site, each.source) for each in assigned} == {("b", "T2"), ("c", "T2")}
+    assert not any(isinstance(each, ev.GiveUp) for each in told)
+
+
+def test_the_users_mistakes_are_not_tried_with_another_copy():
+    scheduler, told = storage_world({"sites": ("a",), "spare": RemoteCopies(("b",), "T2")})
+    (first,) = [each for each in told if isinstance(each, ev.Assign)]
+    ids = tuple(chunk.id for chunk in first.chunks)
+    told = scheduler.handle(ev.TaskEnded(1.0, first.task, failures=(("processor", ids),)))
+    assert [each.chunks for each in told if isinstance(each, ev.GiveUp)] == [ids]
+
+
+def test_bytes_that_may_be_read_from_storage():
+    """Three tasks have read 300 bytes of the 250 that are allowed: what waits is given up, with the reason."""
+    scheduler, told = storage_world({"sites": SITES, "storage": "T2"}, storage_budget=250.0)
+    running = [each for each in told if isinstance(each, ev.Assign)]
+    given_up, committed = [], 0
+    for now, task in enumerate(running):
+        told = scheduler.handle(ev.TaskEnded(float(now), task.task, 1.0, 100.0))
+        committed += sum(isinstance(each, ev.Commit) for each in told)
+        given_up += [each for each in told if isinstance(each, ev.GiveUp)]
+        running += [each for each in told if isinstance(each, ev.Assign)]
+    assert scheduler.done
+    assert committed == len(running)
+    assert 300 <= scheduler.state.storage_bytes <= 500  # those that were running have ended
+    assert sum(len(each.chunks) for each in given_up) == 20 - committed
+    assert all("`remote` of its `routing`" in each.reason for each in given_up)

@@ -10,12 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulated import ranges
 from simulated.bound import lower_bound
-from simulated.ranges import draw_scenario
+from simulated.ranges import draw_scenario, draw_with_storage
 from simulated.rivals import Delta, Dha, ParslRandom
 
 from cafetal.errors import EventsLost
 from cafetal.scheduling.balanced import BalancedDispatch
 from cafetal.scheduling.chunks import Chunk
+from cafetal.scheduling.estimates.linear_division import divide_linearly
 from cafetal.scheduling.estimates.rates import Rates
 from cafetal.scheduling.estimates.water_filling import Pool, pour
 from cafetal.scheduling.limits import Limits
@@ -266,6 +267,62 @@ def test_pouring_conserves_and_levels(given_pools, begin):
     again = pour(given_pools, begin, shares)
     for one, two in zip(shares, again, strict=True):
         assert sum(two.values()) == pytest.approx(sum(one.values()), rel=1e-6)
+
+
+@settings(deadline=None)
+@given(pools.filter(bool), st.fixed_dictionaries({site: st.floats(0, 1e3) for site in SITES}))
+def test_dividing_linearly_conserves_and_ends_no_later_than_pouring(given_pools, begin):
+    def end(shares):
+        ends = dict(begin)
+        for pool, share in zip(given_pools, shares, strict=True):
+            for site, work in share.items():
+                ends[site] += work / pool.rates[site]
+        used = {site for share in shares for site, work in share.items() if work > 1e-9}
+        return max(ends[site] for site in used)
+
+    poured = pour(given_pools, begin)
+    shares = divide_linearly(given_pools, begin, end(poured))
+    assert shares is not None
+    for pool, share in zip(given_pools, shares, strict=True):
+        assert share.keys() <= pool.rates.keys()
+        assert all(work >= 0 for work in share.values())
+        assert sum(share.values()) == pytest.approx(pool.work, rel=1e-6)
+    assert end(shares) <= end(poured) * (1 + 2e-3) + 1e-6  # it may end a little later where that costs much less
+
+
+def test_sites_that_are_good_at_different_work_are_told_apart():
+    """Poured, both would take of both; each alone at what it does well, they are done in a fifth of the time."""
+    given_pools = [Pool(1000.0, {"a": 100.0, "b": 10.0}), Pool(1000.0, {"a": 10.0, "b": 100.0})]
+    begin = dict.fromkeys(SITES, 0.0)
+    assert divide_linearly(given_pools, begin, 100.0) == [
+        {"a": pytest.approx(1000.0), "b": pytest.approx(0.0, abs=1e-6)},
+        {"a": pytest.approx(0.0, abs=1e-6), "b": pytest.approx(1000.0)},
+    ]
+    assert divide_linearly(given_pools, dict.fromkeys(SITES, 1e9), 10.0) is None
+
+
+def test_a_line_that_has_brought_one_dataset_tells_of_another():
+    """1 ms of computing an event everywhere; T2 brings 1 MB/s to the first site, and 10 MB/s to the second."""
+    rates = Rates()
+    for site, speed in (("a", 1e6), ("b", 1e7)):
+        waited = 1000 * 5000 / speed
+        rates.observe(site, "x", 1000, 1.0 + waited, "T2")
+        rates.observe_link(site, "x", "T2", 1000, 1.0 + waited, waited, 5e6)
+    assert rates.knows_line("a", "T2")
+    assert not rates.knows_line("a", "T3")
+    rates.observe("a", "y", 1000, 1.0)
+    rates.observe_link("c", "y", "T4", 1000, 1.2, 0.2, 1e6)  # 1 kB an event
+    assert rates.rate("a", "y", "T2") == pytest.approx(1 / (1e-3 + 1e3 / 1e6), rel=0.02)
+    assert rates.rate("b", "y", "T2") == pytest.approx(1 / (1e-3 + 1e3 / 1e7), rel=0.02)
+    assert rates.rate("a", "y", "T3") == pytest.approx(rates.rate("a", "y", "T2"))  # as the site's other lines
+
+
+def test_runs_with_storage_elements_come_near_the_bound():
+    scenarios = [draw_with_storage(seed) for seed in range(1000, 1006)]
+    assert all(any(chunk.storage for chunk in scenario.chunks) for scenario in scenarios)
+    ratios = [makespan(scenario, BalancedDispatch()) / lower_bound(scenario) for scenario in scenarios]
+    assert min(ratios) >= 1
+    assert statistics.median(ratios) < 1.4  # runs of minutes, in which each site has to find out how fast lines are
 
 
 @given(st.floats(1, 1e6), st.dictionaries(st.sampled_from(SITES), st.floats(1.0, 1e4), min_size=1))

@@ -5,7 +5,7 @@ import pytest
 from cafetal.config import load_sites
 from cafetal.errors import ConfigError, NoReplica
 from cafetal.fileset import load
-from cafetal.replicas import FilesetCatalog
+from cafetal.replicas import FilesetCatalog, site_urls
 
 SITES = load_sites(
     {
@@ -55,3 +55,71 @@ def test_unknown_site_and_unfitting_rule():
         replicas("/store/a", {"d": {"files": {"/store/a": {"replicas": ["dessy"]}}}})
     with pytest.raises(ConfigError, match="No `pfn` rule of the site cern matches"):
         replicas("/other/a", {"d": {"files": {"/other/a": {"replicas": ["cern"]}}}})
+
+
+def with_storage(**more):
+    return load_sites(
+        {
+            "sites": {
+                "desy": {"pfn": "/pnfs", "scratch": "/s"},
+                "cern": {"pfn": "/eos", "scratch": "/s", "cache": "root://xcache//"},
+            },
+            "storage": {
+                "T2_A": "root://a/",
+                "T2_B": {"pfn": "root://b/", "near": ["cern"], "rses": ["B_Disk"]},
+                "T2_C": {},
+            },
+            **more,
+        }
+    )
+
+
+def copies(table, lfn, **file):
+    return FilesetCatalog(table, load({"d": {"files": {lfn: {"object_path": "Events", **file}}}})).copies(lfn)
+
+
+def test_copies_at_storage_elements_in_the_order_of_the_table():
+    table = with_storage()
+    known = copies(table, "/x.root", elsewhere={"B_Disk": None, "T2_C": "root://c//x.root", "T2_A": None, "T2_Z": None})
+    assert known.at_sites == {}
+    assert known.remote == (("T2_A", "root://a//x.root"), ("T2_B", "root://b//x.root"), ("T2_C", "root://c//x.root"))
+    assert [copy.url for copy in site_urls(table, "desy", known.remote)] == [copy.url for copy in known.remote]
+    assert [copy.url for copy in site_urls(table, "cern", known.remote)] == [
+        "root://xcache//root://b//x.root",  # what is near, through the cache; then all, in their order
+        "root://b//x.root",
+        "root://a//x.root",
+        "root://c//x.root",
+    ]
+    assert FilesetCatalog(table).copies("root://a//y.root").remote == (("T2_A", "root://a//y.root"),)
+
+
+def test_replicas_at_sites_come_before_those_at_storage():
+    known = copies(with_storage(), "/x.root", replicas=["desy", "T2_A"])
+    assert known.at_sites == {"desy": "/pnfs/x.root"}
+    assert [copy.storage for copy in known.remote] == ["T2_A"]
+
+
+def test_redirectors_and_urls_are_the_last_resort():
+    table = with_storage(redirectors=["root://global/", "root://eu//"], placement={"d": ["T2_A"]})
+    assert copies(table, "/x.root").remote == (
+        ("T2_A", "root://a//x.root"),
+        ("global", "root://global//x.root"),
+        ("eu", "root://eu//x.root"),
+    )
+    far = copies(table, "https://host/x.root", replicas=None)
+    assert [copy.storage for copy in far.remote] == ["host", "global", "eu"]
+    assert copies(table, "/x.root", replicas=["desy"]).remote[0].storage == "global"
+
+
+def test_what_a_table_forbids_or_does_not_say_is_said():
+    denied = with_storage(routing={"remote": "deny"})
+    with pytest.raises(NoReplica, match="`remote: deny`"):
+        copies(denied, "/x.root", elsewhere={"T2_A": None})
+    with pytest.raises(ConfigError, match="neither the fileset nor a `pfn` rule"):
+        copies(with_storage(), "/x.root", elsewhere={"T2_C": None})
+    with pytest.raises(NoReplica, match="To read it from T2_Z, name that in `storage`"):
+        copies(with_storage(), "/x.root", elsewhere={"T2_Z": "root://z//x.root"})
+    with pytest.raises(ConfigError, match="both a site and a storage element"):
+        with_storage(storage={"desy": {}})
+    with pytest.raises(ConfigError, match="storage T2_A: unknown site 'cren'"):
+        with_storage(storage={"T2_A": {"near": ["cren"]}})

@@ -41,6 +41,7 @@ def test_inspect(tmp_path, file):
     answer = ask()
     assert (answer["num_entries"], answer["size"]) == (100, file.stat().st_size)
     assert len(answer["uuid"]) == 32
+    assert ask(lfn="nowhere.root", others=[str(file)]) == answer
     believed = {**answer, "num_entries": 5}
     assert ask(known=believed) == believed
     assert ask(known={**believed, "size": 1}) == answer

@@ -322,3 +322,25 @@ def test_what_cannot_travel_is_said_at_the_first_chunk(tmp_path):
     (failure,) = result["failures"]
     assert (failure["kind"], failure["start"], failure["chunks"]) == ("processor", 0, "0-2")
     assert "['mine'] is a tests.unit.worker.test_map_task.Stuck, which cannot be sent" in failure["messages"][-2]
+
+
+def test_the_next_copy_is_read_where_the_first_is_bad(tmp_path, file):
+    """Of one file nothing is there, another is damaged; both copies come from the third place."""
+    damaged = tmp_path / "damaged.root"
+    damaged.write_bytes(file.read_bytes()[:200])
+    missing = str(tmp_path / "nowhere.root")
+    result = run_map(
+        tmp_path / "s",
+        lambda events: {"n": len(events)},
+        items_of(file, (0, 30), (30, 100)),
+        files={LFN: missing},
+        others={LFN: [str(damaged), str(file)]},
+    )
+    assert content(tmp_path / "s", result)["out"] == {"n": 100}
+    assert result["copies"] == {LFN: 2}
+    assert [failure["pfn"] for failure in result["failures"]] == [missing, str(damaged)] * 2
+    assert {failure["chunks"] for failure in result["failures"]} == {""}
+    result = run_map(tmp_path / "s", lambda events: 1 / 0, items_of(file, (0, 30)), others={LFN: [str(file)]})
+    assert [failure["kind"] for failure in result["failures"]] == ["processor"]  # no other copy would help
+    nowhere = run_map(tmp_path / "s", len, items_of(file, (0, 30)), files={LFN: missing}, others={LFN: [missing]})
+    assert [failure["chunks"] for failure in nowhere["failures"]] == ["", "0"]
