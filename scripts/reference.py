@@ -53,6 +53,7 @@ SECTIONS = [
     ("`endpoint: {kind: parsl}`", "", endpoint_models.ParslEndpoint),
     ("`container`", "A key of the endpoints of batch systems.", container_model.Container),
     ("`storage`", "By the name of the element.", storage_models.StorageElement),
+    ("`credentials` of a site", "", storage_models.Logins),
     ("`collection` of a site", "", storage_models.Collection),
     ("`routing`", "", config.Routing),
     ("`reading`", "", config.Reading),

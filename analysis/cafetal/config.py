@@ -16,7 +16,7 @@ from cafetal.endpoints.endpoint_base import Strict
 from cafetal.endpoints.endpoint_models import ENDPOINTS, Endpoint, LocalEndpoint, kind_of
 from cafetal.endpoints.facilities import with_facility
 from cafetal.errors import ConfigError, nearest
-from cafetal.storage_models import Collection, StorageElement, compiling
+from cafetal.storage_models import Collection, Logins, StorageElement, compiling
 from cafetal.strict import load_yaml
 from cafetal.validation import sentence
 from cafetal.worker.inputs.file_names import Rules, prefixes, to_pfn
@@ -78,6 +78,7 @@ class Site(Strict):
     )
     collection: Collection | None = Field(None, description="Globus Transfer collection of the site.")
     rses: tuple[str, ...] = Field((), description="Rucio storage elements whose files this site reads.")
+    credentials: Logins = Field(Logins(), description="Logins of this machine that are sent to the workers.")
 
     @property
     def trusted(self) -> bool:
@@ -115,6 +116,15 @@ class Site(Strict):
         """Only endpoints that we make ourselves can be told where their Python is."""
         if self.env != "existing" and self.endpoint.environment == "none":
             raise ValueError("the factory of a `parsl` endpoint chooses its Python: `env` can only be `existing`")
+        return self
+
+    @model_validator(mode="after")
+    def _may_get_logins(self) -> Site:
+        """Refuse to send a secret that others would keep, or that only one machine of the site would get."""
+        reason = "where `store` is a server: its workers share no scratch" if store_class(self.store).at_server else ""
+        reason = "to an endpoint whose service keeps what is sent" if self.endpoint.keeps_payloads else reason
+        if reason and self.credentials.forwarded:
+            raise ValueError(f"`credentials` cannot be forwarded {reason}")
         return self
 
     @model_validator(mode="after")

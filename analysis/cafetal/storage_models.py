@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from pydantic import Field, field_validator, model_validator
@@ -45,6 +45,20 @@ class StorageElement(Strict):
     @classmethod
     def _rules_compile(cls, value: Rules | None) -> Rules | None:
         return compiling(value)
+
+
+class Logins(Strict):
+    """Logins of this machine that the workers of a site get for reading files."""
+
+    x509: Literal["keep", "forward"] = Field(
+        "keep", description="`forward`: send the X.509 proxy, and send it again when it is renewed here."
+    )
+    token: Literal["keep", "forward"] = Field("keep", description="The same for the WLCG bearer token.")
+
+    @property
+    def forwarded(self) -> tuple[str, ...]:
+        """Those that are sent."""
+        return tuple(name for name in ("x509", "token") if getattr(self, name) == "forward")
 
 
 class Collection(Strict):

@@ -31,6 +31,8 @@ class EndpointModel(Strict):
     """Seconds between questions for its workers."""
     reports: ClassVar[bool] = False
     """Whether it can be asked for its state without a worker of it."""
+    keeps_payloads: ClassVar[bool] = False
+    """Whether a service on the way keeps the arguments of tasks, so that no secret may be among them."""
     environment: ClassVar[Literal["unpack", "send", "none"]] = "unpack"
     """How an environment of ours gets there: unpacked on its scratch from here, sent in tasks, or not at all."""
     programs: ClassVar[tuple[str, ...]] = ()

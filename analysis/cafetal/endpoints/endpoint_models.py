@@ -55,6 +55,7 @@ class GlobusEndpoint(EndpointModel):
     looked_at_every = 30.0
     reports = True
     environment = "send"
+    keeps_payloads = True
     kind: Literal["globus_compute"] = "globus_compute"
     endpoint: UUID = Field(description="Its id, as `globus-compute-endpoint list` shows it.")
     user_endpoint_config: dict[str, Any] = Field(

@@ -14,6 +14,7 @@ from uproot.models.TTree import Model_TTree_NumEntries
 
 from .code.shipped_code import load_function
 from .failures import describe
+from .inputs import forwarded_logins
 from .inputs.file_names import resolve
 from .inputs.remote_files import SilentServers, prepare, scheme
 from .protocol import FileFound, FileNotCounted, FileQuestion, InspectRequest, Reading
@@ -27,6 +28,8 @@ def inspect(context: SiteContext, **request: Unpack[InspectRequest]) -> list[Fil
     """Count the entries of files; return one reply a file, in their order."""
     function, reading, names = request["function"], request["reading"], request["names"]
     call = load_function(context, function, request["archive"]) if function else None
+    if "run" in request:
+        forwarded_logins.use(context.root, request["run"])
     silent = SilentServers(reading["timeout"])
 
     def inspect_one(file: FileQuestion) -> FileFound | FileNotCounted:

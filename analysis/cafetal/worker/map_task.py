@@ -20,6 +20,7 @@ from .code.printed_output import TaskLog
 from .code.shipped_code import aux_files, columns_of, load_function
 from .failures import Corrupt, describe
 from .inputs import checksums as check
+from .inputs import forwarded_logins
 from .inputs.file_names import resolve
 from .inputs.open_files import Ahead, OpenFiles, share_files
 from .inputs.preload import Columns
@@ -39,6 +40,7 @@ def map_bundle(context: SiteContext, **request: Unpack[MapRequest]) -> MapReply:
     nor, unless ``patient``, from one that did not answer to another task of this process a moment ago.
     """
     began, computed = time.perf_counter(), time.process_time()
+    forwarded_logins.use(context.root, request["run"])
     bundle = _Bundle(context, request)
     with TaskLog() as log, OpenFiles(request["reading"], KeptLayouts(context.layouts)) as files:
         bundle.process(files)

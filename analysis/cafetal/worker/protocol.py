@@ -141,7 +141,7 @@ class InspectRequest(TypedDict):
     """Arguments of ``inspect``."""
 
     run: NotRequired[str]
-    """For which run this is done makes no difference."""
+    """Whose logins are used to read the files."""
     site: str
     files: list[FileQuestion]
     names: SiteNames
@@ -227,6 +227,15 @@ class MapReply(TypedDict):
     """Modules that are needed to read the pickles in the output, each with its place there."""
     log: Annotated[str, _at_most(100_000)]
     """What the user's code has printed."""
+
+
+class ForwardRequest(TypedDict):
+    """Arguments of ``forward``."""
+
+    about: str
+    """Longer than what Parsl writes of an argument to its log, so that no secret is there."""
+    run: str
+    logins: dict[str, bytes]
 
 
 # --- partials --------------------------------------------------------------------------------------------------

@@ -14,6 +14,8 @@ from .accumulators import codec, exact
 from .chunkset import ChunkSet, Overlap
 from .code.shipped_code import activate
 from .failures import describe
+from .inputs import forwarded_logins
+from .inputs.forwarded_logins import LOGINS
 from .protocol import (
     CleanRequest,
     Failure,
@@ -174,9 +176,10 @@ def clean(context: SiteContext, **request: Unpack[CleanRequest]) -> None:
     for path in (context.root / STOPS).glob(f"{run}.*"):
         if attempt is None or int(path.suffix[1:]) <= attempt:
             path.unlink(missing_ok=True)
+    forwarded_logins.forget(context.root, run)
     folder = copy_tasks.staging_folder(context, request["staging"])
     copy_tasks.clear(folder, run, attempt)
-    rooms = [context.root / name for name in (CODE, MODULES, "runs", "environments", "parsl", STOPS)] + [
+    rooms = [context.root / name for name in (CODE, MODULES, "runs", "environments", "parsl", STOPS, LOGINS)] + [
         context.layouts,
         folder,
     ]

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Unpack
 
 from . import copy_tasks
-from .inputs import remote_files
+from .inputs import forwarded_logins, remote_files
 from .inspect_task import inspect
 from .map_task import map_bundle
-from .protocol import Login, LoginsRequest
+from .protocol import ForwardRequest, Login, LoginsRequest
 from .reduce_tasks import clean, fetch, leftovers, peek, reduce, stop, survey
 from .site_context import SiteContext
 
@@ -33,7 +33,13 @@ def run(task: str, scratch: str, store: str, payload: bytes, *upstream: object) 
 
 def logins(context: SiteContext, **request: Unpack[LoginsRequest]) -> list[Login]:
     """Return the logins for storage servers that tasks find here; see `remote_files.logins`."""
+    forwarded_logins.use(context.root, request["run"])
     return remote_files.logins()
+
+
+def forward(context: SiteContext, **request: Unpack[ForwardRequest]) -> None:
+    """Keep the logins of a run; see `forwarded_logins`."""
+    forwarded_logins.keep(context.root, request["run"], request["logins"])
 
 
 _TASKS: dict[str, Callable[..., object]] = {
@@ -47,6 +53,7 @@ _TASKS: dict[str, Callable[..., object]] = {
     "clean": clean,
     "stop": stop,
     "logins": logins,
+    "forward": forward,
     "weigh": copy_tasks.weigh,
     "read": copy_tasks.read,
     "write": copy_tasks.write,

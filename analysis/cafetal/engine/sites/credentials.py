@@ -39,8 +39,9 @@ class Credentials:
         remark: Callable[[str], None],
     ) -> None:
         self._client, self._record, self._tell, self._remark = client, record, tell, remark
+        far = bool(table.storage or table.redirectors)
         self._sites = [
-            name for name, site in table.sites.items() if any(map(scheme, prefixes(site.pfn)))
+            name for name, site in table.sites.items() if far or any(map(scheme, prefixes(site.pfn)))
         ]  # others open their files as what they run as
         self._asked: dict[str, float] = {}
         self._said: set[tuple[str, str, bool]] = set()

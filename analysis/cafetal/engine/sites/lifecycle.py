@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
@@ -10,10 +11,12 @@ from cafetal.engine.context import RunContext
 from cafetal.engine.events import LoginsReported, SiteAnswered, SiteReported
 from cafetal.engine.sites.credentials import Credentials
 from cafetal.engine.sites.install import install
+from cafetal.engine.sites.login_forwarding import LoginForwarding
 from cafetal.engine.sites.site_monitor import SiteMonitor, drained
 from cafetal.engine.tasks.losses import lost_task
 from cafetal.errors import LoginError
 from cafetal.federation.versions import LOOKED_AT, differences, versions_here
+from cafetal.futures import done, then
 from cafetal.results.lines import journal_lines as lines
 from cafetal.results.record import reason
 from cafetal.results.task_logs import SITE_LOGS
@@ -41,6 +44,7 @@ class SiteLifecycle:
         """Seconds until each site answered first."""
         self._drained: frozenset[str] = frozenset()
         self._monitor = SiteMonitor(context.federation, lambda *report: context.events.put(SiteReported(*report)))
+        self._forwarding = LoginForwarding(context.client, context.plan.table)
         self._credentials = Credentials(
             context.client,
             context.record,
@@ -54,10 +58,20 @@ class SiteLifecycle:
         for site in [site for site in sites if site not in self.asking]:
             self.asking.add(site)
             self._asked[site] = self._context.now()
-            installed = install(self._context.federation, site, self._context.shipment)
+            self._forwarding.forget(site)
+            installed = self._with_logins(site, install(self._context.federation, site, self._context.shipment))
             installed.add_done_callback(
                 partial(lambda site, done: self._context.events.put(SiteAnswered(site, done.result())), site)
             )
+
+    def _with_logins(self, site: str, installed: Future[object]) -> Future[object]:
+        """Return a future with the same reply that ends when the site has the logins it is to get."""
+
+        def send(reply: object) -> Future[object]:
+            sent: Future[object] = done(None) if isinstance(reply, Exception) else self._forwarding.send(site)
+            return then(sent, lambda _: reply)
+
+        return then(installed, send)
 
     def answered(self, event: SiteAnswered) -> None:
         """Take a site in, or give it up.
@@ -122,6 +136,7 @@ class SiteLifecycle:
         context.client.give_up_overdue(context.now(), self._queueing())
         for name, state in context.scheduler.state.sites.items():
             if state.ready:
+                self._forwarding.look(name)
                 self._credentials.look(name)
 
     def _queueing(self) -> list[str]:

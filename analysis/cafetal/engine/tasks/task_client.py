@@ -28,6 +28,7 @@ from cafetal.worker.inputs.file_names import site_names
 from cafetal.worker.protocol import (
     CleanRequest,
     FetchRequest,
+    ForwardRequest,
     InspectRequest,
     MapRequest,
     PeekRequest,
@@ -40,6 +41,7 @@ from cafetal.worker.site_context import SiteContext
 
 _KEEP_DAYS = 14
 """After so many days code that nobody has used, and runs that nobody has gone on with, are removed from a scratch."""
+_ABOUT = "Logins of the user's machine, which the tasks of this run alone use to read files; they are secret. " * 2
 _PATIENCE = 10
 """So many times what a task should take is added to the patience with it."""
 
@@ -146,6 +148,7 @@ class TaskClient:
 
     def inspect(self, request: InspectRequest) -> Future[object]:
         """Have the entries of files counted."""
+        request = {**request, "run": self.run}
         site, count = request["site"], len(request["files"])
         check = reply_checks.of_inspect(site, count)
         return self._call(site, "inspect", request, on_loss=partial(all_lost, site, count), check=check)
@@ -267,6 +270,11 @@ class TaskClient:
         """Ask for references to all whole partials of the run at a site, or the reason why it does not tell."""
         request: SurveyRequest = {"run": self.run, "attempt": self.attempt}
         return self._ask(site, "survey", request, reply_checks.of_survey(site))
+
+    def forward(self, site: str, logins: Mapping[str, bytes]) -> Future[object]:
+        """Have a site keep logins for the tasks of the run; the reply may be why it cannot."""
+        request: ForwardRequest = {"about": _ABOUT, "run": self.run, "logins": dict(logins)}
+        return self._ask(site, "forward", request, lambda reply: reply)
 
     def logins(self, site: str) -> Future[object]:
         """Ask for the logins with which a site reads files, or the reason why it does not tell."""
