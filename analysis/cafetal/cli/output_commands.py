@@ -118,6 +118,10 @@ def plot(folder: Path, config: Path | None, names: tuple[str, ...], style: str, 
 
     if config is not None and names:
         raise click.UsageError("Give either --config or --histogram.")
+    source = click.get_current_context().get_parameter_source
+    for name in ("style", "ratio"):
+        if config is not None and source(name) is click.core.ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"With --config, `{name}` is a key of the file: remove the option.")
     given = {name: value for name, value in options.items() if value not in (None, (), False) and name != "ratio"}
     if given and not names:
         raise click.UsageError(f"--{next(iter(given))} needs --histogram NAME.")

@@ -267,3 +267,10 @@ def test_a_sample_that_was_never_filled_is_warned_of():
     with pytest.warns(UserWarning, match="No entries for qcd. Filled: ww"):
         numbers = layers(grown, Stack(stack={"QCD": ["qcd"], "WW": ["ww"]}))
     assert numbers.stacked.keys() == {"WW"}
+
+
+@pytest.mark.parametrize("option", [["--style", "ATLAS"], ["--no-ratio"]])
+def test_options_that_a_config_file_has_too_are_refused(tmp_path, option):
+    result = CliRunner().invoke(cli, ["plot", str(tmp_path), "--config", "plots.yaml", *option])
+    assert result.exit_code == 2
+    assert "is a key of the file" in result.output
