@@ -73,6 +73,23 @@ def test_a_file_is_found_where_the_app_runs(executor, place):
         assert f"/{site}/data/" in path
 
 
+def test_sites_of_the_table_by_name_and_a_file_that_none_of_them_holds(tmp_path, monkeypatch):
+    """An endpoint of any kind; what lies at a storage element is named by its URL."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    table = {"sites": {"here": {"scratch": str(tmp_path)}}, "storage": {"T2": "root://t2.org/"}}
+    fileset = {"d": {"files": {"/store/far.root": {"object_path": "Events", "elsewhere": {"T2": None}}}}}
+    executor = FederatedExecutor("far", ["here"], sites=table, fileset=fileset)
+    config = Config(executors=[executor], run_dir=str(tmp_path / "runinfo"), initialize_logging=False, strategy="none")
+    kernel = parsl.DataFlowKernel(config)  # not the program's own, which has the other executor
+    try:
+        named = parsl.python_app(lambda url: url, executors=["far"], data_flow_kernel=kernel)(LFN("/store/far.root"))
+        assert named.result() == "root://t2.org//store/far.root"
+    finally:
+        kernel.cleanup()
+    with pytest.raises(ConfigError, match="'there' is neither a Parsl executor"):
+        FederatedExecutor("far", ["there"], sites=table)
+
+
 def test_a_file_that_no_site_holds_that_may_be_used(executor, place):
     first, second, _ = place[1].files()
     with pytest.raises(NoReplica, match="that the task may use"):

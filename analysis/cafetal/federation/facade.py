@@ -15,7 +15,9 @@ from parsl.data_provider.zip import ZipFileStaging
 from parsl.executors.base import ParslExecutor
 from parsl.monitoring.radios.base import RadioConfig
 
+from cafetal.config import SiteTable
 from cafetal.errors import ConfigError
+from cafetal.federation.pools import make_endpoint
 from cafetal.federation.site_start import plain_name
 
 _lock = threading.Lock()
@@ -96,12 +98,16 @@ def common_radio(endpoints: Iterable[ParslExecutor]) -> RadioConfig | None:
     return radios[0] if radios and len({type(radio) for radio in radios}) == 1 else None
 
 
-def by_id(endpoint: object) -> ParslExecutor:
-    """Return the Globus Compute endpoint of a UUID, or of its text.
+def as_executor(endpoint: object, table: SiteTable | None) -> ParslExecutor:
+    """Return an executor as it is; that of a site by its name; the Globus Compute endpoint of a UUID, or of its text.
 
     Raises:
-        ConfigError: if it is none.
+        ConfigError: if it is none of these.
     """
+    if isinstance(endpoint, ParslExecutor):
+        return endpoint
+    if table is not None and endpoint in table.sites:
+        return make_endpoint(str(endpoint), table.sites[str(endpoint)])
     from cafetal.federation.globus_compute.endpoint import GlobusComputeEndpoint  # the SDK takes a second to import
 
     label = label_of(endpoint)
@@ -109,7 +115,8 @@ def by_id(endpoint: object) -> ParslExecutor:
         return GlobusComputeEndpoint(label, UUID(label))
     except ValueError:
         raise ConfigError(
-            f"{endpoint!r} is neither a Parsl executor nor the UUID of a Globus Compute endpoint."
+            f"{endpoint!r} is neither a Parsl executor nor the UUID of a Globus Compute endpoint; a site's name needs "
+            "the table (`sites`)."
         ) from None
 
 

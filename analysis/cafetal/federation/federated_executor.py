@@ -21,7 +21,7 @@ from cafetal.config import SiteTable, load_sites
 from cafetal.errors import ConfigError, LoginError, SiteAway, SiteError, UnknownEndpoint, nearest
 from cafetal.extensions import find_policy
 from cafetal.federation.app_arguments import DelayedTask, References, find
-from cafetal.federation.facade import Facade, by_id, common_radio, label_of, labels_of
+from cafetal.federation.facade import Facade, as_executor, common_radio, label_of, labels_of
 from cafetal.federation.health import Health
 from cafetal.federation.jobs.block_polling import Poller, limit_waiting
 from cafetal.federation.site_start import equip, start_within
@@ -51,8 +51,8 @@ class FederatedExecutor(Facade):
 
     Args:
         label: name of this executor in Parsl.
-        endpoints: Parsl executors, each with a label of its own; a UUID is an endpoint of Globus Compute, which is
-            then its label too.
+        endpoints: Parsl executors, each with a label of its own; names of ``sites``, of whatever kind; UUIDs of
+            endpoints of Globus Compute, which are then their labels too.
         policy: a name, an import path ``module:Class``, or an object with ``choose(task, sites)``.
         weights: how much endpoints are wanted, in relation to their power; 1 where nothing is said.
         strategy: Parsl's scaling strategy for the endpoints that scale in blocks: ``"none"``, ``"simple"`` or
@@ -100,11 +100,11 @@ class FederatedExecutor(Facade):
         self._closing = threading.Event()
         self._starting: set[str] = set()
         self.references: References | None = None
-        if sites is not None:
-            loaded = None if fileset is None else load(fileset)
-            self.references = References(load_sites(sites), loaded, self._call, self._trusts)
+        table = None if sites is None else load_sites(sites)
+        if table is not None:
+            self.references = References(table, None if fileset is None else load(fileset), self._call, self._trusts)
         self.telemetry = Telemetry()
-        executors = [endpoint if isinstance(endpoint, ParslExecutor) else by_id(endpoint) for endpoint in endpoints]
+        executors = [as_executor(endpoint, table) for endpoint in endpoints]
         self._enter(executors)
         self.remote_monitoring_radio = remote_monitoring_radio or common_radio(executors)
 
