@@ -29,6 +29,11 @@ class Placement:
     spare: RemoteCopies | None = None
     """Where it can be read besides."""
 
+    @property
+    def readers(self) -> tuple[str, ...]:
+        """The sites that may read it from a storage element."""
+        return self.sites if self.storage else () if self.spare is None else self.spare.sites
+
 
 @dataclass(slots=True)
 class Plan:
@@ -69,8 +74,7 @@ class Plan:
     def sites(self) -> list[str]:
         """Those that may process a part of it, of files of other sites if need be, in the order of the table."""
         routing = self.table.routing
-        used = {site for place in self.allowed.values() for site in place.sites}
-        used |= {site for place in self.allowed.values() if place.spare is not None for site in place.spare.sites}
+        used = {site for placement in self.allowed.values() for site in (*placement.sites, *placement.readers)}
         anybody = bool(routing.wan_budget) and any(self.table.sites[name].door is not None for name in used)
         anybody = anybody or bool(routing.stage_budget)
         return [name for name in self.table.sites if name in used or (anybody and name not in routing.forbid)]
@@ -102,7 +106,7 @@ class Plan:
         chunks = []
         for number, item in enumerate(items, first):
             lfn = str(item.filename)
-            place, position = self.allowed[item.dataset, lfn], self.positions[item.dataset, lfn]
+            placement, position = self.allowed[item.dataset, lfn], self.positions[item.dataset, lfn]
             chunks.append(
                 Chunk(
                     number,
@@ -110,11 +114,11 @@ class Plan:
                     lfn,
                     item.entrystart,
                     item.entrystop,
-                    place.sites,
-                    readers=place.pinned,
+                    placement.sites,
+                    readers=placement.pinned,
                     position=position,
-                    storage=place.storage,
-                    spare=place.spare,
+                    storage=placement.storage,
+                    spare=placement.spare,
                 )
             )
         self.chunks += chunks

@@ -212,7 +212,8 @@ class FilesetCatalog:
         path = parts.path.replace("//", "/", 1) if parts.scheme in _REMOTE else lfn
         if path.startswith("/"):
             # XRootD needs two slashes before the path, however many the table has.
-            copies += [RemoteCopy(_host(it), f"{it.rstrip('/')}/{path}") for it in self._sites.redirectors]
+            prefixed = {prefix: f"{prefix.rstrip('/')}/{path}" for prefix in self._sites.redirectors}
+            copies += [RemoteCopy(_host(prefix), url) for prefix, url in prefixed.items()]
         return tuple(dict.fromkeys(copies))
 
 

@@ -202,9 +202,9 @@ def _placed(question: Question, metas: Iterable[FileMeta], copies: Copies, table
     Raises:
         NoReplica: if there are none.
     """
-    places = [place(meta.dataset, question.lfn, copies, table) for meta in metas]
-    able = {site for it in places for site in it.sites}
-    readers = {site for it in places for site in (it.sites if it.storage else it.spare.sites if it.spare else ())}
+    placements = [place(meta.dataset, question.lfn, copies, table) for meta in metas]
+    able = {site for placement in placements for site in placement.sites}
+    readers = {site for placement in placements for site in placement.readers}
     urls = {
         site: tuple(copy.url for copy in site_urls(table, site, copies.remote))
         for site in table.sites
@@ -212,7 +212,7 @@ def _placed(question: Question, metas: Iterable[FileMeta], copies: Copies, table
     }
     replicas = {site: pfn for site, pfn in copies.at_sites.items() if site in able}
     question = replace(question, replicas=replicas, urls=urls)
-    return question.read_remotely() if all(it.storage for it in places) else question
+    return question.read_remotely() if all(placement.storage for placement in placements) else question
 
 
 def _as_declared(question: Question, failure: Failure) -> dict[str, object] | None:

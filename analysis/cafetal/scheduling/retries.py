@@ -89,10 +89,10 @@ def spare_bundles(chunks: Sequence[Chunk], kind: Kind, state: State) -> list[tup
             bundles.setdefault((chunk.dataset, chunk.spare), []).append(chunk)
     return [
         (
-            Bundle(0, tuple(replace(chunk, sites=it.sites, storage=it.storage, spare=None) for chunk in listed)),
-            state.able(it.sites),
+            Bundle(0, tuple(replace(c, sites=copies.sites, storage=copies.storage, spare=None) for c in listed)),
+            state.able(copies.sites),
         )
-        for (_, it), listed in bundles.items()
+        for (_, copies), listed in bundles.items()
     ]
 
 
