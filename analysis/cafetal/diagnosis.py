@@ -72,7 +72,8 @@ def diagnose(load_table: Callable[[], SiteTable | None], load_fileset: Callable[
     if project is not None:
         findings += check_catalogues(project)
     rules = [rules for site in table.sites.values() for rules in (site.pfn, site.door) if rules]
-    urls = [prefix for rule in rules for prefix in prefixes(rule)]
+    rules += [element.pfn for element in table.storage.values() if element.pfn]
+    urls = [*(prefix for rule in rules for prefix in prefixes(rule)), *table.redirectors]
     if fileset is not None:
         replicas, finding = find_files(table, fileset)
         findings.append(finding)

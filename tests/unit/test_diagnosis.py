@@ -161,3 +161,13 @@ def test_the_command(tmp_path, monkeypatch):
     result = CliRunner().invoke(cli, ["doctor", "--sites", "sites.yaml"], catch_exceptions=False)
     assert result.exit_code == 1
     assert "problem  site table: " in result.output
+
+
+def test_storage_elements_and_redirectors_are_asked_too(port, tmp_path):
+    table = {"sites": {"a": {"scratch": str(tmp_path)}}, "storage": {"T2": f"root://127.0.0.1:{port}/"}}
+    sites = load_sites(table | {"redirectors": ["root://127.0.0.1:1/"]})
+    findings = [finding for finding in diagnosis.diagnose(lambda: sites, lambda: None) if finding.subject == "server"]
+    assert {finding.text.split()[0]: finding.state for finding in findings} == {
+        "127.0.0.1:1": "warning",
+        f"127.0.0.1:{port}": "ok",
+    }
