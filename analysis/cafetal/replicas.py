@@ -111,9 +111,9 @@ class FilesetCatalog:
             if name not in file.replicas and self._sites.site_named(name)
         }
         named = {**file.replicas, **at_named_sites}
-        stored = self._stored(file)
-        replicas = self._declared(file, named) if named else {} if stored else self._guessed(file.lfn)
-        remote = self._remote(file.lfn, stored)
+        is_named = named or any(map(self._sites.storage_named, file.elsewhere))
+        replicas = self._declared(file, named) if is_named else self._guessed(file.lfn)
+        remote = self._remote(file.lfn, self._stored(file))
         if not replicas and not remote:
             raise NoReplica(self._why_none(file), lfn=file.lfn)
         return Copies({site: replicas[site] for site in self._sites.sites if site in replicas}, remote)

@@ -111,6 +111,13 @@ def test_redirectors_and_urls_are_the_last_resort():
     assert copies(table, "/x.root", replicas=["desy"]).remote[0].storage == "global"
 
 
+def test_a_dataset_that_is_placed_at_a_site_and_at_storage():
+    table = with_storage(placement={"d": ["cern", "T2_A"]})
+    known = copies(table, "/x.root")
+    assert (known.at_sites, [copy.storage for copy in known.remote]) == ({"cern": "/eos/x.root"}, ["T2_A"])
+    assert copies(table, "/x.root", elsewhere={"T2_B": None}).at_sites == {}  # what the fileset says comes first
+
+
 def test_what_a_table_forbids_or_does_not_say_is_said():
     denied = with_storage(routing={"remote": "deny"})
     with pytest.raises(NoReplica, match="`remote: deny`"):
