@@ -146,7 +146,7 @@ def test_the_next_storage_element(far, fault):
     thread = threading.Thread(target=break_down)
     thread.start()
     try:
-        done = far.run(far.stored(out), out, "--arg", "seconds=0.1", files=far.far_files())
+        done = far.run(far.stored(out), out, "--arg", "seconds=0.4", files=far.far_files())
         thread.join()
     finally:
         for mend in mending:
