@@ -134,7 +134,7 @@ def test_files_at_storage_alone(far):
     assert {line.get("source") for line in read} == {None, "T2_cern", "T2_nebraska"}
 
 
-@pytest.mark.parametrize("fault", [kill, pause, cut])
+@pytest.mark.parametrize("fault", [kill, pause])
 def test_the_next_storage_element(far, fault):
     """The first door goes down while its files are read: the worker itself goes on with the second."""
     out, mending = f"storage-{fault.__name__}", []
