@@ -40,7 +40,7 @@ def map_bundle(context: SiteContext, **request: Unpack[MapRequest]) -> MapReply:
     nor, unless ``patient``, from one that did not answer to another task of this process a moment ago.
     """
     began, computed = time.perf_counter(), time.process_time()
-    forwarded_logins.use(context.root, request["run"])
+    forwarded_logins.use(context.root, f"{request['run']}.{request['attempt']}")
     bundle = _Bundle(context, request)
     with TaskLog() as log, OpenFiles(request["reading"], KeptLayouts(context.layouts)) as files:
         bundle.process(files)

@@ -176,7 +176,7 @@ def clean(context: SiteContext, **request: Unpack[CleanRequest]) -> None:
     for path in (context.root / STOPS).glob(f"{run}.*"):
         if attempt is None or int(path.suffix[1:]) <= attempt:
             path.unlink(missing_ok=True)
-    forwarded_logins.forget(context.root, run)
+    forwarded_logins.forget(context.root, run, attempt)
     folder = copy_tasks.staging_folder(context, request["staging"])
     copy_tasks.clear(folder, run, attempt)
     rooms = [context.root / name for name in (CODE, MODULES, "runs", "environments", "parsl", STOPS, LOGINS)] + [

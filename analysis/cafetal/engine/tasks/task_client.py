@@ -85,6 +85,7 @@ class TaskClient:
     ) -> None:
         self.federation, self.shipment, self.plan = federation, shipment, plan
         self.run, self.attempt, self.keep_going, self._stop = run, attempt, keep_going, stop
+        self._logins_of = f"{run}.{attempt}"
         reading = plan.table.reading
         self._reading: Reading = {"timeout": reading.timeout, "preload": reading.preload}
         self._open: dict[Future[object], _Open] = {}
@@ -148,7 +149,7 @@ class TaskClient:
 
     def inspect(self, request: InspectRequest) -> Future[object]:
         """Have the entries of files counted."""
-        request = {**request, "run": self.run}
+        request = {**request, "run": self._logins_of}
         site, count = request["site"], len(request["files"])
         check = reply_checks.of_inspect(site, count)
         return self._call(site, "inspect", request, on_loss=partial(all_lost, site, count), check=check)
@@ -273,12 +274,12 @@ class TaskClient:
 
     def forward(self, site: str, logins: Mapping[str, bytes]) -> Future[object]:
         """Have a site keep logins for the tasks of the run; the reply may be why it cannot."""
-        request: ForwardRequest = {"about": _ABOUT, "run": self.run, "logins": dict(logins)}
+        request: ForwardRequest = {"about": _ABOUT, "run": self._logins_of, "logins": dict(logins)}
         return self._ask(site, "forward", request, lambda reply: reply)
 
     def logins(self, site: str) -> Future[object]:
         """Ask for the logins with which a site reads files, or the reason why it does not tell."""
-        return self._ask(site, "logins", {"run": self.run}, reply_checks.of_logins(site))
+        return self._ask(site, "logins", {"run": self._logins_of}, reply_checks.of_logins(site))
 
     def copy(self, site: str, task: str, arguments: Mapping[str, object]) -> Future[object]:
         """Have a site do a step of copying a file (see `worker.copy_tasks`); the reply may be why it cannot."""

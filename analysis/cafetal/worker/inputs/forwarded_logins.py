@@ -1,4 +1,7 @@
-"""Logins that the user's machine has sent: kept in a private folder of the run, and used by its tasks alone."""
+"""Logins that the user's machine has sent, in a private folder for each attempt of a run, whose tasks alone use them.
+
+``run`` is the name of a run and the number of the attempt, ``name.1``, wherever a login is kept or used.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ LOGINS = "logins"
 _VARIABLES = {"x509": "X509_USER_PROXY", "token": "BEARER_TOKEN_FILE"}
 """How the libraries that read files are told where a login is."""
 _BEFORE = {name: os.environ.get(name) for name in (*_VARIABLES.values(), "BEARER_TOKEN")}
-"""What the process found when it began."""
+"""The logins that the worker process had when it started."""
 
 
 def keep(scratch: Path, run: str, logins: dict[str, bytes]) -> None:
@@ -36,9 +39,12 @@ def use(scratch: Path, run: str) -> None:
                 _set("BEARER_TOKEN", None)  # which comes before a file
 
 
-def forget(scratch: Path, run: str) -> None:
-    """Remove the logins of a run."""
-    shutil.rmtree(scratch / LOGINS / run, ignore_errors=True)
+def forget(scratch: Path, run: str, attempt: int | None) -> None:
+    """Remove the logins of a run: those of this attempt and of earlier ones, or with ``None`` all."""
+    for folder in (scratch / LOGINS).glob("*"):
+        name, _, number = folder.name.rpartition(".")
+        if name == run and (attempt is None or int(number) <= attempt):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _file(name: str) -> str:

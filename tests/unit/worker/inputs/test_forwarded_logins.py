@@ -43,14 +43,20 @@ def test_a_run_uses_its_own_logins(tmp_path, found):
 
 
 def test_nobody_else_can_read_them_and_they_go_with_the_run(tmp_path):
-    forwarded_logins.keep(tmp_path, "one", {"x509": b"proxy"})
-    forwarded_logins.keep(tmp_path, "one", {"x509": b"renewed"})
+    forwarded_logins.keep(tmp_path, "one.1", {"x509": b"proxy"})
+    forwarded_logins.keep(tmp_path, "one.1", {"x509": b"renewed"})
     paths = [tmp_path / "logins", *(tmp_path / "logins").rglob("*")]
     assert len(paths) == 3
     assert all(stat.S_IMODE(path.stat().st_mode) & 0o077 == 0 for path in paths)
     assert paths[-1].read_bytes() == b"renewed"
     reduce_tasks.clean(SiteContext(tmp_path), run="one", attempt=1, keep_days=1, staging="")
     assert list(paths[0].iterdir()) == []
+    for name in ("one.1", "one.2", "one.more.1"):
+        forwarded_logins.keep(tmp_path, name, {"x509": b"proxy"})
+    reduce_tasks.clean(SiteContext(tmp_path), run="one", attempt=1, keep_days=1, staging="")  # it may come late
+    assert {folder.name for folder in paths[0].iterdir()} == {"one.2", "one.more.1"}
+    reduce_tasks.clean(SiteContext(tmp_path), run="one", attempt=None, keep_days=1, staging="")
+    assert [folder.name for folder in paths[0].iterdir()] == ["one.more.1"]
     with pytest.raises(KeyError):
         forwarded_logins.keep(tmp_path, "one", {"../x": b""})
 
