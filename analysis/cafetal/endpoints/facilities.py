@@ -29,7 +29,7 @@ class Facility:
     sources: tuple[str, ...]
     """URLs, each with the date at which it was read."""
     notes: tuple[str, ...]
-    """What a user must know."""
+    """Sentences for the user, written into a draft of a site table."""
     site: Mapping[str, Any]
 
     def needed(self) -> dict[str, str]:

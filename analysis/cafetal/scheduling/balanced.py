@@ -237,8 +237,9 @@ class BalancedDispatch:
             if choice is not None:
                 return choice
         trying = lines_on_trial(state, site)
-        for group in self._trials.of(state, site, self._division.levels.get(site, state.now), trying):
-            return self._bundle(state, site, group, 1, None, planned=False, may_cut=False)
+        trial = self._trials.next(state, site, self._division.levels.get(site, state.now), trying)
+        if trial is not None:
+            return self._bundle(state, site, trial, 1, None, planned=False, may_cut=False)
         for group in sorted(self._division.orders.get(site, ()), key=lambda group: group.source in trying):
             if not group.empty and self._division.shares[group.key].get(site, 0.0) > 0:
                 choice = self._take(state, site, group, planned=True)

@@ -108,7 +108,8 @@ class _Bundle:
                 self.left = [i for i, *_ in todo[number:]]
                 return
             coming = partial(self._after, todo, number + 1, columns)
-            failure = self._process_one(chunk, item, rank, files, work, columns, coming)
+            process = partial(self._process_copy, chunk, item, rank, files, work, columns, coming)
+            failure = self._process_one(item.filename, process)
             if failure is not None and failure["kind"] == "processor" and not request["keep_going"]:
                 rest = ChunkSet.of(i for i, *_ in todo[number + 1 :])
                 failure["chunks"] = str(ChunkSet.parse(failure["chunks"]).union(rest))
@@ -126,22 +127,17 @@ class _Bundle:
         _, item, _ = todo[number]
         return columns.next(item, self._pfns(item.filename)[0], self._request["reading"]["preload"])
 
-    def _process_one(
-        self,
-        chunk: int,
-        item: WorkItem,
-        rank: tuple[int, ...],
-        files: OpenFiles,
-        work: Callable[[object], object],
-        columns: Columns,
-        coming: Callable[[], Ahead | None],
-    ) -> Failure | None:
-        """Add the output of a chunk, from the first copy of its file that can be read; return why it was not done."""
-        pfns = self._pfns(item.filename)
+    def _process_one(self, lfn: str, process: Callable[[str], Failure | None]) -> Failure | None:
+        """Process a chunk from the first copy of its file that can be read; return why that could not be done.
+
+        Args:
+            process: processes the chunk from the copy with a PFN or URL, and returns why it could not.
+        """
+        pfns = self._pfns(lfn)
         for number, pfn in enumerate(pfns, 1):
-            failure = self._process_copy(pfn, chunk, item, rank, files, work, columns, coming)
+            failure = process(pfn)
             if failure is None:
-                self._note_copy(item.filename, pfn)
+                self._note_copy(lfn, pfn)
                 return None
             if number == len(pfns) or failure["kind"] not in _OF_A_COPY:
                 return failure
@@ -155,7 +151,6 @@ class _Bundle:
 
     def _process_copy(
         self,
-        pfn: str,
         chunk: int,
         item: WorkItem,
         rank: tuple[int, ...],
@@ -163,6 +158,7 @@ class _Bundle:
         work: Callable[[object], object],
         columns: Columns,
         coming: Callable[[], Ahead | None],
+        pfn: str,
     ) -> Failure | None:
         """Add the output of a chunk, read from one copy of its file; return why that could not be done."""
         request, root = self._request, self._context.root

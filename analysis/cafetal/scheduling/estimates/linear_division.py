@@ -15,7 +15,7 @@ from cafetal.scheduling.estimates.water_filling import Pool
 MOST_PAIRS = 20_000
 """Pairs of a pool and a site, up to which this takes well under a second."""
 _THRIFT = 1e-3
-"""Of two divisions that end at the same time, the better one spends less; this is the weight of what is spent."""
+"""Weight of the sites' total time: of two divisions that end at the same time, the cheaper one is chosen."""
 
 
 def divide_linearly(pools: Sequence[Pool], begin: Mapping[str, float], end: float) -> list[dict[str, float]] | None:

@@ -83,10 +83,10 @@ class Links:
         if line is not None:
             return size / line.value
         akin = [ratio for (s, o), ratio in self._lines.items() if s == site or o == source]
-        return size / _mean(ratio.value for ratio in akin or self._lines.values())
+        return size / geometric_mean(ratio.value for ratio in akin or self._lines.values())
 
 
-def _mean(values: Iterable[float]) -> float:
-    """Return the geometric mean."""
+def geometric_mean(values: Iterable[float]) -> float:
+    """Return the geometric mean of some positive numbers."""
     logs = [math.log(value) for value in values]
     return math.exp(sum(logs) / len(logs))

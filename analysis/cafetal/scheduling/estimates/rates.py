@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from cafetal.scheduling.estimates.links import Links
+from cafetal.scheduling.estimates.links import Links, geometric_mean
 
 _MEMORY = 0.97
 """Weight of what was known when a task comes back: about the last thirty tasks count."""
@@ -232,7 +232,7 @@ class Rates:
         if self._trend is None:
             own = self._own()
             ratios = [rate / self._prior[pair] for (s, d), rate in own.items() if (pair := (s, d, None)) in self._prior]
-            factor = _mean(ratios) if ratios else None if own else 1.0
+            factor = geometric_mean(ratios) if ratios else None if own else 1.0
             guessed = {} if factor is None else {(s, d): rate * factor for (s, d, _), rate in self._prior.items()}
             self._trend = _trend({**guessed, **own})
             self._trend.speeds = {**self._earlier, **self._trend.speeds}
@@ -283,15 +283,9 @@ def _trend(rates: Mapping[tuple[str, str], float]) -> _Trend:
     by_dataset: defaultdict[str, list[float]] = defaultdict(list)
     for (_, dataset), rate in rates.items():
         by_dataset[dataset].append(rate)
-    means = {dataset: _mean(values) for dataset, values in by_dataset.items()}
+    means = {dataset: geometric_mean(values) for dataset, values in by_dataset.items()}
     by_site: defaultdict[str, list[float]] = defaultdict(list)
     for (site, dataset), rate in rates.items():
         by_site[site].append(rate / means[dataset])
-    speeds = {site: _mean(ratios) for site, ratios in by_site.items()}
-    return _Trend(means, speeds, {}, _mean(means.values()) if means else None)
-
-
-def _mean(values: Iterable[float]) -> float:
-    """Return the geometric mean."""
-    logs = [math.log(value) for value in values]
-    return math.exp(sum(logs) / len(logs))
+    speeds = {site: geometric_mean(ratios) for site, ratios in by_site.items()}
+    return _Trend(means, speeds, {}, geometric_mean(means.values()) if means else None)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from cafetal.scheduling.pending import Group, PendingWork
 from cafetal.scheduling.state import State
 
 _SHARE = 0.02
-"""Of the time of a site's workers that trials may take."""
+"""Largest share of the time of a site's workers that its trials take."""
 _AT_ONCE = 1 / 16
-"""Of its workers that may be busy with trials, and one in any case."""
+"""Largest share of a site's workers that read from lines on trial; one worker may in any case."""
 _UNKNOWN = 120.0
 """Seconds that a chunk is thought to take where nothing is known."""
 
@@ -18,7 +16,7 @@ _UNKNOWN = 120.0
 def lines_on_trial(state: State, site: str) -> set[str]:
     """Return storage elements from which tasks of a site read the first events.
 
-    What comes of it is worth to wait for: the site takes other work meanwhile, if it can.
+    Until the first of these tasks ends, the site prefers other work.
     """
     sources = {task.bundle.chunks[0].storage for task in state.sites[site].running.values()} - {""}
     return {source for source in sources if not state.rates.knows_line(site, source)}
@@ -36,8 +34,8 @@ class LineTrials:
         self._spent: dict[str, float] = {}
         """``{site: worker-seconds that its trials should take}``"""
 
-    def of(self, state: State, site: str, level: float, trying: set[str]) -> Iterator[Group]:
-        """Yield a group of which a site should take a chunk to try a line.
+    def next(self, state: State, site: str, level: float, trying: set[str]) -> Group | None:
+        """Return a group of which a site should take a chunk to try a line; ``None``: it should try none now.
 
         Args:
             level: when the site should have done all that it is to do.
@@ -45,7 +43,7 @@ class LineTrials:
         """
         workers = state.sites[site].workers
         if not state.rates.pairs or len(trying) >= max(1, workers * _AT_ONCE):
-            return
+            return None
         untried = {source for source in self._pool.storage - trying if not state.rates.knows_line(site, source)}
         for group in self._pool.at(site) if untried else ():
             if group.source not in untried:
@@ -55,5 +53,5 @@ class LineTrials:
             spent = self._spent.get(site, 0.0) + seconds
             if spent <= _SHARE * workers * level:
                 self._spent[site] = spent
-                yield group
-                return
+                return group
+        return None

@@ -1,4 +1,4 @@
-"""What every store does, and what it raises."""
+"""The protocol of a store, and the error of one that does not answer."""
 
 from __future__ import annotations
 
