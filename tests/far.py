@@ -179,17 +179,21 @@ def cut(far: Far, server: XRootD) -> Callable[[], None]:
 
 
 def lie(far: Far, server: XRootD) -> Callable[[], None]:
-    """Every file is another one: a ROOT file, and of the same size."""
+    """Replace every file by another ROOT file of the same size.
+
+    Each is renamed into place, as storage elements do: a task that has the old file open goes on with the old bytes.
+    """
     files = sorted(server.data.rglob("*.root"))
     contents = [file.read_bytes() for file in files]
-    for file, content in zip(files, contents[1:] + contents[:1], strict=True):
-        file.write_bytes(content)
 
-    def mend() -> None:
-        for file, content in zip(files, contents, strict=True):
-            file.write_bytes(content)
+    def replace(new: list[bytes]) -> None:
+        for file, content in zip(files, new, strict=True):
+            fresh = file.with_suffix(".new")
+            fresh.write_bytes(content)
+            fresh.replace(file)
 
-    return mend
+    replace(contents[1:] + contents[:1])
+    return lambda: replace(contents)
 
 
 def _site(far: Far, server: XRootD) -> str:
