@@ -229,6 +229,25 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     server.wait(20)
 
 
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A prefix in a bucket of an S3 server, moto's, which keeps nothing when it ends."""
+    folder = tmp_path_factory.mktemp("s3")
+    (port,) = broker.free_ports(1)
+    command = [sys.executable, "-P", "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    server = xrootd_server.start(command, "127.0.0.1", port, log=folder)
+    login = {"AWS_ACCESS_KEY_ID": "me", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {**login, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}.items():
+            patch.setenv(name, value)
+        import boto3
+
+        boto3.client("s3").create_bucket(Bucket="partials")
+        yield "s3://partials/group"
+    server.terminate()
+    server.wait(20)
+
+
 def users_of(folder: Path) -> list[str]:
     """Command lines of processes that have files open in a folder, however they hide."""
     found = []

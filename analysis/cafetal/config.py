@@ -47,9 +47,9 @@ class Site(Strict):
     store: str = Field(
         "files",
         pattern=f"^({'|'.join(store.pattern for store in STORES.values())})$",
-        description="Where tasks store partial results for each other: `files`, on the scratch; `redis://host:port` "
-        "or `xrootd://host:port//folder`, a server that all workers of the site can reach; or `memory`, if one process "
-        "does all the work.",
+        description="Where tasks store partial results for each other: `files`, on the scratch; `memory`, if one "
+        "process does all the work; or a server that all workers of the site can reach: `redis://host:port`, "
+        "`xrootd://host:port//folder`, `s3://bucket/prefix` or `https://host/folder` (WebDAV).",
     )
     workers: int = Field(1, ge=1, description="Processes that compute at the same time.")
     start_timeout: float = Field(

@@ -2,24 +2,26 @@
 
 import hashlib
 import os
+import socket
 
 import pytest
 
-from cafetal.worker import bootstrap, partials, reduce_tasks
+from cafetal.worker import bootstrap, partials, reduce_tasks, server_files
 from cafetal.worker.bootstrap import has_server
 from cafetal.worker.chunkset import ChunkSet
 from cafetal.worker.site_context import SiteContext
+from cafetal.worker.stores import server_store
 from cafetal.worker.stores.store_base import StoreAway
 from cafetal.worker.stores.store_kinds import leftovers, open_store
 
 SERVER = os.environ.get("CAFETAL_TEST_STORE")
 """A store at a server that only some network namespace can reach; then the tests are for that one alone."""
-KINDS = (SERVER,) if SERVER else ("files", "memory", "redis")
+KINDS = (SERVER,) if SERVER else ("files", "memory", "redis", "s3")
 
 
 @pytest.fixture(params=KINDS)
 def place(request, tmp_path):
-    kind = request.getfixturevalue("redis") if request.param == "redis" else request.param
+    kind = request.getfixturevalue(request.param) if request.param in ("redis", "s3") else request.param
     place = SiteContext(tmp_path, kind)
     yield place
     for run in ("mine", "mine/or[not]*", "other"):
@@ -98,14 +100,60 @@ def test_a_run_called_by_a_pattern_is_no_pattern(place):
     place.partials("mine/orn").clear(lambda name: True)
 
 
-@pytest.mark.parametrize("kind", ["redis://127.0.0.1:1", "xrootd://127.0.0.1:1//store"])
-def test_a_server_that_is_not_there(tmp_path, kind):
-    store = open_store(kind, tmp_path, "mine")
+def test_parts_at_the_end_and_beyond_it(place):
+    store = place.partials("mine")
+    store.put("a", b"0123")
+    assert (store.get("a", 4), store.get("a", 9, 2), store.get("a", 0, 0)) == (b"", b"", b"")
+
+
+def test_large_values(place):
+    content = bytes(range(256)) * (1 << 17)  # 32 MiB
+    store = place.partials("mine")
+    store.put("a", content)
+    assert hashlib.sha256(store.get("a")).digest() == hashlib.sha256(content).digest()
+    assert store.get("a", len(content) - 3) == content[-3:]
+
+
+ABSENT = ["redis://127.0.0.1:{}", "xrootd://127.0.0.1:{}//store", "s3://bucket/store", "http://127.0.0.1:{}/store"]
+
+
+def assert_away(kind, folder):
+    store = open_store(kind, folder, "mine")
     for act in (lambda: store.put("a", b""), lambda: store.get("a"), store.names):
         with pytest.raises(StoreAway):
             act()
     with pytest.raises(StoreAway):
-        leftovers(kind, tmp_path)
+        leftovers(kind, folder)
+
+
+@pytest.mark.parametrize("kind", ABSENT)
+def test_a_server_that_is_not_there(tmp_path, monkeypatch, kind):
+    _log_in_to_s3(monkeypatch, 1)
+    assert_away(kind.format(1), tmp_path)
+
+
+@pytest.mark.parametrize("kind", ABSENT[2:])
+def test_a_server_that_is_silent(tmp_path, monkeypatch, kind):
+    """It takes connections, and answers nothing."""
+    for server in (server_files.S3Server, server_files.WebDAVServer):
+        monkeypatch.setattr(server, "patience", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        _log_in_to_s3(monkeypatch, port)
+        assert_away(kind.format(port), tmp_path)
+
+
+def _log_in_to_s3(monkeypatch, port):
+    server_store._server.cache_clear()  # a client keeps the address that it has found
+    login = {"AWS_ACCESS_KEY_ID": "me", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
+    for name, value in {**login, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture(autouse=True)
+def forget_servers():
+    yield
+    server_store._server.cache_clear()
 
 
 def test_code_that_is_sent_to_a_server(place):

@@ -16,6 +16,7 @@ from cafetal.rehearsal import wan_lines as wans
 from cafetal.rehearsal.broker import free_ports
 from cafetal.rehearsal.toy_data import Recipe, make_files
 from cafetal.rehearsal.xrootd_server import Nginx
+from cafetal.worker.stores.store_kinds import open_store
 from tests.conftest import wait_until
 from tests.far import PROCESSOR, ROOT, SITES, cut, kill, lie, open_folder, pause, three_servers
 from tests.integration.test_command_line import assert_all_gone, cafetal, tagged
@@ -177,17 +178,18 @@ def test_a_redirector_is_the_last_resort(far):
     assert far.far_files()
 
 
-def writable(server, name):
+def writable(server, protocol, name):
     """A folder at a server in which its own user may write; return the store there."""
     folder = server.data / name
     folder.mkdir()
     shutil.chown(folder, "xrootd")
-    return f"xrootd://{server.address}:{server.port}//{name}"
+    return f"xrootd://{server.address}:{server.port}//{name}" if protocol == "xrootd" else f"{server.http}/{name}"
 
 
-def test_the_contract_of_a_store_at_xrootd(far):
-    """The suite of all stores, inside the network of the server."""
-    store = writable(far.servers["cern"], "contract")
+@pytest.mark.parametrize("protocol", ["xrootd", "http"])
+def test_the_contract_of_a_store_at_xrootd(far, protocol):
+    """The suite of all stores, inside the network of the server, by each protocol that it speaks."""
+    store = writable(far.servers["cern"], protocol, f"contract-{protocol}")
     command = [*far.wan.inside("laptop"), sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     done = subprocess.run(
         [*command, str(ROOT / "tests" / "contract" / "test_stores.py")],
@@ -201,18 +203,21 @@ def test_the_contract_of_a_store_at_xrootd(far):
     assert "skipped" not in done.stdout
 
 
-def test_partials_at_an_xrootd_server(far):
+@pytest.mark.parametrize("protocol", ["xrootd", "http"])
+def test_partials_at_an_xrootd_server(far, protocol):
     """Workers that share no disk leave partial results, and find the code, at a server 30 ms away."""
-    store = writable(far.servers["nebraska"], "partials")
-    table = json.loads((far.folder / far.stored("apart")).read_text())
-    table["sites"]["desy"] |= {"store": store, "workers": 2, "scratch": str(far.folder / "own-$PARSL_WORKER_RANK")}
-    (far.folder / "apart.json").write_text(json.dumps(table))
-    done = far.run(str(far.folder / "apart.json"), "apart", files=far.far_files())
+    out = f"apart-{protocol}"
+    store = writable(far.servers["nebraska"], protocol, f"partials-{protocol}")
+    table = json.loads((far.folder / far.stored(out)).read_text())
+    scratch = str(far.folder / f"own-{protocol}-$PARSL_WORKER_RANK")
+    table["sites"]["desy"] |= {"store": store, "workers": 2, "scratch": scratch}
+    (far.folder / f"{out}.json").write_text(json.dumps(table))
+    done = far.run(str(far.folder / f"{out}.json"), out, files=far.far_files())
     assert done.returncode == 0, done.stderr
-    assert far.result("apart") == far.expected
-    assert far.manifest("apart")["complete"]
-    assert {path.name for path in far.folder.glob("own-*")} == {"own-0", "own-1"}
-    left = [path for path in (far.servers["nebraska"].data / "partials").rglob("*") if path.is_file()]
+    assert far.result(out) == far.expected
+    assert far.manifest(out)["complete"]
+    assert {path.name[-1] for path in far.folder.glob(f"own-{protocol}-*")} == {"0", "1"}
+    left = [path for path in (far.servers["nebraska"].data / f"partials-{protocol}").rglob("*") if path.is_file()]
     assert left
     assert {path.parent.name for path in left} == {"code"}
 
@@ -258,3 +263,19 @@ def test_http_needs_ranges(base, ranges):
     else:
         assert done.returncode == 1
         assert "does not serve parts of files (HTTP ranges)" in " ".join(done.stderr.split())
+
+
+def test_a_webdav_server_that_makes_no_folders(base):
+    """Nginx refuses a file whose folder is missing, and hands out files as a whole if it is told to."""
+    if shutil.which("nginx") is None:
+        left_out("nginx is not installed")
+    data = base / "dav"
+    data.mkdir()
+    with Nginx(base / "nginx-dav", data, free_ports(1)[0], ranges=False, writable=True) as server:
+        store = open_store(f"{server.http}/of/group", base, "mine/of")
+        store.put("a", b"0123456789")
+        store.put("a", b"other")
+        assert (store.get("a"), store.get("a", 2, 2), store.get("a", 4)) == (b"other", b"he", b"r")
+        store.remove("a")
+        with pytest.raises(FileNotFoundError):
+            store.get("a")

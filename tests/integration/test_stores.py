@@ -13,18 +13,18 @@ pytestmark = [pytest.mark.sites, pytest.mark.data]
 
 
 @pytest.fixture
-def various(table, redis, tmp_path):
-    """Three sites with three kinds of stores; at that with Redis each worker has a scratch of its own."""
+def various(table, redis, s3, tmp_path):
+    """Three sites with three kinds of stores; where it is a server, each worker has a scratch of its own."""
     kinds = {
         "desy": {"store": redis, "workers": 2, "scratch": f"{tmp_path}/own-$PARSL_WORKER_RANK"},
-        "cern": {"store": "memory", "workers": 1},
-        "nebraska": {"store": "files", "workers": 1},
+        "cern": {"store": s3, "workers": 2, "scratch": f"{tmp_path}/apart-$PARSL_WORKER_RANK"},
+        "nebraska": {"store": "memory", "workers": 1},
     }
     sites = {name: table.sites[name].model_copy(update=kind) for name, kind in kinds.items()}
     return table.model_copy(update={"sites": sites})
 
 
-def test_partials_in_files_in_memory_and_in_redis(various, laid_out, tmp_path):
+def test_partials_in_redis_in_s3_and_in_memory(various, laid_out, tmp_path):
     fileset = some(laid_out, "ZJets", "Data")
     big = tmp_path / "corrections.bin"  # goes in parts
     big.write_bytes(bytes(range(256)) * 40_000)
@@ -39,4 +39,5 @@ def test_partials_in_files_in_memory_and_in_redis(various, laid_out, tmp_path):
             told = [federation.call(site, pack_worker().code, "leftovers", {"staging": ""}) for site in SITES]
             assert [run["run"] for each in told for run in each.result()] == []
     assert_same(out, iterate(fileset, various, Nano(), schema=NoIdsSchema, chunksize=5))
-    assert {path.name for path in tmp_path.glob("own-*")} == {"own-0", "own-1"}
+    for folder in ("own", "apart"):
+        assert {path.name for path in tmp_path.glob(f"{folder}-*")} == {f"{folder}-0", f"{folder}-1"}

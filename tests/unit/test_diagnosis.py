@@ -24,7 +24,7 @@ def no_logins(monkeypatch, tmp_path):
     for name in ("BEARER_TOKEN", "BEARER_TOKEN_FILE", "XDG_RUNTIME_DIR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("X509_USER_PROXY", str(tmp_path / "no-proxy"))
-    monkeypatch.setattr("cafetal.worker.inputs.remote_files._SHARED", tmp_path)
+    monkeypatch.setattr("cafetal.worker.site_logins.SHARED", str(tmp_path))
 
 
 @pytest.fixture

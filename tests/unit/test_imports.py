@@ -92,8 +92,8 @@ def test_worker_needs_only_what_every_site_has(path):
         tops -= {"pydantic_core"}  # where replies are checked, which is on the user's machine
     if path.name in ("redis_store.py", "bootstrap.py"):
         tops -= {"proxystore", "redis"}  # where the site table says that the store is a Redis server
-    if path.name == "bootstrap.py":
-        tops -= {"fsspec", "XRootD"}  # where it says that the store is at an XRootD server
+    if path.name == "server_files.py":
+        tops -= {"fsspec", "XRootD", "boto3", "botocore"}  # where it says that the store is a server with files
     assert tops - sys.stdlib_module_names - relative <= coffea
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import inspect
+import re
 import symtable
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import ModuleType
@@ -59,14 +60,20 @@ def python_app(
     return decorate if function is None else decorate(function)
 
 
+def joined_source(*modules: ModuleType) -> str:
+    """Return the source of modules of ours as that of one, without what they import of each other."""
+    return "\n\n".join(re.sub(r"^from \..*\n", "", inspect.getsource(module), flags=re.MULTILINE) for module in modules)
+
+
 @functools.cache
-def by_value(module: ModuleType) -> dict[str, Callable[..., Any]]:
+def by_value(module: ModuleType, *others: ModuleType) -> dict[str, Callable[..., Any]]:
     """Return the functions of a module of ours, made so that Parsl's serialiser sends their code.
 
     A function of an importable module would be sent as a name, and a site has no cafetal to look it up in. With each
-    goes what it uses of its module, and no other function, as all of it is sent with every task; docstrings stay here.
+    goes what it uses of its module and of the others, and no other function, as all of it is sent with every task;
+    docstrings stay here.
     """
-    source = inspect.getsource(module)
+    source = joined_source(module, *others)
     tables = {table.get_name(): table for table in symtable.symtable(source, module.__name__, "exec").get_children()}
     statements = ast.parse(source).body
 
@@ -82,7 +89,8 @@ def by_value(module: ModuleType) -> dict[str, Callable[..., Any]]:
         function: Callable[..., Any] = namespace[name]
         return function
 
-    return {statement.name: alone(statement.name) for statement in statements if isinstance(statement, ast.FunctionDef)}
+    own = ast.parse(inspect.getsource(module)).body
+    return {statement.name: alone(statement.name) for statement in own if isinstance(statement, ast.FunctionDef)}
 
 
 def _globals(table: symtable.SymbolTable) -> Iterator[str]:

@@ -28,7 +28,7 @@ from cafetal.federation.versions import LOOKED_AT, mismatch, versions_here
 from cafetal.federation.watched_endpoint import WatchedEndpoint
 from cafetal.futures import in_thread, then
 from cafetal.scheduling.policies import RoutingPolicy
-from cafetal.worker import bootstrap
+from cafetal.worker import bootstrap, server_files, site_logins
 from cafetal.worker.atomic_files import write_bytes
 from cafetal.worker.parts import TO_SITE, cut
 
@@ -80,8 +80,8 @@ class Federation:
         )
         self._apps = {
             name: python_app(function, executors=[_LABEL], data_flow_kernel=self._kernel)
-            for name, function in by_value(bootstrap).items()
-            if name in ("install", "store", "join", "unpack", "call")
+            for name, function in by_value(bootstrap, server_files, site_logins).items()
+            if name in ("install", "store", "join", "unpack", "call", "call_with_server")
         }
         self._starting = {name: threading.Lock() for name in table.sites}
         self._folders = [str(self.logs)]
@@ -163,7 +163,8 @@ class Federation:
         was lost.
         """
         payload = pickle.dumps(dict(arguments), protocol=pickle.HIGHEST_PROTOCOL)
-        return self.submit(site, "call", *code, task, payload, *inputs)
+        function = "call_with_server" if bootstrap.has_server(self.site(site).store) else "call"
+        return self.submit(site, function, *code, task, payload, *inputs)
 
     def service_task(self, future: Future[object]) -> str | None:
         """Return the id that Globus Compute has given a task, by the future of `call`, once it has taken it."""

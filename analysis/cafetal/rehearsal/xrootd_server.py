@@ -114,6 +114,7 @@ class XRootD:
 
 _NGINX = """
 daemon off;
+{user}
 pid {folder}/pid;
 error_log {folder}/error.log;
 worker_processes 1;
@@ -122,7 +123,7 @@ http {{
   access_log off;
   client_body_temp_path {folder}/t1; proxy_temp_path {folder}/t2; fastcgi_temp_path {folder}/t3;
   uwsgi_temp_path {folder}/t4; scgi_temp_path {folder}/t5;
-  server {{ listen 127.0.0.1:{port}; root {data}; {ranges} }}
+  server {{ listen 127.0.0.1:{port}; root {data}; {ranges} {methods} }}
 }}
 """
 
@@ -134,13 +135,14 @@ class Nginx:
         folder: for its logs.
         data: what it hands out.
         ranges: whether it hands out parts of files.
+        writable: whether it takes files (WebDAV, but for lists of what is there).
 
     Raises:
         RehearsalError: if nginx is not installed, or does not come up.
     """
 
-    def __init__(self, folder: Path, data: Path, port: int, *, ranges: bool = True) -> None:
-        self.folder, self.data, self.port, self.ranges = folder, data, port, ranges
+    def __init__(self, folder: Path, data: Path, port: int, *, ranges: bool = True, writable: bool = False) -> None:
+        self.folder, self.data, self.port, self.ranges, self.writable = folder, data, port, ranges, writable
 
     @property
     def http(self) -> str:
@@ -153,7 +155,10 @@ class Nginx:
         self.folder.mkdir(parents=True, exist_ok=True)
         ranges = "" if self.ranges else "max_ranges 0;"
         config = self.folder / "nginx.conf"
-        config.write_text(_NGINX.format(folder=self.folder, port=self.port, data=self.data, ranges=ranges))
+        methods = "dav_methods PUT DELETE MKCOL MOVE; client_max_body_size 0;" if self.writable else ""
+        user = "user root;" if os.geteuid() == 0 else ""  # else it would work as one who may write nowhere
+        values = {"folder": self.folder, "port": self.port, "data": self.data, "ranges": ranges}
+        config.write_text(_NGINX.format(user=user, methods=methods, **values))
         command = ["nginx", "-c", str(config), "-e", str(self.folder / "error.log")]
         self._process = start(command, "127.0.0.1", self.port, log=self.folder)
         return self

@@ -1,13 +1,15 @@
 """What an engine carries to a site: a module that needs the standard library only, and is sent as it stands.
 
 `install` looks what is there and keeps files, `store` and `join` do so for large ones in parts, and `call` imports
-the worker code from these files and runs a task of it. Parsl carries each of them by value (see
-``federation.apps``), with what it uses of this module. Globus Compute is given the source of the
-whole module once, with those of `plain_text` and `service`. No parameter may be called ``inputs``, ``outputs``,
+the worker code from these files and runs a task of it. Parsl carries each of them by value (see ``federation.apps``),
+with what it uses of this module, `server_files` and `site_logins`. Globus Compute is given the source of all three
+once, with those of `plain_text` and `service`. No parameter may be called ``inputs``, ``outputs``,
 ``stdout``, ``stderr`` or ``walltime``: Parsl takes those for its own.
 """
 
 from typing import Any
+
+from .server_files import open_server, packages_needed
 
 
 def _code_folder(scratch: str) -> str:
@@ -19,7 +21,7 @@ def _code_folder(scratch: str) -> str:
 
 def has_server(store: str) -> bool:
     """Tell whether the store of a site is a server, which also keeps what is sent to the site."""
-    return store.startswith(("redis:", "xrootd:"))
+    return "://" in store
 
 
 def _redis(store: str) -> tuple[Any, str]:
@@ -33,37 +35,13 @@ def _redis(store: str) -> tuple[Any, str]:
     return client, f"cafetal:{getpass.getuser()}:code/"
 
 
-def xrootd_folder(store: str) -> tuple[Any, str]:
-    """Return the file system of an XRootD server, and the user's folder there.
-
-    Left to itself, XRootD's client waits for minutes for a server that is dead.
-    """
-    import getpass
-
-    import fsspec
-    from XRootD import client
-
-    for name, value in {"ConnectionWindow": 10, "ConnectionRetry": 1, "StreamErrorWindow": 10}.items():
-        client.EnvPutInt(name, value)
-    host, _, folder = store.partition("://")[2].partition("//")
-    options = {"timeout": 30, "locate_all_sources": False, "use_listings_cache": False}
-    return fsspec.filesystem("root", hostid=host, **options), f"/{folder.strip('/')}/cafetal-{getpass.getuser()}"
-
-
 def _put_at_server(store: str, name: str, content: bytes, days: int = 14) -> None:
     """Have a server keep a file, Redis for some days."""
     if store.startswith("redis:"):
         client, prefix = _redis(store)
         client.set(prefix + name, content, ex=days * 86400)
-        return
-    import uuid
-
-    files, folder = xrootd_folder(store)
-    files.makedirs(f"{folder}/code", exist_ok=True)
-    part = f"{folder}/code/.{uuid.uuid4().hex}"
-    with files.open(part, "wb") as file:
-        file.write(content)
-    files.mv(part, f"{folder}/code/{name}")
+    else:
+        open_server(store).put(f"code/{name}", content)
 
 
 def get_from_server(store: str, name: str) -> Any:
@@ -73,44 +51,35 @@ def get_from_server(store: str, name: str) -> Any:
     if store.startswith("redis:"):
         client, prefix = _redis(store)
         return client.get(prefix + name)
-    files, folder = xrootd_folder(store)
     try:
-        with files.open(f"{folder}/code/{name}", "rb", cache_type="none") as file:
-            return file.read()
-    except OSError as error:
-        if "[3011]" not in str(error):  # by which XRootD says that it is not there
-            raise
+        return open_server(store).get(f"code/{name}")
+    except FileNotFoundError:
         return None
 
 
-def _renew_at_server(store: str, name: str) -> bool:
-    """Have a server keep a file for as long as a new one; return whether it is there.
+def _renew_at_server(store: str, names: list[str]) -> list[str]:
+    """Have a server keep files for as long as new ones; return those that are there.
 
-    XRootD cannot do that, so a file that has lain there for half its time counts as missing, and is sent again.
+    Only Redis can do that. Elsewhere a file that has lain there for half its time counts as missing, and is sent again.
     """
     import time
 
     if store.startswith("redis:"):
         client, prefix = _redis(store)
-        return bool(client.expire(prefix + name, 14 * 86400))
-    files, folder = xrootd_folder(store)
-    try:
-        return bool(time.time() - files.info(f"{folder}/code/{name}")["mtime"] < 7 * 86400)
-    except OSError as error:
-        if "[3011]" not in str(error):
-            raise
-        return False
+        return [name for name in names if client.expire(prefix + name, 14 * 86400)]
+    fresh = {name for name, _, changed in open_server(store).entries("code") if time.time() - changed < 7 * 86400}
+    return [name for name in names if name in fresh]
 
 
 def _expire_at_server(store: str) -> None:
-    """Remove files from an XRootD server that nobody has sent for 14 days; Redis does so itself."""
+    """Remove files that nobody has sent for 14 days; Redis does so itself."""
     import time
 
-    if store.startswith("xrootd:"):
-        files, folder = xrootd_folder(store)
-        for entry in files.ls(f"{folder}/code", detail=True):
-            if time.time() - entry["mtime"] > 14 * 86400:
-                files.rm_file(entry["name"])
+    if not store.startswith("redis:"):
+        server = open_server(store)
+        for name, _, changed in server.entries("code"):
+            if time.time() - changed > 14 * 86400:
+                server.remove(f"code/{name}")
 
 
 def _remove_from_server(store: str, names: list[str]) -> None:
@@ -119,9 +88,9 @@ def _remove_from_server(store: str, names: list[str]) -> None:
         client, prefix = _redis(store)
         client.delete(*(prefix + name for name in names))
         return
-    files, folder = xrootd_folder(store)
+    server = open_server(store)
     for name in names:
-        files.rm_file(f"{folder}/code/{name}")
+        server.remove(f"code/{name}")
 
 
 def _write_whole(folder: str, name: str, content: bytes) -> None:
@@ -179,12 +148,12 @@ def install(
                 _put_at_server(store, name, content)
             if files:
                 _expire_at_server(store)
-            present += [name for name in names if _renew_at_server(store, name) and name not in present]
+            present += [name for name in _renew_at_server(store, names) if name not in present]
         free = shutil.disk_usage(folder).free
     except OSError as error:
         return {"error": f"The scratch folder {folder} cannot be written: {error}."}
     except Exception as error:
-        needed = "redis and proxystore" if store.startswith("redis:") else "xrootd and fsspec-xrootd"
+        needed = packages_needed(store)
         return {"error": f"The store {store} cannot be used: {error}. It needs {needed} at the site."}
     finally:
         os.umask(previous)
@@ -302,7 +271,7 @@ def _join_at_server(store: str, name: str, count: int) -> dict[str, object]:
     if _is_intact(name, content):
         _put_at_server(store, name, content)
         _remove_from_server(store, parts)
-    elif not _renew_at_server(store, name):  # another run may have joined the same parts
+    elif not _renew_at_server(store, [name]):  # another run may have joined the same parts
         return {"error": f"{name} arrived damaged, in {count} parts."}
     return {}
 
@@ -350,12 +319,7 @@ def call(scratch: str, store: str, archive: str, package: str, task: str, payloa
     import sys
 
     if package not in sys.modules:
-        folder = _code_folder(scratch)
-        path = os.path.join(folder, archive)
-        content = None if os.path.exists(path) else get_from_server(store, archive)
-        if content is not None:  # it came to another machine of the site
-            os.makedirs(folder, mode=0o700, exist_ok=True)
-            _write_whole(folder, archive, content)
+        path = os.path.join(_code_folder(scratch), archive)
         try:
             with open(path, "rb") as file:
                 intact = _is_intact(archive, file.read())
@@ -367,6 +331,25 @@ def call(scratch: str, store: str, archive: str, package: str, task: str, payloa
             sys.path.insert(0, path)
             importlib.invalidate_caches()
     return importlib.import_module(package + ".tasks").run(task, scratch, store, payload, *upstream)
+
+
+def call_with_server(
+    scratch: str, store: str, archive: str, package: str, task: str, payload: bytes, *upstream: object
+) -> object:
+    """Run one task, as `call`, at a site whose store is a server; the worker code may have come to another machine.
+
+    It is a function of its own, as what it takes to reach a server would make every task of other sites longer.
+    """
+    import os
+    import sys
+
+    folder = _code_folder(scratch)
+    if package not in sys.modules and not os.path.exists(os.path.join(folder, archive)):
+        content = get_from_server(store, archive)
+        if content is not None:
+            os.makedirs(folder, mode=0o700, exist_ok=True)
+            _write_whole(folder, archive, content)
+    return call(scratch, store, archive, package, task, payload, *upstream)
 
 
 def nothing() -> None:

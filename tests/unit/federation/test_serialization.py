@@ -14,7 +14,7 @@ from cafetal.federation import serialization
 from cafetal.federation.apps import by_value
 from cafetal.federation.serialization import pack, run_packed, unpack
 from cafetal.federation.submission import send
-from cafetal.worker import bootstrap, plain_text
+from cafetal.worker import bootstrap, plain_text, server_files, site_logins
 
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary(),
@@ -64,12 +64,16 @@ def test_a_function_goes_with_what_it_uses():
     }  # fmt: skip
     content, _ = sent(pack_buffers([pack(part) for part in (by_value(bootstrap)["measured"], divmod, (7, 2), {})]))
     assert unpack(content) == (3, 1)
-    functions = by_value(bootstrap)
-    assert functions.keys() == {name for name, _ in inspect.getmembers(bootstrap, inspect.isfunction)}
+    functions = by_value(bootstrap, server_files, site_logins)
+    own = inspect.getmembers(bootstrap, lambda part: inspect.isfunction(part) and part.__module__ == bootstrap.__name__)
+    assert functions.keys() == dict(own).keys()
     assert "install" not in functions["call"].__globals__
+    assert {"S3Server", "XRootDServer", "WebDAVServer", "http_login"} <= functions[
+        "call_with_server"
+    ].__globals__.keys()
     decode = by_value(plain_text)["decode"]
     assert "decode" in decode.__globals__  # it calls itself
-    assert len(pack(functions["call"])) < 7000 < len(inspect.getsource(bootstrap))
+    assert len(pack(functions["call"])) < 6000 < len(inspect.getsource(bootstrap))
 
 
 def test_pools_that_submit_in_their_own_way():

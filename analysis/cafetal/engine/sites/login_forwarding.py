@@ -6,11 +6,12 @@ import hashlib
 import time
 from concurrent.futures import Future
 from contextlib import suppress
+from pathlib import Path
 
 from cafetal.config import SiteTable
 from cafetal.engine.tasks.task_client import TaskClient
 from cafetal.futures import done
-from cafetal.worker.inputs.remote_files import bearer_token, x509_proxy
+from cafetal.worker.site_logins import bearer_token, x509_proxy
 
 _PERIOD = 30.0
 """Seconds after which the logins here are looked at again."""
@@ -21,7 +22,7 @@ def logins_here(names: tuple[str, ...]) -> dict[str, bytes]:
     contents: dict[str, bytes] = {}
     if "x509" in names and (proxy := x509_proxy()) is not None:
         with suppress(OSError):
-            contents["x509"] = proxy.read_bytes()
+            contents["x509"] = Path(proxy).read_bytes()
     if "token" in names and (token := bearer_token()) is not None:
         contents["token"] = token.encode()
     return contents

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import base64
-import inspect
 import json
 import logging
 import platform
-import re
 import threading
 import time
 from collections import deque
@@ -28,14 +26,14 @@ from cafetal.errors import (
     SiteError,
     TaskTooLarge,
 )
-from cafetal.federation.apps import BY_VALUE, by_value
+from cafetal.federation.apps import BY_VALUE, by_value, joined_source
 from cafetal.federation.globus_compute.auth import connect, refusal
 from cafetal.federation.globus_compute.liveness import EndpointReport, lost
 from cafetal.federation.globus_compute.rate_limit import SERVICE
 from cafetal.federation.globus_compute.replies import RESULT_LIMIT, read_reply
 from cafetal.federation.globus_compute.submitter import BATCH_BYTES, Parcel, Submitter
 from cafetal.federation.globus_compute.user_endpoints import recall, remember
-from cafetal.worker import bootstrap, plain_text, service
+from cafetal.worker import bootstrap, plain_text, server_files, service, site_logins
 
 logger = logging.getLogger(__name__)
 
@@ -362,9 +360,8 @@ _registering = threading.Lock()
 
 
 def service_source() -> str:
-    """Return the source that serves our requests in an empty namespace: three modules without their own imports."""
-    modules = (inspect.getsource(module) for module in (bootstrap, plain_text, service))
-    return "\n\n".join(re.sub(r"^from \..*\n", "", source, flags=re.MULTILINE) for source in modules)
+    """Return the source that serves our requests in an empty namespace."""
+    return joined_source(site_logins, server_files, bootstrap, plain_text, service)
 
 
 def _registered(client: Client) -> str:

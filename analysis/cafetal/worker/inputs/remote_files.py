@@ -7,7 +7,6 @@ server that knows no ranges for an empty file.
 from __future__ import annotations
 
 import base64
-import contextlib
 import functools
 import json
 import os
@@ -17,13 +16,14 @@ import urllib.parse
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import requests
 import uproot
 
 from ..failures import Unanswered, Unequipped, Unreadable
 from ..protocol import Failure, Login, Reading
+from ..site_logins import bearer_token, http_login, x509_proxy
 
 XROOTD, HTTP = ("root", "roots", "xroot", "xroots"), ("http", "https", "dav", "davs")
 PORTION = 4_000_000
@@ -58,7 +58,7 @@ def prepare(pfn: str, reading: Reading, options: dict[str, Any]) -> tuple[str, d
         _set_timeouts(round(timeout))
         return pfn, {**options, "handler": XRootDSource, "timeout": max(1, round(timeout))}
     url = pfn.replace("dav", "http", 1) if kind.startswith("dav") else pfn
-    login = _login(url)
+    login = http_login(url)
     _check_ranges(url, timeout, login)
     return url, {**options, "handler": uproot.source.fsspec.FSSpecSource, **_for_aiohttp(login, timeout)}
 
@@ -151,24 +151,7 @@ def portions(ranges: list[tuple[int, int]], limit: int) -> Iterator[list[tuple[i
 # --- HTTP ------------------------------------------------------------------------------------------------
 
 
-class _Login(TypedDict):
-    headers: dict[str, str]
-    certificate: str | None
-
-
-def _login(url: str) -> _Login:
-    """Return a bearer token, else an X.509 proxy, where the user has one; never over a line that others can read."""
-    nothing: _Login = {"headers": {}, "certificate": None}
-    if not url.startswith("https"):
-        return nothing
-    token = bearer_token()
-    if token is not None:
-        return {"headers": {"Authorization": f"Bearer {token}"}, "certificate": None}
-    proxy = x509_proxy()
-    return {"headers": {}, "certificate": str(proxy)} if proxy is not None else nothing
-
-
-def _check_ranges(url: str, timeout: float, login: _Login) -> None:
+def _check_ranges(url: str, timeout: float, login: dict[str, Any]) -> None:
     """Ask for the first bytes of a file, and for no more."""
     headers = {"Range": "bytes=0-3", "Accept-Encoding": "identity", **login["headers"]}
     try:
@@ -197,7 +180,7 @@ def _check_ranges(url: str, timeout: float, login: _Login) -> None:
         raise Unreadable("Not a ROOT file: it does not begin with `root`.")
 
 
-def _for_aiohttp(login: _Login, timeout: float) -> dict[str, object]:
+def _for_aiohttp(login: dict[str, Any], timeout: float) -> dict[str, object]:
     import aiohttp
 
     client: dict[str, object] = {"timeout": aiohttp.ClientTimeout(total=None, sock_connect=timeout, sock_read=timeout)}
@@ -231,26 +214,6 @@ def _context(certificate: str | None, authorities: str | None, renewed: float) -
 # --- logins ----------------------------------------------------------------------------------------------
 
 
-_SHARED = Path("/tmp")
-"""The folder that the rules for tokens and proxies name, whatever TMPDIR says."""
-
-
-def bearer_token() -> str | None:
-    """Return where the WLCG's rules for the discovery of bearer tokens look, in their order.
-
-    Source: WLCG Bearer Token Discovery, https://zenodo.org/records/3937438
-    """
-    if token := os.environ.get("BEARER_TOKEN", "").strip():
-        return token
-    own = f"bt_u{os.geteuid()}"
-    token_file, runtime = os.environ.get("BEARER_TOKEN_FILE"), os.environ.get("XDG_RUNTIME_DIR")
-    for place in (token_file and Path(token_file), runtime and Path(runtime, own), _SHARED / own):
-        with contextlib.suppress(OSError):
-            if place and (token := place.read_text().strip()):
-                return token
-    return None
-
-
 def logins() -> list[Login]:
     """Return each login that there is."""
     credentials: list[Login] = []
@@ -259,7 +222,7 @@ def logins() -> list[Login]:
         where = os.environ.get("BEARER_TOKEN_FILE") or "at a default WLCG location"
         credentials.append({"what": "bearer token", "where": where, "ends": _end_of_token(token)})
     if proxy is not None:
-        credentials.append({"what": "X.509 proxy", "where": str(proxy), "ends": _end_of_proxy(proxy)})
+        credentials.append({"what": "X.509 proxy", "where": proxy, "ends": _end_of_proxy(proxy)})
     return credentials
 
 
@@ -273,18 +236,12 @@ def _end_of_token(token: str) -> float | None:
         return None
 
 
-def _end_of_proxy(proxy: Path) -> float | None:
+def _end_of_proxy(proxy: str) -> float | None:
     """When the first certificate of its chain to end does so."""
     try:
         from cryptography import x509
 
-        chain = x509.load_pem_x509_certificates(proxy.read_bytes())
+        chain = x509.load_pem_x509_certificates(Path(proxy).read_bytes())
         return min(certificate.not_valid_after_utc.timestamp() for certificate in chain)
     except (ImportError, OSError, ValueError):
         return None
-
-
-def x509_proxy() -> Path | None:
-    """Return the file of the user's proxy certificate, if there is one."""
-    path = Path(os.environ.get("X509_USER_PROXY") or _SHARED / f"x509up_u{os.geteuid()}")
-    return path if path.is_file() else None

@@ -120,6 +120,8 @@ def _connect(url: str) -> Any:
         def part(self, name: str, offset: int, length: int | None) -> bytes | None:
             if not self.exists(RedisKey(name)):
                 return None
+            if length == 0:
+                return b""  # a range cannot say so
             last = -1 if length is None else offset + length - 1
             content: Any = self._redis_client.getrange(name, offset, last)
             return bytes(content)

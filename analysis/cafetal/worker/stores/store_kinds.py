@@ -1,7 +1,7 @@
 """The kinds of stores that a site table knows. Tasks do not know which one they use.
 
-A new kind is a class in a module here, in `STORES`; a server that all workers reach, and not their scratch, also keeps
-what is sent to the site: `bootstrap.has_server` and the functions below it.
+A new kind is a class in a module here, in `STORES`. A new server that keeps files is a class in `server_files`: it also
+keeps what is sent to the site.
 """
 
 from __future__ import annotations
@@ -12,10 +12,15 @@ from ..bootstrap import get_from_server, has_server
 from ..protocol import Leftover
 from .file_stores import FileStore, MemoryStore
 from .redis_store import RedisStore
+from .server_store import ServerStore
 from .store_base import Store, StoreAway
-from .xrootd_store import XRootDStore
 
-STORES: dict[str, type[Store]] = {"files": FileStore, "memory": MemoryStore, "redis": RedisStore, "xrootd": XRootDStore}
+STORES: dict[str, type[Store]] = {
+    "files": FileStore,
+    "memory": MemoryStore,
+    "redis": RedisStore,
+    **dict.fromkeys(("xrootd", "s3", "https", "davs", "http", "dav"), ServerStore),
+}
 """The class for each kind of store, by what comes first in its name in the site table."""
 
 

@@ -9,8 +9,8 @@ import pytest
 from cafetal.config import load_sites
 from cafetal.engine.sites.login_forwarding import logins_here
 from cafetal.errors import ConfigError
-from cafetal.worker import reduce_tasks
-from cafetal.worker.inputs import forwarded_logins, remote_files
+from cafetal.worker import reduce_tasks, site_logins
+from cafetal.worker.inputs import forwarded_logins
 from cafetal.worker.site_context import SiteContext
 
 FOUND = {"X509_USER_PROXY": "/mine", "BEARER_TOKEN_FILE": None, "BEARER_TOKEN": "own"}
@@ -33,11 +33,11 @@ def test_a_run_uses_its_own_logins(tmp_path, found):
     forwarded_logins.keep(tmp_path, "one", {"x509": b"proxy", "token": b"token"})
     forwarded_logins.keep(tmp_path, "two", {"x509": b"other"})
     forwarded_logins.use(tmp_path, "one")
-    assert remote_files.x509_proxy().read_bytes() == b"proxy"
-    assert remote_files.bearer_token() == "token"
+    assert Path(site_logins.x509_proxy()).read_bytes() == b"proxy"
+    assert site_logins.bearer_token() == "token"
     forwarded_logins.use(tmp_path, "two")
-    assert remote_files.x509_proxy().read_bytes() == b"other"
-    assert remote_files.bearer_token() == "own"
+    assert Path(site_logins.x509_proxy()).read_bytes() == b"other"
+    assert site_logins.bearer_token() == "own"
     forwarded_logins.use(tmp_path, "three")
     assert seen() == FOUND
 

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cafetal.rehearsal.wan_lines import Line, Queue
+from cafetal.worker import site_logins
 from cafetal.worker.failures import Unanswered, describe, kind_of
 from cafetal.worker.inputs import remote_files
 from cafetal.worker.inputs.open_files import OpenFiles, share_files
@@ -61,20 +62,20 @@ def test_tokens_are_found_where_the_rules_say(tmp_path, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     monkeypatch.setattr("os.geteuid", lambda: 4711)
-    monkeypatch.setattr(remote_files, "_SHARED", tmp_path / "shared")
-    assert remote_files.bearer_token() is None
+    monkeypatch.setattr(site_logins, "SHARED", str(tmp_path / "shared"))
+    assert site_logins.bearer_token() is None
     (tmp_path / "shared").mkdir()
     (tmp_path / "shared" / "bt_u4711").write_text("fourth")
-    assert remote_files.bearer_token() == "fourth"
+    assert site_logins.bearer_token() == "fourth"
     (tmp_path / "bt_u4711").write_text("third\n")
-    assert remote_files.bearer_token() == "third"
+    assert site_logins.bearer_token() == "third"
     (tmp_path / "named").write_text("second")
     monkeypatch.setenv("BEARER_TOKEN_FILE", str(tmp_path / "named"))
-    assert remote_files.bearer_token() == "second"
+    assert site_logins.bearer_token() == "second"
     monkeypatch.setenv("BEARER_TOKEN", " first ")
-    assert remote_files.bearer_token() == "first"
-    assert remote_files._login("http://host/a.root")["headers"] == {}  # others can read that
-    assert remote_files._login("https://host/a.root")["headers"] == {"Authorization": "Bearer first"}
+    assert site_logins.bearer_token() == "first"
+    assert site_logins.http_login("http://host/a.root")["headers"] == {}  # others can read that
+    assert site_logins.http_login("https://host/a.root")["headers"] == {"Authorization": "Bearer first"}
 
 
 def test_the_options_of_an_open_file_are_copied_and_pickled(monkeypatch, tmp_path):
