@@ -33,12 +33,20 @@ _rehearsal = click.argument("folder", type=click.Path(path_type=Path), default=P
     "--workers", default=1, show_default=True, metavar="N", type=click.IntRange(min=1), help="Workers of each site."
 )
 @click.option("--direct", is_flag=True, help="Start user endpoints without core endpoints: faster, less realistic.")
-def up(folder: Path, names: str, workers: int, direct: bool) -> None:
+@click.option(
+    "--stock-template",
+    "stock",
+    is_flag=True,
+    help="Use the template that Globus gives to new endpoints: one worker, reports every 30 s, slow to notice faults.",
+)
+def up(folder: Path, names: str, workers: int, direct: bool, stock: bool) -> None:
     """Start the sites in FOLDER, and write a site table there."""
     from cafetal.rehearsal.rehearsal import SITES, Rehearsal
 
+    if stock and (direct or workers > 1):
+        raise click.UsageError("The stock template has one worker, and a core endpoint that fills it in.")
     rehearsal = Rehearsal(folder)
-    rehearsal.up(names.split(","), workers=workers, kind="direct" if direct else "core")
+    rehearsal.up(names.split(","), workers=workers, kind="direct" if direct else "core", stock=stock)
     click.echo(
         f"The rehearsal is running. Its site table is {folder / SITES}; put data into {folder}/sites/NAME/data.\n"
         f"  cafetal sites check --sites {folder / SITES}\n  cafetal rehearse down {folder}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import sys
 from collections.abc import Mapping
@@ -24,9 +25,25 @@ HEARTBEAT = 5
 """Seconds between two reports of an agent; the shortest that it takes."""
 
 
+TEMPLATE = "user_config_template.yaml.j2"
+
+
 def endpoint_template() -> str:
     """Return the user endpoint template that we recommend for sites, as it is in ``templates/endpoint``."""
-    return (files("cafetal") / "templates" / "endpoint" / "user_config_template.yaml.j2").read_text()
+    return (files("cafetal") / "templates" / "endpoint" / TEMPLATE).read_text()
+
+
+def stock_template() -> str:
+    """Return the template that the agent gives to new endpoints, without what would set up Python from the Internet.
+
+    Its engine is as many facilities leave it: reports every 30 s, an endpoint that ends when its worker pool is lost.
+    """
+    template = (files("globus_compute_endpoint") / "endpoint" / "config" / TEMPLATE).read_text()
+    return re.sub(r"{#- --- BEGIN DYNAMIC UV LOGIC.*END DYNAMIC UV LOGIC --- -#}", "", template, flags=re.DOTALL)
+
+
+def _schema(package: str, *folders: str) -> str:
+    return files(package).joinpath(*folders, "user_config_schema.json").read_text()
 
 
 def check_installed() -> None:
@@ -35,8 +52,14 @@ def check_installed() -> None:
         raise RehearsalError("The endpoint agent is not installed: `pip install 'cafetal[endpoint]'`.")
 
 
-def start_core(folder: Path, settings: Mapping[str, object], tag: str, workers: int) -> tuple[Process, str]:
-    """Start a core endpoint and return it with its id; it forks a user endpoint when the first task comes."""
+def start_core(
+    folder: Path, settings: Mapping[str, object], tag: str, workers: int, *, stock: bool = False
+) -> tuple[Process, str]:
+    """Start a core endpoint and return it with its id; it forks a user endpoint when the first task comes.
+
+    Args:
+        stock: whether its template is the agent's own instead of ours.
+    """
     name = folder.name
     home = private_folder(folder / "agent")
     environment = _environment(home, settings)
@@ -45,14 +68,18 @@ def start_core(folder: Path, settings: Mapping[str, object], tag: str, workers: 
         "display_name": name,
         "email": "root@localhost",  # the agent wants one when it runs as root
         "local_compute_services": True,
-        "heartbeat_period": HEARTBEAT,
     }
+    if stock:
+        template, schema = stock_template(), _schema("globus_compute_endpoint", "endpoint", "config")
+    else:
+        core["heartbeat_period"] = HEARTBEAT
+        values = {"workers": workers, "heartbeat": HEARTBEAT, "address": "127.0.0.1"}
+        template, schema = endpoint_template(), _schema("cafetal", "templates", "endpoint")
+        for key, value in values.items():
+            template = f"{{% set {key} = {value!r} %}}\n{template}"
     (place / "config.yaml").write_text(yaml.safe_dump(core))
-    values = {"workers": workers, "heartbeat": HEARTBEAT, "address": "127.0.0.1"}
-    template = endpoint_template()
-    for key, value in values.items():
-        template = f"{{% set {key} = {value!r} %}}\n{template}"
-    (place / "user_config_template.yaml.j2").write_text(template)
+    (place / TEMPLATE).write_text(template)
+    (place / "user_config_schema.json").write_text(schema)
     # The environment of user endpoints is made from this file alone.
     user = {key: environment[key] for key in ("PATH", "HOME", "GLOBUS_COMPUTE_USER_DIR")}
     (place / "user_environment.yaml").write_text(yaml.safe_dump({**user, TAG: tag}))

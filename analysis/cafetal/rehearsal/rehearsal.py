@@ -66,8 +66,11 @@ class Rehearsal:
 
     # --- up ------------------------------------------------------------------------------------------------
 
-    def up(self, names: Iterable[str], *, workers: int = 1, kind: Kind = "core") -> None:
+    def up(self, names: Iterable[str], *, workers: int = 1, kind: Kind = "core", stock: bool = False) -> None:
         """Start everything, wait until all agents have reported, and write the site table.
+
+        Args:
+            stock: whether core endpoints have the agent's own template instead of ours; it has one worker.
 
         Raises:
             RehearsalError: if a part is not installed or does not start, or the folder is in use.
@@ -94,7 +97,7 @@ class Rehearsal:
             self.start_broker()
             self.start_cloud()
             for name in names:
-                self.add_site(name, workers=workers, kind=kind)
+                self.add_site(name, workers=workers, kind=kind, stock=stock)
             self.wait_online()
         except BaseException:
             self.down()
@@ -120,6 +123,7 @@ class Rehearsal:
         *,
         workers: int = 1,
         kind: Kind = "core",
+        stock: bool = False,
         engine: Mapping[str, object] | None = None,
         python: str = sys.executable,
     ) -> str:
@@ -128,7 +132,7 @@ class Rehearsal:
         for part in ("data", "scratch"):
             private_folder(place / part)
         if kind == "core":
-            process, endpoint = endpoint_agents.start_core(place, self.settings, self.tag, workers)
+            process, endpoint = endpoint_agents.start_core(place, self.settings, self.tag, workers, stock=stock)
         else:
             credentials = self.ask("POST", "/_direct", {"name": name})
             endpoint = credentials["endpoint_id"]

@@ -29,11 +29,13 @@ from cafetal.errors import (
 from cafetal.federation.apps import BY_VALUE, by_value, joined_source
 from cafetal.federation.globus_compute.auth import connect, refusal
 from cafetal.federation.globus_compute.liveness import EndpointReport, lost
+from cafetal.federation.globus_compute.published_template import check_user_config
 from cafetal.federation.globus_compute.rate_limit import SERVICE
 from cafetal.federation.globus_compute.replies import RESULT_LIMIT, read_reply
 from cafetal.federation.globus_compute.submitter import BATCH_BYTES, Parcel, Submitter
 from cafetal.federation.globus_compute.user_endpoints import recall, remember
-from cafetal.worker import bootstrap, plain_text, server_files, service, site_logins
+from cafetal.worker import bootstrap, plain_text, service, site_logins
+from cafetal.worker.stores import server_files
 
 logger = logging.getLogger(__name__)
 
@@ -102,12 +104,14 @@ class GlobusComputeEndpoint(ParslExecutor):  # type: ignore[misc]  # parsl comes
 
         Raises:
             LoginError, SiteError: see the class.
+            ConfigError: if the endpoint's template does not take the values for it.
         """
         self._client = connect(self.rehearsal)
         sighting = self.look()
         if sighting is None or not sighting.online:
             why = "it is offline" if sighting else "the service cannot be reached"
             raise SiteError(f"The endpoint {self.endpoint_id} of {self.label} cannot be used: {why}.")
+        check_user_config(self.label, self.user_endpoint_config or {}, self._published())
         self.courier = Submitter(
             self.label,
             self._client,
@@ -252,6 +256,16 @@ class GlobusComputeEndpoint(ParslExecutor):  # type: ignore[misc]  # parsl comes
             future.set_exception(error)
 
     # --- watchdog --------------------------------------------------------------------------------------------
+
+    def _published(self) -> Mapping[str, Any]:
+        """Return what the service tells of the endpoint, which need not be ours to see."""
+        SERVICE.wait()
+        try:
+            published: Mapping[str, Any] = self._client.get_endpoint_metadata(str(self.endpoint_id))
+        except globus_sdk.GlobusError as error:
+            logger.info("%s: the service does not show the template of its endpoint: %s", self.label, error)
+            return {}
+        return published
 
     def look(self, endpoint: UUID | None = None) -> EndpointReport | None:
         """Ask the service for the newest report of the endpoint (or of its user endpoint); ``None``: no answer.
