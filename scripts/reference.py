@@ -49,6 +49,7 @@ SECTIONS = [
     ("`endpoint: {kind: pbspro}`", "", batch_models.PBSProEndpoint),
     ("`endpoint: {kind: lsf}`", "", batch_models.LSFEndpoint),
     ("`endpoint: {kind: grid_engine}`", "", batch_models.GridEngineEndpoint),
+    ("`endpoint: {kind: kubernetes}`", "", batch_models.KubernetesEndpoint),
     ("`endpoint: {kind: globus_compute}`", "", endpoint_models.GlobusEndpoint),
     ("`endpoint: {kind: parsl}`", "", endpoint_models.ParslEndpoint),
     ("`container`", "A key of the endpoints of batch systems.", container_model.Container),

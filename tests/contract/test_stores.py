@@ -6,11 +6,11 @@ import socket
 
 import pytest
 
-from cafetal.worker import bootstrap, partials, reduce_tasks, server_files
+from cafetal.worker import bootstrap, partials, reduce_tasks
 from cafetal.worker.bootstrap import has_server
 from cafetal.worker.chunkset import ChunkSet
 from cafetal.worker.site_context import SiteContext
-from cafetal.worker.stores import server_store
+from cafetal.worker.stores import server_files, server_store
 from cafetal.worker.stores.store_base import StoreAway
 from cafetal.worker.stores.store_kinds import leftovers, open_store
 

@@ -14,16 +14,14 @@ from cafetal.endpoints.container_model import Container
 from cafetal.endpoints.endpoint_base import EndpointModel
 
 
-class BatchEndpoint(EndpointModel):
-    """Jobs of a batch system: this machine has its commands, and shares the scratch with the nodes."""
+class JobsEndpoint(EndpointModel):
+    """Jobs that run worker pools elsewhere: this machine submits them, and shares the scratch with their nodes."""
 
     shares_scratch = True
     start_timeout = 86400.0
-    walltime: str = Field("01:00:00", pattern=r"^(\d+-)?\d{1,3}:\d\d:\d\d$", description="Per job, `[D-]HH:MM:SS`.")
     jobs: int = Field(1, ge=1, description="Number of jobs at a time; the site's `workers` are divided among them.")
     cores: int | None = Field(None, ge=1, description="Cores per job; by default one per worker.")
     memory: int | None = Field(None, ge=1, description="Memory per job in GB.")
-    scheduler_options: str = Field("", description="Further lines for the job script or submit file.")
     worker_init: str = Field("", description="Shell lines run before the workers start, e.g. `module load python`.")
     address: str | None = Field(
         None,
@@ -36,8 +34,6 @@ class BatchEndpoint(EndpointModel):
         description="Port of this machine, or range of ports, to which the nodes may connect, e.g. `10000-10100`.",
     )
 
-    container: Container | None = Field(None, description="Container in which the workers run.")
-
     @property
     def port_range(self) -> tuple[int, int] | None:
         """The first port, and one past the last."""
@@ -45,6 +41,14 @@ class BatchEndpoint(EndpointModel):
             return None
         first, _, last = self.ports.partition("-")
         return int(first), int(last or first) + 1
+
+
+class BatchEndpoint(JobsEndpoint):
+    """Jobs of a batch system, whose commands this machine has."""
+
+    walltime: str = Field("01:00:00", pattern=r"^(\d+-)?\d{1,3}:\d\d:\d\d$", description="Per job, `[D-]HH:MM:SS`.")
+    scheduler_options: str = Field("", description="Further lines for the job script or submit file.")
+    container: Container | None = Field(None, description="Container in which the workers run.")
 
     @property
     def seconds(self) -> int:
@@ -116,6 +120,25 @@ class GridEngineEndpoint(BatchEndpoint):
     parallel_environment: str | None = Field(
         None, description="Parallel environment (`-pe`) for jobs with several cores."
     )
+
+
+class KubernetesEndpoint(JobsEndpoint):
+    """Pods of a Kubernetes cluster, as at an analysis facility whose notebooks are pods of the same cluster."""
+
+    start_timeout = 3600.0
+    kind: Literal["kubernetes"] = "kubernetes"
+    image: str = Field(description="Image of the pods. It must hold bash, Python and coffea.")
+    python: str = Field("python3", pattern=r"^[\w./+-]+$", description="Python of the image.")
+    namespace: str = Field("default", description="Namespace of the pods.")
+    volumes: dict[str, str] = Field(
+        default_factory=dict,
+        description="Folder of the pods for each persistent volume claim. The scratch must be on one of them, and this "
+        "machine must see it under the same path.",
+    )
+    service_account: str | None = Field(None, description="Service account of the pods.")
+    pull_secret: str | None = Field(None, description="Name of the secret in the cluster that opens the registry.")
+    user: int | None = Field(None, ge=0, description="Number of the user as whom the pods run, with `group`.")
+    group: int | None = Field(None, ge=0, description="Number of their group.")
 
 
 BATCH_KINDS: tuple[type[BatchEndpoint], ...] = (

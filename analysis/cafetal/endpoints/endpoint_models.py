@@ -15,6 +15,7 @@ from cafetal.endpoints.batch_models import (
     BATCH_KINDS,
     GridEngineEndpoint,
     HTCondorEndpoint,
+    KubernetesEndpoint,
     LSFEndpoint,
     PBSProEndpoint,
     SlurmEndpoint,
@@ -91,7 +92,13 @@ class GlobusEndpoint(EndpointModel):
         return self.model_copy(update={"rehearsal": str(folder / Path(self.rehearsal).expanduser())})
 
 
-ENDPOINTS: tuple[type[EndpointModel], ...] = (LocalEndpoint, *BATCH_KINDS, GlobusEndpoint, ParslEndpoint)
+ENDPOINTS: tuple[type[EndpointModel], ...] = (
+    LocalEndpoint,
+    *BATCH_KINDS,
+    KubernetesEndpoint,
+    GlobusEndpoint,
+    ParslEndpoint,
+)
 Endpoint = Annotated[
     LocalEndpoint
     | SlurmEndpoint
@@ -99,6 +106,7 @@ Endpoint = Annotated[
     | PBSProEndpoint
     | LSFEndpoint
     | GridEngineEndpoint
+    | KubernetesEndpoint
     | GlobusEndpoint
     | ParslEndpoint,
     Field(discriminator="kind"),

@@ -28,9 +28,10 @@ from cafetal.federation.versions import LOOKED_AT, mismatch, versions_here
 from cafetal.federation.watched_endpoint import WatchedEndpoint
 from cafetal.futures import in_thread, then
 from cafetal.scheduling.policies import RoutingPolicy
-from cafetal.worker import bootstrap, server_files, site_logins
+from cafetal.worker import bootstrap, site_logins
 from cafetal.worker.atomic_files import write_bytes
 from cafetal.worker.parts import TO_SITE, cut
+from cafetal.worker.stores import server_files
 
 _LABEL = "sites"
 _MOST_WORDS = 1_000_000

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 _OF_THE_POOL = ("parsl.executors.high_throughput.process_worker_pool",)
-_FOR_OTHERS = ("globus_compute_sdk", "sqlalchemy")
+_FOR_OTHERS = ("globus_compute_sdk", "kubernetes", "sqlalchemy")
 """Half of the time of importing Parsl goes into these, which the pool does not use; an analysis may."""
 _OF_TASKS = ("awkward", "uproot", "hist", "cloudpickle", "lz4.frame", "coffea.processor", "coffea.nanoevents")
 

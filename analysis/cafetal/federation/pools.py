@@ -19,22 +19,24 @@ from parsl.executors.base import ParslExecutor
 from parsl.executors.high_throughput.executor import DEFAULT_LAUNCH_CMD
 from parsl.launchers import SimpleLauncher, WrappedLauncher
 from parsl.providers import LocalProvider
+from parsl.providers.base import ExecutionProvider
 
 from cafetal.config import Site
-from cafetal.endpoints.batch_models import BATCH_KINDS, BatchEndpoint
+from cafetal.endpoints.batch_models import BATCH_KINDS, BatchEndpoint, JobsEndpoint, KubernetesEndpoint
 from cafetal.endpoints.endpoint_base import EndpointModel
 from cafetal.endpoints.endpoint_models import GlobusEndpoint, LocalEndpoint, ParslEndpoint
 from cafetal.errors import ConfigError
 from cafetal.extensions import import_object
 from cafetal.federation.jobs.batch_providers import make_provider
 from cafetal.federation.jobs.containers import needed_folders, wrap_command
+from cafetal.federation.jobs.kubernetes_pods import make_pods
 from cafetal.federation.site_start import INTERCHANGE_LOG, is_plain
 
 # Numerical libraries that start a thread a core would make every worker compete with all the others.
 _ONE_THREAD = "\n".join(f"export {name}=1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"))
 
 # Importing Parsl takes half as long without these, which only other parts of it use; the workers may import them.
-_LIGHT = "import runpy, sys; sys.modules.update(dict.fromkeys(('globus_compute_sdk', 'sqlalchemy')))"
+_LIGHT = "import runpy, sys; sys.modules.update(dict.fromkeys(('globus_compute_sdk', 'kubernetes', 'sqlalchemy')))"
 
 _WORK = "work"
 """Folder in the scratch of a local site in which its workers run."""
@@ -225,21 +227,40 @@ def _pool_of_job(site: Site, endpoint: BatchEndpoint, equip: Equip | None) -> st
 
 
 def _batch(name: str, site: Site, endpoint: BatchEndpoint, equip: Equip | None, apart: bool) -> HighThroughputExecutor:
-    workers_of_job = math.ceil(site.workers / endpoint.jobs)
+    workers = _workers_of_job(site, endpoint)
+    provider = make_provider(endpoint, workers, _environment())
+    return _jobs(name, site, endpoint, equip, _pool_of_job(site, endpoint, equip), provider)
+
+
+def _kubernetes(
+    name: str, site: Site, endpoint: KubernetesEndpoint, equip: Equip | None, apart: bool
+) -> HighThroughputExecutor:
+    provider = make_pods(endpoint, _workers_of_job(site, endpoint), _environment())
+    return _jobs(name, site, endpoint, equip, _pool(equip, endpoint.python), provider)
+
+
+def _workers_of_job(site: Site, endpoint: JobsEndpoint) -> int:
+    return math.ceil(site.workers / endpoint.jobs)
+
+
+def _jobs(
+    name: str, site: Site, endpoint: JobsEndpoint, equip: Equip | None, command: str, provider: ExecutionProvider
+) -> HighThroughputExecutor:
+    """Return the executor whose pools are started by jobs that connect to this machine."""
     addresses = numbers(endpoint.address)
     executor = _pools(
         equip,
         label=name,
         address=addresses[0],
-        max_workers_per_node=workers_of_job,
-        launch_cmd=_pool_of_job(site, endpoint, equip),
+        max_workers_per_node=_workers_of_job(site, endpoint),
+        launch_cmd=command,
         interchange_launch_cmd=[sys.executable, "-P", "-c", _INTERCHANGE],
         poll_period=_POLL,
         heartbeat_period=10,
         heartbeat_threshold=60,
         encrypted=True,
         **({} if endpoint.port_range is None else {"worker_port_range": endpoint.port_range}),
-        provider=make_provider(endpoint, workers_of_job, _environment()),
+        provider=provider,
     )
     executor.shared_folder = _shared_folder(site)
     if len(addresses) > 1:  # workers try all; where Parsl finds them itself, it asks a server on the Internet too
@@ -317,6 +338,7 @@ def _from_factory(name: str, site: Site, endpoint: ParslEndpoint, equip: Equip |
 _BUILDERS: dict[type[EndpointModel], Callable[[str, Site, Any, Equip | None, bool], ParslExecutor]] = {
     LocalEndpoint: _local,
     **dict.fromkeys(BATCH_KINDS, _batch),
+    KubernetesEndpoint: _kubernetes,
     GlobusEndpoint: _globus,
     ParslEndpoint: _from_factory,
 }

@@ -9,7 +9,7 @@ once, with those of `plain_text` and `service`. No parameter may be called ``inp
 
 from typing import Any
 
-from .server_files import open_server, packages_needed
+from .stores.server_files import open_server, packages_needed
 
 
 def _code_folder(scratch: str) -> str:

@@ -14,7 +14,8 @@ from cafetal.federation import serialization
 from cafetal.federation.apps import by_value
 from cafetal.federation.serialization import pack, run_packed, unpack
 from cafetal.federation.submission import send
-from cafetal.worker import bootstrap, plain_text, server_files, site_logins
+from cafetal.worker import bootstrap, plain_text, site_logins
+from cafetal.worker.stores import server_files
 
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary(),

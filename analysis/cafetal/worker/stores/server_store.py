@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from urllib.parse import quote, unquote
 
 from ..protocol import Leftover
-from ..server_files import open_server
+from .server_files import open_server
 from .store_base import StoreAway
 
 

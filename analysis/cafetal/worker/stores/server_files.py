@@ -9,7 +9,7 @@ library of the server raises.
 
 from typing import Any
 
-from .site_logins import http_login
+from ..site_logins import http_login
 
 
 class XRootDServer:
