@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from cafetal.config import SiteTable
 from cafetal.errors import ConfigError, NoReplica, nearest
 from cafetal.fileset import DataFile, Fileset, Replicas
+from cafetal.storage_models import StorageElement
 from cafetal.worker.inputs.file_names import prefixes, to_pfn
 
 _REMOTE = ("root", "roots", "xroot", "xroots", "http", "https", "dav", "davs")
@@ -76,6 +77,10 @@ class FilesetCatalog:
         self._fileset = fileset
         self._datasets: dict[str, list[str]] = {}
         self._copies: dict[str, Copies] = {}
+        self._elements: dict[str, list[int]] = {}
+        for position, (name, element) in enumerate(sites.storage.items()):
+            for label in (name, *element.rses):
+                self._elements.setdefault(label, []).append(position)
         for dataset in (fileset or {}).values():
             for file in dataset.files:
                 self._datasets.setdefault(file.lfn, []).append(dataset.name)
@@ -184,7 +189,7 @@ class FilesetCatalog:
         """Return the URLs of a file by storage element, in the order of the site table."""
         named = {**file.elsewhere, **file.replicas}
         urls: dict[str, str] = {}
-        for name, element in self._sites.storage.items():
+        for name, element in self._candidates(file.lfn, named):
             label = next((label for label in (name, *element.rses) if label in named), None)
             is_url = "://" in file.lfn
             is_placed = not named and not is_url and name in self._placed(file.lfn)
@@ -201,6 +206,14 @@ class FilesetCatalog:
                 )
             urls[name] = url
         return urls
+
+    def _candidates(self, lfn: str, named: Replicas) -> Iterable[tuple[str, StorageElement]]:
+        """Return the storage elements that may hold a file: one that is named by an LFN is at named places only."""
+        elements = [*self._sites.storage.items()]
+        if not named or "://" in lfn:
+            return elements
+        positions = {position for label in named for position in self._elements.get(label, ())}
+        return [elements[position] for position in sorted(positions)]
 
     def _remote(self, lfn: str, stored: dict[str, str]) -> tuple[RemoteCopy, ...]:
         if self._sites.routing.remote == "deny":

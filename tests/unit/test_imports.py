@@ -115,6 +115,14 @@ def test_scheduling_is_pure(path):
     assert not {name.split(".")[0] for name in imports_of(path)} & forbidden
 
 
+def test_a_plan_does_not_wait_for_parsl():
+    code = (
+        "import sys, cafetal.runner.multi_site_executor, cafetal.runner.forecast; "
+        "sys.exit(any(name in sys.modules for name in ('parsl', 'globus_sdk', 'matplotlib')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
 def test_help_does_not_wait_for_coffea():
     slow = ("coffea", "parsl", "awkward", "pydantic", "requests")
     code = f"import sys, cafetal.cli; sys.exit(any(name in sys.modules for name in {slow}))"

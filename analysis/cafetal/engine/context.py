@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cafetal.engine.events import Event, FatalError
 from cafetal.engine.failure_log import FailureLog
 from cafetal.engine.tasks.task_client import TaskClient
-from cafetal.federation.federation import Federation
 from cafetal.plan import Plan
 from cafetal.results.journal import Journal
 from cafetal.results.lines import journal_lines as lines
@@ -21,6 +21,9 @@ from cafetal.scheduling.ledger import Ledger
 from cafetal.scheduling.scheduler import Scheduler
 from cafetal.shipping.shipment import Shipment
 from cafetal.worker.protocol import Failure
+
+if TYPE_CHECKING:  # which imports Parsl
+    from cafetal.federation.federation import Federation
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,9 +31,7 @@ from cafetal.federation.jobs.batch_providers import make_provider
 from cafetal.federation.jobs.containers import needed_folders, wrap_command
 from cafetal.federation.jobs.kubernetes_pods import make_pods
 from cafetal.federation.site_start import INTERCHANGE_LOG, is_plain
-
-# Numerical libraries that start a thread a core would make every worker compete with all the others.
-_ONE_THREAD = "\n".join(f"export {name}=1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"))
+from cafetal.federation.worker_environment import hash_seed, worker_lines
 
 # Importing Parsl takes half as long without these, which only other parts of it use; the workers may import them.
 _LIGHT = "import runpy, sys; sys.modules.update(dict.fromkeys(('globus_compute_sdk', 'kubernetes', 'sqlalchemy')))"
@@ -126,17 +124,6 @@ def _pools(equip: Equip | None, **options: object) -> HighThroughputExecutor:
     return HighThroughputExecutor(**options) if equip is None else EquippedExecutor(equip, **options)
 
 
-def hash_seed() -> str:
-    """Return the ``PYTHONHASHSEED`` of all workers: the user's, if it is a number, so that sets have one order."""
-    seed = os.environ.get("PYTHONHASHSEED", "")
-    return seed if seed.isdigit() else "0"
-
-
-def _environment() -> str:
-    """Return the shell lines with which all workers start that we start ourselves."""
-    return f"{_ONE_THREAD}\nexport PYTHONHASHSEED={hash_seed()}"
-
-
 def make_endpoint(name: str, site: Site, equip: Equip | None = None, *, apart: bool = False) -> ParslExecutor:
     """Return the Parsl executor of a site, not yet started, labelled with the site's name.
 
@@ -196,7 +183,7 @@ def _local(name: str, site: Site, endpoint: LocalEndpoint, equip: Equip | None, 
             init_blocks=1,
             min_blocks=1,
             max_blocks=1,
-            worker_init=f"{_environment()}\n{work}\n{endpoint.worker_init}",
+            worker_init=f"{worker_lines()}\n{work}\n{endpoint.worker_init}",
             launcher=WrappedLauncher(endpoint.prepend) if endpoint.prepend else SimpleLauncher(),
         ),
     )
@@ -228,14 +215,14 @@ def _pool_of_job(site: Site, endpoint: BatchEndpoint, equip: Equip | None) -> st
 
 def _batch(name: str, site: Site, endpoint: BatchEndpoint, equip: Equip | None, apart: bool) -> HighThroughputExecutor:
     workers = _workers_of_job(site, endpoint)
-    provider = make_provider(endpoint, workers, _environment())
+    provider = make_provider(endpoint, workers, worker_lines())
     return _jobs(name, site, endpoint, equip, _pool_of_job(site, endpoint, equip), provider)
 
 
 def _kubernetes(
     name: str, site: Site, endpoint: KubernetesEndpoint, equip: Equip | None, apart: bool
 ) -> HighThroughputExecutor:
-    provider = make_pods(endpoint, _workers_of_job(site, endpoint), _environment())
+    provider = make_pods(endpoint, _workers_of_job(site, endpoint), worker_lines())
     return _jobs(name, site, endpoint, equip, _pool(equip, endpoint.python), provider)
 
 

@@ -11,7 +11,7 @@ from coffea.processor.executor import WorkItem
 
 from cafetal.engine.sites.site_monitor import forget_drained
 from cafetal.errors import OutputError, ResumeRefused
-from cafetal.federation.pools import hash_seed
+from cafetal.federation.worker_environment import hash_seed
 from cafetal.plan import Plan
 from cafetal.results.history import History
 from cafetal.results.journal import JOURNAL, Journal

@@ -243,5 +243,9 @@ def _entries(file: DataFile, cached: Mapping[str, Any] | None) -> int | None:
 def _from_cache(
     files: Mapping[tuple[str, str | None], DataFile], catalog: FilesetCatalog
 ) -> dict[tuple[str, str | None], dict[str, Any]]:
-    keys = {(site, pfn, tree or ""): (lfn, tree) for lfn, tree in files for site, pfn in catalog.replicas(lfn).items()}
+    """Return what earlier runs have learned of those files of which the fileset does not tell it."""
+    unknown = [key for key, file in files.items() if file.num_entries is None or not file.size]
+    keys = {
+        (site, pfn, tree or ""): (lfn, tree) for lfn, tree in unknown for site, pfn in catalog.replicas(lfn).items()
+    }
     return {keys[key]: record for key, record in FileCache().get(keys).items()}

@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from coffea.processor import accumulate
 from coffea.processor.accumulator import set_accumulator
@@ -29,7 +30,6 @@ from cafetal.environments.lock_files import Lock, read_lock
 from cafetal.environments.requirements import lock_for
 from cafetal.errors import ConfigError, OutputError, RunInterrupted
 from cafetal.extensions import find_policy
-from cafetal.federation.federation import Federation
 from cafetal.fileset import FileIdentities, Fileset, load, plain_name
 from cafetal.fileset_sites import table_for
 from cafetal.plan import Plan, make_plan
@@ -51,6 +51,9 @@ from cafetal.runner.shipment_check import comparing, warn_of_shipment
 from cafetal.scheduling.policies import RoutingPolicy
 from cafetal.shipping.shipment import Shipment, check_aux, limits, pack_function, pack_worker
 from cafetal.worker.protocol import Failure
+
+if TYPE_CHECKING:
+    from cafetal.federation.federation import Federation
 
 _LINGER = 120.0
 """Seconds for which sites are kept after files were counted: the work on them usually follows at once."""
@@ -218,6 +221,8 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         return FilesetCatalog(self.sites, self.fileset)
 
     def _make_federation(self) -> Federation:
+        from cafetal.federation.federation import Federation  # imports Parsl, which a plan need not wait for
+
         return Federation(self.sites, policy=self.policy, logs=self.logs, environment=self._pack)
 
     def _pack(self) -> EnvironmentArchive:

@@ -6,18 +6,21 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from coffea.processor.executor import FileMeta, WorkItem
 
 from cafetal.engine.interrupts import interrupts
 from cafetal.errors import UnreadableFile
-from cafetal.federation.federation import Federation
 from cafetal.plan import Plan
 from cafetal.results.lines import journal_lines as lines
 from cafetal.results.record import RunRecord, failure_fields
 from cafetal.shipping.shipment import Shipment
 from cafetal.worker.failures import describe
 from cafetal.worker.protocol import Failure
+
+if TYPE_CHECKING:  # which imports Parsl
+    from cafetal.federation.federation import Federation
 
 _MISSING = b"cafetal: missing"
 """UUID of a file that could not be opened; 16 bytes. Runner needs metadata for each file, or it does nothing at all."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from cafetal.engine import user_messages
 from cafetal.environments.archive import EnvironmentArchive
 from cafetal.environments.requirements import detect
-from cafetal.federation.federation import Federation
 from cafetal.results.record import RunRecord
 from cafetal.shipping.shipment import Shipment
+
+if TYPE_CHECKING:  # which imports Parsl
+    from cafetal.federation.federation import Federation
 
 
 def warn_of_shipment(shipment: Shipment) -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cafetal.engine.sites.install import install
 from cafetal.engine.tasks import reply_checks
 from cafetal.engine.tasks.losses import settle_task
-from cafetal.federation.federation import Federation
 from cafetal.shipping.shipment import pack_worker
+
+if TYPE_CHECKING:  # which imports Parsl
+    from cafetal.federation.federation import Federation
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,17 +6,19 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cafetal.engine.file_inspection import Question, all_lost, contradiction, inspect_request
 from cafetal.engine.sites.install import install
 from cafetal.engine.tasks import reply_checks
 from cafetal.engine.tasks.losses import settle_task
-from cafetal.federation.federation import Federation
 from cafetal.fileset import Fileset
 from cafetal.replicas import FilesetCatalog
 from cafetal.results.record import reason
 from cafetal.shipping.shipment import pack_worker
+
+if TYPE_CHECKING:  # which imports Parsl
+    from cafetal.federation.federation import Federation
 
 
 @dataclass(frozen=True, slots=True)

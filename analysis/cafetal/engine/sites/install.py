@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from concurrent.futures import Future
+from typing import TYPE_CHECKING
 
 from cafetal.engine.tasks import reply_checks
 from cafetal.engine.tasks.losses import lost_task, settle_task
-from cafetal.federation.federation import Federation
 from cafetal.futures import in_thread, retry, then
 from cafetal.scheduling.retries import TRIES
 from cafetal.shipping.shipment import Shipment
+
+if TYPE_CHECKING:  # which imports Parsl
+    from cafetal.federation.federation import Federation
 
 _BETWEEN_TRIES = 5.0
 """Seconds until a site that is away is asked again."""

@@ -8,8 +8,11 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from cafetal.federation.federation import Federation
+if TYPE_CHECKING:  # which imports Parsl
+    from cafetal.federation.federation import Federation
+
 
 logger = logging.getLogger(__name__)
 

@@ -10,13 +10,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cafetal.engine.file_inspection import all_lost
 from cafetal.engine.tasks import reply_checks
 from cafetal.engine.tasks.losses import Overdue, lost_task, settle_task
 from cafetal.errors import LoginError
-from cafetal.federation.federation import Federation
 from cafetal.futures import all_of
 from cafetal.plan import Plan
 from cafetal.scheduling.messages import Assign
@@ -38,6 +37,9 @@ from cafetal.worker.protocol import (
     SurveyRequest,
 )
 from cafetal.worker.site_context import SiteContext
+
+if TYPE_CHECKING:  # which imports Parsl
+    from cafetal.federation.federation import Federation
 
 _KEEP_DAYS = 14
 """After so many days code that nobody has used, and runs that nobody has gone on with, are removed from a scratch."""
