@@ -49,7 +49,8 @@ class Site(Strict):
         pattern=f"^({'|'.join(store.pattern for store in STORES.values())})$",
         description="Where tasks store partial results for each other: `files`, on the scratch; `memory`, if one "
         "process does all the work; or a server that all workers of the site can reach: `redis://host:port`, "
-        "`xrootd://host:port//folder`, `s3://bucket/prefix` or `https://host/folder` (WebDAV).",
+        "`xrootd://host:port//folder`, `s3://bucket/prefix` or `https://host/folder` (WebDAV). $VARIABLES are expanded "
+        "on this machine.",
     )
     workers: int = Field(1, ge=1, description="Processes that compute at the same time.")
     start_timeout: float = Field(
@@ -109,6 +110,21 @@ class Site(Strict):
             raise ValueError(
                 f"`store: {self.store}` needs a single process: `workers: 1`, or a factory that makes threads"
             )
+        return self
+
+    @field_validator("store")
+    @classmethod
+    def _expanded_store(cls, value: str) -> str:
+        """Put this machine's $VARIABLES into the name of a store, such as the user's name."""
+        return os.path.expandvars(value)
+
+    @model_validator(mode="after")
+    def _reaches_partials(self) -> Site:
+        """Refuse partials where the workers would not find each other's."""
+        if self.endpoint.apart and not store_class(self.store).at_server:
+            raise ValueError("the nodes share no disk, so `store` must be a server, such as `xrootd://host//folder`")
+        if self.endpoint.apart and self.env != "existing":
+            raise ValueError("the nodes share no disk, so no environment can be sent: `env` can only be `existing`")
         return self
 
     @model_validator(mode="after")

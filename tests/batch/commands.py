@@ -49,6 +49,10 @@ def alive(pid):
         return False
 
 
+HIDDEN = "CAFETAL_TEST_HIDDEN"
+"""Environment variable: a folder that jobs of HTCondor do not see, as if they ran on another machine."""
+
+
 def start(script, content, files=()):
     """Start a job in a folder of its own; return its number."""
     root = Path(os.environ[FOLDER])
@@ -58,9 +62,12 @@ def start(script, content, files=()):
     (folder / "submitted").write_text(content)
     for path in files:
         shutil.copy(path, folder)
+    command, environment = ["bash", script], {**os.environ, "_CONDOR_SCRATCH_DIR": str(folder)}
+    if hidden := os.environ.get(HIDDEN):
+        command = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none "$1" && exec bash "$2"', "sh", hidden, script]
     with open(folder / "output", "w") as output:
-        process = subprocess.Popen(["bash", script], cwd=folder, stdout=output, stderr=output, stdin=subprocess.DEVNULL,
-                                   start_new_session=True)  # fmt: skip
+        process = subprocess.Popen(command, cwd=folder, stdout=output, stderr=output, stdin=subprocess.DEVNULL,
+                                   start_new_session=True, env=environment)  # fmt: skip
     (folder / "pid").write_text(str(process.pid))
     return number
 

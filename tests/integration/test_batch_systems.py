@@ -5,12 +5,15 @@ documentation says, and runs each job on this machine.
 """
 
 import os
+import subprocess
+import sys
 
 import pytest
 from coffea import processor
 from coffea.nanoevents import BaseSchema
 
 from cafetal.config import load_sites
+from cafetal.errors import ConfigError
 from cafetal.federation.federation import Federation
 from cafetal.federation.pools import make_endpoint
 from cafetal.federation.site_status import ask_sites
@@ -94,6 +97,58 @@ def test_a_run_on_two_jobs(batch, tmp_path, kind):
     assert out["n"] == len(out["ids"]) == 800
     assert executor.record.complete
     wait_until(lambda: not any(map(commands.alive, commands.jobs().values())))
+
+
+@pytest.fixture
+def hidden(tmp_path, monkeypatch):
+    """A folder of this machine that no job sees."""
+    folder = tmp_path / "hidden"
+    folder.mkdir()
+    probe = subprocess.run(["unshare", "--mount", "mount", "-t", "tmpfs", "none", str(folder)], capture_output=True)
+    if probe.returncode:
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"folders cannot be hidden: {probe.stderr.decode()}")
+        pytest.skip("hiding a folder from a process needs root")
+    monkeypatch.setenv(commands.HIDDEN, str(folder))
+    return folder
+
+
+def test_jobs_that_share_no_disk(batch, hidden, s3, tmp_path):
+    """HTCondor brings script and certificates; code and partial results go through a server."""
+    keys = {"kind": "htcondor", "sandbox": True, "python": sys.executable, "submit_folder": str(hidden), "jobs": 2}
+    site = {
+        "endpoint": {"walltime": "01:00:00", **keys},
+        "store": s3,
+        "scratch": "$_CONDOR_SCRATCH_DIR/scratch",
+        "workers": 2,
+        "pfn": f"{tmp_path}/data",
+    }
+    table = load_sites({"sites": {"batch": site}, "routing": {"bundle_seconds": 1}})
+    fileset = make_files(Recipe("d", files=4, events=200), table, copies=1)
+    executor = MultiSiteExecutor(table, fileset=fileset, status=False, logs=str(hidden / "logs"))
+    runner = processor.Runner(executor=executor, schema=BaseSchema, metadata_cache={}, chunksize=50)
+    out = runner(fileset.for_runner(), slow)
+    assert out["n"] == len(out["ids"]) == 800
+    assert executor.record.complete
+    assert {path.parent.name for path in batch.glob("*/scratch")} == {"1", "2"}
+    for number in ("1", "2"):
+        assert (batch / number / "certificates").stat().st_mode & 0o777 == 0o700
+    wait_until(lambda: not any(map(commands.alive, commands.jobs().values())))
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "site", "message"),
+    [
+        ({}, {}, "`store` must be a server"),
+        ({}, {"store": "s3://bucket/x", "env": "bundle"}, "no environment can be sent"),
+        ({"python": None}, {"store": "s3://bucket/x"}, "name theirs in `python`"),
+        ({"container": {"image": "x"}}, {"store": "s3://bucket/x"}, r"as `\+SingularityImage`"),
+    ],
+)
+def test_what_jobs_that_share_no_disk_need(endpoint, site, message):
+    endpoint = {"kind": "htcondor", "sandbox": True, "python": "python3", **endpoint}
+    with pytest.raises(ConfigError, match=message):
+        load_sites({"sites": {"batch": {"endpoint": endpoint, "scratch": "$_CONDOR_SCRATCH_DIR", **site}}})
 
 
 def test_the_walltime_that_is_left(batch, tmp_path):

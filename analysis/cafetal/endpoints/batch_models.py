@@ -6,9 +6,9 @@ A new batch system is a class here, in `BATCH_KINDS`, and a function that makes 
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from cafetal.endpoints.container_model import Container
 from cafetal.endpoints.endpoint_base import EndpointModel
@@ -23,6 +23,9 @@ class JobsEndpoint(EndpointModel):
     cores: int | None = Field(None, ge=1, description="Cores per job; by default one per worker.")
     memory: int | None = Field(None, ge=1, description="Memory per job in GB.")
     worker_init: str = Field("", description="Shell lines run before the workers start, e.g. `module load python`.")
+    python: str | None = Field(
+        None, pattern=r"^[\w./+-]+$", description="Python of the nodes, e.g. `python3`; by default, this machine's."
+    )
     address: str | None = Field(
         None,
         description="Host name, IP address or network interface (e.g. `hsn0`) of this machine for the cluster's nodes; "
@@ -90,6 +93,30 @@ class HTCondorEndpoint(BatchEndpoint):
     disk: int | None = Field(None, ge=1, description="Disk per job in GB.")
     requirements: str = Field("", description="Expression that a machine must fulfil.")
     transfer_input_files: tuple[str, ...] = Field((), description="Files that HTCondor copies to each job.")
+    sandbox: bool = Field(
+        False,
+        description="Whether the nodes share no disk with this machine: HTCondor then copies the certificates of the "
+        "workers to each job. It needs `python`, a `store` at a server, and a `scratch` in the job's own folder.",
+    )
+    submit_folder: str | None = Field(
+        None,
+        description="With `sandbox`, folder of this machine for submit files and logs, which the schedds can read; by "
+        "default, that of the run's logs.",
+    )
+
+    @property
+    def apart(self) -> bool:
+        """Whether its workers see no folder in common, but each one that it was given for itself."""
+        return self.sandbox
+
+    @model_validator(mode="after")
+    def _sandboxed(self) -> Self:
+        """Refuse what needs a folder of this machine."""
+        if self.sandbox and self.container is not None:
+            raise ValueError("with `sandbox`, name the image as `+SingularityImage` in `scheduler_options`")
+        if self.sandbox and self.python is None:
+            raise ValueError("with `sandbox`, the nodes do not see the Python of this machine: name theirs in `python`")
+        return self
 
 
 class PBSProEndpoint(BatchEndpoint):
@@ -128,7 +155,7 @@ class KubernetesEndpoint(JobsEndpoint):
     start_timeout = 3600.0
     kind: Literal["kubernetes"] = "kubernetes"
     image: str = Field(description="Image of the pods. It must hold bash, Python and coffea.")
-    python: str = Field("python3", pattern=r"^[\w./+-]+$", description="Python of the image.")
+    python: str | None = Field("python3", pattern=r"^[\w./+-]+$", description="Python of the image.")
     namespace: str = Field("default", description="Namespace of the pods.")
     volumes: dict[str, str] = Field(
         default_factory=dict,

@@ -41,6 +41,11 @@ class EndpointModel(Strict):
     """Whether several of its workers may be one process."""
 
     @property
+    def apart(self) -> bool:
+        """Whether its workers see no folder in common, but each one that it was given for itself."""
+        return False
+
+    @property
     def trusted(self) -> bool:
         """Whether pickles may come from there: always where Parsl unpickles what comes in any case."""
         return True

@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import psutil
@@ -22,7 +23,13 @@ from parsl.providers import LocalProvider
 from parsl.providers.base import ExecutionProvider
 
 from cafetal.config import Site
-from cafetal.endpoints.batch_models import BATCH_KINDS, BatchEndpoint, JobsEndpoint, KubernetesEndpoint
+from cafetal.endpoints.batch_models import (
+    BATCH_KINDS,
+    BatchEndpoint,
+    HTCondorEndpoint,
+    JobsEndpoint,
+    KubernetesEndpoint,
+)
 from cafetal.endpoints.endpoint_base import EndpointModel
 from cafetal.endpoints.endpoint_models import GlobusEndpoint, LocalEndpoint, ParslEndpoint
 from cafetal.errors import ConfigError
@@ -30,6 +37,7 @@ from cafetal.extensions import import_object
 from cafetal.federation.jobs.batch_providers import make_provider
 from cafetal.federation.jobs.containers import needed_folders, wrap_command
 from cafetal.federation.jobs.kubernetes_pods import make_pods
+from cafetal.federation.jobs.sandboxes import UNPACK, SandboxedExecutor, in_sandbox
 from cafetal.federation.site_start import INTERCHANGE_LOG, is_plain
 from cafetal.federation.worker_environment import hash_seed, worker_lines
 
@@ -205,7 +213,7 @@ def _pool_of_job(site: Site, endpoint: BatchEndpoint, equip: Equip | None) -> st
     """Return the command of a worker pool in a job, inside the container of the site if it has one."""
     container = endpoint.container
     if container is None:
-        return _pool(equip)
+        return _pool(equip, endpoint.python)
     command = _pool(equip, container.python)
     if equip is not None:
         command = f"sh -c '@ACTIVATE@; exec \"$@\"' sh {command}"
@@ -214,16 +222,31 @@ def _pool_of_job(site: Site, endpoint: BatchEndpoint, equip: Equip | None) -> st
 
 
 def _batch(name: str, site: Site, endpoint: BatchEndpoint, equip: Equip | None, apart: bool) -> HighThroughputExecutor:
-    workers = _workers_of_job(site, endpoint)
-    provider = make_provider(endpoint, workers, worker_lines())
-    return _jobs(name, site, endpoint, equip, _pool_of_job(site, endpoint, equip), provider)
+    provider = make_provider(endpoint, _workers_of_job(site, endpoint), worker_lines())
+    executor = _jobs(name, site, endpoint, partial(_pools, equip), _pool_of_job(site, endpoint, equip), provider)
+    executor.shared_folder = _private_folder(_shared_scratch(site))
+    return executor
+
+
+def _htcondor(
+    name: str, site: Site, endpoint: HTCondorEndpoint, equip: Equip | None, apart: bool
+) -> HighThroughputExecutor:
+    if not endpoint.sandbox:
+        return _batch(name, site, endpoint, equip, apart)
+    provider = make_provider(endpoint, _workers_of_job(site, endpoint), f"{UNPACK}\n{worker_lines()}")
+    command = in_sandbox(_pool(None, endpoint.python))
+    executor = _jobs(name, site, endpoint, SandboxedExecutor, command, provider)
+    executor.shared_folder = _private_folder(endpoint.submit_folder)
+    return executor
 
 
 def _kubernetes(
     name: str, site: Site, endpoint: KubernetesEndpoint, equip: Equip | None, apart: bool
 ) -> HighThroughputExecutor:
     provider = make_pods(endpoint, _workers_of_job(site, endpoint), worker_lines())
-    return _jobs(name, site, endpoint, equip, _pool(equip, endpoint.python), provider)
+    executor = _jobs(name, site, endpoint, partial(_pools, equip), _pool(equip, endpoint.python), provider)
+    executor.shared_folder = _private_folder(_shared_scratch(site))
+    return executor
 
 
 def _workers_of_job(site: Site, endpoint: JobsEndpoint) -> int:
@@ -231,12 +254,16 @@ def _workers_of_job(site: Site, endpoint: JobsEndpoint) -> int:
 
 
 def _jobs(
-    name: str, site: Site, endpoint: JobsEndpoint, equip: Equip | None, command: str, provider: ExecutionProvider
+    name: str,
+    site: Site,
+    endpoint: JobsEndpoint,
+    make: Callable[..., HighThroughputExecutor],
+    command: str,
+    provider: ExecutionProvider,
 ) -> HighThroughputExecutor:
     """Return the executor whose pools are started by jobs that connect to this machine."""
     addresses = numbers(endpoint.address)
-    executor = _pools(
-        equip,
+    executor = make(
         label=name,
         address=addresses[0],
         max_workers_per_node=_workers_of_job(site, endpoint),
@@ -249,16 +276,13 @@ def _jobs(
         **({} if endpoint.port_range is None else {"worker_port_range": endpoint.port_range}),
         provider=provider,
     )
-    executor.shared_folder = _shared_folder(site)
     if len(addresses) > 1:  # workers try all; where Parsl finds them itself, it asks a server on the Internet too
         executor.address, executor.all_addresses = None, set(addresses)
     return executor
 
 
-def _shared_folder(site: Site) -> str | None:
-    """Make a folder in the scratch of a site for what its nodes must see: scripts, certificates and logs.
-
-    Where the scratch is not known on this machine, there is none.
+def _shared_scratch(site: Site) -> str | None:
+    """Return the scratch of a site whose nodes share it with this machine; ``None`` if it is not known here.
 
     Raises:
         ConfigError: if its name has what a job script cannot have.
@@ -268,7 +292,17 @@ def _shared_folder(site: Site) -> str | None:
         return None
     if not is_plain(scratch):
         raise ConfigError(f"`scratch: {site.scratch}` cannot be used in a job script. Choose a folder without spaces.")
-    folder = os.path.join(scratch, "parsl")
+    return scratch
+
+
+def _private_folder(base: str | None) -> str | None:
+    """Make a folder for what the batch system, and nodes that share it, must see: scripts, certificates and logs.
+
+    Where there is no base, or it cannot be written, there is none.
+    """
+    if base is None:
+        return None
+    folder = os.path.join(os.path.expanduser(os.path.expandvars(base)), "parsl")
     try:
         os.makedirs(folder, exist_ok=True, mode=0o700)
         return tempfile.mkdtemp(prefix="run-", dir=folder)
@@ -325,6 +359,7 @@ def _from_factory(name: str, site: Site, endpoint: ParslEndpoint, equip: Equip |
 _BUILDERS: dict[type[EndpointModel], Callable[[str, Site, Any, Equip | None, bool], ParslExecutor]] = {
     LocalEndpoint: _local,
     **dict.fromkeys(BATCH_KINDS, _batch),
+    HTCondorEndpoint: _htcondor,
     KubernetesEndpoint: _kubernetes,
     GlobusEndpoint: _globus,
     ParslEndpoint: _from_factory,
