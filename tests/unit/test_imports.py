@@ -19,7 +19,7 @@ LAYERS = [
     {"config"},
     {"fileset_keys"},
     {"fileset"},
-    {"fileset_sites"},
+    {"fileset_sites", "fileset_parts"},
     {"scheduling"},
     {"simulation"},
     {"extensions"},

@@ -166,6 +166,7 @@ def _prepare(request: dict[str, Any], **options: Any) -> tuple[Any, Any, object,
     from coffea.processor import Runner
 
     from cafetal.fileset import load
+    from cafetal.fileset_parts import select
     from cafetal.replicas import FilesetCatalog
     from cafetal.runner.multi_site_executor import MultiSiteExecutor
     from cafetal.runner.processors import load_processor, load_schema
@@ -175,6 +176,7 @@ def _prepare(request: dict[str, Any], **options: Any) -> tuple[Any, Any, object,
     check_picklable(instance)
     duplicates = request.get("allow_duplicates", False)
     fileset = load(request["fileset"], allow_duplicates=duplicates)
+    fileset = select(fileset, request.get("datasets", ()), request.get("files", ()))
     aux = parse_pairs("--aux", request.get("aux", ()))
     executor = MultiSiteExecutor(
         request["sites_path"],
@@ -214,7 +216,8 @@ def _save(folder: Path, out: object, executor: Any, request: dict[str, Any], pro
     from cafetal.engine.interrupts import interrupts
     from cafetal.results import run_folder
 
-    options = {key: request[key] for key in ("schema", "treename", "chunksize", "maxchunks", "arguments", "policy")}
+    keys = ("schema", "treename", "chunksize", "maxchunks", "arguments", "policy")
+    options = {key: request[key] for key in keys} | {key: list(request.get(key, ())) for key in ("datasets", "files")}
     provenance = run_folder.Provenance(
         processor=request["processor"],
         processor_hash=executor.session.code_hash or "",

@@ -14,7 +14,7 @@ from cafetal.cli.completion_command import completion
 from cafetal.cli.dataset_commands import datasets
 from cafetal.cli.environment_commands import env
 from cafetal.cli.options import ERRORS
-from cafetal.cli.output_commands import diff, export, plot, report, verify, why, yields
+from cafetal.cli.output_commands import diff, export, plot, replay, report, verify, why, yields
 from cafetal.cli.project_commands import doctor, init
 from cafetal.cli.rehearse_commands import rehearse
 from cafetal.cli.run_commands import cancel, clean, list_runs, logs, peek, status
@@ -23,7 +23,7 @@ from cafetal.errors import CafetalError, RunInterrupted
 
 SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "Run": (init, plan, run, resume, cancel, postprocess),
-    "Inspect": (list_runs, status, logs, peek, why, verify, diff, report, plot, yields, export),
+    "Inspect": (list_runs, status, logs, peek, why, replay, verify, diff, report, plot, yields, export),
     "Data": (datasets,),
     "Sites": (doctor, sites, clean, rehearse),
     "Environments": (env, completion),

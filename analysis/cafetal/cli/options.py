@@ -75,6 +75,18 @@ def analysis_options(command: Any) -> Any:
                 show_default=True,
                 help="NanoEvents schema: a name from coffea.nanoevents, or FILE.py:CLASS.",
             ),
+            click.option(
+                "--datasets",
+                multiple=True,
+                metavar="PATTERN",
+                help="Only datasets whose names match, e.g. 'TT*' (repeatable).",
+            ),
+            click.option(
+                "--files",
+                multiple=True,
+                metavar="PATTERN",
+                help="Only files whose LFNs match, e.g. '*/2024C/*' (repeatable).",
+            ),
             click.option("--treename", metavar="NAME", help="Tree name for files whose fileset entry has none."),
             click.option(
                 "--chunksize",

@@ -38,6 +38,43 @@ def why(subject: str, folder: Path, as_json: bool) -> None:
         click.echo(sentence)
 
 
+@described(
+    "Process one chunk of a run on this machine.",
+    "cafetal replay results/first 17 --pdb",
+    "cafetal replay results/first 17 --profile",
+)
+@click.command()
+@folder_argument
+@click.argument("chunk", type=click.IntRange(min=0))
+@click.option("--copy", metavar="PATH_OR_URL", help="Copy of the chunk's file to read; by default, those of the run.")
+@click.option("--pdb", "debug", is_flag=True, help="If the processor fails, open the debugger at your line.")
+@click.option("--profile", is_flag=True, help="Show where the time goes, and write replay.prof into FOLDER.")
+@click.option("-o", "output", type=click.Path(path_type=Path), metavar="FILE", help="Write the chunk's output there.")
+def replay(folder: Path, chunk: int, copy: str | None, debug: bool, profile: bool, output: Path | None) -> None:
+    """Process CHUNK of the run in FOLDER on this machine: with the code, the entries and the arguments of the run.
+
+    CHUNK is a number, as failures and `cafetal why` show it.
+    """
+    from cafetal.cli.replay_tools import around
+    from cafetal.runner.replay import replay as process
+
+    with around(folder, debug=debug, profile=profile) as wrapper:
+        replayed = process(folder, chunk, copy=copy, around=wrapper)
+    item = replayed.item
+    size = "" if replayed.bytes_read is None else f", {replayed.bytes_read:,} bytes"
+    click.echo(
+        f"Chunk {chunk}: {item.dataset}, {item.filename}, entries {item.entrystart:,} to {item.entrystop:,}\n"
+        f"Read from {replayed.pfn}{size}; {replayed.seconds:.2f} s"
+    )
+    if output is None:
+        click.echo(repr(replayed.output))
+        return
+    import coffea.util
+
+    coffea.util.save(replayed.output, str(output))
+    click.echo(output)
+
+
 @described("Prove that every event counts once.", "cafetal verify results/first")
 @click.command()
 @folder_argument

@@ -20,6 +20,7 @@ from cafetal.scheduling import messages
 from cafetal.scheduling.ledger import Ledger
 from cafetal.scheduling.scheduler import Scheduler
 from cafetal.shipping.shipment import Shipment
+from cafetal.worker.chunkset import ChunkSet
 from cafetal.worker.protocol import Failure
 
 if TYPE_CHECKING:  # which imports Parsl
@@ -69,7 +70,7 @@ class RunContext:
         self.federation, self.shipment, self.plan, self.scheduler = federation, shipment, plan, scheduler
         self.settings, self.journal, self.record = settings, journal, record
         self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        self.failures = FailureLog(settings.may_skip, shipment.left_out)
+        self.failures = FailureLog(settings.may_skip, shipment.left_out, self._how_to_replay)
         self.ledger = Ledger(plan.chunks)
         self.client = TaskClient(
             federation,
@@ -83,6 +84,15 @@ class RunContext:
         self._began = time.monotonic() - clock
         self.tell: Callable[[messages.Event], None]
         """Has the scheduler decide upon a message, and carries out what it says; set by the loop."""
+
+    def _how_to_replay(self, failure: Failure) -> str:
+        """Return the command that processes a failed chunk again; nothing where no folder keeps the code of the run."""
+        where = failure["lfn"], failure["start"], failure["stop"]
+        for chunk in ChunkSet.parse(failure["chunks"]) if self.settings.folder is not None else ():
+            item = self.plan.items[chunk]
+            if (item.filename, item.entrystart, item.entrystop) == where:
+                return f"Process this chunk on your machine: `cafetal replay {self.settings.folder} {chunk} --pdb`."
+        return ""
 
     def now(self) -> float:
         """Return the run's clock in seconds, over all attempts."""

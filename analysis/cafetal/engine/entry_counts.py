@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any
 
 from coffea.processor.executor import FileMeta, Runner, WorkItem
@@ -117,6 +118,11 @@ class EntryCounts:
         """Files that each site has opened."""
         self.unopened: Counter[str] = Counter()
         """Files that each site could not open."""
+
+    @property
+    def metas(self) -> Iterable[FileMeta]:
+        """The files, each once for each dataset that has it."""
+        return chain.from_iterable(self._metas.values())
 
     @property
     def left_out(self) -> list[Failure]:

@@ -23,8 +23,13 @@ class FailureLog:
         left_out: data files of the user's packages that did not travel, with the reasons.
     """
 
-    def __init__(self, may_skip: Callable[[Failure], bool], left_out: Mapping[str, str] | None = None) -> None:
-        self._may_skip, self._left_out = may_skip, left_out
+    def __init__(
+        self,
+        may_skip: Callable[[Failure], bool],
+        left_out: Mapping[str, str] | None = None,
+        advise: Callable[[Failure], str] = lambda failure: "",
+    ) -> None:
+        self._may_skip, self._left_out, self._advise = may_skip, left_out, advise
         self._chunks: dict[int, Failure] = {}
         self._sites: dict[str, Failure] = {}
         self._mistakes: set[str] = set()
@@ -43,7 +48,7 @@ class FailureLog:
             self._chunks.update(dict.fromkeys(ids, failure))
             if kind == "processor" and counts and not self._may_skip(failure):
                 if failure["signature"] in self._mistakes:
-                    raise user_messages.processor_error(failure, self._left_out)
+                    raise user_messages.processor_error(failure, self._left_out, self._advise(failure))
                 self._mistakes.add(failure["signature"])
                 kind = "once"
             judged.append((kind, ids))

@@ -16,15 +16,17 @@ _MOST_LINES = 20
 """Of an error that names files."""
 
 
-def processor_error(failure: Failure, left_out: Mapping[str, str] | None = None) -> ProcessorError:
+def processor_error(failure: Failure, left_out: Mapping[str, str] | None = None, advice: str = "") -> ProcessorError:
     """Return the error of user code that has failed: where, on which events, with its own traceback.
 
-    ``left_out`` are data files of the user's packages that did not travel, with the reasons.
+    Args:
+        left_out: data files of the user's packages that did not travel, with the reasons.
+        advice: what the user may do, said last.
     """
     error = ProcessorError(
         f"The processor failed at the site {failure['site']} on {place(failure)}: {reason(failure)}"
         f"{_did_not_travel(failure, left_out or {})}\n\n"
-        f"{failure['traceback'].rstrip()}",
+        f"{failure['traceback'].rstrip()}" + (f"\n\n{advice}" if advice else ""),
         **_where(failure),
     )
     error.__cause__ = cause(failure)

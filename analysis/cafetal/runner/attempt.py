@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
-from coffea.processor.executor import WorkItem
+from coffea.processor.executor import FileMeta, WorkItem
 
 from cafetal.engine.sites.site_monitor import forget_drained
 from cafetal.errors import OutputError, ResumeRefused
@@ -16,6 +16,7 @@ from cafetal.plan import Plan
 from cafetal.results.history import History
 from cafetal.results.journal import JOURNAL, Journal
 from cafetal.results.kept_modules import keep_modules
+from cafetal.results.kept_tasks import group_by_dataset, keep_tasks
 from cafetal.results.lines.journal_lines import AttemptBegan
 from cafetal.results.local_partials import forget_kept
 from cafetal.results.record import RunRecord
@@ -26,6 +27,17 @@ from cafetal.shipping.shipment import Shipment
 _ONLY_POSTPROCESS = (
     " Everything is processed: if only `postprocess` has changed, `cafetal postprocess {folder}` applies it."
 )
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """How a run was asked for."""
+
+    policy: str
+    about: Mapping[str, object] | None = None
+    """Options of the command line; a resumed run keeps those that it began with."""
+    overwrite: bool = False
+    """Whether another run in the folder may be replaced."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,39 +77,40 @@ def begin(
     shipment: Shipment,
     plan: Plan,
     past: History | None,
-    *,
-    policy: str,
-    about: Mapping[str, object] | None = None,
-    overwrite: bool = False,
+    uncounted: Iterable[FileMeta],
+    asked_for: RunRequest,
 ) -> Attempt:
     """Begin an attempt: its plan is in the journal, on the disk, when this returns.
 
     Args:
-        about: how the run was asked for; a resumed run keeps what it began with.
-        overwrite: whether another run in the folder may be replaced.
+        uncounted: files that are not in the plan yet.
 
     Raises:
-        OutputError: if it may not, or the folder cannot be written.
+        OutputError: if another run in the folder may not be replaced, or the folder cannot be written.
     """
-    replaced = _replaced(folder, overwrite=overwrite) if past is None and folder is not None else None
+    replaced = _replaced(folder, overwrite=asked_for.overwrite) if past is None and folder is not None else None
     if folder is not None:
         forget_drained(folder)  # before there is a journal: sites are drained where there is one
     record = RunRecord() if past is None or folder is None else RunRecord.load(folder)
     journal = Journal(record, None if folder is None else folder / JOURNAL, append=past is not None)
     if past is None:
         run, number, code, parts = uuid4().hex[:12], 1, shipment.code_hash, shipment.parts
+        about = asked_for.about
         if folder is not None:
             forget_kept(folder)
     else:
         first = past.first_attempt
         run, number, code, about, parts = first.run, past.attempts + 1, first.code, first.about, first.parts
-    journal.begin(AttemptBegan(run, number, policy, code, dict(about or {}), dict(parts), hash_seed=hash_seed()))
+    journal.begin(
+        AttemptBegan(run, number, asked_for.policy, code, dict(about or {}), dict(parts), hash_seed=hash_seed())
+    )
     first_new = 0 if past is None else past.plan.next_chunk
     fresh = [chunk for chunk in plan.chunks if chunk.id >= first_new]
     if fresh or (past is not None and not past.plan.complete):
         journal.plan(fresh, plan.uuids)
     if folder is not None and shipment.modules is not None:
         keep_modules(folder, shipment.files[shipment.modules])
+        keep_tasks(folder, shipment, group_by_dataset(plan.items.values(), uncounted))
     return Attempt(run, number, journal, record, replaced)
 
 

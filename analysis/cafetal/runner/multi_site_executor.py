@@ -43,7 +43,7 @@ from cafetal.results.replan import numbered
 from cafetal.results.run_folder import of_the_user, refuse_to_replace, save_merged
 from cafetal.results.run_lock import locked
 from cafetal.runner.arguments import check_arguments
-from cafetal.runner.attempt import begin, earlier_attempts
+from cafetal.runner.attempt import RunRequest, begin, earlier_attempts
 from cafetal.runner.outcome import outcome
 from cafetal.runner.progress import show_counting, show_progress
 from cafetal.runner.session import Session, is_missing
@@ -321,8 +321,8 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         rates = load_site_rates()
         dispatcher = make_dispatcher(plan, self.policy, self.bundle_events, staging_limits(plan))
         scheduler = make_scheduler(plan, dispatcher, rates, shipment.code_hash, past, self.session.bad_replicas)
-        policy = type(self.policy).__name__
-        attempt = begin(self.folder, shipment, plan, past, policy=policy, about=self.about, overwrite=self.overwrite)
+        asked_for = RunRequest(type(self.policy).__name__, self.about, self.overwrite)
+        attempt = begin(self.folder, shipment, plan, past, entries.metas, asked_for)
         record = self.session.record = attempt.record
         for line in self.session.known_before(plan, shipment):
             attempt.journal.write(None, line)

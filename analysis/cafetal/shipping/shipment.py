@@ -60,6 +60,8 @@ class Shipment:
     """``{what it is: digest}`` of all that is in the hash of the code, so that it can be said what has changed."""
     aux: Mapping[str, str] = field(default_factory=dict)
     """``{name that the processor knows: name of the auxiliary file at the site}``"""
+    aux_paths: Mapping[str, str] = field(default_factory=dict)
+    """``{name that the processor knows: path of the auxiliary file on this machine}``"""
     files: dict[str, bytes] = field(default_factory=dict)
 
     @property
@@ -130,6 +132,7 @@ def pack_function(
         state=tuple(live.names),
         state_left=tuple(live.left),
         aux=aux_names,
+        aux_paths={name: str(Path(path).absolute()) for name, path in (aux or {}).items()},
         files=files,
     )
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import platform
 import time
-import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -22,6 +21,7 @@ from .failures import Corrupt, describe
 from .inputs import checksums as check
 from .inputs import forwarded_logins
 from .inputs.file_names import resolve
+from .inputs.one_chunk import process_chunk
 from .inputs.open_files import Ahead, OpenFiles, share_files
 from .inputs.preload import Columns
 from .inputs.remote_files import SilentServers
@@ -61,7 +61,7 @@ def map_bundle(context: SiteContext, **request: Unpack[MapRequest]) -> MapReply:
     }
 
 
-_OF_A_COPY: frozenset[Kind] = frozenset({"data", "corrupt", "stale", "timeout"})
+OF_A_COPY: frozenset[Kind] = frozenset({"data", "corrupt", "stale", "timeout"})
 """Kinds of failures after which another copy of the file may be good."""
 _MEMORY = 6
 """Timeouts for which a server that did not answer comes last, where there are other copies."""
@@ -139,7 +139,7 @@ class _Bundle:
             if failure is None:
                 self._note_copy(lfn, pfn)
                 return None
-            if number == len(pfns) or failure["kind"] not in _OF_A_COPY:
+            if number == len(pfns) or failure["kind"] not in OF_A_COPY:
                 return failure
             failure["chunks"] = ""  # the next copy decides
         return None
@@ -168,7 +168,7 @@ class _Bundle:
             item = dataclasses.replace(item, preload=columns.of(item, pfn, files, request["reading"]["preload"]))
             files.next = coming()  # what it reads may be known by what this one does
             stamp = check.check(root, pfn, expected) if check.wanted(checksums, item.filename) else None
-            out, size = _process(work, files, item, pfn)
+            out, size = process_chunk(work, files, item, pfn)
             check.check_unchanged(pfn, stamp)
             self._add(chunk, item, size, exact.lift(out, rank))
         except (Exception, SystemExit, KeyboardInterrupt, GeneratorExit) as error:  # no user's Ctrl-C comes here
@@ -244,21 +244,3 @@ def _not_loaded(error: Exception, site: str, chunks: str) -> Failure:
     """Return the failure to load the function or the user's modules: a bad file at the site, or an import."""
     kind: Kind = "site" if isinstance(error, OSError) else "processor"
     return {**describe(error, site=site, chunks=chunks), "kind": kind}
-
-
-def _process(work: Callable[[object], object], files: OpenFiles, item: WorkItem, pfn: str) -> tuple[object, int | None]:
-    """Return one chunk through Runner's function. Returns its output and the bytes read for it, ``None`` if unknown."""
-    usermeta = {**(item.usermeta or {}), "lfn": item.filename}  # `filename` is what opens here, as with coffea
-    before = files.bytes_read
-    files.expected_uuid = item.fileuuid
-    with warnings.catch_warnings():
-        # coffea warns of every cross reference that a reduced file lacks; at a site nobody reads that.
-        warnings.filterwarnings("ignore", message="Missing (cross-reference index|event_ids)", category=RuntimeWarning)
-        out = work(dataclasses.replace(item, filename=pfn, usermeta=usermeta))
-    size = files.bytes_read - before if files.holds(pfn) else None
-    if isinstance(out, dict) and "processed" in out:
-        # The ledger knows what was processed; thousands of work items need not travel with the histograms.
-        del out["processed"]
-        if size is not None and "bytesread" in out.get("metrics", {}):
-            out["metrics"]["bytesread"] = size  # coffea's counts from the opening of the file
-    return out, size
