@@ -17,7 +17,7 @@ LAYERS = [
     {"endpoints"},
     {"storage_models"},
     {"config"},
-    {"fileset_keys"},
+    {"fileset_keys", "sampling"},
     {"fileset"},
     {"fileset_sites", "fileset_parts"},
     {"scheduling"},

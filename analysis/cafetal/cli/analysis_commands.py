@@ -15,6 +15,7 @@ from cafetal.cli.options import (
     ERRORS,
     SITE_TABLE,
     TABLES,
+    Share,
     analysis_options,
     complete_files,
     described,
@@ -56,6 +57,13 @@ from cafetal.errors import CafetalError, ResumeRefused
     type=click.FloatRange(0, 1),
     help="Succeed with at least this share of the events, e.g. 0.99.",
 )
+@click.option(
+    "--sample",
+    type=Share(),
+    metavar="SHARE",
+    help="Only an even sample of each dataset, e.g. 2%.",
+)
+@click.option("--seed", default=0, metavar="N", help="Choose another sample.")
 @click.option("--skip-bad-files", is_flag=True, help="Skip unreadable files, like coffea's skipbadfiles.")
 @click.option("--module", "modules", multiple=True, metavar="NAME", help="Another local module to send to the sites.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier run in the folder.")
@@ -139,7 +147,8 @@ def _run_and_save(
     out, problem = None, ""
     try:
         files = fileset.for_runner(request["treename"])
-        if executor.resume or request["maxchunks"] is not None:  # what is counted decides what is planned
+        limited = request["maxchunks"] is not None or executor.sample is not None
+        if executor.resume or limited:  # what is counted decides what is planned
             out = runner(files, instance)
         else:
             out = runner.run([Uncounted.of(files, runner)], instance)["out"]
@@ -185,6 +194,8 @@ def _prepare(request: dict[str, Any], **options: Any) -> tuple[Any, Any, object,
         allow_duplicates=duplicates,
         aux=aux,
         modules=[_module_of(instance), *request.get("modules", ())],
+        sample=request.get("sample"),
+        seed=request.get("seed", 0),
         **options,
     )
     catalog = FilesetCatalog(executor.sites, fileset)
@@ -233,12 +244,16 @@ def _show(folder: Path, out: object, *, plots: bool, quiet: bool = False) -> Non
     """Draw the results that are saved, and tell what came out; nothing that fails here does them any harm."""
     from cafetal.results import run_folder
     from cafetal.results.histograms import find
+    from cafetal.results.predictions import save_predictions, scaled_to_all
     from cafetal.views.plots import draw
     from cafetal.views.report import write_report
     from cafetal.views.tables import print_result
 
+    share = run_folder.read_manifest(folder).get("sample")
+    shown, mark = scaled_to_all(out, share)
+    save_predictions(folder, out, share)
     with phase(f"drawing {sum(1 for _ in find(out))} histograms", quiet=quiet):
-        pictures, not_drawn = draw(out, folder / run_folder.PLOTS) if plots else ([], {})
+        pictures, not_drawn = draw(shown, folder / run_folder.PLOTS, mark=mark) if plots else ([], {})
     run_folder.note(folder, not_drawn=not_drawn)
     try:
         with phase("writing the report", quiet=quiet):

@@ -62,6 +62,23 @@ detach_option = click.option("--detach", is_flag=True, help="Run in the backgrou
 folder_argument = click.argument("folder", type=click.Path(path_type=Path))
 
 
+class Share(click.ParamType):
+    """A share of a whole: ``2%`` or ``0.02``."""
+
+    name = "share"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the share as a number above 0 and up to 1."""
+        text = str(value).strip()
+        try:
+            share = float(text[:-1]) / 100 if text.endswith("%") else float(text)
+        except ValueError:
+            share = 0.0
+        if not 0 < share <= 1:
+            self.fail(f"{value!r} is not a share such as 2% or 0.02.", param, ctx)
+        return share
+
+
 def analysis_options(command: Any) -> Any:
     """Add the arguments and options that `run` and `plan` share."""
     for option in reversed(
@@ -79,13 +96,13 @@ def analysis_options(command: Any) -> Any:
                 "--datasets",
                 multiple=True,
                 metavar="PATTERN",
-                help="Only datasets whose names match, e.g. 'TT*' (repeatable).",
+                help="Only datasets that match, e.g. 'TT*'; repeatable.",
             ),
             click.option(
                 "--files",
                 multiple=True,
                 metavar="PATTERN",
-                help="Only files whose LFNs match, e.g. '*/2024C/*' (repeatable).",
+                help="Only files whose LFNs match; repeatable.",
             ),
             click.option("--treename", metavar="NAME", help="Tree name for files whose fileset entry has none."),
             click.option(

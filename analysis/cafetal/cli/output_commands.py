@@ -165,11 +165,11 @@ def plot(folder: Path, config: Path | None, names: tuple[str, ...], style: str, 
     pairs = {name: parse_pairs(f"--{name}", given.pop(name, ()), word=False) for name in ("stack", "select")}
     stack = {label: samples.split(",") for label, samples in pairs["stack"].items()}
     settings = {**given, "ratio": options["ratio"], "style": style, "stack": stack, "select": pairs["select"]}
-    out, place = run_folder.read_output(folder), folder / run_folder.PLOTS
+    (out, mark), place = _shown_output(folder), folder / run_folder.PLOTS
     not_drawn: dict[str, str] = {}
     with phase("drawing"):
         if config is None and not names:
-            paths, not_drawn = draw(out, place, style=style)
+            paths, not_drawn = draw(out, place, mark=mark, style=style)
         else:
             plots = plots_of(names, settings) if config is None else read_plots(config)
             paths = draw_all(out, plots, place)
@@ -194,11 +194,10 @@ def plot(folder: Path, config: Path | None, names: tuple[str, ...], style: str, 
 @click.option("-o", "--output", "path", required=True, type=click.Path(path_type=Path), help="Workspace (JSON).")
 def export(folder: Path, config: Path, path: Path) -> None:
     """Write histograms of the run in FOLDER as a HistFactory workspace, which pyhf fits and cabinetry reads."""
-    from cafetal.results import run_folder
     from cafetal.views.workspaces import read_statistics, workspace_of
     from cafetal.worker.atomic_files import write_bytes
 
-    spec = workspace_of(run_folder.read_output(folder), read_statistics(config))
+    spec = workspace_of(_shown_output(folder)[0], read_statistics(config))
     write_bytes(path, json.dumps(spec, indent=2).encode())
     click.echo(path)
 
@@ -226,10 +225,23 @@ def report(folder: Path, show: bool) -> None:
 )
 def yields(folder: Path, histogram: str) -> None:
     """Show the events of each sample that pass each cut, and their weights with uncertainties."""
-    from cafetal.results import histograms, run_folder
+    from cafetal.results import histograms
     from cafetal.views.tables import print_yields
 
-    available = dict(histograms.find(run_folder.read_output(folder)))
+    available = dict(histograms.find(_shown_output(folder)[0]))
     if histogram not in available:
         raise OutputError(f"The output has no histogram {histogram!r}; {nearest(histogram, available)}.")
     print_yields(histograms.yields_of(available[histogram]), TABLES)
+
+
+def _shown_output(folder: Path) -> tuple[object, str]:
+    """Return the output of a run, and a mark for plots; that of a sample is scaled, and the user is told so."""
+    from cafetal.results import run_folder
+    from cafetal.results.predictions import scaled_to_all
+
+    has_manifest = (folder / run_folder.MANIFEST).exists()  # an output alone may have been copied there
+    share = run_folder.read_manifest(folder).get("sample") if has_manifest else None
+    out, mark = scaled_to_all(run_folder.read_output(folder), share)
+    if mark:
+        warnings.warn(f"{mark}. `cafetal resume {folder}` goes on with the others.", stacklevel=1)
+    return out, mark

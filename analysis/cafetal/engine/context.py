@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,6 +44,8 @@ class RunSettings:
     """Whether a bundle goes on after the user's code has failed on a chunk."""
     folder: Path | None = None
     """Where partials are kept that were fetched, and where the user says what is wanted meanwhile."""
+    withheld: ChunkSet = field(default_factory=ChunkSet)
+    """Chunks of the plan that are left to a later attempt, as only a sample is wanted."""
     replaced: str | None = None
     """The run that was in the folder before, of which nothing is wanted any more."""
 

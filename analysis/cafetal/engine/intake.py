@@ -92,7 +92,7 @@ class Intake:
         self._leave_out(self.missing)
         self._sites.ask(list(salvage.held))
         self._inspection.begin()
-        self._add(salvage.free)
+        self._add(salvage.free.minus(context.settings.withheld))
 
     def stop(self) -> None:
         """Begin nothing more; the next attempt may find what is at the sites."""

@@ -90,6 +90,12 @@ class Execution:
         """The partials of which the output was merged."""
         return self.merges.local
 
+    @property
+    def sampled(self) -> bool:
+        """Whether only chunks are missing that were not wanted yet."""
+        withheld = self.context.settings.withheld
+        return bool(withheld) and not self.context.ledger.missing.minus(self.maps.given_up).minus(withheld)
+
     # --- the run -------------------------------------------------------------------------------------------
 
     def execute(self) -> object:
@@ -134,9 +140,11 @@ class Execution:
             fetched = self.merges.fetch_roots(roots) if self._settled(before) else []
             if not self._settled(before):
                 continue  # something was lost on the way, and is processed again or was so already
-            lost = context.ledger.planned.minus(self.maps.given_up)
+            lost = context.ledger.planned.minus(self.maps.given_up).minus(context.settings.withheld)
             for partial in (*self.merges.local, *fetched):
                 lost = lost.minus(ChunkSet.parse(partial.reference["chunks"]))
+            if not lost and context.settings.withheld and not context.record.interrupted:
+                self._tell(messages.Stop(context.now()))  # to a run, a sample is an interruption
             if not lost or context.record.interrupted:
                 return self._finish(fetched)
             if context.scheduler.done and not self.maps.locations.knows_any(lost):
@@ -163,7 +171,7 @@ class Execution:
 
     def _how(self) -> str:
         if self.context.record.interrupted:
-            return "interrupted"
+            return "sampled" if self.sampled else "interrupted"
         return "incomplete" if self.maps.given_up or self.intake.missing else "complete"
 
     # --- events --------------------------------------------------------------------------------------------

@@ -38,6 +38,8 @@ class RunRecord(History):
         """The environment that was sent to sites; ``software`` tells which of them ran in it."""
         self.ledger: dict[str, object] = {}
         """The account of what was planned and what carries it (see `results.proof`)."""
+        self.sample: float | None = None
+        """Share of the events of each dataset that was wanted; ``None``: all."""
         self.accepted = False
         """Whether events are missing, and the user had said that so many would be enough."""
         self.seconds_left: float | None = None
@@ -144,6 +146,7 @@ class RunRecord(History):
             "complete": self.complete,
             "interrupted": self.interrupted,
             "accepted": self.accepted,
+            "sample": self.sample,
             "events": {"planned": total, "counted": self.events_counted},
             "attempts": max(1, self.attempts),
             "events_reused": self.events_reused,

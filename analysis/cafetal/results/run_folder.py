@@ -181,7 +181,9 @@ def refuse_to_replace(folder: Path) -> None:
     if not (folder / JOURNAL).exists():
         return
     how = "an interrupted run" if ended in (None, "interrupted") else "an incomplete run"
-    if ended not in (None, "interrupted", "incomplete"):
+    if ended == "sampled":
+        how = "a sample of a run"
+    elif ended not in (None, "interrupted", "incomplete"):
         how = f"a run that has failed ({ended})"
     raise OutputError(
         f"{folder} holds {how} with its finished work: `cafetal resume {folder}` (in Python: resume=True) continues "
@@ -259,7 +261,7 @@ def manifest_so_far(folder: Path) -> dict[str, Any]:
     return {
         **RunRecord.load(folder).to_json(),
         "complete": ended == "complete",
-        "interrupted": not active and ended in (None, "interrupted"),
+        "interrupted": not active and ended in (None, "interrupted", "sampled"),
         "seconds": round(status.history.clock, 3),
         "active": active,
         "processor": str(about.get("processor", "a processor")),
@@ -290,7 +292,7 @@ def why_unfinished(folder: Path, name: str = MANIFEST) -> str:
         )
     if ended is None:
         return f"The run in {folder} was interrupted; {on}."
-    if ended in ("complete", "incomplete", "interrupted"):
+    if ended in ("complete", "incomplete", "interrupted", "sampled"):
         return f"The run in {folder} has ended ({ended}), but {name} is missing; {on}."
     last = f" The last failure: {status.last_failure}." if status.last_failure else ""
     return f"The run in {folder} has failed ({ended}).{last} Once the cause is fixed, {on}."

@@ -31,6 +31,13 @@ def check_arguments(
         raise ConfigError(f"aux is {aux!r}; it must be a dict from names to paths.")
 
 
+def check_sample(sample: object) -> None:
+    """Raise `ConfigError` unless the argument is a share of the events."""
+    is_number = isinstance(sample, int | float) and not isinstance(sample, bool)
+    if sample is not None and not (is_number and 0 < sample <= 1):  # type: ignore[operator]
+        raise ConfigError(f"sample is {sample!r}; it must be a share of the events, above 0 and up to 1.")
+
+
 def _check_whole(name: str, value: object, least: int, reason: str, most: int | None = None) -> None:
     whole = isinstance(value, int) and not isinstance(value, bool)
     if not whole or value < least or (most is not None and value > most):  # type: ignore[operator]

@@ -24,13 +24,13 @@ from cafetal.engine.file_inspection import Inspection, inspect
 from cafetal.engine.loop import Execution
 from cafetal.engine.scheduler_setup import make_dispatcher, make_scheduler
 from cafetal.engine.sites.file_staging import staging_limits
-from cafetal.engine.tasks.runner_request import RunnerRequest, identify, plain_item
+from cafetal.engine.tasks.runner_request import RunnerRequest, identify, identity, plain_item
 from cafetal.environments.archive import EnvironmentArchive, pack
 from cafetal.environments.lock_files import Lock, read_lock
 from cafetal.environments.requirements import lock_for
 from cafetal.errors import ConfigError, OutputError, RunInterrupted
 from cafetal.extensions import find_policy
-from cafetal.fileset import FileIdentities, Fileset, load, plain_name
+from cafetal.fileset import FileIdentities, Fileset, load
 from cafetal.fileset_sites import table_for
 from cafetal.plan import Plan, make_plan
 from cafetal.replicas import FilesetCatalog
@@ -42,14 +42,16 @@ from cafetal.results.record import RunRecord
 from cafetal.results.replan import numbered
 from cafetal.results.run_folder import of_the_user, refuse_to_replace, save_merged
 from cafetal.results.run_lock import locked
-from cafetal.runner.arguments import check_arguments
+from cafetal.runner.arguments import check_arguments, check_sample
 from cafetal.runner.attempt import RunRequest, begin, earlier_attempts
 from cafetal.runner.outcome import outcome
 from cafetal.runner.progress import show_counting, show_progress
 from cafetal.runner.session import Session, is_missing
 from cafetal.runner.shipment_check import comparing, warn_of_shipment
+from cafetal.sampling import items_of_sample
 from cafetal.scheduling.policies import RoutingPolicy
 from cafetal.shipping.shipment import Shipment, check_aux, limits, pack_function, pack_worker
+from cafetal.worker.chunkset import ChunkSet
 from cafetal.worker.protocol import Failure
 
 if TYPE_CHECKING:
@@ -84,6 +86,8 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         resume: resume the run in ``folder``, which must have the same processor and the same files.
         overwrite: replace another run in ``folder``, finished or not; by default that is refused.
         about: how the run was requested, in plain data; written to its journal.
+        sample: share of the events of each dataset to process; `resume` goes on with the others. The ``seed`` decides
+            which they are.
         accept: share of the events, and of the files with unknown entries, that is enough: missing ones then cause a
             warning instead of an error.
         allow_duplicates: whether a dataset may have the same file under several names; by default that is refused.
@@ -114,6 +118,8 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         resume: bool = False,
         overwrite: bool = False,
         about: Mapping[str, object] | None = None,
+        sample: float | None = None,
+        seed: int = 0,
         accept: float = 1.0,
         allow_duplicates: bool = False,
         environment: Lock | str | Path | None = None,
@@ -131,6 +137,7 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         check_arguments(
             fan_in=fan_in, bundle_events=bundle_events, compression=compression, accept=accept, modules=modules, aux=aux
         )
+        check_sample(sample)
         # ExecutorBase.copy makes a new one from __dict__, so this holds the arguments under their names only.
         self.allow_duplicates = allow_duplicates
         self.fileset = None if fileset is None else load(fileset, allow_duplicates=allow_duplicates)
@@ -142,7 +149,7 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         if (resume or overwrite) and folder is None:
             raise ConfigError("`resume` and `overwrite` need the `folder` of the run.")
         self.resume, self.overwrite, self.about = resume, overwrite, about
-        self.accept, self.aux = accept, aux
+        self.sample, self.seed, self.accept, self.aux = sample, seed, accept, aux
         check_aux({**self.sites.aux, **(aux or {})})
         self.environment = read_lock(Path(environment)) if isinstance(environment, (str, Path)) else environment
         self.modules = tuple(modules)
@@ -240,7 +247,7 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         request = RunnerRequest.read(function)
         if not (self.resume or self.overwrite) and self.folder is not None:
             refuse_to_replace(self.folder)
-        asked_for = {_names(meta): meta for meta in metas}
+        asked_for = {identity(meta): meta for meta in metas}
         metas = [FileMeta(*names, meta.metadata, meta.preload) for names, meta in asked_for.items()]
         # A set has another order in every process; the same run should do the same things.
         metas = sorted(metas, key=lambda meta: (meta.dataset, str(meta.filename)))
@@ -253,16 +260,9 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         planned = entries.take(answers) + entries.settle()
         planned += self.session.stand_in(entries.missing, metas)
         for meta in planned:  # with the names that Runner gave
-            original = asked_for[_names(meta)]
+            original = asked_for[identity(meta)]
             meta.dataset, meta.filename, meta.treename = original.dataset, original.filename, original.treename
-        self.session.sizes |= entries.sizes
-        self.session.bad_replicas |= entries.bad_replicas
-        self.session.tried += entries.tried
-        self.session.opened += entries.opened
-        self.session.unopened += entries.unopened
-        datasets = {meta.dataset for meta in metas}
-        self.session.unreadable = [pair for pair in self.session.unreadable if pair[0] not in datasets]
-        self.session.unreadable += entries.unreadable
+        self.session.learn(entries, {meta.dataset for meta in metas})
         return accumulate([set_accumulator(planned), accumulator]), 0
 
     # --- work --------------------------------------------------------------------------------------------
@@ -284,6 +284,7 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         items = [item for item in items if not is_missing(item)]
         if missing and not items:
             raise user_messages.unreadable([failure for _, failure in missing], "opened")
+        items, withheld = items_of_sample(items, self.sample, self.seed)
         files = dict.fromkeys((item.dataset, str(item.filename)) for item in chain(uncounted.metas, items))
         plan = self._plan(files)
         shipment = self.ship(request.inner, {**self.sites.aux, **(self.aux or {})})
@@ -304,7 +305,8 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
             uncounted.chunksize,
             identify(items, allow_duplicates=self.allow_duplicates),
         )
-        merged, execution = self._execute(federation, request, plan, shipment, past, entries, missing)
+        withheld = ChunkSet() if past is not None else withheld
+        merged, execution = self._execute(federation, request, plan, shipment, past, entries, missing, withheld)
         return self._hand_over(request, execution, merged, accumulator)
 
     def _execute(
@@ -316,6 +318,7 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         past: History | None,
         entries: EntryCounts,
         missing: Sequence[tuple[str, Failure]],
+        withheld: ChunkSet,
     ) -> tuple[object, Execution]:
         """Carry a plan out; return the merged output, and what has done it."""
         rates = load_site_rates()
@@ -324,6 +327,7 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         asked_for = RunRequest(type(self.policy).__name__, self.about, self.overwrite)
         attempt = begin(self.folder, shipment, plan, past, entries.metas, asked_for)
         record = self.session.record = attempt.record
+        record.sample = self.sample if withheld else None
         for line in self.session.known_before(plan, shipment):
             attempt.journal.write(None, line)
         settings = RunSettings(
@@ -334,6 +338,7 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
             request.may_skip,
             keep_going=bool(request.skip),
             folder=self.folder,
+            withheld=withheld,
             replaced=attempt.replaced,
         )
         clock = 0.0 if past is None else past.clock
@@ -392,8 +397,3 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         listed = [(name, file.lfn) for name, dataset in (self.fileset or {}).items() for file in dataset.files]
         positions = {file: number for number, file in enumerate(dict.fromkeys([*listed, *files]))}
         return make_plan(files, self._catalog(), self.sites, checksums, sizes, positions)
-
-
-def _names(meta: FileMeta) -> tuple[str, str, str]:
-    """Return what identifies a file to Runner, in plain strings."""
-    return plain_name(meta.dataset), plain_name(meta.filename), plain_name(meta.treename)

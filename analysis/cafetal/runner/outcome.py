@@ -19,7 +19,7 @@ def outcome(execution: Execution, record: RunRecord, accept: float, folder: Path
     """
     for failure in execution.maps.skipped:
         user_messages.warn_left_out(failure)
-    if record.interrupted:
+    if record.interrupted and not execution.sampled:
         return RunInterrupted(_interrupted(record, folder))
     unopened = [failure for _, failure in execution.intake.missing]
     refused = [*unopened, *execution.maps.refused]

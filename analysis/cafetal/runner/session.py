@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from coffea.processor.executor import FileMeta, WorkItem
 
+from cafetal.engine.entry_counts import EntryCounts
 from cafetal.engine.interrupts import interrupts
 from cafetal.errors import UnreadableFile
 from cafetal.plan import Plan
@@ -67,6 +68,16 @@ class Session:
         self._users = 0
         self._lock = threading.RLock()
         self._timer: threading.Timer | None = None
+
+    def learn(self, entries: EntryCounts, datasets: Collection[str]) -> None:
+        """Keep what was found when the entries of datasets were counted."""
+        self.sizes |= entries.sizes
+        self.bad_replicas |= entries.bad_replicas
+        self.tried += entries.tried
+        self.opened += entries.opened
+        self.unopened += entries.unopened
+        self.unreadable = [pair for pair in self.unreadable if pair[0] not in datasets]
+        self.unreadable += entries.unreadable
 
     def stand_in(self, missing: Iterable[tuple[str, Failure]], metas: Iterable[FileMeta]) -> list[FileMeta]:
         """Return metadata for files that could not be opened, with which Runner goes on to the others."""

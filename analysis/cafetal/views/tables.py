@@ -298,7 +298,8 @@ def print_result(manifest: dict[str, Any], folder: str, console: Console) -> Non
             console.print(f"  {form}: {_some(lacking)}", highlight=False, markup=False)
     count = len(manifest["missing_files"])
     missing = f", {count} of {manifest['files_planned']} files missing" if count else ""
-    share = "" if manifest["complete"] else f" ({manifest['fraction']:.2%}{missing}: INCOMPLETE)"
+    what = "INCOMPLETE" if manifest.get("sample") is None else f"a sample; `cafetal resume {folder}` goes on"
+    share = "" if manifest["complete"] else f" ({manifest['fraction']:.2%}{missing}: {what})"
     console.print(
         f"{events['counted']:,} of {events['planned']:,} events{share} in {manifest['seconds']:.1f} s: {folder}",
         highlight=False,

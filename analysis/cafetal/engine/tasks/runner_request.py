@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from coffea.processor.executor import Runner, WorkItem
+from coffea.processor.executor import FileMeta, Runner, WorkItem
 
 from cafetal.engine import user_messages
 from cafetal.fileset import FileIdentities, plain_name
@@ -82,6 +82,11 @@ def plain_item(item: object) -> object:
     if type(item.entrystart) is not int or type(item.entrystop) is not int:
         changes |= {"entrystart": int(item.entrystart), "entrystop": int(item.entrystop)}
     return replace(item, **changes) if changes else item
+
+
+def identity(meta: FileMeta) -> tuple[str, str, str]:
+    """Return what identifies a file to Runner, in plain strings: dataset, LFN and tree."""
+    return plain_name(meta.dataset), plain_name(meta.filename), plain_name(meta.treename)
 
 
 def identify(items: Iterable[WorkItem], *, allow_duplicates: bool) -> FileIdentities:

@@ -394,4 +394,4 @@ class AttemptEnded(Line):
     """The attempt has ended."""
 
     how: str
-    """``complete``, ``incomplete``, ``interrupted``, or the class of the error that ended it."""
+    """``complete``, ``incomplete``, ``interrupted``, ``sampled``, or the class of the error that ended it."""
