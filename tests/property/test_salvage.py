@@ -128,6 +128,21 @@ def test_differences_are_sentences(folder, edges, options, sentence):
     assert listed(map(str, range(20))).endswith("... and 12 more")
 
 
+@pytest.mark.parametrize(
+    ("edges", "sentence"),
+    [
+        ({**EDGES, "/c": [(0, 5)]}, None),
+        ({"/c": [(0, 5)], **EDGES}, "add new files, and datasets, after the others"),
+        ({"/a": EDGES["/a"], "/c": [(0, 5)]}, "/b of d is no longer there"),
+    ],
+)
+def test_files_that_may_be_added(folder, edges, sentence):
+    plan = make(edges)
+    sentences = differences(History.load(folder), "c0de", items_of(plan), plan.positions, may_add=True)
+    assert sentences == [] if sentence is None else any(sentence in words for words in sentences)
+    assert differences(History.load(folder), "other", items_of(plan), plan.positions, may_add=True)
+
+
 @given(st.data())
 def test_a_run_that_was_not_counted_to_its_end(data):
     """Files are found again under their numbers, whatever order they come in now; others get new ones."""

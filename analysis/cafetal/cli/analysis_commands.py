@@ -89,13 +89,16 @@ def run(
     _carry_out(folder, request, status=not quiet, plots=plots, **options)
 
 
-@described("Continue an interrupted run.", "cafetal resume results/first")
+@described(
+    "Continue an interrupted run.", "cafetal resume results/first", "cafetal resume results/first --with-changes"
+)
 @click.command()
 @folder_argument
+@click.option("--with-changes", "changed", is_flag=True, help="Also process files that were added to the fileset.")
 @quiet_option
 @plots_option
 @detach_option
-def resume(folder: Path, quiet: bool, plots: bool, detach: bool) -> None:
+def resume(folder: Path, changed: bool, quiet: bool, plots: bool, detach: bool) -> None:
     """Continue the run in FOLDER. Chunks that are in a partial result are not processed again."""
     from cafetal.results.history import History
 
@@ -113,7 +116,8 @@ def resume(folder: Path, quiet: bool, plots: bool, detach: bool) -> None:
     except OSError as error:
         raise ResumeRefused(f"Cannot resume {folder}: its working folder is no longer accessible: {error}.") from None
     fan_in, accept = options.pop("fan_in"), options.pop("accept")
-    _carry_out(folder, options, status=not quiet, plots=plots, fan_in=fan_in, accept=accept, resume=True)
+    how = "with changes" if changed else True
+    _carry_out(folder, options, status=not quiet, plots=plots, fan_in=fan_in, accept=accept, resume=how)
 
 
 def _detach(folder: Path) -> None:

@@ -18,10 +18,15 @@ def differences(
     items: Sequence[WorkItem],
     positions: Mapping[tuple[str, str], int],
     parts: Mapping[str, str] | None = None,
+    *,
+    may_add: bool = False,
 ) -> list[str]:
     """Return one sentence for each change since the run began; a run without changes can be resumed.
 
-    ``positions`` are those of the files in the fileset, by dataset and LFN; ``parts`` are digests of those of the code.
+    Args:
+        positions: those of the files in the fileset, by dataset and LFN.
+        parts: digests of the parts of the code.
+        may_add: whether new files are no change, if they come after the others.
     """
     changes = []
     if code != past.first_attempt.code:
@@ -30,7 +35,7 @@ def differences(
         ]
     before = {(file.dataset, file.lfn): file for file in past.plan.files}
     now = _by_file(items)
-    if past.plan.complete:
+    if past.plan.complete and not may_add:
         missing = {(line.dataset, line.file) for line in past.missing}
         changes += [f"{lfn} of {dataset} is new" for dataset, lfn in sorted(now.keys() - before.keys() - missing)]
     changes += [f"{lfn} of {dataset} is no longer there" for dataset, lfn in sorted(before.keys() - now.keys())]
@@ -41,7 +46,8 @@ def differences(
         elif one.edges != [[item.entrystart, item.entrystop] for item in two]:
             changes.append(f"{key[1]} is cut differently: {len(two)} chunks now, {len(one.starts)} before")
     if not changes and any(file.position not in (None, positions[file.dataset, file.lfn]) for file in past.plan.files):
-        changes.append("the order of the files has changed, which also changes the order in the output")
+        where = "; add new files, and datasets, after the others" if may_add and now.keys() != before.keys() else ""
+        changes.append(f"the order of the files has changed, which also changes the order in the output{where}")
     return changes
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
@@ -27,6 +28,9 @@ from cafetal.shipping.shipment import Shipment
 _ONLY_POSTPROCESS = (
     " Everything is processed: if only `postprocess` has changed, `cafetal postprocess {folder}` applies it."
 )
+WITH_CHANGES = "with changes"
+"""The value of ``resume`` with which files may be added."""
+_ONLY_NEW = " Or process the new files alone, with `--with-changes` (in Python: resume='with changes')."
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,21 +57,27 @@ class Attempt:
     """The run that was in the folder before, of which nothing is wanted any more."""
 
 
-def earlier_attempts(folder: Path, shipment: Shipment, items: Sequence[WorkItem], plan: Plan) -> History:
+def earlier_attempts(
+    folder: Path, shipment: Shipment, items: Sequence[WorkItem], plan: Plan, *, may_add: bool = False
+) -> History:
     """Return the history of the run that is to be resumed.
+
+    Args:
+        may_add: whether there may be files that it did not have.
 
     Raises:
         OutputError: if there is none.
         ResumeRefused: if it was of other code, or of other files.
     """
     past = History.load(folder)
-    changes = differences(past, shipment.code_hash, items, plan.positions, shipment.parts)
-    if changes:
+    compare = partial(differences, past, shipment.code_hash, items, plan.positions, shipment.parts)
+    if changes := compare(may_add=may_add):
+        only_new = not compare(may_add=True)
         raise ResumeRefused(
             f"Cannot resume {folder}: the result would mix two versions of the analysis:\n"
             f"{listed(changes)}\nUndo the changes, or start a new run in another folder."
-            + _ONLY_POSTPROCESS.format(folder=folder)
-            * (past.ended_as == "complete")
+            + _ONLY_NEW * only_new
+            + _ONLY_POSTPROCESS.format(folder=folder) * (past.ended_as == "complete" and not only_new)
         )
     return past
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from coffea.processor import accumulate
 from coffea.processor.accumulator import set_accumulator
@@ -43,7 +43,7 @@ from cafetal.results.replan import numbered
 from cafetal.results.run_folder import of_the_user, refuse_to_replace, save_merged
 from cafetal.results.run_lock import locked
 from cafetal.runner.arguments import check_arguments, check_sample
-from cafetal.runner.attempt import RunRequest, begin, earlier_attempts
+from cafetal.runner.attempt import WITH_CHANGES, RunRequest, begin, earlier_attempts
 from cafetal.runner.outcome import outcome
 from cafetal.runner.progress import show_counting, show_progress
 from cafetal.runner.session import Session, is_missing
@@ -83,7 +83,8 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
             ``routing.bundle_seconds`` of the site table.
         folder: folder for the journal and the partial results of the run, so that it can be resumed; sites that the
             file ``drained`` in it names get no more tasks.
-        resume: resume the run in ``folder``, which must have the same processor and the same files.
+        resume: resume the run in ``folder``, which must have the same processor and the same files. "with changes": the
+            fileset may have more files at its end, which alone are processed.
         overwrite: replace another run in ``folder``, finished or not; by default that is refused.
         about: how the run was requested, in plain data; written to its journal.
         sample: share of the events of each dataset to process; `resume` goes on with the others. The ``seed`` decides
@@ -115,7 +116,7 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         fan_in: int = 16,
         bundle_events: int | None = None,
         folder: str | Path | None = None,
-        resume: bool = False,
+        resume: bool | Literal["with changes"] = False,
         overwrite: bool = False,
         about: Mapping[str, object] | None = None,
         sample: float | None = None,
@@ -292,7 +293,7 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         self.session.code_hash = shipment.code_hash
         past = None
         if self.resume and self.folder is not None:
-            past = earlier_attempts(self.folder, shipment, items, plan)
+            past = earlier_attempts(self.folder, shipment, items, plan, may_add=self.resume == WITH_CHANGES)
         for first, group in [(0, items)] if past is None else numbered(past, items):
             plan.add(group, first)
         opening = replace(request, format=uncounted.format, options=uncounted.options)

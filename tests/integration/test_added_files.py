@@ -1,0 +1,72 @@
+"""A fileset grows: the run goes on with what is new, and gives the bits of a run of everything."""
+
+import json
+
+import pytest
+
+from cafetal.config import load_sites
+from cafetal.rehearsal.toy_data import Recipe, make_files
+from tests.integration.test_command_line import cafetal
+
+pytestmark = [pytest.mark.sites, pytest.mark.timeout(600)]
+
+PROCESSOR = """
+import hist
+from coffea import processor
+
+class Pt(processor.ProcessorABC):
+    def process(self, events):
+        met = hist.Hist.new.Reg(20, 0, 100, name="met").Weight()
+        met.fill(events.MET.pt, weight=0.1)
+        return {"met": met, "datasets": [events.metadata["dataset"]], "n": len(events)}
+    def postprocess(self, accumulator):
+        return accumulator
+"""
+
+
+@pytest.fixture
+def project(tmp_path):
+    sites = {"here": {"pfn": f"{tmp_path}/data", "scratch": f"{tmp_path}/scratch", "workers": 2}}
+    (tmp_path / "sites.json").write_text(json.dumps({"sites": sites}))
+    (tmp_path / "met.py").write_text(PROCESSOR)
+    return tmp_path
+
+
+def write(project, datasets):
+    (project / "files.json").write_text(json.dumps(datasets))
+
+
+def manifest(project, out):
+    return json.loads((project / out / "manifest.json").read_text())
+
+
+def test_a_dataset_and_a_file_are_added(project):
+    table, datasets = load_sites(project / "sites.json"), {}
+    for name in ("first", "second", "third"):
+        datasets |= make_files(Recipe(name, files=3, events=400), table, copies=1).to_json()
+    small = {name: datasets[name] for name in ("first", "second")}
+    small["second"] = {**datasets["second"], "files": dict(list(datasets["second"]["files"].items())[:2])}
+    command = ["run", "met.py:Pt", "files.json", "--sites", "sites.json", "--chunksize", "100", "--no-plots"]
+    write(project, small)
+    cafetal(*command, "-o", "out", cwd=project, check=0)
+
+    write(project, {"third": datasets["third"], **small})
+    refused = cafetal("resume", "out", "--with-changes", cwd=project, check=1)
+    assert "after the others" in refused.stderr
+    write(project, datasets)
+    refused = cafetal("resume", "out", cwd=project, check=1)
+    assert "of third is new" in refused.stderr
+    assert "`--with-changes`" in refused.stderr
+
+    cafetal("resume", "out", "--with-changes", "--no-plots", cwd=project, check=0)
+    cafetal(*command, "-o", "all", cwd=project, check=0)
+    for name in ("output.coffea", "histograms.json"):
+        assert (project / "out" / name).read_bytes() == (project / "all" / name).read_bytes()
+    record = manifest(project, "out")
+    assert (record["complete"], record["events_reused"]) == (True, 5 * 400)
+    assert record["events"] == {"planned": 9 * 400, "counted": 9 * 400}
+    cafetal("verify", "out", cwd=project, check=0)
+
+    (project / "met.py").write_text(PROCESSOR.replace("0.1", "0.2"))
+    changed = cafetal("resume", "out", "--with-changes", cwd=project, check=1)
+    assert "has changed" in changed.stderr
