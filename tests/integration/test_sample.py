@@ -61,7 +61,7 @@ def test_from_a_sample_to_all(folder):
     cafetal("verify", "out", cwd=folder, check=0)
     assert "ended: sampled" in cafetal("status", "out", cwd=folder, check=0).stdout
     plotted = cafetal("plot", "out", cwd=folder, check=0)
-    assert "Sample: 10.000% of the events, scaled" in " ".join(plotted.stderr.split())
+    assert "Sample: 10% of the events, scaled" in " ".join(plotted.stderr.split())
     intervals = np.load(folder / "out" / "predictions.npz")
 
     cafetal("resume", "out", cwd=folder, check=0)

@@ -104,6 +104,13 @@ def test_the_past_is_read(folder):
     assert (past.next_task, past.plan.next_chunk, past.clock, past.ended_as) == (8, 7, 20.0, "interrupted")
     assert past.expected == {"desy": ChunkSet.of([3, 4])}
     assert differences(past, "c0de", items_of(make(EDGES)), make(EDGES).positions) == []
+    places = {number: past.plan.place(number) for number in (0, 3, 5, 7)}  # 5 is a part of a part
+    assert {number: place and (place[0].lfn, *place[1:]) for number, place in places.items()} == {
+        0: ("/a", 0, 10),
+        3: ("/a", 0, 4),
+        5: ("/a", 4, 5),
+        7: None,
+    }
     made = dict(cuts(past, make(EDGES)))
     assert [(part.id, part.start, part.stop, part.origin) for part in made[0]] == [(3, 0, 4, 0), (4, 4, 10, 0)]
     assert [(part.id, part.start, part.stop, part.origin) for part in made[4]] == [(5, 4, 5, 0), (6, 5, 10, 0)]

@@ -88,12 +88,17 @@ class PlannedChunks:
         self.total_chunks += len(line.parts) - 1
 
     def place(self, chunk: int) -> tuple[PlannedFile, int, int] | None:
-        """Return the file of a chunk of the plan, its first entry, and one past its last; ``None`` if there is none."""
+        """Return the file of a chunk, or of a part of one, its first entry, and one past its last.
+
+        ``None`` if there is no such chunk.
+        """
         number = bisect_right(self.files, chunk, key=lambda file: file.first) - 1
-        if number < 0 or chunk >= self.files[number].end:
-            return None
-        file = self.files[number]
-        return file, file.starts[chunk - file.first], file.stops[chunk - file.first]
+        if number >= 0 and chunk < self.files[number].end:
+            file = self.files[number]
+            return file, file.starts[chunk - file.first], file.stops[chunk - file.first]
+        whole = next((it for it, parts in self.splits.items() if chunk in (part for part, *_ in parts)), None)
+        place = None if whole is None else self.place(whole)
+        return None if place is None else (place[0], *self._parts[chunk])
 
     def events(self, chunks: ChunkSet) -> int:
         """Return the number of entries in some chunks, or parts of chunks."""

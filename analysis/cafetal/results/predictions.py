@@ -77,7 +77,7 @@ def scaled_to_all(output: object, share: float | None) -> tuple[object, str]:
     """Return the output of a sample as one shows it: scaled, and a mark that says so. Other output stays as it is."""
     if share is None:
         return output, ""
-    return scale_all(output, share), f"Sample: {share:.3%} of the events, scaled"
+    return scale_all(output, share), f"Sample: {100 * share:.3g}% of the events, scaled"
 
 
 def save_predictions(folder: Path, output: object, share: float | None) -> None:

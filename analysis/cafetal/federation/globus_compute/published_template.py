@@ -27,9 +27,13 @@ def check_user_config(label: str, config: Mapping[str, object], endpoint: Mappin
             ``metadata`` when it starts; where it does not, or the service keeps them to itself, nothing is checked.
     """
     metadata = endpoint.get("metadata")
-    published = {**(metadata if isinstance(metadata, Mapping) else {}), **endpoint}
-    _check_schema(label, config, published.get("user_config_schema"))
-    _check_variables(label, config, published.get("user_config_template"))
+    published = [endpoint, metadata if isinstance(metadata, Mapping) else {}]
+    schema, template = (
+        next(filter(None, (part.get(name) for part in published)), None)
+        for name in ("user_config_schema", "user_config_template")
+    )
+    _check_schema(label, config, schema)
+    _check_variables(label, config, template)
 
 
 def _check_schema(label: str, config: Mapping[str, object], schema: object) -> None:
