@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from string import Template
 from typing import Any, Literal
 
 import platformdirs
@@ -112,11 +114,26 @@ class Site(Strict):
             )
         return self
 
+    @field_validator("store", mode="before")
+    @classmethod
+    def _expanded_store(cls, value: Any) -> Any:
+        """Put this machine's $VARIABLES into the name of a store."""
+        if not isinstance(value, str):
+            return value
+        expanded = Template(value).safe_substitute({"USER": getpass.getuser(), **os.environ})
+        if "$" in expanded:
+            raise ValueError(f"{value} has a variable that this machine does not know")
+        if "@" in expanded.partition("://")[2]:  # said before pydantic shows the value
+            raise ValueError(f"{value} has a login in it, which belongs into the environment of the workers")
+        return expanded
+
     @field_validator("store")
     @classmethod
-    def _expanded_store(cls, value: str) -> str:
-        """Put this machine's $VARIABLES into the name of a store, such as the user's name."""
-        return os.path.expandvars(value)
+    def _own_folder(cls, value: str) -> str:
+        """Give the user a folder at a server with files: workers may run as somebody else, or as different ones."""
+        own = f"/cafetal-{getpass.getuser()}"
+        keeps_files = "://" in value and not value.startswith("redis:")
+        return value.rstrip("/").removesuffix(own) + own if keeps_files else value
 
     @model_validator(mode="after")
     def _reaches_partials(self) -> Site:

@@ -7,13 +7,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from cafetal.errors import ConfigError
 from cafetal.worker.chunkset import ChunkSet
 
 if TYPE_CHECKING:  # which takes a while to import
     from coffea.processor.executor import WorkItem
 
 PIECE = 5_000
-"""Events of one piece of a sample: to open a file for fewer costs more than to process them."""
+"""Most events of one piece of a sample: so few that a large sample is everywhere."""
+PIECES = 20
+"""Pieces of a small sample: so few that it does not open many files."""
 
 
 def cut_for_sample(items: Sequence[WorkItem], share: float, seed: int) -> tuple[list[WorkItem], list[bool]]:
@@ -26,6 +29,9 @@ def cut_for_sample(items: Sequence[WorkItem], share: float, seed: int) -> tuple[
     Args:
         items: coffea's work items.
         share: of the events of each dataset, between 0 and 1.
+
+    Raises:
+        ConfigError: if that is less than one event of a dataset, which would be missing then.
     """
     by_dataset: dict[str, list[int]] = {}
     for position, item in enumerate(items):
@@ -33,6 +39,11 @@ def cut_for_sample(items: Sequence[WorkItem], share: float, seed: int) -> tuple[
     pieces: dict[int, list[tuple[WorkItem, bool]]] = {}
     for dataset, positions in by_dataset.items():
         total = sum(len(items[position]) for position in positions)
+        if 0 < total * share < 1:
+            raise ConfigError(
+                f"A sample of {100 * share:.3g}% has less than one event of {dataset}, which has {total:,}. Take a "
+                "larger one, or leave the dataset out with `--datasets`."
+            )
         ranges = choose(total, share, random.Random(f"{seed} {dataset}"))
         first = 0
         for position in positions:
@@ -56,8 +67,8 @@ def choose(total: int, share: float, draw: random.Random) -> list[tuple[int, int
     The row is closed to a ring that is turned at random, so that no event is less likely than others.
     """
     wanted = total * share
-    size = int(wanted) + (draw.random() < wanted - int(wanted))  # so that it is right on average, also of few events
-    count = -(-size // PIECE)
+    size = int(wanted) + (draw.random() < wanted - int(wanted))  # so that it is right on average
+    count = min(size, max(PIECES, -(-size // PIECE)))
     pieces: list[tuple[int, int]] = []
     begin = draw.randrange(total) if total else 0
     for number in range(count):
@@ -86,8 +97,10 @@ def _cut(item: WorkItem, first: int, ranges: Sequence[tuple[int, int]]) -> Itera
             yield _part(item, first, at, begin), False
         yield _part(item, first, begin, stop), True
         at = stop
-    if at < end or at == first:
+    if at < end:
         yield _part(item, first, at, end), False
+    elif not len(item):
+        yield item, True  # a file without events costs nothing, and its dataset may have no other
 
 
 def _part(item: WorkItem, first: int, begin: int, end: int) -> WorkItem:

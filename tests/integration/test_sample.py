@@ -107,3 +107,32 @@ def test_from_python(folder):
         counts.append(runner(executor.fileset.for_runner(), names["Pt"]())["n"])
     assert counts == [{"signal": 2400, "background": 2400}, {"signal": 12_000, "background": 12_000}]
     assert executor.record.complete
+
+
+def test_a_sample_without_a_chunk_is_no_sample(folder):
+    """Its histograms would be scaled with a share that they do not have."""
+    content = json.loads((folder / "files.json").read_text())
+    lfn = next(iter(content["signal"]["files"]))
+    there = folder / "data" / lfn.lstrip("/")
+    whole = there.read_bytes()
+    there.write_bytes(whole[:100])
+    failed = run(folder, "out", "--sample", "20%", "--no-plots", check=1)
+    assert "could not be" in failed.stderr
+    accepted = run(folder, "accepted", "--sample", "20%", "--accept", "0.5", "--no-plots", check=0)
+    assert "INCOMPLETE" in accepted.stderr
+    for out in ("out", "accepted"):
+        assert manifest(folder / out)["sample"] is None
+        assert not (folder / out / "predictions.npz").exists()
+        assert "ended: incomplete" in cafetal("status", out, cwd=folder, check=0).stdout
+    there.write_bytes(whole)
+    cafetal("resume", "out", "--no-plots", cwd=folder, check=0)
+    assert coffea.util.load(str(folder / "out" / "output.coffea"))["n"] == {"signal": 12_000, "background": 12_000}
+
+
+def test_what_postprocess_may_have_scaled(folder):
+    source = (folder / "pt.py").read_text()
+    (folder / "pt.py").write_text(source.replace("return accumulator", "return {'pt': accumulator['pt'] * 50}"))
+    run(folder, "out", "--sample", "10%")
+    assert not (folder / "out" / "predictions.npz").exists()
+    plotted = cafetal("plot", "out", cwd=folder, check=0)
+    assert "as postprocess left it" in " ".join(plotted.stderr.split())

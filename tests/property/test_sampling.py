@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cafetal.errors import ConfigError
 from cafetal.results.predictions import predict, scale
 from cafetal.sampling import PIECE, choose, cut_for_sample
 
@@ -46,6 +47,11 @@ def entries(items):
 @given(FILES, SHARES, st.integers(0, 3))
 def test_cut_items_are_the_same_entries(files, share, seed):
     items = items_of(files)
+    totals = {name: sum(len(item) for item in items if item.dataset == name) for name in "ab"}
+    if any(0 < total * share < 1 for total in totals.values()):
+        with pytest.raises(ConfigError, match="less than one event of"):
+            cut_for_sample(items, share, seed)
+        return
     cut, chosen = cut_for_sample(items, share, seed)
     assert len(cut) == len(chosen)
     merged = []
@@ -61,9 +67,8 @@ def test_cut_items_are_the_same_entries(files, share, seed):
     assert merged == whole
     assert (cut, chosen) == cut_for_sample(items, share, seed)
     for dataset in "ab":
-        total = sum(len(item) for item in items if item.dataset == dataset)
         size = sum(len(item) for item, taken in zip(cut, chosen, strict=True) if taken and item.dataset == dataset)
-        assert abs(size - total * share) < 1
+        assert abs(size - totals[dataset] * share) < 1
 
 
 @given(st.integers(0, 10**9), SHARES, st.integers(0, 99))
@@ -76,7 +81,7 @@ def test_pieces_are_apart_and_each_in_its_stratum(total, share, seed):
 
 
 def test_each_event_is_chosen_with_the_same_probability(monkeypatch):
-    monkeypatch.setattr("cafetal.sampling.PIECE", 4)
+    monkeypatch.setattr("cafetal.sampling.PIECES", 3)
     counts, tries = np.zeros(100), 4000
     for seed in range(tries):
         for first, end in choose(100, 0.1, random.Random(seed)):
@@ -109,10 +114,27 @@ def test_predictions_hold_what_all_events_give(storage):
     assert held / tried >= 0.95
 
 
+def test_where_weights_cancel():
+    """Neither a bin whose weights cancel nor an empty one gets an interval of another size than the sampling's."""
+    sample = hist.Hist.new.Reg(4, 0, 4, name="x").Weight()
+    sample.fill([0.5] * 500, weight=1)
+    sample.fill([1.5] * 500 + [1.5] * 500, weight=[1] * 500 + [-0.99999] * 500)
+    sample.fill([2.5] * 20, weight=-1)
+    low, high = (ends[1:-1] for ends in predict(sample, 0.02))
+    deviation = np.sqrt(0.98 * sample.variances()) / 0.02
+    middle = sample.values() / 0.02
+    assert np.allclose(high[1] - middle[1], 1.96 * deviation[1], rtol=1e-3)
+    assert np.allclose(middle[1] - low[1], 1.96 * deviation[1], rtol=1e-3)
+    assert np.allclose(middle[2] - low[2], 1.96 * deviation[2], rtol=1e-3)
+    assert (low[3], high[3]) == (0, pytest.approx(3.689 / 0.02 * np.sqrt(0.98), rel=1e-3))
+
+
 def test_scaled_histograms_carry_their_errors():
     sample = hist.Hist.new.Reg(2, 0, 2, name="x").Double()
     sample.fill([0.5] * 8 + [1.5] * 2)
+    sample.label = "events"
     scaled = scale(sample, 0.1)
+    assert (scaled.label, scaled.axes[0].name) == ("events", "x")
     assert scaled.values().tolist() == [80, 20]
     assert scaled.variances() == pytest.approx([8 * 0.9 / 0.01, 2 * 0.9 / 0.01])
     whole = scale(sample, 1.0)

@@ -112,3 +112,31 @@ def test_a_folder_beside_one_of_a_similar_name():
 @pytest.mark.parametrize("path", sorted((ROOT / "config").glob("*.yaml")), ids=lambda path: path.name)
 def test_examples_of_the_project(path):
     assert isinstance(load_sites(path), SiteTable)
+
+
+@pytest.mark.parametrize(
+    ("written", "store"),
+    [
+        ("s3://$BUCKET/x", "s3://mine/x/cafetal-me"),
+        ("xrootd://host//user/$USER/", "xrootd://host//user/me/cafetal-me"),
+        ("https://host/x/cafetal-me", "https://host/x/cafetal-me"),
+        ("redis://host:1", "redis://host:1"),
+        ("files", "files"),
+    ],
+)
+def test_a_store_is_a_folder_of_this_user(monkeypatch, written, store):
+    """Whoever the workers run as; and $USER is known where the environment lacks it."""
+    monkeypatch.setenv("LOGNAME", "me")
+    monkeypatch.setenv("BUCKET", "mine")
+    monkeypatch.delenv("USER", raising=False)
+    site = load_sites({"sites": {"desy": {"scratch": "/s", "store": written}}}).sites["desy"]
+    assert site.store == store
+    assert site.model_validate(site.model_dump()).store == store
+
+
+@pytest.mark.parametrize("store", ["s3://$NOBODY_KNOWS/x", "https://$LOGIN@host/x", "$NOBODY_KNOWS"])
+def test_a_store_that_is_no_store(monkeypatch, store):
+    monkeypatch.setenv("LOGIN", "me:secret")
+    with pytest.raises(ConfigError) as caught:
+        load_sites({"sites": {"desy": {"scratch": "/s", "store": store}}})
+    assert "secret" not in str(caught.value)

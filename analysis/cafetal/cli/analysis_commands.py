@@ -254,8 +254,9 @@ def _show(folder: Path, out: object, *, plots: bool, quiet: bool = False) -> Non
     from cafetal.views.tables import print_result
 
     share = run_folder.read_manifest(folder).get("sample")
-    shown, mark = scaled_to_all(out, share)
-    save_predictions(folder, out, share)
+    postprocessed = (folder / run_folder.MERGED).exists()
+    shown, mark = scaled_to_all(out, share, postprocessed=postprocessed)
+    save_predictions(folder, out, None if postprocessed else share)
     with phase(f"drawing {sum(1 for _ in find(out))} histograms", quiet=quiet):
         pictures, not_drawn = draw(shown, folder / run_folder.PLOTS, mark=mark) if plots else ([], {})
     run_folder.note(folder, not_drawn=not_drawn)

@@ -241,7 +241,8 @@ def _shown_output(folder: Path) -> tuple[object, str]:
 
     has_manifest = (folder / run_folder.MANIFEST).exists()  # an output alone may have been copied there
     share = run_folder.read_manifest(folder).get("sample") if has_manifest else None
-    out, mark = scaled_to_all(run_folder.read_output(folder), share)
+    postprocessed = (folder / run_folder.MERGED).exists()
+    out, mark = scaled_to_all(run_folder.read_output(folder), share, postprocessed=postprocessed)
     if mark:
         warnings.warn(f"{mark}. `cafetal resume {folder}` goes on with the others.", stacklevel=1)
     return out, mark

@@ -28,8 +28,10 @@ def around(folder: Path, *, debug: bool, profile: bool) -> Iterator[Callable[[Ca
         folder: for the profile.
     """
     profiler = cProfile.Profile()
+    calls = []
 
     def call(process: Callable[[], Any]) -> Any:
+        calls.append(process)
         try:
             return profiler.runcall(process) if profile else process()
         except Exception as error:
@@ -42,7 +44,7 @@ def around(folder: Path, *, debug: bool, profile: bool) -> Iterator[Callable[[Ca
     try:
         yield call
     finally:
-        if profile:
+        if profile and calls:
             profiler.dump_stats(folder / PROFILE)
             stats = pstats.Stats(profiler)
             print("Your functions, with all that they call:")

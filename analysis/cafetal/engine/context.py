@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import shlex
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -93,7 +94,8 @@ class RunContext:
         for chunk in ChunkSet.parse(failure["chunks"]) if self.settings.folder is not None else ():
             item = self.plan.items[chunk]
             if (item.filename, item.entrystart, item.entrystop) == where:
-                return f"Process this chunk on your machine: `cafetal replay {self.settings.folder} {chunk} --pdb`."
+                folder = shlex.quote(str(self.settings.folder))
+                return f"Process this chunk on your machine: `cafetal replay {folder} {chunk} --pdb`."
         return ""
 
     def now(self) -> float:

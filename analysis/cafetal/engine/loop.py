@@ -92,9 +92,9 @@ class Execution:
 
     @property
     def sampled(self) -> bool:
-        """Whether only chunks are missing that were not wanted yet."""
-        withheld = self.context.settings.withheld
-        return bool(withheld) and not self.context.ledger.missing.minus(self.maps.given_up).minus(withheld)
+        """Whether the output is the whole of a sample."""
+        missing = self.context.ledger.missing.minus(self.context.settings.withheld)
+        return self.context.record.sample_ended and not missing and not self.intake.missing
 
     # --- the run -------------------------------------------------------------------------------------------
 
@@ -144,6 +144,7 @@ class Execution:
             for partial in (*self.merges.local, *fetched):
                 lost = lost.minus(ChunkSet.parse(partial.reference["chunks"]))
             if not lost and context.settings.withheld and not context.record.interrupted:
+                context.record.sample_ended = True
                 self._tell(messages.Stop(context.now()))  # to a run, a sample is an interruption
             if not lost or context.record.interrupted:
                 return self._finish(fetched)
@@ -170,8 +171,10 @@ class Execution:
         return result
 
     def _how(self) -> str:
-        if self.context.record.interrupted:
-            return "sampled" if self.sampled else "interrupted"
+        if self.sampled:
+            return "sampled"
+        if self.context.record.interrupted and not self.context.record.sample_ended:
+            return "interrupted"
         return "incomplete" if self.maps.given_up or self.intake.missing else "complete"
 
     # --- events --------------------------------------------------------------------------------------------

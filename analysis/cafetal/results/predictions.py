@@ -10,7 +10,7 @@ from typing import Any
 import boost_histogram as bh
 import hist
 import numpy as np
-from scipy.special import gammaincinv
+from scipy.special import gammaincinv, ndtri
 
 from cafetal.errors import OutputError
 from cafetal.results.histograms import find
@@ -19,6 +19,8 @@ from cafetal.worker.atomic_files import write_bytes
 PREDICTIONS = "predictions.npz"
 LEVEL = 0.95
 """Confidence level of `predict`."""
+_CANCELLED = 5.0
+"""Times the mean weight of other bins, above which weights of both signs must have cancelled in a bin."""
 
 
 def scale(histogram: Any, share: float) -> Any:
@@ -33,7 +35,8 @@ def scale(histogram: Any, share: float) -> Any:
     if sums is None:
         return histogram
     values, squares = sums
-    scaled = hist.Hist(*histogram.axes, storage=hist.storage.Weight())
+    names = {name: getattr(histogram, name, None) for name in ("name", "label")}
+    scaled = hist.Hist(*histogram.axes, storage=hist.storage.Weight(), **names)
     # Each event is in the sample with the probability `share`: a sum of weights w has the variance (1 - share) Σ w².
     view = scaled.view(flow=True)
     view["value"], view["variance"] = values / share, squares * (1 - share) / share**2
@@ -41,27 +44,29 @@ def scale(histogram: Any, share: float) -> Any:
 
 
 def predict(histogram: Any, share: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return the lower and the upper end of an interval for each bin of the histogram of all events, with flow bins.
+    """Return the lower and the upper end of an interval for what each bin holds with all events, with flow bins.
 
-    Of the Poisson distribution (Garwood 1936), at `LEVEL`, for the effective number of entries (Σ w)² / Σ w², and with
-    the finite population's correction √(1 - share). A bin without entries has that of no entry with the largest mean
-    weight of a bin.
+    Garwood's for a Poisson distribution (1936), at `LEVEL`, for the effective number of entries (Σ w)² / Σ w², times
+    the finite population's correction √(1 - share). A bin without entries has that of no entry with the median of the
+    bins' mean weights. Where weights cancel, so that there is no such number, it is the normal distribution's.
     """
     sums = _sums(histogram)
     if sums is None:
         raise TypeError(f"{type(histogram).__name__} holds no sums.")
     values, squares = sums
-    weight = np.divide(squares, values, out=np.zeros_like(values), where=values > 0)
-    weight = np.where(weight > 0, weight, weight.max(initial=0.0) or 1.0)
-    entries = np.where(values > 0, values, 0) / weight
-    tail = (1 - LEVEL) / 2
-    low = np.where(entries > 0, gammaincinv(np.maximum(entries, 1e-9), tail), 0.0)
-    high = gammaincinv(entries + 1, 1 - tail)
-    middle, correction = values / share, np.sqrt(1 - share)
-    return (
-        middle - (entries - low) * weight / share * correction,
-        middle + (high - entries) * weight / share * correction,
-    )
+    filled = squares > 0
+    weights = np.divide(squares, np.abs(values), out=np.full_like(values, np.inf), where=values != 0)
+    typical = float(np.median(weights[filled])) if filled.any() else 1.0
+    counted = (values > 0) & (weights < _CANCELLED * typical)
+    weight = np.where(counted, weights, typical)
+    entries = np.where(counted, values / weight, 0.0)
+    tail, correction = (1 - LEVEL) / 2, np.sqrt(1 - share) / share
+    low = np.where(entries > 0, entries - gammaincinv(np.maximum(entries, 1e-9), tail), 0.0) * weight
+    high = (gammaincinv(entries + 1, 1 - tail) - entries) * weight
+    normal = ndtri(1 - tail) * np.sqrt(squares)
+    cancelled = filled & ~counted
+    low, high = np.where(cancelled, normal, low), np.where(cancelled, normal, high)
+    return values / share - low * correction, values / share + high * correction
 
 
 def scale_all(output: object, share: float) -> object:
@@ -73,10 +78,16 @@ def scale_all(output: object, share: float) -> object:
     return output
 
 
-def scaled_to_all(output: object, share: float | None) -> tuple[object, str]:
-    """Return the output of a sample as one shows it: scaled, and a mark that says so. Other output stays as it is."""
+def scaled_to_all(output: object, share: float | None, *, postprocessed: bool) -> tuple[object, str]:
+    """Return the output of a sample as one shows it: scaled, and a mark that says so. Other output stays as it is.
+
+    Args:
+        postprocessed: whether ``postprocess`` has changed it: it may have scaled it, so nobody else may.
+    """
     if share is None:
         return output, ""
+    if postprocessed:
+        return output, f"Sample: {100 * share:.3g}% of the events, as postprocess left it"
     return scale_all(output, share), f"Sample: {100 * share:.3g}% of the events, scaled"
 
 

@@ -39,7 +39,9 @@ class RunRecord(History):
         self.ledger: dict[str, object] = {}
         """The account of what was planned and what carries it (see `results.proof`)."""
         self.sample: float | None = None
-        """Share of the events of each dataset that was wanted; ``None``: all."""
+        """Share of the events of each dataset, if they are all of a sample."""
+        self.sample_ended = False
+        """Whether all of a sample was processed, or given up."""
         self.accepted = False
         """Whether events are missing, and the user had said that so many would be enough."""
         self.seconds_left: float | None = None

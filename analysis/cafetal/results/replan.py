@@ -71,6 +71,22 @@ def numbered(past: History, items: Sequence[WorkItem]) -> Iterator[tuple[int, li
         yield past.plan.next_chunk, [item for items_of_file in now.values() for item in items_of_file]
 
 
+def cut_as_before(past: History, items: Sequence[WorkItem]) -> list[WorkItem]:
+    """Return work items of the same entries, with the edges that each file had; new files stay as they are."""
+    edges = {(file.dataset, file.lfn): file.edges for file in past.plan.files}
+    return [
+        replace(items_of_file[0], entrystart=start, entrystop=stop)
+        for key, items_of_file in _by_file(items).items()
+        for start, stop in _recut(edges.get(key), items_of_file)
+    ]
+
+
+def _recut(edges: list[list[int]] | None, items: Sequence[WorkItem]) -> list[list[int]]:
+    own = [[item.entrystart, item.entrystop] for item in items]
+    same = edges is not None and (edges[0][0], edges[-1][1]) == (own[0][0], own[-1][1])
+    return edges if edges is not None and same else own
+
+
 def _by_file(items: Iterable[WorkItem]) -> dict[tuple[str, str], list[WorkItem]]:
     items_by_file: dict[tuple[str, str], list[WorkItem]] = {}
     for item in items:

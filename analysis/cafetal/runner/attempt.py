@@ -21,7 +21,7 @@ from cafetal.results.kept_tasks import group_by_dataset, keep_tasks
 from cafetal.results.lines.journal_lines import AttemptBegan
 from cafetal.results.local_partials import forget_kept
 from cafetal.results.record import RunRecord
-from cafetal.results.replan import differences, listed
+from cafetal.results.replan import cut_as_before, differences, listed
 from cafetal.results.run_folder import refuse_to_replace
 from cafetal.shipping.shipment import Shipment
 
@@ -30,7 +30,7 @@ _ONLY_POSTPROCESS = (
 )
 WITH_CHANGES = "with changes"
 """The value of ``resume`` with which files may be added."""
-_ONLY_NEW = " Or process the new files alone, with `--with-changes` (in Python: resume='with changes')."
+_ONLY_NEW = " Or process the new files too, with `--with-changes` (in Python: resume='with changes')."
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,18 +58,20 @@ class Attempt:
 
 
 def earlier_attempts(
-    folder: Path, shipment: Shipment, items: Sequence[WorkItem], plan: Plan, *, may_add: bool = False
-) -> History:
-    """Return the history of the run that is to be resumed.
+    folder: Path, shipment: Shipment, items: Sequence[WorkItem], plan: Plan, *, may_add: bool, recut: bool
+) -> tuple[History, Sequence[WorkItem]]:
+    """Return the history of the run that is to be resumed, and the work items as it has cut them.
 
     Args:
         may_add: whether there may be files that it did not have.
+        recut: whether its chunks were cut in another way than Runner's, for a sample.
 
     Raises:
         OutputError: if there is none.
         ResumeRefused: if it was of other code, or of other files.
     """
     past = History.load(folder)
+    items = cut_as_before(past, items) if recut else items
     compare = partial(differences, past, shipment.code_hash, items, plan.positions, shipment.parts)
     if changes := compare(may_add=may_add):
         only_new = not compare(may_add=True)
@@ -79,7 +81,7 @@ def earlier_attempts(
             + _ONLY_NEW * only_new
             + _ONLY_POSTPROCESS.format(folder=folder) * (past.ended_as == "complete" and not only_new)
         )
-    return past
+    return past, items
 
 
 def begin(

@@ -285,7 +285,7 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         items = [item for item in items if not is_missing(item)]
         if missing and not items:
             raise user_messages.unreadable([failure for _, failure in missing], "opened")
-        items, withheld = items_of_sample(items, self.sample, self.seed)
+        items, withheld = items_of_sample(items, None if self.resume else self.sample, self.seed)
         files = dict.fromkeys((item.dataset, str(item.filename)) for item in chain(uncounted.metas, items))
         plan = self._plan(files)
         shipment = self.ship(request.inner, {**self.sites.aux, **(self.aux or {})})
@@ -293,7 +293,8 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         self.session.code_hash = shipment.code_hash
         past = None
         if self.resume and self.folder is not None:
-            past = earlier_attempts(self.folder, shipment, items, plan, may_add=self.resume == WITH_CHANGES)
+            how = {"may_add": self.resume == WITH_CHANGES, "recut": self.sample is not None}
+            past, items = earlier_attempts(self.folder, shipment, items, plan, **how)
         for first, group in [(0, items)] if past is None else numbered(past, items):
             plan.add(group, first)
         opening = replace(request, format=uncounted.format, options=uncounted.options)
@@ -306,7 +307,6 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
             uncounted.chunksize,
             identify(items, allow_duplicates=self.allow_duplicates),
         )
-        withheld = ChunkSet() if past is not None else withheld
         merged, execution = self._execute(federation, request, plan, shipment, past, entries, missing, withheld)
         return self._hand_over(request, execution, merged, accumulator)
 
@@ -328,7 +328,6 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         asked_for = RunRequest(type(self.policy).__name__, self.about, self.overwrite)
         attempt = begin(self.folder, shipment, plan, past, entries.metas, asked_for)
         record = self.session.record = attempt.record
-        record.sample = self.sample if withheld else None
         for line in self.session.known_before(plan, shipment):
             attempt.journal.write(None, line)
         settings = RunSettings(
@@ -368,6 +367,7 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         record, context = execution.context.record, execution.context
         for remark in record.remarks_on_unopened():
             record.take(lines.Remark(remark))
+        record.sample = self.sample if execution.sampled else None
         error = outcome(execution, record, self.accept, self.folder)
         self.session.output = of_the_user(merged)
         if self.folder is not None and merged is not None:

@@ -19,11 +19,12 @@ def outcome(execution: Execution, record: RunRecord, accept: float, folder: Path
     """
     for failure in execution.maps.skipped:
         user_messages.warn_left_out(failure)
-    if record.interrupted and not execution.sampled:
+    if record.interrupted and not record.sample_ended:
         return RunInterrupted(_interrupted(record, folder))
     unopened = [failure for _, failure in execution.intake.missing]
     refused = [*unopened, *execution.maps.refused]
-    if refused and is_enough(record, accept):
+    withheld = sum(len(execution.context.plan.items[chunk]) for chunk in execution.context.settings.withheld)
+    if refused and is_enough(record, accept, withheld):
         record.accepted = True
         for failure in refused:
             place = user_messages.place(failure)
@@ -33,10 +34,16 @@ def outcome(execution: Execution, record: RunRecord, accept: float, folder: Path
     return user_messages.unreadable(refused, "opened" if opened else "processed") if refused else None
 
 
-def is_enough(record: RunRecord, accept: float) -> bool:
-    """Tell whether the user accepts what is missing: of the events that were planned, and of the files."""
+def is_enough(record: RunRecord, accept: float, withheld: int = 0) -> bool:
+    """Tell whether the user accepts what is missing: of the events that were planned, and of the files.
+
+    Args:
+        withheld: events of the plan that were not wanted yet.
+    """
     files = record.files_planned - len(record.missing)
-    return record.events_counted >= accept * record.events_planned and files >= accept * record.files_planned
+    return (
+        record.events_counted >= accept * (record.events_planned - withheld) and files >= accept * record.files_planned
+    )
 
 
 def _interrupted(record: RunRecord, folder: Path | None) -> str:

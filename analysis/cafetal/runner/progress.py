@@ -185,6 +185,8 @@ def _lines(desc: str, console: Console) -> Callable[[RunRecord], None]:
 
 def phase(record: RunRecord) -> str:
     """Return what a run does now, in a few words; empty while it processes events."""
+    if record.sample_ended:
+        return "the sample is done"
     if record.interrupted:
         return "stopping after the current chunks (Ctrl-C again: at once)"
     if not (record.site_events or record.running or record.all_counted):

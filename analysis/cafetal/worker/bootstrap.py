@@ -76,21 +76,22 @@ def _expire_at_server(store: str) -> None:
     import time
 
     if not store.startswith("redis:"):
-        server = open_server(store)
-        for name, _, changed in server.entries("code"):
-            if time.time() - changed > 14 * 86400:
-                server.remove(f"code/{name}")
+        old = [name for name, _, changed in open_server(store).entries("code") if time.time() - changed > 14 * 86400]
+        _remove_from_server(store, old)
 
 
 def _remove_from_server(store: str, names: list[str]) -> None:
-    """Remove files from a server."""
+    """Remove files from a server; another run may have done that already."""
+    import contextlib
+
     if store.startswith("redis:"):
         client, prefix = _redis(store)
         client.delete(*(prefix + name for name in names))
         return
     server = open_server(store)
     for name in names:
-        server.remove(f"code/{name}")
+        with contextlib.suppress(FileNotFoundError):
+            server.remove(f"code/{name}")
 
 
 def _write_whole(folder: str, name: str, content: bytes) -> None:
@@ -109,6 +110,15 @@ def _is_intact(name: str, content: bytes) -> bool:
     import hashlib
 
     return hashlib.sha256(content).hexdigest() == name.split(".")[0]
+
+
+def _install_at_server(store: str, files: dict[str, bytes], names: list[str]) -> list[str]:
+    """Have a server keep files; return those of the names that it keeps, as other machines find no others."""
+    for name, content in files.items():
+        _put_at_server(store, name, content)
+    if files:
+        _expire_at_server(store)
+    return _renew_at_server(store, names)
 
 
 def install(
@@ -143,20 +153,17 @@ def install(
         present = [name for name in names if os.path.exists(os.path.join(folder, name))]
         for name in present:
             os.utime(os.path.join(folder, name))  # what is used is not cleaned away
-        if has_server(store):
-            for name, content in files.items():
-                _put_at_server(store, name, content)
-            if files:
-                _expire_at_server(store)
-            present += [name for name in _renew_at_server(store, names) if name not in present]
         free = shutil.disk_usage(folder).free
     except OSError as error:
         return {"error": f"The scratch folder {folder} cannot be written: {error}."}
-    except Exception as error:
-        needed = packages_needed(store)
-        return {"error": f"The store {store} cannot be used: {error}. It needs {needed} at the site."}
     finally:
         os.umask(previous)
+    if has_server(store):
+        try:
+            present = _install_at_server(store, files, names)
+        except Exception as error:
+            needed = packages_needed(store)
+            return {"error": f"The store {store} cannot be used: {error}. It needs {needed} at the site."}
     end = os.environ.get("SLURM_JOB_END_TIME", "")
     machine = {
         "cpus": len(os.sched_getaffinity(0)),

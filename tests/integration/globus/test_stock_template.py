@@ -64,7 +64,7 @@ def test_no_event_is_lost(facility, tmp_path, fault):
     ("config", "message"),
     [
         ({"worker_init": 3}, r"`worker_init` in `user_endpoint_config` of desy .* 3 is not of type 'string'"),
-        ({"worker_init": "module load python"}, "does not use `worker_init`.*`env: none`"),
+        ({"worker_init": "module load python"}, "does not use `worker_init`.*`env: existing`"),
         ({"partition": "short"}, r"does not use partition of `user_endpoint_config`. It takes .*endpoint_setup"),
     ],
 )

@@ -144,7 +144,7 @@ def test_why_a_file_and_a_site(told):
 
 @pytest.mark.parametrize(
     ("subject", "sentence"),
-    [("70", "no chunk 70"), ("/store/f", "files of the run"), ("alnoe", "known: "), ("nowhere", "known: ")],
+    [("7000", "no chunk 7000"), ("/store/f", "files of the run"), ("alnoe", "known: "), ("nowhere", "known: ")],
 )
 def test_what_was_not_in_the_run(told, subject, sentence):
     folder, _ = told

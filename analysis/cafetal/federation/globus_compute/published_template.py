@@ -63,7 +63,7 @@ def _check_variables(label: str, config: Mapping[str, object], template: object)
     if "worker_init" in unknown:
         raise ConfigError(
             f"The template of the endpoint of {label} does not use `worker_init`, by which `env: bundle` and `auto` "
-            f"activate an environment. Use `env: none`, and ask the endpoint's administrator which Python it runs."
+            f"activate an environment. Use `env: existing`, and ask the endpoint's administrator which Python it runs."
         )
     if unknown:
         takes = ", ".join(sorted(variables)) or "no values"

@@ -246,6 +246,7 @@ class WebDAVServer:
 
     def entries(self, path: str) -> list[tuple[str, int, float]]:
         """Return the name, the size in bytes and the time of change (s since the epoch) of all in a folder."""
+        import time
         from email.utils import parsedate_to_datetime
         from urllib.parse import unquote, urlsplit
         from xml.etree import ElementTree
@@ -255,15 +256,15 @@ class WebDAVServer:
             reply = self._ask("PROPFIND", f"{folder}/", (207,), headers={"Depth": "1"})
         except FileNotFoundError:
             return []
-        own = unquote(urlsplit(folder).path).strip("/")
-        found = []
+        own, found = unquote(urlsplit(folder).path).strip("/"), []
         for response in ElementTree.fromstring(reply.content).iter("{DAV:}response"):
-            texts = {part.tag.rpartition("}")[2]: (part.text or "").strip() for part in response.iter()}
-            entry = unquote(urlsplit(texts["href"]).path).strip("/")
+            entry = unquote(urlsplit(response.findtext("{DAV:}href", "").strip()).path).strip("/")
+            size, changed = (
+                response.findtext(f".//{{DAV:}}{name}") for name in ("getcontentlength", "getlastmodified")
+            )
             if entry != own:
-                changed = texts.get("getlastmodified")
-                age = parsedate_to_datetime(changed).timestamp() if changed else 0.0
-                found.append((entry.rpartition("/")[2], int(texts.get("getcontentlength") or 0), age))
+                at = parsedate_to_datetime(changed.strip()).timestamp() if changed else time.time()
+                found.append((entry.rpartition("/")[2], int(size or 0), at))
         return found
 
     def remove(self, path: str) -> None:
@@ -289,7 +290,5 @@ def _server_class(store: str) -> Any:
 
 
 def open_server(store: str) -> Any:
-    """Return the server of a store that keeps files, and the user's folder there."""
-    import getpass
-
-    return _server_class(store)(f"{store.rstrip('/')}/cafetal-{getpass.getuser()}")
+    """Return the server of a store that keeps files, and the folder there."""
+    return _server_class(store)(store.rstrip("/"))
