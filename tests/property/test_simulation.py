@@ -1,13 +1,10 @@
 """The simulator and what it stands on: rates, pouring, the bound; and the policies on scenarios from the ranges."""
 
 import math
-import random
 import statistics
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from simulated import ranges
 from simulated.bound import lower_bound
 from simulated.ranges import draw_scenario, draw_with_storage
@@ -16,9 +13,7 @@ from simulated.rivals import Delta, Dha, ParslRandom
 from cafetal.errors import EventsLost
 from cafetal.scheduling.balanced import BalancedDispatch
 from cafetal.scheduling.chunks import Chunk
-from cafetal.scheduling.estimates.linear_division import divide_linearly
 from cafetal.scheduling.estimates.rates import Rates
-from cafetal.scheduling.estimates.water_filling import Pool, pour
 from cafetal.scheduling.limits import Limits
 from cafetal.scheduling.messages import Assign
 from cafetal.scheduling.per_policy import PolicyDispatch
@@ -246,61 +241,6 @@ def test_a_run_that_stands_still_is_an_error():
         Simulator(scenario, BalancedDispatch()).run()
 
 
-pools = st.lists(
-    st.builds(
-        Pool,
-        st.floats(1, 1e6),
-        st.dictionaries(st.sampled_from(SITES), st.floats(1.0, 1e4), min_size=1),
-    ),
-    max_size=8,
-)
-
-
-@settings(deadline=None)
-@given(pools, st.fixed_dictionaries({site: st.floats(0, 1e3) for site in SITES}))
-def test_pouring_conserves_and_levels(given_pools, begin):
-    shares = pour(given_pools, begin)
-    for pool, share in zip(given_pools, shares, strict=True):
-        assert share.keys() == pool.rates.keys()
-        assert all(events >= 0 for events in share.values())
-        assert sum(share.values()) == pytest.approx(pool.work, rel=1e-6)
-    again = pour(given_pools, begin, shares)
-    for one, two in zip(shares, again, strict=True):
-        assert sum(two.values()) == pytest.approx(sum(one.values()), rel=1e-6)
-
-
-@settings(deadline=None)
-@given(pools.filter(bool), st.fixed_dictionaries({site: st.floats(0, 1e3) for site in SITES}))
-def test_dividing_linearly_conserves_and_ends_no_later_than_pouring(given_pools, begin):
-    def end(shares):
-        ends = dict(begin)
-        for pool, share in zip(given_pools, shares, strict=True):
-            for site, work in share.items():
-                ends[site] += work / pool.rates[site]
-        used = {site for share in shares for site, work in share.items() if work > 1e-9}
-        return max(ends[site] for site in used)
-
-    poured = pour(given_pools, begin)
-    shares = divide_linearly(given_pools, begin, end(poured))
-    assert shares is not None
-    for pool, share in zip(given_pools, shares, strict=True):
-        assert share.keys() <= pool.rates.keys()
-        assert all(work >= 0 for work in share.values())
-        assert sum(share.values()) == pytest.approx(pool.work, rel=1e-6)
-    assert end(shares) <= end(poured) * (1 + 2e-3) + 1e-6  # it may end a little later where that costs much less
-
-
-def test_sites_that_are_good_at_different_work_are_told_apart():
-    """Poured, both would take of both; each alone at what it does well, they are done in a fifth of the time."""
-    given_pools = [Pool(1000.0, {"a": 100.0, "b": 10.0}), Pool(1000.0, {"a": 10.0, "b": 100.0})]
-    begin = dict.fromkeys(SITES, 0.0)
-    assert divide_linearly(given_pools, begin, 100.0) == [
-        {"a": pytest.approx(1000.0), "b": pytest.approx(0.0, abs=1e-6)},
-        {"a": pytest.approx(0.0, abs=1e-6), "b": pytest.approx(1000.0)},
-    ]
-    assert divide_linearly(given_pools, dict.fromkeys(SITES, 1e9), 10.0) is None
-
-
 def test_a_line_that_has_brought_one_dataset_tells_of_another():
     """1 ms of computing an event everywhere; T2 brings 1 MB/s to the first site, and 10 MB/s to the second."""
     rates = Rates()
@@ -323,88 +263,6 @@ def test_runs_with_storage_elements_come_near_the_bound():
     ratios = [makespan(scenario, BalancedDispatch()) / lower_bound(scenario) for scenario in scenarios]
     assert min(ratios) >= 1
     assert statistics.median(ratios) < 1.4  # runs of minutes, in which each site has to find out how fast lines are
-
-
-@given(st.floats(1, 1e6), st.dictionaries(st.sampled_from(SITES), st.floats(1.0, 1e4), min_size=1))
-def test_one_pool_ends_everywhere_at_once(events, rates):
-    begin = {site: 10.0 * number for number, site in enumerate(SITES)}
-    (share,) = pour([Pool(events, rates)], begin)
-    ends = {site: begin[site] + share[site] / rates[site] for site in rates}
-    used = [ends[site] for site in rates if share[site] > 0]
-    assert max(used) == pytest.approx(min(used), rel=1e-6, abs=1e-6)
-    assert all(ends[site] >= max(used) - 1e-6 for site in rates)  # who does nothing would not have been done sooner
-
-
-@given(
-    st.lists(
-        st.tuples(st.sampled_from(SITES), st.sampled_from("xy"), st.integers(1, 10**6), st.floats(0.01, 1e4)),
-        min_size=1,
-        max_size=80,
-    )
-)
-def test_rates_lie_within_what_was_seen(seen):
-    rates = Rates()
-    for site, dataset, events, seconds in seen:
-        rates.observe(site, dataset, events, seconds)
-    for site, dataset in {(site, dataset) for site, dataset, *_ in seen}:
-        fixed = rates.fixed(dataset)
-        assert fixed >= 0
-        observed = [(events + fixed) / seconds for s, d, events, seconds in seen if (s, d) == (site, dataset)]
-        assert min(observed) * (1 - 1e-9) <= rates.rate(site, dataset) <= max(observed) * (1 + 1e-9)
-        assert rates.tried(site, dataset)
-    for site in SITES:  # what was never tried is guessed, once anything is known
-        assert rates.rate(site, "z") > 0
-        assert rates.rate(site, "z", "elsewhere") == pytest.approx(rates.rate(site, "z") / 2)
-
-
-def test_a_guess_knows_slow_sites():
-    rates = Rates()
-    rates.observe("a", "x", 100, 1.0)
-    rates.observe("b", "x", 400, 1.0)
-    rates.observe("a", "y", 10, 1.0)
-    assert rates.rate("b", "y") > 1.9 * 10
-    assert rates.rate("b", "x", "a") == 200  # half, as nothing is known of any link
-    rates.observe("b", "x", 40, 1.0, "a")
-    assert rates.rate("b", "y", "a") == pytest.approx(rates.rate("b", "y") / 10)
-    assert rates.rate("a", "x", "b") == pytest.approx(10)  # other links are as good as the ones that were tried
-    rates.observe("a", "x", 0, 5.0)  # an empty chunk teaches nothing
-    assert rates.rate("a", "x") == 100
-
-
-@pytest.mark.parametrize("spread", [0.0, 0.2])
-def test_the_fixed_cost_of_a_chunk_is_learned(spread):
-    """4 s a chunk and 50 µs an event: from tasks of different sizes, at sites of different speeds."""
-    chance, rates = random.Random(1), Rates()
-    for _ in range(200):
-        site, speed = chance.choice([("a", 1.0), ("b", 3.0)])
-        chunks = chance.randint(1, 5)
-        events = chunks * chance.randint(10_000, 200_000)
-        seconds = (4 * chunks + 50e-6 * events) / speed * chance.lognormvariate(0, spread)
-        rates.observe(site, "d", events, seconds, chunks=chunks)
-    assert rates.fixed("d") == pytest.approx(80_000, rel=0.05 + 2 * spread)
-    for events in (10_000, 100_000, 1_000_000):
-        predicted = rates.work("d", events, 2) / rates.rate("b", "d")
-        assert predicted == pytest.approx((8 + 50e-6 * events) / 3, rel=0.05 + spread)
-
-
-def test_tasks_of_one_size_tell_nothing_of_a_fixed_cost():
-    chance, rates = random.Random(1), Rates()
-    for _ in range(200):
-        chunks = chance.randint(1, 5)
-        rates.observe("a", "d", 1000 * chunks, chunks * chance.lognormvariate(0, 0.3), chunks=chunks)
-    assert not rates.knows_fixed("d")
-    assert rates.work("d", 1000, 1) == 1000
-
-
-def test_the_rates_of_an_earlier_version_are_a_first_guess():
-    rates = Rates(prior={("a", "x", None): 100.0, ("b", "x", None): 400.0, ("a", "y", None): 10.0})
-    assert not rates.known()
-    assert rates.rate("b", "x") == 400
-    assert rates.rate("b", "y") == pytest.approx(20)  # it is the faster site
-    rates.observe("a", "x", 50, 1.0)  # the edit has made it half as fast
-    assert rates.rate("b", "x") == pytest.approx(200)
-    assert rates.rate("a", "y") == pytest.approx(5)
-    assert not rates.tried_anywhere("y")
 
 
 @pytest.mark.parametrize("knows", [False, True])
@@ -442,18 +300,3 @@ def test_workers_that_leave_together_are_trusted_again_soon():
     site = SimulatedSite("a", (Block(100, 0.0, 300.0), Block(100, 310.0)), cold_start=0.0, overhead=0.0, notice=5.0)
     scenario = simple((site,), 10_000)
     assert makespan(scenario, BalancedDispatch()) < 1.6 * lower_bound(scenario)
-
-
-def test_guesses_follow_what_is_learned():
-    """A dataset that has just become known, and a chunk that costs more than its events, count at once everywhere."""
-    rates = Rates()
-    for number in range(60):
-        rates.observe("a", f"d{number}", 1000, 1.0)
-        rates.observe("b", f"d{number}", 1000, 1.0)
-    assert rates.rate("b", "slow") == pytest.approx(1000)
-    rates.observe("a", "slow", 1000, 100.0)
-    assert rates.rate("b", "slow") == pytest.approx(10)
-    for events in (1000, 10_000, 100_000) * 20:
-        rates.observe("a", "slow", events, 50 + events / 1000)
-    assert rates.fixed("slow") == pytest.approx(50_000, rel=0.1)
-    assert rates.rate("b", "slow") == pytest.approx(rates.rate("a", "slow"), rel=0.05)
