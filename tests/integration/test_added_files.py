@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from cafetal.config import load_sites
 from cafetal.rehearsal.toy_data import Recipe, make_files
 from tests.integration.test_command_line import cafetal
+from tests.one_site import write_table
 
 pytestmark = [pytest.mark.sites, pytest.mark.timeout(600)]
 
@@ -26,8 +26,6 @@ class Pt(processor.ProcessorABC):
 
 @pytest.fixture
 def project(tmp_path):
-    sites = {"here": {"pfn": f"{tmp_path}/data", "scratch": f"{tmp_path}/scratch", "workers": 2}}
-    (tmp_path / "sites.json").write_text(json.dumps({"sites": sites}))
     (tmp_path / "met.py").write_text(PROCESSOR)
     return tmp_path
 
@@ -41,7 +39,7 @@ def manifest(project, out):
 
 
 def test_a_dataset_and_a_file_are_added(project):
-    table, datasets = load_sites(project / "sites.json"), {}
+    table, datasets = write_table(project), {}
     for name in ("first", "second", "third"):
         datasets |= make_files(Recipe(name, files=3, events=400), table, copies=1).to_json()
     small = {name: datasets[name] for name in ("first", "second")}

@@ -87,15 +87,19 @@ def test_resources_of_a_job(batch, tmp_path, kind):
     wait_until(lambda: provider.status([job])[0].terminal)
 
 
-@pytest.mark.parametrize("kind", SUBMITTED)
-def test_a_run_on_two_jobs(batch, tmp_path, kind):
-    table = table_of(tmp_path, kind)
+def assert_all_processed(table, **options):
+    """Process 800 events at the sites of a table: each counts once."""
     fileset = make_files(Recipe("d", files=4, events=200), table, copies=1)
-    executor = MultiSiteExecutor(table, fileset=fileset, status=False)
+    executor = MultiSiteExecutor(table, fileset=fileset, status=False, **options)
     runner = processor.Runner(executor=executor, schema=BaseSchema, metadata_cache={}, chunksize=50)
     out = runner(fileset.for_runner(), slow)
     assert out["n"] == len(out["ids"]) == 800
     assert executor.record.complete
+
+
+@pytest.mark.parametrize("kind", SUBMITTED)
+def test_a_run_on_two_jobs(batch, tmp_path, kind):
+    assert_all_processed(table_of(tmp_path, kind))
     wait_until(lambda: not any(map(commands.alive, commands.jobs().values())))
 
 
@@ -124,12 +128,7 @@ def test_jobs_that_share_no_disk(batch, hidden, s3, tmp_path):
         "pfn": f"{tmp_path}/data",
     }
     table = load_sites({"sites": {"batch": site}, "routing": {"bundle_seconds": 1}})
-    fileset = make_files(Recipe("d", files=4, events=200), table, copies=1)
-    executor = MultiSiteExecutor(table, fileset=fileset, status=False, logs=str(hidden / "logs"))
-    runner = processor.Runner(executor=executor, schema=BaseSchema, metadata_cache={}, chunksize=50)
-    out = runner(fileset.for_runner(), slow)
-    assert out["n"] == len(out["ids"]) == 800
-    assert executor.record.complete
+    assert_all_processed(table, logs=str(hidden / "logs"))
     assert {path.parent.name for path in batch.glob("*/scratch")} == {"1", "2"}
     for number in ("1", "2"):
         assert (batch / number / "certificates").stat().st_mode & 0o777 == 0o700

@@ -3,17 +3,13 @@
 import sys
 
 import pytest
-from coffea import processor
-from coffea.nanoevents import BaseSchema
 
 from cafetal.config import load_sites
 from cafetal.errors import ConfigError
 from cafetal.federation.pools import make_endpoint
-from cafetal.rehearsal.toy_data import Recipe, make_files
-from cafetal.runner.multi_site_executor import MultiSiteExecutor
 from tests.batch.kubernetes_api import Cluster
 from tests.conftest import wait_until
-from tests.integration.test_batch_systems import slow
+from tests.integration.test_batch_systems import assert_all_processed
 
 pytestmark = pytest.mark.sites
 
@@ -56,13 +52,7 @@ def test_what_a_pod_asks_for(cluster, tmp_path):
 
 
 def test_a_run_on_two_pods(cluster, tmp_path):
-    table = table_of(tmp_path, jobs=2, address="127.0.0.1")
-    fileset = make_files(Recipe("d", files=4, events=200), table, copies=1)
-    executor = MultiSiteExecutor(table, fileset=fileset, status=False)
-    runner = processor.Runner(executor=executor, schema=BaseSchema, metadata_cache={}, chunksize=50)
-    out = runner(fileset.for_runner(), slow)
-    assert out["n"] == len(out["ids"]) == 800
-    assert executor.record.complete
+    assert_all_processed(table_of(tmp_path, jobs=2, address="127.0.0.1"))
     assert cluster.pods
     wait_until(lambda: all(process.poll() is not None for process in cluster.processes.values()))
 

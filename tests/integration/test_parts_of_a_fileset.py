@@ -5,9 +5,9 @@ import json
 import coffea.util
 import pytest
 
-from cafetal.config import load_sites
 from cafetal.rehearsal.toy_data import Recipe, make_files
 from tests.integration.test_command_line import cafetal
+from tests.one_site import write_table
 
 pytestmark = pytest.mark.sites
 
@@ -18,11 +18,7 @@ def count(events):
 
 
 def test_some_datasets_and_some_files(tmp_path):
-    (tmp_path / "sites.json").write_text(
-        json.dumps({"sites": {"here": {"pfn": f"{tmp_path}/data", "scratch": f"{tmp_path}/scratch"}}})
-    )
-    table = load_sites(tmp_path / "sites.json")
-    content = {}
+    table, content = write_table(tmp_path), {}
     for name in ("ttbar", "ttw", "data"):
         content |= make_files(Recipe(name, files=3, events=100), table, copies=1).to_json()
     (tmp_path / "files.json").write_text(json.dumps(content))

@@ -15,6 +15,7 @@ from cafetal.rehearsal.toy_data import EVENTS_APART, Recipe, make_files
 from cafetal.runner.multi_site_executor import MultiSiteExecutor
 from cafetal.runner.replay import replay
 from tests.integration.test_command_line import cafetal
+from tests.one_site import write_table
 
 pytestmark = [pytest.mark.sites, pytest.mark.timeout(600)]
 
@@ -50,11 +51,9 @@ def check(events, limit):
 @pytest.fixture
 def folder(tmp_path):
     """A processor with a helper, an auxiliary file, and two files of which this machine sees one at a second place."""
-    sites = {"here": {"pfn": f"{tmp_path}/data", "scratch": f"{tmp_path}/scratch", "workers": 2}}
-    table = {"sites": sites, "aux": {"scale": "scale.txt"}}
-    (tmp_path / "sites.json").write_text(json.dumps(table))
     (tmp_path / "scale.txt").write_text("1.5")
-    fileset = make_files(Recipe("toys", files=2, events=1000), load_sites(tmp_path / "sites.json"), copies=1)
+    table = write_table(tmp_path, aux={"scale": "scale.txt"})
+    fileset = make_files(Recipe("toys", files=2, events=1000), table, copies=1)
     content = fileset.to_json()
     content["toys"]["metadata"] = {"kind": "signal"}
     (tmp_path / "files.json").write_text(json.dumps(content))

@@ -8,11 +8,11 @@ import pytest
 from coffea import processor
 from coffea.nanoevents import NanoAODSchema
 
-from cafetal.config import load_sites
 from cafetal.errors import ConfigError
 from cafetal.rehearsal.toy_data import Recipe, make_files
 from cafetal.runner.multi_site_executor import MultiSiteExecutor
 from tests.integration.test_command_line import cafetal
+from tests.one_site import write_table
 
 pytestmark = [pytest.mark.sites, pytest.mark.timeout(600)]
 
@@ -33,9 +33,7 @@ class Pt(processor.ProcessorABC):
 
 @pytest.fixture
 def folder(tmp_path):
-    sites = {"here": {"pfn": f"{tmp_path}/data", "scratch": f"{tmp_path}/scratch", "workers": 2}}
-    (tmp_path / "sites.json").write_text(json.dumps({"sites": sites}))
-    table, content = load_sites(tmp_path / "sites.json"), {}
+    table, content = write_table(tmp_path), {}
     for name in ("signal", "background"):
         content |= make_files(Recipe(name, files=3, events=4000), table, copies=1).to_json()
     (tmp_path / "files.json").write_text(json.dumps(content))
