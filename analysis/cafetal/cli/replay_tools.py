@@ -1,4 +1,4 @@
-"""What may stand around a chunk that is processed again: a debugger, a profiler."""
+"""Debugs or profiles the replay of a chunk."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _LINES = 25
 
 @contextmanager
 def around(folder: Path, *, debug: bool, profile: bool) -> Iterator[Callable[[Callable[[], Any]], Any]]:
-    """Hand out what calls the processing of a chunk; show the profile at the end.
+    """Hand out a function that calls the replay, under a debugger or a profiler; print the profile at the end.
 
     Args:
-        folder: for the profile.
+        folder: where the profile is written.
     """
     profiler = cProfile.Profile()
     calls = []

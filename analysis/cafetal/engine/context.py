@@ -46,7 +46,7 @@ class RunSettings:
     folder: Path | None = None
     """Where partials are kept that were fetched, and where the user says what is wanted meanwhile."""
     withheld: ChunkSet = field(default_factory=ChunkSet)
-    """Chunks of the plan that are left to a later attempt, as only a sample is wanted."""
+    """Chunks that this attempt leaves to a later one, because the user wants a sample only."""
     replaced: str | None = None
     """The run that was in the folder before, of which nothing is wanted any more."""
 

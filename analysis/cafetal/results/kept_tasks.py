@@ -1,10 +1,12 @@
-"""What a run's map tasks process with, kept in its folder, so that a chunk can be processed again on its own."""
+"""Keeps the function and the metadata of a run's map tasks in its folder, for `cafetal replay`."""
 
 from __future__ import annotations
 
+import itertools
 import pickle
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 
 from coffea.processor.executor import FileMeta, WorkItem
@@ -18,7 +20,7 @@ _TASKS, _FUNCTION = "tasks.pkl", "function.pkl"
 
 @dataclass(frozen=True, slots=True)
 class DatasetTasks:
-    """What the tasks of one dataset have in common."""
+    """Metadata and trees of one dataset, the same for all of its map tasks."""
 
     usermeta: Mapping[str, object] | None
     """Metadata of the dataset."""
@@ -33,7 +35,7 @@ class DatasetTasks:
 
 @dataclass(frozen=True, slots=True)
 class KeptTasks:
-    """Names of the shipped files, as tasks ask for them, and what tasks are told."""
+    """Names of the shipped files at a site, and the metadata of each dataset."""
 
     function: str
     modules: str
@@ -43,10 +45,12 @@ class KeptTasks:
 
 
 def group_by_dataset(items: Iterable[WorkItem], metas: Iterable[FileMeta]) -> dict[str, DatasetTasks]:
-    """Return what each dataset's tasks are told, from its chunks and from files that are not cut into chunks yet."""
+    """Return the metadata and trees of each dataset, from its chunks and from files that are not counted yet."""
     trees: dict[str, dict[str, set[str]]] = {}
     usermeta: dict[str, Mapping[str, object] | None] = {}
-    for file in (*items, *metas):
+    # One chunk of each file is enough, and there may be very many.
+    first_chunks = (next(chunks) for _, chunks in itertools.groupby(items, key=attrgetter("dataset", "filename")))
+    for file in itertools.chain(first_chunks, metas):
         trees.setdefault(file.dataset, {}).setdefault(str(file.treename), set()).add(str(file.filename))
         usermeta.setdefault(file.dataset, file.metadata if isinstance(file, FileMeta) else file.usermeta)
     datasets = {}
@@ -58,7 +62,7 @@ def group_by_dataset(items: Iterable[WorkItem], metas: Iterable[FileMeta]) -> di
 
 
 def keep_tasks(folder: Path, shipment: Shipment, datasets: Mapping[str, DatasetTasks]) -> None:
-    """Keep the pickled function of a run, and what its tasks are told, in its folder. Only the user can read them.
+    """Write the pickled function of a run, and the metadata of its tasks, into its folder. Only the user can read them.
 
     Raises:
         OutputError: if they cannot be written.
@@ -74,10 +78,10 @@ def keep_tasks(folder: Path, shipment: Shipment, datasets: Mapping[str, DatasetT
 
 
 def load_tasks(folder: Path) -> tuple[KeptTasks, bytes]:
-    """Return what `keep_tasks` has kept.
+    """Read what `keep_tasks` has written.
 
     Raises:
-        OutputError: if there is nothing.
+        OutputError: if the files are missing or damaged.
     """
     try:
         tasks = pickle.loads((folder / _TASKS).read_bytes())

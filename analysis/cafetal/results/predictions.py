@@ -1,4 +1,4 @@
-"""What the histograms of a sample say of those of all events."""
+"""Predicts the histograms of all events from those of a sample."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def scale_all(output: object, share: float) -> object:
 
 
 def scaled_to_all(output: object, share: float | None, *, postprocessed: bool) -> tuple[object, str]:
-    """Return the output of a sample as one shows it: scaled, and a mark that says so. Other output stays as it is.
+    """Return the output of a sample scaled to all events, and a mark for plots. Other output stays as it is.
 
     Args:
         postprocessed: whether ``postprocess`` has changed it: it may have scaled it, so nobody else may.

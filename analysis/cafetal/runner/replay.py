@@ -1,4 +1,4 @@
-"""Process one chunk of a run again on this machine, with the code that the run has sent to its sites."""
+"""Replays one chunk of a run on this machine, with the code that the run has sent to its sites."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ from cafetal.worker.site_context import MODULES, SiteContext
 
 _PREFIX = "cafetal-replay-"
 Around = Callable[[Callable[[], Any]], Any]
-"""Calls what it is given, and returns what that returns: a profiler or a debugger may stand around it."""
+"""Calls the function that it is given and returns its result; it may do so under a debugger or a profiler."""
 
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """What came of a chunk."""
+    """The output of a chunk, and how long it took."""
 
     item: WorkItem
     pfn: str

@@ -1,4 +1,4 @@
-"""Worker pools in job sandboxes: HTCondor brings what they need, as they see no folder of this machine."""
+"""Runs worker pools in job sandboxes: HTCondor copies their certificates, as they see no folder of this machine."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ UNPACK = f"mkdir -m 700 -p certificates && mv {' '.join(_KEYS)} certificates/"
 
 
 class SandboxedExecutor(HighThroughputExecutor):  # type: ignore[misc]  # parsl comes without types
-    """One whose certificates travel with each job, by HTCondor's own transfer of files."""
+    """An executor whose certificates HTCondor copies to each job."""
 
     provider: CondorProvider
 
     def start(self) -> None:
-        """As of any other; the certificates are there before the first job is submitted."""
+        """Make the certificates, and start as any other executor does."""
         self.cert_dir = curvezmq.create_certificates(self.logdir)
         self.provider.transfer_input_files += [os.path.join(self.cert_dir, name) for name in _KEYS]
         super().start()

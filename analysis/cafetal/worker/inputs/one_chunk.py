@@ -1,4 +1,4 @@
-"""One chunk through Runner's function: as a task does it, and as a replay on the user's machine does."""
+"""Processes one chunk with Runner's function, in a map task or in a replay."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .open_files import OpenFiles
 def process_chunk(
     work: Callable[[object], object], files: OpenFiles, item: WorkItem, pfn: str
 ) -> tuple[object, int | None]:
-    """Put one chunk through Runner's function.
+    """Process one chunk with Runner's function.
 
     Returns its output, and the bytes read for it, ``None`` if unknown.
     """

@@ -63,12 +63,12 @@ class XRootDServer:
     def entries(self, path: str) -> list[tuple[str, int, float]]:
         """Return the name, the size in bytes and the time of change (s since the epoch) of all in a folder."""
         try:
-            found = self.files.ls(f"{self.folder}/{path}", detail=True)
+            entries = self.files.ls(f"{self.folder}/{path}", detail=True)
         except OSError as error:
             if isinstance(_missing_at_xrootd(error), FileNotFoundError):
                 return []
             raise
-        return [(str(entry["name"]).rpartition("/")[2], entry["size"], entry["mtime"]) for entry in found]
+        return [(str(entry["name"]).rpartition("/")[2], entry["size"], entry["mtime"]) for entry in entries]
 
     def remove(self, path: str) -> None:
         """Remove a file."""
@@ -139,14 +139,14 @@ class S3Server:
         """Return the name, the size in bytes and the time of change (s since the epoch) of all in a folder."""
         folder = f"{self.prefix}{path}/"
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=folder, Delimiter="/")
-        found: list[tuple[str, int, float]] = []
+        entries: list[tuple[str, int, float]] = []
         for page in pages:
-            found.extend(
+            entries.extend(
                 (entry["Key"].removeprefix(folder), entry["Size"], entry["LastModified"].timestamp())
                 for entry in page.get("Contents", ())
             )
-            found.extend((entry["Prefix"][len(folder) : -1], 0, 0.0) for entry in page.get("CommonPrefixes", ()))
-        return found
+            entries.extend((entry["Prefix"][len(folder) : -1], 0, 0.0) for entry in page.get("CommonPrefixes", ()))
+        return entries
 
     def remove(self, path: str) -> None:
         """Remove a file."""
@@ -256,7 +256,7 @@ class WebDAVServer:
             reply = self._ask("PROPFIND", f"{folder}/", (207,), headers={"Depth": "1"})
         except FileNotFoundError:
             return []
-        own, found = unquote(urlsplit(folder).path).strip("/"), []
+        own, entries = unquote(urlsplit(folder).path).strip("/"), []
         for response in ElementTree.fromstring(reply.content).iter("{DAV:}response"):
             entry = unquote(urlsplit(response.findtext("{DAV:}href", "").strip()).path).strip("/")
             size, changed = (
@@ -264,8 +264,8 @@ class WebDAVServer:
             )
             if entry != own:
                 at = parsedate_to_datetime(changed.strip()).timestamp() if changed else time.time()
-                found.append((entry.rpartition("/")[2], int(size or 0), at))
-        return found
+                entries.append((entry.rpartition("/")[2], int(size or 0), at))
+        return entries
 
     def remove(self, path: str) -> None:
         """Remove a file."""
