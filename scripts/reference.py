@@ -12,7 +12,7 @@ import click
 from pydantic import BaseModel, ByteSize
 from pydantic_core import PydanticUndefined
 
-from cafetal import config, storage_models
+from cafetal import analysis_models, config, storage_models
 from cafetal.cli import cli
 from cafetal.endpoints import batch_models, container_model, endpoint_models
 from cafetal.views import stacks, workspaces
@@ -58,11 +58,12 @@ SECTIONS = [
     ("`collection` of a site", "", storage_models.Collection),
     ("`routing`", "", config.Routing),
     ("`reading`", "", config.Reading),
-    ("`environment`", "", config.Environment),
+    ("`results_cache`", "", analysis_models.ResultsCache),
+    ("`environment`", "", analysis_models.Environment),
     (
         "`code`",
         "See [Send your code with the analysis](guides/send-your-code-with-the-analysis.md).",
-        config.Code,
+        analysis_models.Code,
     ),
     ("Plots", "Read by `cafetal plot --config`: under `plots`, by the name of the histogram.", stacks.Stack),
     ("Workspaces", "Read by `cafetal export`.", workspaces.Statistics),

@@ -69,7 +69,8 @@ class World:
                     continue
                 assert replace(chunk, sites=known.sites) == known
                 assert (each.source or each.site) in known.sites or (chunk.lfn, each.site) in self.there
-                assert each.source is None or each.site not in chunk.sites
+                bad_there = each.site in self.scheduler.bad.get(chunk.lfn, ())  # then it reads another site's replica
+                assert each.source is None or each.site not in chunk.sites or bad_there
                 if each.source is not None and not isinstance(self.dispatcher, ParslRandom):
                     assert chunk.readers is None or each.site in chunk.readers
                     assert chunk.id not in self.failed  # what has failed is tried at its holders

@@ -14,6 +14,7 @@ import platformdirs
 import yaml
 from pydantic import ByteSize, Field, ValidationError, field_validator, model_validator
 
+from cafetal.analysis_models import Code, Environment, ResultsCache
 from cafetal.endpoints.endpoint_base import Strict
 from cafetal.endpoints.endpoint_models import ENDPOINTS, Endpoint, LocalEndpoint, kind_of
 from cafetal.endpoints.facilities import with_facility
@@ -218,24 +219,6 @@ class Reading(Strict):
     )
 
 
-class Environment(Strict):
-    """Modules and packages that a processor needs, beyond those that its imports show."""
-
-    modules: tuple[str, ...] = Field((), description="Modules whose names are only known at run time.")
-    packages: tuple[str, ...] = Field((), description="Packages that are needed but not imported, such as plug-ins.")
-    lock: str | None = Field(None, description="Lock file that pins all packages; by default, found by imports.")
-
-
-class Code(Strict):
-    """Limits on the user's own files that a run sends to the sites, besides the modules that a processor imports."""
-
-    exclude: tuple[str, ...] = Field(
-        (), description="Files and folders not to send: patterns of names, or of paths in a package, e.g. `tests`."
-    )
-    max_file: ByteSize = Field(ByteSize(20_000_000), description="Size of the largest data file to send, e.g. `50 MB`.")
-    max_total: ByteSize = Field(ByteSize(100_000_000), description="Size of all data files together.")
-
-
 class SiteTable(Strict):
     """All sites; reports and merges follow their order in the table."""
 
@@ -263,6 +246,9 @@ class SiteTable(Strict):
     )
     code: Code = Field(default_factory=lambda: Code(), description="Which files are sent with the processor.")
     policy: str = Field("balanced", description="Routing policy: a name, or `module:Class`.")
+    results_cache: ResultsCache = Field(
+        default_factory=lambda: ResultsCache(), description="Bounds of the partial results that later runs can reuse."
+    )
     routing: Routing = Field(default_factory=lambda: Routing(), description="Options of the scheduler.")
     reading: Reading = Field(default_factory=lambda: Reading(), description="How files are read.")
     checksums: Literal["never", "on-error", "sample", "always"] = Field(

@@ -11,6 +11,7 @@ from coffea.processor.executor import WorkItem
 
 from cafetal.config import Routing, SiteTable
 from cafetal.errors import NoReplica
+from cafetal.fileset import Fileset
 from cafetal.replicas import Catalog, Copies, RemoteCopy, site_urls, through_cache
 from cafetal.scheduling.chunks import Chunk, RemoteCopies
 from cafetal.scheduling.indexed import Indexed
@@ -172,6 +173,29 @@ def make_plan(
     return Plan(
         replicas, allowed, table, positions, blocked, adler32=adler32 or {}, remote=remote, sizes=dict(sizes or {})
     )
+
+
+def plan_fileset(
+    files: Iterable[tuple[str, str]],
+    fileset: Fileset | None,
+    catalog: Catalog,
+    table: SiteTable,
+    sizes: Mapping[str, int],
+) -> Plan:
+    """Plan files, by dataset and LFN, with the positions, checksums and sizes that a fileset has for them.
+
+    Args:
+        sizes: of files for which the fileset has none.
+
+    Raises:
+        NoReplica, ConfigError: as `make_plan`.
+    """
+    listed = list(fileset.files()) if fileset is not None else []
+    checksums = {file.lfn: file.adler32 for file in listed if file.adler32}
+    sizes = {**sizes, **{file.lfn: file.size for file in listed if file.size is not None}}
+    in_order = [(name, file.lfn) for name, dataset in (fileset or {}).items() for file in dataset.files]
+    positions = {file: number for number, file in enumerate(dict.fromkeys([*in_order, *files]))}
+    return make_plan(files, catalog, table, checksums, sizes, positions)
 
 
 def place(dataset: str, lfn: str, copies: Copies, table: SiteTable) -> Placement:

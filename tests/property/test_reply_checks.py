@@ -31,12 +31,16 @@ GOOD = {
     "left": "",
     "modules": {},
     "log": "",
+    "cached": [PARTIAL],
+    "software": "0" * 16,
 }
+RANGE = {"reference": {**PARTIAL, "name": "old"}, "software": "0" * 16, "chunks": "0-1", "position": 0}
 (INPUT := Future()).set_result({"partial": PARTIAL})
 CHECKS = [
     reply_checks.of_map("cern", ASKED),
     reply_checks.of_reduce("cern", [INPUT]),
     reply_checks.of_survey("cern"),
+    reply_checks.of_reuse("cern", [RANGE]),
     reply_checks.of_peek("cern", ASKED),
     reply_checks.of_fetch("cern"),
     reply_checks.of_leftovers("cern"),
@@ -117,6 +121,18 @@ def test_a_peek_shows_what_was_asked_for():
 
 @pytest.mark.parametrize(
     "changes",
+    [{"partial": {**PARTIAL, "chunks": "0-2"}}, {"lost": ["another"]}, {"lost": None}, {"seconds": -1}],
+)
+def test_reused_results_are_those_that_were_asked_for(changes):
+    check = reply_checks.of_reuse("cern", [RANGE])
+    good = {"partial": PARTIAL, "lost": ["old"], "seconds": 0.1}
+    assert check(good) is good
+    with pytest.raises(SiteError, match="Malformed reply from cern"):
+        check({**good, **changes})
+
+
+@pytest.mark.parametrize(
+    "changes",
     [
         {"partial": {**PARTIAL, "name": "../passwd"}},
         {"partial": {**PARTIAL, "size": -1}},
@@ -136,6 +152,9 @@ def test_a_peek_shows_what_was_asked_for():
         {"aside": ["x" * 301]},
         {"modules": {f"m{i}": "" for i in range(21)}},
         {"log": "x" * 100_001},
+        {"cached": [{**PARTIAL, "name": "../passwd"}]},
+        {"cached": [{**PARTIAL, "chunks": "7"}]},
+        {"software": "1"},
         {"unknown": 1},
     ],
 )

@@ -15,7 +15,7 @@ LAYERS = [
     {"errors", "futures", "strict"},
     {"remote_errors", "validation"},
     {"endpoints"},
-    {"storage_models"},
+    {"analysis_models", "storage_models"},
     {"config"},
     {"fileset_keys", "sampling"},
     {"fileset"},

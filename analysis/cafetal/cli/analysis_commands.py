@@ -47,7 +47,7 @@ from cafetal.errors import CafetalError, ResumeRefused
     show_default=True,
     metavar="N",
     type=click.IntRange(min=2),
-    help="Partial results that a reduce task merges.",
+    help="Partials per reduce task.",
 )
 @click.option("--aux", multiple=True, metavar="NAME=PATH", help="File that the processor opens under NAME.")
 @click.option(
@@ -64,6 +64,7 @@ from cafetal.errors import CafetalError, ResumeRefused
     help="Only an even sample of each dataset, e.g. 2%.",
 )
 @click.option("--seed", default=0, metavar="N", help="Choose another sample.")
+@click.option("--no-cache", is_flag=True, help="Process everything; cache nothing.")
 @click.option("--skip-bad-files", is_flag=True, help="Skip unreadable files, like coffea's skipbadfiles.")
 @click.option("--module", "modules", multiple=True, metavar="NAME", help="Another local module to send to the sites.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier run in the folder.")
@@ -200,6 +201,7 @@ def _prepare(request: dict[str, Any], **options: Any) -> tuple[Any, Any, object,
         modules=[_module_of(instance), *request.get("modules", ())],
         sample=request.get("sample"),
         seed=request.get("seed", 0),
+        cache=not request.get("no_cache", False),
         **options,
     )
     catalog = FilesetCatalog(executor.sites, fileset)

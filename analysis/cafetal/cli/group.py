@@ -10,6 +10,7 @@ import click
 from rich.markup import escape
 
 from cafetal.cli.analysis_commands import plan, postprocess, resume, run
+from cafetal.cli.cache_commands import cache
 from cafetal.cli.completion_command import completion
 from cafetal.cli.dataset_commands import datasets
 from cafetal.cli.environment_commands import env
@@ -24,7 +25,7 @@ from cafetal.errors import CafetalError, RunInterrupted
 SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "Run": (init, plan, run, resume, cancel, postprocess),
     "Inspect": (list_runs, status, logs, peek, why, replay, verify, diff, report, plot, yields, export),
-    "Data": (datasets,),
+    "Data": (datasets, cache),
     "Sites": (doctor, sites, clean, rehearse),
     "Environments": (env, completion),
 }

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cafetal.caches.run_cache import RunCache
 from cafetal.engine.events import Event, FatalError
 from cafetal.engine.failure_log import FailureLog
 from cafetal.engine.tasks.task_client import TaskClient
@@ -56,6 +57,7 @@ class RunContext:
 
     Args:
         clock: seconds that earlier attempts have taken.
+        cache: cached results of earlier runs; ``None``: the run uses none, and leaves none.
     """
 
     def __init__(
@@ -69,9 +71,10 @@ class RunContext:
         record: RunRecord,
         *,
         clock: float = 0.0,
+        cache: RunCache | None = None,
     ) -> None:
         self.federation, self.shipment, self.plan, self.scheduler = federation, shipment, plan, scheduler
-        self.settings, self.journal, self.record = settings, journal, record
+        self.settings, self.journal, self.record, self.cache = settings, journal, record, cache
         self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self.failures = FailureLog(settings.may_skip, shipment.left_out, self._how_to_replay)
         self.ledger = Ledger(plan.chunks)
@@ -82,6 +85,7 @@ class RunContext:
             run=settings.run,
             attempt=settings.attempt,
             keep_going=settings.keep_going,
+            caching=cache is not None,
             stop=lambda error: self.events.put(FatalError(error)),
         )
         self._began = time.monotonic() - clock

@@ -68,6 +68,14 @@ class Surveyed(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class RangesReused(Event):
+    """A site has merged cached results, or could not."""
+
+    task: int
+    reply: object
+
+
+@dataclass(frozen=True, slots=True)
 class MapEnded(Event):
     """A map task came back."""
 

@@ -9,9 +9,10 @@ from concurrent.futures import Future
 from cafetal.caches.file_entries import FileCache
 from cafetal.engine.context import RunContext
 from cafetal.engine.entry_counts import EntryCounts
-from cafetal.engine.events import EntriesCounted, PriorTasksEnded, Surveyed
+from cafetal.engine.events import EntriesCounted, PriorTasksEnded, RangesReused, Surveyed
 from cafetal.engine.file_inspection import Answer, Inspection, Key
 from cafetal.engine.map_phase import MapPhase
+from cafetal.engine.merging.cache_reuse import CacheReuse
 from cafetal.engine.merging.merge_phase import MergePhase
 from cafetal.engine.merging.salvage import Salvage
 from cafetal.engine.sites.lifecycle import SiteLifecycle
@@ -26,7 +27,7 @@ from cafetal.scheduling.chunks import Chunk
 from cafetal.scheduling.policies import RoutingPolicy
 from cafetal.scheduling.retries import TRIES
 from cafetal.worker.chunkset import ChunkSet
-from cafetal.worker.protocol import Failure
+from cafetal.worker.protocol import Failure, Reference
 
 
 class Intake:
@@ -59,6 +60,7 @@ class Intake:
         """Files that were left out when they were counted, as the user allows."""
         self._salvage = Salvage(None, None, ChunkSet(), ())
         self._surveys: Counter[str] = Counter()
+        self._cached = CacheReuse(context, on_partial=self._reuse, process=self._add)
         self._inspection = Inspection(
             entries.questions,
             context.plan.table,
@@ -74,7 +76,7 @@ class Intake:
     @property
     def waiting(self) -> bool:
         """Whether more may have to be processed than the scheduler knows."""
-        return bool(self._salvage.held or self._inspection.left)
+        return bool(self._salvage.held or self._inspection.left or self._cached.waiting)
 
     def begin(self) -> None:
         """Have everything processed of which no partial may be safe, and look for those that may be."""
@@ -92,11 +94,12 @@ class Intake:
         self._leave_out(self.missing)
         self._sites.ask(list(salvage.held))
         self._inspection.begin()
-        self._add(salvage.free.minus(context.settings.withheld))
+        self._process(salvage.free.minus(context.settings.withheld))
 
     def stop(self) -> None:
         """Begin nothing more; the next attempt may find what is at the sites."""
         self._salvage.held.clear()
+        self._cached.stop()
         self._inspection.stop()
 
     def split(self, split: messages.Split) -> None:
@@ -133,7 +136,10 @@ class Intake:
             if bad := entries.bad_replicas[lfn]:
                 context.scheduler.bad.setdefault(lfn, set()).update(bad)
         context.journal.plan(chunks, uuids(items), more=bool(left))  # before any of it can come back
-        context.tell(messages.WorkAdded(context.now(), tuple(chunks), more=bool(left)))
+        to_process = set(self._without_cached(ChunkSet.of(chunk.id for chunk in chunks)))
+        fresh = tuple(chunk for chunk in chunks if chunk.id in to_process)
+        next_chunk = max((chunk.id for chunk in chunks), default=-1) + 1
+        context.tell(messages.WorkAdded(context.now(), fresh, more=bool(left), next_chunk=next_chunk))
 
     def _note_tried(self) -> None:
         """Write down what was found of replicas while the entries of their files were counted."""
@@ -150,13 +156,24 @@ class Intake:
         for dataset, failure in missing:
             self._context.note(lines.FileMissing(dataset=dataset, **failure_fields(failure)))
 
+    def _without_cached(self, ids: ChunkSet) -> ChunkSet:
+        """Ask for the cached results of chunks; return the chunks that have none."""
+        left = self._cached.hold(ids)
+        self._sites.ask(self._cached.sites_to_ask)
+        return left
+
+    def _process(self, ids: ChunkSet) -> None:
+        """Have chunks processed of which no cached result is known."""
+        self._add(self._without_cached(ids))
+
     def _add(self, ids: ChunkSet) -> None:
         """Have chunks processed, and give up those of files that no site may process."""
         context = self._context
         if not ids or context.record.interrupted:
             return
         chunks = sorted((context.ledger.chunks[i] for i in ids), key=lambda chunk: chunk.id)
-        context.tell(messages.WorkAdded(context.now(), tuple(chunk for chunk in chunks if chunk.sites)))
+        to_send = tuple(chunk for chunk in chunks if chunk.sites)
+        context.tell(messages.WorkAdded(context.now(), to_send, more=bool(self._inspection.left)))
         blocked = [chunk for chunk in chunks if not chunk.sites]
         for chunk in blocked:
             context.failures.enter_blocked(chunk, context.plan.blocked[chunk.dataset, chunk.lfn])
@@ -168,6 +185,7 @@ class Intake:
     def site_ready(self, site: str) -> None:
         """Ask a site what is to be asked there."""
         self._inspection.site_answered(site)
+        self._cached.send(site)
         if site in self._salvage.held:
             prior = self._prior_tasks.get(site, {})
             ended = self._context.client.picked_up(site, prior.values())
@@ -176,9 +194,10 @@ class Intake:
 
     def site_lost(self, site: str, failure: Failure) -> None:
         """Process elsewhere what was to be found at a site."""
+        self._cached.site_lost(site)
         chunks = self._salvage.give_up(site)
         self._not_there(site, chunks)
-        self._add(chunks)
+        self._process(chunks)
         self._take(self._inspection.site_lost(site, failure))
 
     def prior_tasks_ended(self, event: PriorTasksEnded) -> None:
@@ -195,13 +214,23 @@ class Intake:
             return
         chosen, left = self._salvage.take(site, reply if isinstance(reply, list) else ())
         for reference in chosen:
-            done: Future[object] = Future()
-            done.set_result({"partial": reference})
             context.note(partial_line(lines.PartialReused, site, reference))
-            self._maps.locations.put(ChunkSet.parse(reference["chunks"]), site)
-            self._merges.trees.add(site, done)
+            self._reuse(site, reference)
         self._not_there(site, left)
-        self._add(left)
+        self._process(left)
+
+    # --- what earlier runs have cached -----------------------------------------------------------------------
+
+    def ranges_reused(self, event: RangesReused) -> None:
+        """Take what a site has merged of its cache."""
+        self._cached.ended(event)
+
+    def _reuse(self, site: str, reference: Reference) -> None:
+        """Have a partial count that lies at a site."""
+        done: Future[object] = Future()
+        done.set_result({"partial": reference})
+        self._maps.locations.put(ChunkSet.parse(reference["chunks"]), site)
+        self._merges.trees.add(site, done)
 
     def _not_there(self, site: str, chunks: ChunkSet) -> None:
         """Write down that partials which had counted are not at their site any more."""

@@ -29,6 +29,7 @@ from cafetal.results.lines import journal_lines as lines
 from cafetal.results.local_partials import LocalPartial
 from cafetal.results.proof import account
 from cafetal.results.record import RunRecord
+from cafetal.results.reused_chunks import chunks_reused
 from cafetal.scheduling import messages
 from cafetal.scheduling.policies import RoutingPolicy
 from cafetal.worker.chunkset import ChunkSet
@@ -166,7 +167,8 @@ class Execution:
         for partial in local:
             counts[partial.site] = counts.get(partial.site, 0) + 1
         context.note(lines.OutputMerged(context.ledger.counted, counts))
-        context.record.ledger = account(context.plan, local, context.ledger.counted, result)
+        reused = chunks_reused(context.record)
+        context.record.ledger = account(context.plan, local, context.ledger.counted, result, reused)
         self._watch(context.record)
         return result
 
@@ -231,6 +233,10 @@ class Execution:
     @_act.register
     def _(self, event: events.Surveyed) -> None:
         self.intake.surveyed(event)
+
+    @_act.register
+    def _(self, event: events.RangesReused) -> None:
+        self.intake.ranges_reused(event)
 
     @_act.register
     def _(self, event: events.MapEnded) -> None:

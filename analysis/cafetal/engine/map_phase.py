@@ -56,6 +56,8 @@ class MapPhase:
         site = assignment.site
         if result["partial"] is not None:
             context.note(partial_line(lines.PartialMade, site, result["partial"], task=event.task))
+        if context.cache is not None and result.get("cached"):
+            context.cache.add(site, result["cached"], result["software"], context.plan.items)
         seconds, read = result.get("seconds", 0.0), result.get("read", {})
         reply = len(json.dumps(result))
         sources = self._sources(assignment, read, result.get("copies", {}))

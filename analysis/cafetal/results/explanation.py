@@ -221,6 +221,15 @@ def _(line: lines.PartialReused) -> str:
 
 
 @describe.register
+def _(line: lines.CachedResultsReused) -> str:
+    return f"its cached results of the chunks {line.chunks}, computed by {_runs(line)}, were reused."
+
+
+def _runs(line: lines.CachedResultsReused) -> str:
+    return f"the run{'s' * (len(line.runs) > 1)} {', '.join(line.runs)}"
+
+
+@describe.register
 def _(line: lines.LocalPartialReused) -> str:
     return f"its partial with the chunks {line.chunks} was on this machine from an earlier attempt."
 

@@ -29,8 +29,14 @@ DIGEST = "manifest_sha256"
 # --- the account -----------------------------------------------------------------------------------------------
 
 
-def account(plan: Plan, home: Iterable[LocalPartial], counted: ChunkSet, merged: object) -> dict[str, object]:
-    """For the manifest: what was planned, which partial carries what, what is missing, and what the sum is."""
+def account(
+    plan: Plan, home: Iterable[LocalPartial], counted: ChunkSet, merged: object, reused: Mapping[str, ChunkSet]
+) -> dict[str, object]:
+    """For the manifest: what was planned, which partial carries what, what is missing, and what the sum is.
+
+    Args:
+        reused: by earlier run, the chunks that it has computed; this run has computed the others.
+    """
     planned = ChunkSet.of(chunk.id for chunk in plan.chunks)
     for chunk, parts in plan.cuts:
         planned = planned.minus(ChunkSet.of([chunk])).union(ChunkSet.of(part.id for part in parts))
@@ -39,8 +45,13 @@ def account(plan: Plan, home: Iterable[LocalPartial], counted: ChunkSet, merged:
         "cuts": [[chunk, [[part.id, part.start, part.stop] for part in parts]] for chunk, parts in plan.cuts],
         "partials": {partial.name: {**partial.reference, "site": partial.site} for partial in home},
         "missing": str(planned.minus(counted)),
+        "reused": {run: str(common) for run, chunks in sorted(reused.items()) if (common := _both(chunks, counted))},
         "fingerprint": codec.fingerprint(merged),
     }
+
+
+def _both(one: ChunkSet, other: ChunkSet) -> ChunkSet:
+    return one.minus(one.minus(other))
 
 
 def _file_entry(line: FilePlanned) -> dict[str, object]:
@@ -144,6 +155,12 @@ def _check_account(folder: Path, manifest: Mapping[str, Any], proof: Proof, trus
     if carried != counted:
         lost, strange = counted.minus(carried), carried.minus(counted)
         say(f"The partials do not hold the counted chunks: missing {lost or 'none'}, extra {strange or 'none'}.")
+    try:
+        reused = reduce(ChunkSet.union, map(ChunkSet.parse, ledger.get("reused", {}).values()), ChunkSet())
+        if strange := reused.minus(counted):
+            say(f"The chunks {strange} are said to be of earlier runs, but are not counted.")
+    except Overlap as error:
+        say(f"Chunks are said to be of two earlier runs: {error}")
     if len(nodes) == len(ledger["partials"]):
         total = exact.lower(reduce(exact.merge, nodes)) if nodes else None
         if codec.fingerprint(total) != ledger["fingerprint"]:

@@ -32,7 +32,7 @@ from cafetal.errors import ConfigError, OutputError, RunInterrupted
 from cafetal.extensions import find_policy
 from cafetal.fileset import FileIdentities, Fileset, load
 from cafetal.fileset_sites import table_for
-from cafetal.plan import Plan, make_plan
+from cafetal.plan import Plan, plan_fileset
 from cafetal.replicas import FilesetCatalog
 from cafetal.results.explanation import explain
 from cafetal.results.history import History
@@ -44,6 +44,7 @@ from cafetal.results.run_folder import of_the_user, refuse_to_replace, save_merg
 from cafetal.results.run_lock import locked
 from cafetal.runner.arguments import check_arguments, check_sample
 from cafetal.runner.attempt import WITH_CHANGES, RunRequest, begin, earlier_attempts
+from cafetal.runner.cache_opening import open_cache
 from cafetal.runner.outcome import outcome
 from cafetal.runner.progress import show_counting, show_progress
 from cafetal.runner.session import Session, is_missing
@@ -86,6 +87,7 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         resume: resume the run in ``folder``, which must have the same processor and the same files. "with changes": the
             fileset may have more files at its end, which alone are processed.
         overwrite: replace another run in ``folder``, finished or not; by default that is refused.
+        cache: leave the partial results of single files at the sites, and reuse those of earlier runs that fit.
         about: how the run was requested, in plain data; written to its journal.
         sample: share of the events of each dataset to process; `resume` goes on with the others. The ``seed`` decides
             which they are.
@@ -118,6 +120,7 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         folder: str | Path | None = None,
         resume: bool | Literal["with changes"] = False,
         overwrite: bool = False,
+        cache: bool = False,
         about: Mapping[str, object] | None = None,
         sample: float | None = None,
         seed: int = 0,
@@ -149,7 +152,7 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         self.folder = None if folder is None else Path(folder)
         if (resume or overwrite) and folder is None:
             raise ConfigError("`resume` and `overwrite` need the `folder` of the run.")
-        self.resume, self.overwrite, self.about = resume, overwrite, about
+        self.resume, self.overwrite, self.cache, self.about = resume, overwrite, cache, about
         self.sample, self.seed, self.accept, self.aux = sample, seed, accept, aux
         check_aux({**self.sites.aux, **(aux or {})})
         self.environment = read_lock(Path(environment)) if isinstance(environment, (str, Path)) else environment
@@ -287,7 +290,7 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
             raise user_messages.unreadable([failure for _, failure in missing], "opened")
         items, withheld = items_of_sample(items, None if self.resume else self.sample, self.seed)
         files = dict.fromkeys((item.dataset, str(item.filename)) for item in chain(uncounted.metas, items))
-        plan = self._plan(files)
+        plan = plan_fileset(files, self.fileset, self._catalog(), self.sites, self.session.sizes)
         shipment = self.ship(request.inner, {**self.sites.aux, **(self.aux or {})})
         warn_of_shipment(shipment)
         self.session.code_hash = shipment.code_hash
@@ -342,7 +345,10 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
             replaced=attempt.replaced,
         )
         clock = 0.0 if past is None else past.clock
-        context = RunContext(federation, shipment, plan, scheduler, settings, attempt.journal, record, clock=clock)
+        cache = open_cache(shipment, request.inner, self.sites, attempt.run, self.folder) if self.cache else None
+        context = RunContext(
+            federation, shipment, plan, scheduler, settings, attempt.journal, record, clock=clock, cache=cache
+        )
         with show_progress(self.desc, enabled=self.status) as watch:
             watch = comparing(federation, shipment, watch)
             execution = Execution(context, entries, self.policy, past=past, missing=missing, watch=watch)
@@ -389,12 +395,3 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         return pack_function(
             function, aux, modules=[*self.modules, *self.sites.environment.modules], limits=limits(self.sites)
         )
-
-    def _plan(self, files: Iterable[tuple[str, str]]) -> Plan:
-        """For files, by dataset and LFN; without chunks."""
-        fileset_files = list(self.fileset.files()) if self.fileset is not None else []
-        checksums = {file.lfn: file.adler32 for file in fileset_files if file.adler32}
-        sizes = {**self.session.sizes, **{file.lfn: file.size for file in fileset_files if file.size is not None}}
-        listed = [(name, file.lfn) for name, dataset in (self.fileset or {}).items() for file in dataset.files]
-        positions = {file: number for number, file in enumerate(dict.fromkeys([*listed, *files]))}
-        return make_plan(files, self._catalog(), self.sites, checksums, sizes, positions)

@@ -23,6 +23,8 @@ class WorkAdded:
     chunks: tuple[Chunk, ...]
     more: bool = False
     """Whether others will come: the end of these is not the end of the run."""
+    next_chunk: int = 0
+    """The first number that no planned chunk bears, also of those that need no processing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,7 +122,7 @@ class Scheduler:
             if event.task in self._tasks:
                 self._tasks[event.task].started = event.time
         elif isinstance(event, WorkAdded):
-            state.more = event.more
+            state.more, state.next_chunk = event.more, max(state.next_chunk, event.next_chunk)
             self._add(event.chunks)
         elif isinstance(event, SiteReport):
             site = state.sites[event.site]

@@ -190,12 +190,25 @@ def _parts(function: object, files: Mapping[str, bytes], aux: Mapping[str, str])
                 parts[f"the option `{name}`"] = digest(value)
                 continue
             with suppress(Exception):  # of a class of the user's; without it less can be said of what has changed
-                processor = cloudpickle.loads(lz4.frame.decompress(value)) if isinstance(value, bytes) else value
+                processor = _unpacked(value)
                 parts["the class of the processor"] = digest(type(processor))
                 content = processor.__reduce_ex__(2)[2]  # what is pickled of it
                 for key, attribute in content.items() if isinstance(content, dict) else ():
                     parts[f"the processor's `{key}`"] = digest(attribute)
     return {name: content[:16] for name, content in parts.items()}
+
+
+def processor_of(function: object) -> object:
+    """Return the processor in a function that Runner has made; the function itself if there is none in it."""
+    for step in _wrapped(function):
+        if (packed := getattr(step, "keywords", {}).get("processor_instance")) is not None:
+            return _unpacked(packed)
+    return function
+
+
+def _unpacked(processor: object) -> object:
+    """Return a processor, which Runner may have pickled and compressed."""
+    return cloudpickle.loads(lz4.frame.decompress(processor)) if isinstance(processor, bytes) else processor
 
 
 def limits(table: SiteTable) -> Limits:

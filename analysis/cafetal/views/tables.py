@@ -112,7 +112,7 @@ def print_sites(statuses: Sequence[SiteStatus], console: Console) -> None:
         workers = f"{s.workers_connected}/{s.workers}" if s.workers_connected is not None else f"{s.workers}"
         table.add_row(
             s.name, s.endpoint, state, workers, s.host, _or_unknown(s.cpus), _or_unknown(s.memory, size),
-            _or_unknown(s.scratch_free, size), _or_unknown(s.walltime_left, _minutes),
+            _or_unknown(s.scratch_free, size), _or_unknown(s.walltime_left, minutes),
         )  # fmt: skip
     console.print(table)
     for s in statuses:
@@ -132,7 +132,7 @@ def print_endpoints(statuses: Sequence[EndpointStatus], console: Console) -> Non
         table.add_row(
             s.name, s.kind, alive, *(_or_unknown(value) for value in (s.workers, s.idle, s.queued)), str(s.outstanding),
             _or_unknown(s.utilisation, "{:.0%}".format), _blocks(s),
-            _or_unknown(s.report_age, lambda age: f"<= {age:.0f} s"), _or_unknown(s.walltime_left, _minutes),
+            _or_unknown(s.report_age, lambda age: f"<= {age:.0f} s"), _or_unknown(s.walltime_left, minutes),
         )  # fmt: skip
     console.print(table)
     for s in statuses:
@@ -243,7 +243,7 @@ def print_leftovers(
             str(leftover.partials),
             str(leftover.files),
             size(leftover.bytes),
-            _minutes(leftover.age),
+            minutes(leftover.age),
         )
     if leftovers:
         console.print(table)
@@ -262,7 +262,8 @@ def _or_unknown(value: object, show: Callable[[Any], str] = str) -> str:
     return "?" if value is None else show(value)
 
 
-def _minutes(seconds: float) -> str:
+def minutes(seconds: float) -> str:
+    """Return a duration in minutes."""
     return f"{seconds / 60:.0f} min"
 
 

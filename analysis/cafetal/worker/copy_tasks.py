@@ -7,16 +7,51 @@ import re
 import shutil
 import time
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, TypedDict, Unpack
 
 from .atomic_files import private_folder
 from .failures import Corrupt, Unreadable
 from .inputs.checksums import adler32
-from .protocol import CompleteRequest, ReadRequest, WeighRequest, Weight, WriteRequest
+from .protocol import Weight
 from .site_context import SiteContext
 
 STAGED = "cafetal-staged"
 """The folder for what is brought to a site."""
+
+
+class WeighRequest(TypedDict):
+    """Arguments of ``weigh``."""
+
+    run: str
+    pfn: str
+
+
+class ReadRequest(TypedDict):
+    """Arguments of ``read``."""
+
+    run: str
+    pfn: str
+    offset: int
+    length: int
+
+
+class WriteRequest(TypedDict):
+    """Arguments of ``write``."""
+
+    run: str
+    staging: str
+    name: str
+    offset: int
+    content: bytes
+
+
+class CompleteRequest(TypedDict):
+    """Arguments of ``complete``."""
+
+    run: str
+    staging: str
+    name: str
+    weight: Weight
 
 
 def weigh(context: SiteContext, **request: Unpack[WeighRequest]) -> Weight:

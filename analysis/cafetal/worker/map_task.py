@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Unpack
@@ -14,6 +15,8 @@ from coffea.processor.executor import WorkItem
 
 from . import partials, work_items
 from .accumulators import codec, exact
+from .cache.cached_ranges import FileRange, RangeWriter, open_cache
+from .cache.site_software import software_digest
 from .chunkset import ChunkSet
 from .code.printed_output import TaskLog
 from .code.shipped_code import aux_files, columns_of, load_function
@@ -41,7 +44,8 @@ def map_bundle(context: SiteContext, **request: Unpack[MapRequest]) -> MapReply:
     """
     began, computed = time.perf_counter(), time.process_time()
     forwarded_logins.use(context.root, f"{request['run']}.{request['attempt']}")
-    bundle = _Bundle(context, request)
+    cache = open_cache(context) if request["cache"] else None
+    bundle = _Bundle(context, request, RangeWriter(cache, f"{request['run']}.{request['name']}"))
     with TaskLog() as log, OpenFiles(request["reading"], KeptLayouts(context.layouts)) as files:
         bundle.process(files)
         reference = bundle.keep(context.partials(request["run"]))
@@ -55,9 +59,11 @@ def map_bundle(context: SiteContext, **request: Unpack[MapRequest]) -> MapReply:
         "read": bundle.read if reference else {},
         "copies": bundle.copies if reference else {},
         "host": platform.node(),
-        "aside": [why[:300] for why in sorted(files.aside)[:3]],
+        "aside": [why[:300] for why in (*bundle.problems, *sorted(files.aside))[:3]],
         "modules": dict(sorted(bundle.modules.items())[:20]),
         "log": log.text,
+        "cached": bundle.cached.written,
+        "software": software_digest(),
     }
 
 
@@ -70,12 +76,29 @@ _MEMORY = 6
 class _MergeFailed(Exception):
     """The output of a chunk cannot be added to the others; the cause says why."""
 
+    def __init__(self, item: WorkItem) -> None:
+        super().__init__(item)
+        self.item = item
+
+
+@contextmanager
+def _blaming(item: WorkItem) -> Iterator[None]:
+    """Say of what goes wrong that the output of a chunk cannot be added.
+
+    Raises:
+        _MergeFailed: if anything does.
+    """
+    try:
+        yield
+    except Exception as error:
+        raise _MergeFailed(item) from error
+
 
 class _Bundle:
     """The sum of the chunks of a bundle, and what went wrong with the others."""
 
-    def __init__(self, context: SiteContext, request: MapRequest) -> None:
-        self._context, self._request = context, request
+    def __init__(self, context: SiteContext, request: MapRequest, cached: RangeWriter) -> None:
+        self._context, self._request, self.cached = context, request, cached
         memory = _MEMORY if request["others"] else 0 if request["patient"] else 1
         self._silent = SilentServers(memory * request["reading"]["timeout"])
         self.failures: list[Failure] = []
@@ -89,6 +112,15 @@ class _Bundle:
         self.modules: dict[str, str] = {}
         self._ids: list[int] = []
         self._total: object = None
+        self._encoded: bytes | None = None
+        """The total, if that is all of one file and encoded already."""
+        self._range: FileRange | None = None
+        """Of the chunks in the sum, the last ones, of one file; they are not in the total yet."""
+
+    @property
+    def problems(self) -> list[str]:
+        """Why files were not cached."""
+        return [self.cached.problem] if self.cached.problem else []
 
     def process(self, files: OpenFiles) -> None:
         """Process the chunks in their order, as far as the run is not stopped and none of them ends the bundle."""
@@ -188,21 +220,41 @@ class _Bundle:
         """
         if not self._ids:
             self.modules = codec.modules_of(node, trusted=self._request["trusted"])
-        try:
-            self._total = exact.merge(self._total, node) if self._ids else node
-        except Exception as error:
-            raise _MergeFailed from error
+        if self._range is not None and self._range.continued_by(item):
+            with _blaming(item):
+                self._range.add(chunk, item, node)
+        else:
+            self._end_range()
+            self._range = FileRange(chunk, item, node)
+            if not self.cached.active:
+                self._end_range()
         self.done.append(item)
         self._ids.append(chunk)
         self.read[item.filename] = None if size is None else (self.read.get(item.filename) or 0) + size
+
+    def _end_range(self) -> None:
+        """Cache the sum of the last file's chunks, and add it to the total.
+
+        Raises:
+            _MergeFailed: if it cannot be added.
+        """
+        ended, self._range, self._encoded = self._range, None, None
+        if ended is None:
+            return
+        if self.cached.active:
+            encoded = codec.encode(ended.node, trusted=self._request["trusted"])
+            self.cached.write(ended.chunks, encoded)
+            self._encoded = encoded if self._total is None else None
+        with _blaming(ended.last):
+            self._total = ended.node if self._total is None else exact.merge(self._total, ended.node)
 
     def _fail(self, chunk: int, item: WorkItem, pfn: str, error: BaseException) -> Failure:
         """Note why a chunk is not in the sum; with it goes the sum, if adding the chunk has failed halfway."""
         ids = [chunk]
         if isinstance(error, _MergeFailed):
-            error = error.__cause__ or error
+            item, error = error.item, error.__cause__ or error
             ids = [*self._ids, chunk]
-            self._total, self._ids, self.done, self.read = None, [], [], {}
+            self._total, self._range, self._ids, self.done, self.read = None, None, [], [], {}
         where = {"chunks": str(ChunkSet.of(ids)), "start": item.entrystart, "stop": item.entrystop}
         failure = describe(error, site=self._request["site"], lfn=item.filename, pfn=pfn, **where)
         self.failures.append(failure)
@@ -214,13 +266,15 @@ class _Bundle:
             return None
         chunks, request = ChunkSet.of(self._ids), self._request
         try:
-            content = codec.encode(self._total, trusted=request["trusted"])
+            self._end_range()
+            content = self._encoded or codec.encode(self._total, trusted=request["trusted"])
             return partials.write(store, request["name"], content, chunks)
         except Exception as error:
-            kind: Kind = "site" if isinstance(error, OSError) else "processor"
-            if isinstance(error, MemoryError):
+            cause = error.__cause__ or error if isinstance(error, _MergeFailed) else error
+            kind: Kind = "site" if isinstance(cause, OSError) else "processor"
+            if isinstance(cause, MemoryError):
                 kind = "worker"
-            self.failures.append({**describe(error, site=request["site"], chunks=str(chunks)), "kind": kind})
+            self.failures.append({**describe(cause, site=request["site"], chunks=str(chunks)), "kind": kind})
             return None
 
 

@@ -19,7 +19,7 @@ class PartialLost(OSError):
     """A partial is not in the store of its site any more, or is not what its reference says."""
 
 
-_LIFE = re.compile(r"(?:^|\.)(\d+)\.(?:map|reduce|found|peek)-")
+_LIFE = re.compile(r"(?:^|\.)(\d+)\.(?:map|reduce|found|peek|reuse)-")
 """In a partial's name: the attempt of its run, and what it comes from."""
 
 

@@ -70,6 +70,8 @@ Seconds = Annotated[float, _POSITIVE]
 Chunks = Annotated[str, _at_most(10_000_000), Limit(_is_chunk_set, "a set of chunks")]
 """A set of chunks as `ChunkSet` writes it."""
 ShortText = Annotated[str, _at_most(300)]
+SoftwareDigest = Annotated[str, _like(r"[0-9a-f]{16}")]
+"""See `cache.site_software`."""
 
 
 class Reference(TypedDict):
@@ -199,6 +201,8 @@ class MapRequest(TypedDict):
     """Whether a server is waited for that did not answer to another task of this process a moment ago."""
     trusted: bool
     """Whether an output may hold what only a pickle can carry."""
+    cache: bool
+    """Whether the partial result of each file goes into the cache of the site."""
     checksums: ChecksumMode
     adler32: dict[str, str]
     """Known checksums, by LFN."""
@@ -227,6 +231,9 @@ class MapReply(TypedDict):
     """Modules that are needed to read the pickles in the output, each with its place there."""
     log: Annotated[str, _at_most(100_000)]
     """What the user's code has printed."""
+    cached: list[Reference]
+    """What is in the cache of the site now: the sums of neighbouring chunks of one file each."""
+    software: SoftwareDigest
 
 
 class ForwardRequest(TypedDict):
@@ -349,50 +356,12 @@ class Login(TypedDict):
     """Seconds since 1970; ``None``: it cannot be told."""
 
 
-# --- files between sites ---------------------------------------------------------------------------------------
-
-
-class WeighRequest(TypedDict):
-    """Arguments of ``weigh``."""
-
-    run: str
-    pfn: str
-
-
 class Weight(TypedDict):
     """What tells whether a copy of a file is whole."""
 
     size: Count
     """Bytes."""
     adler32: Annotated[str, _like(r"[0-9a-f]{8}")]
-
-
-class ReadRequest(TypedDict):
-    """Arguments of ``read``."""
-
-    run: str
-    pfn: str
-    offset: int
-    length: int
-
-
-class WriteRequest(TypedDict):
-    """Arguments of ``write``."""
-
-    run: str
-    staging: str
-    name: str
-    offset: int
-    content: bytes
-
-
-class CompleteRequest(TypedDict):
-    """Arguments of ``complete``."""
-
-    run: str
-    staging: str
-    name: str
-    weight: Weight
 
 
 AbsolutePath = Annotated[str, _like(r"/[^\n]*")]

@@ -11,6 +11,7 @@ import cramjam
 
 from . import copy_tasks, partials
 from .accumulators import codec, exact
+from .cache.cached_ranges import clean_cache
 from .chunkset import ChunkSet, Overlap
 from .code.shipped_code import activate
 from .failures import describe
@@ -33,6 +34,7 @@ from .protocol import (
 from .site_context import CODE, MODULES, STOPS, SiteContext
 from .stores import store_kinds
 from .stores.store_base import Store
+from .stores.store_kinds import CACHE
 
 
 def reduce(
@@ -179,11 +181,12 @@ def clean(context: SiteContext, **request: Unpack[CleanRequest]) -> None:
     forwarded_logins.forget(context.root, run, attempt)
     folder = copy_tasks.staging_folder(context, request["staging"])
     copy_tasks.clear(folder, run, attempt)
+    clean_cache(context)
     rooms = [context.root / name for name in (CODE, MODULES, "runs", "environments", "parsl", STOPS, LOGINS)] + [
         context.layouts,
         folder,
     ]
-    for path in [path for room in rooms for path in room.glob("*")]:
+    for path in [path for room in rooms for path in room.glob("*") if path.name != CACHE]:
         try:
             if time.time() - path.stat().st_mtime <= request["keep_days"] * 86400:
                 continue

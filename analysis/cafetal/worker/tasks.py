@@ -1,8 +1,8 @@
 """The tasks a site can run. Each takes plain values and returns plain values.
 
 ``inspect`` counts the entries of files, ``map`` processes a bundle into a partial, ``reduce`` merges partials of this
-site, ``peek`` does so too and takes none away, ``fetch`` reads one in parts, ``clean`` removes a run; `copy_tasks` has
-those that bring a file from another site.
+site, ``peek`` does so too and takes none away, ``reuse`` merges what earlier runs have cached, ``fetch`` reads one in
+parts, ``clean`` removes a run; `copy_tasks` has those that bring a file from another site.
 What fails in the data or in the user's code comes back as data; what else goes wrong raises, and is settled on the
 user's machine.
 """
@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Unpack
 
 from . import copy_tasks
+from .cache.cached_ranges import forget
+from .cache.reuse_task import reuse
 from .inputs import forwarded_logins, remote_files
 from .inspect_task import inspect
 from .map_task import map_bundle
@@ -49,6 +51,8 @@ _TASKS: dict[str, Callable[..., object]] = {
     "peek": peek,
     "fetch": fetch,
     "survey": survey,
+    "reuse": reuse,
+    "forget": forget,
     "leftovers": leftovers,
     "clean": clean,
     "stop": stop,

@@ -83,7 +83,7 @@ def whole(tmp_path_factory):
         record.take(line)
     record.take(ChunkSplit(7, tuple((part.id, part.start, part.stop) for part in parts)))
     record.take(OutputMerged(ledger.counted))
-    record.ledger = proof.account(plan, home, ledger.counted, merged)
+    record.ledger = proof.account(plan, home, ledger.counted, merged, {"0123456789ab": ChunkSet.of([0, 1])})
     run_folder.save(folder, merged, record, run_folder.Provenance("p", "0", "f", "s"))
     return folder, ledger
 
@@ -163,6 +163,14 @@ class Vandal:
     def chunks(self):
         told = self.manifest["ledger"]["partials"][self.name]
         return [self.ledger.chunks[i] for i in ChunkSet.parse(told["chunks"])]
+
+    def say_that_a_missing_chunk_was_reused(self):
+        self.manifest["ledger"]["reused"]["0123456789ab"] = "0-1,11"
+        self.reseal()
+
+    def say_that_two_runs_have_computed_a_chunk(self):
+        self.manifest["ledger"]["reused"]["ba9876543210"] = "1"
+        self.reseal()
 
     def change_what_is_in_it(self):
         self.write(self.chunks(), times=self.chance.choice([2, 0.5, -1]))

@@ -69,7 +69,7 @@ READING = {"timeout": 5, "preload": "remote"}
 
 def run_map(
     scratch, processor, items, keep_going=False, trusted=True, checksums="on-error", adler32=None, *, todo=None,
-    files=None, others=None, preload="remote", **options,
+    files=None, others=None, preload="remote", cache=False, **options,
 ):  # fmt: skip
     """Of one file, or of several by LFN, with work items that name these."""
     todo = todo or [(i, dataclasses.replace(item, filename=LFN), (i, 0)) for i, item in items]
@@ -89,6 +89,7 @@ def run_map(
         "others": others or {},
         "keep_going": keep_going,
         "trusted": trusted,
+        "cache": cache,
         "checksums": checksums,
         "adler32": {LFN: adler32} if adler32 else {},
         "aux": {},
@@ -227,6 +228,7 @@ def test_function_that_cannot_be_loaded(tmp_path):
         "others": {},
         "keep_going": False,
         "trusted": True,
+        "cache": False,
         "checksums": "never",
         "adler32": {},
         "aux": {},

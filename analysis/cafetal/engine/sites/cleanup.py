@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,10 @@ from cafetal.shipping.shipment import pack_worker
 
 if TYPE_CHECKING:  # which imports Parsl
     from cafetal.federation.federation import Federation
+
+
+_STAGED = ("leftovers", "clean")
+"""Tasks that look at the folder for files that are copied from other sites."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +53,28 @@ def remove_leftovers(federation: Federation, leftovers: Iterable[Leftover]) -> N
         _ask(federation, [leftover.site], "clean", {"run": leftover.run, "attempt": None, "keep_days": 14})
 
 
+def forget_cached(federation: Federation, names: Mapping[str, list[str]]) -> dict[str, str]:
+    """Have sites remove cached results, by site; return why some did not."""
+    silent: dict[str, str] = {}
+    for site, of_site in names.items():
+        reply = _ask(federation, [site], "forget", {"names": of_site}).get(site)
+        if isinstance(reply, Exception):
+            silent[site] = str(reply)
+    return silent
+
+
 def _ask(
     federation: Federation,
     sites: Sequence[str],
     task: str,
-    arguments: dict[str, object],
+    arguments: Mapping[str, object],
     check: Callable[[str], reply_checks.Check] = lambda site: lambda answer: answer,
 ) -> dict[str, Any]:
     worker = pack_worker()
     federation.start(sites)
     ready = {site: install(federation, site, worker) for site in sites}
-    requests = {site: {**arguments, "staging": federation.table.sites[site].staging} for site in sites}
+    staging = {site: {"staging": federation.table.sites[site].staging} if task in _STAGED else {} for site in sites}
+    requests = {site: {**arguments, **staging[site]} for site in sites}
     readiness: dict[str, object] = {site: future.result() for site, future in ready.items()}
     futures: dict[str, Future[object]] = {
         site: settle_task(

@@ -152,4 +152,6 @@ class SiteLifecycle:
         """Remove what this run left at the sites that answer within so many seconds."""
         sites = self._context.scheduler.state.sites.items()
         reachable = [name for name, state in sites if state.ready and state.lost is None]
-        self._context.client.clean(reachable, patience, self._context.settings.replaced)
+        cache = self._context.cache
+        forget = cache.beyond_bounds if cache is not None else lambda site: []
+        self._context.client.clean(reachable, patience, self._context.settings.replaced, forget)

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create
 
 from cafetal.errors import SiteError
 from cafetal.worker import protocol
+from cafetal.worker.cache import cache_protocol
 from cafetal.worker.chunkset import ChunkSet, Overlap
 
 Check = Callable[[object], object]
@@ -89,6 +90,9 @@ def of_map(site: str, requested: ChunkSet) -> Check:
                 accounted = accounted.union(ChunkSet.parse(reply["partial"]["chunks"]))
             for failure in reply["failures"]:
                 accounted = accounted.union(ChunkSet.parse(failure["chunks"]))
+            cached = ChunkSet.of(sorted(i for entry in reply["cached"] for i in ChunkSet.parse(entry["chunks"])))
+        if cached.minus(requested):
+            raise SiteError(f"Malformed reply from {site}: nobody asked for the chunks {cached.minus(requested)}.")
         if accounted != requested:
             raise SiteError(
                 f"Malformed reply from {site}: it covers the chunks {accounted}, but {requested} were requested."
@@ -110,6 +114,22 @@ def of_reduce(site: str, inputs: Sequence[Future[Any]]) -> Check:
             spoken += [failure["chunks"] for failure in reply["lost"]]
         if not all(available.issuperset(ChunkSet.parse(text)) for text in spoken):
             raise SiteError(f"Malformed reply from {site}: not all chunks {', '.join(spoken)} were in its inputs.")
+        return reply
+
+    return check
+
+
+def of_reuse(site: str, ranges: Sequence[cache_protocol.RangeToReuse]) -> Check:
+    """Check ``reuse``: it speaks of nothing but the cached results that it was told of."""
+
+    def check(reply: Any) -> object:
+        _of(site, cache_protocol.ReuseReply)(reply)
+        requested = ChunkSet.of(sorted(i for cached in ranges for i in ChunkSet.parse(cached["chunks"])))
+        strange = {*reply["lost"]} - {cached["reference"]["name"] for cached in ranges}
+        if reply["partial"] is not None and ChunkSet.parse(reply["partial"]["chunks"]).minus(requested):
+            strange.add(f"the chunks {reply['partial']['chunks']}")
+        if strange:
+            raise SiteError(f"Malformed reply from {site}: nobody asked for {', '.join(sorted(strange))}.")
         return reply
 
     return check

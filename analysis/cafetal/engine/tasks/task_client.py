@@ -22,6 +22,7 @@ from cafetal.scheduling.messages import Assign
 from cafetal.scheduling.reduction_tree import Reduce
 from cafetal.shipping.shipment import Shipment
 from cafetal.worker import work_items
+from cafetal.worker.cache.cache_protocol import RangeToReuse, ReuseRequest
 from cafetal.worker.chunkset import ChunkSet
 from cafetal.worker.inputs.file_names import site_names
 from cafetal.worker.protocol import (
@@ -71,6 +72,7 @@ class TaskClient:
         attempt: its number in the run; names of partials bear it, so that those of an earlier attempt are not taken
             for its own.
         keep_going: whether a bundle goes on after the user's code has failed on a chunk.
+        caching: whether sites cache the partial results of single files.
         stop: called with an error that the user must mend, and no other site can help with.
     """
 
@@ -83,10 +85,12 @@ class TaskClient:
         run: str,
         attempt: int,
         keep_going: bool,
+        caching: bool,
         stop: Callable[[Exception], None],
     ) -> None:
         self.federation, self.shipment, self.plan = federation, shipment, plan
         self.run, self.attempt, self.keep_going, self._stop = run, attempt, keep_going, stop
+        self._caching = caching
         self._logins_of = f"{run}.{attempt}"
         reading = plan.table.reading
         self._reading: Reading = {"timeout": reading.timeout, "preload": reading.preload}
@@ -193,6 +197,7 @@ class TaskClient:
             "keep_going": self.keep_going,
             "patient": any(len(chunk.sites) == 1 or chunk.id in self._patient for chunk in assignment.chunks),
             "trusted": site in self.trusted,
+            "cache": self._caching,
             "checksums": plan.table.checksums,
             "adler32": {lfn: plan.adler32[lfn] for lfn in pfns if lfn in plan.adler32},
             "reading": self._reading,
@@ -274,6 +279,18 @@ class TaskClient:
         request: SurveyRequest = {"run": self.run, "attempt": self.attempt}
         return self._ask(site, "survey", request, reply_checks.of_survey(site))
 
+    def reuse(self, site: str, number: int, ranges: Sequence[RangeToReuse]) -> Future[object]:
+        """Have a site merge cached results of earlier runs into a partial; the reply may be why it cannot."""
+        request: ReuseRequest = {
+            "run": self.run,
+            "site": site,
+            "name": f"{site}.{self.attempt}.reuse-{number}",
+            "archive": self.shipment.modules or "",
+            "trusted": site in self.trusted,
+            "ranges": list(ranges),
+        }
+        return self._ask(site, "reuse", request, reply_checks.of_reuse(site, ranges))
+
     def forward(self, site: str, logins: Mapping[str, bytes]) -> Future[object]:
         """Have a site keep logins for the tasks of the run; the reply may be why it cannot."""
         request: ForwardRequest = {"about": _ABOUT, "run": self._logins_of, "logins": dict(logins)}
@@ -287,10 +304,15 @@ class TaskClient:
         """Have a site do a step of copying a file (see `worker.copy_tasks`); the reply may be why it cannot."""
         return self._ask(site, task, {"run": self.run, **arguments}, reply_checks.of_copying(site, task))
 
-    def clean(self, sites: Iterable[str], patience: float, replaced: str | None = None) -> None:
-        """Remove what the run left on scratches, and a run that it has replaced.
+    def clean(
+        self, sites: Iterable[str], patience: float, replaced: str | None, forgotten: Callable[[str], list[str]]
+    ) -> None:
+        """Remove what the run left on scratches, a run that it has replaced, and cached results.
 
         A site that does not answer in so many seconds keeps it.
+
+        Args:
+            forgotten: returns the names of cached results that a site is to remove.
         """
         targets: list[tuple[str, int | None]] = [(self.run, self.attempt), *([(replaced, None)] if replaced else [])]
         table, futures = self.federation.table.sites, list[Future[object]]()
@@ -299,4 +321,6 @@ class TaskClient:
                 staging = table[site].staging
                 request: CleanRequest = {"run": run, "attempt": attempt, "keep_days": _KEEP_DAYS, "staging": staging}
                 futures.append(self._call(site, "clean", request, on_loss=lambda error: None))
+            if names := forgotten(site):
+                futures.append(self._call(site, "forget", {"names": names}, on_loss=lambda error: None))
         wait(futures, timeout=patience)

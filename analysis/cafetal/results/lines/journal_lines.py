@@ -12,9 +12,36 @@ from typing import Any
 
 from cafetal.results.lines.failure_lines import Failed, Failure, FileMissing, NotCounted, Skipped
 from cafetal.results.lines.line_kinds import CHUNKS, Line, kind
+from cafetal.results.lines.partial_lines import (
+    CachedResultsReused,
+    LocalPartialReused,
+    OutputMerged,
+    Partial,
+    PartialFetched,
+    PartialMade,
+    PartialReduced,
+    PartialReused,
+    PartialsLost,
+)
 from cafetal.worker.chunkset import ChunkSet
 
-__all__ = ["Failed", "Failure", "FileMissing", "Line", "NotCounted", "Skipped"]
+__all__ = [
+    "CachedResultsReused",
+    "Failed",
+    "Failure",
+    "FileMissing",
+    "Line",
+    "LocalPartialReused",
+    "NotCounted",
+    "OutputMerged",
+    "Partial",
+    "PartialFetched",
+    "PartialMade",
+    "PartialReduced",
+    "PartialReused",
+    "PartialsLost",
+    "Skipped",
+]
 
 
 def _failures_to_json(failures: Iterable[tuple[str, ChunkSet]]) -> list[list[str]]:
@@ -242,77 +269,6 @@ class TaskCancelled(Line):
     """What a map task returns will not count."""
 
     task: int
-
-
-# --- partials --------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Partial(Line):
-    """Something about a partial."""
-
-    site: str
-    name: str
-    size: int
-    digest: str
-    chunks: ChunkSet = field(metadata=CHUNKS)
-
-
-@kind("Partial")
-@dataclass(frozen=True, slots=True)
-class PartialMade(Partial):
-    """A map task has left a partial at its site."""
-
-    task: int | None = None
-
-
-@kind("Reduced")
-@dataclass(frozen=True, slots=True)
-class PartialReduced(Partial):
-    """A reduce task has merged partials of its site into one."""
-
-    reply: int = 0
-    """Bytes of the reply."""
-
-
-@kind("Home")
-@dataclass(frozen=True, slots=True)
-class PartialFetched(Partial):
-    """The last partial of a site was fetched."""
-
-    travelled: int | None = None
-    """Compressed bytes; ``None``: as many as its size."""
-
-
-@kind("Salvaged")
-@dataclass(frozen=True, slots=True)
-class PartialReused(Partial):
-    """A partial that an earlier attempt has left at a site counts."""
-
-
-@kind("Kept")
-@dataclass(frozen=True, slots=True)
-class LocalPartialReused(Partial):
-    """A partial that an earlier attempt had fetched counts."""
-
-
-@kind("PartialLost")
-@dataclass(frozen=True, slots=True)
-class PartialsLost(Line):
-    """Chunks that a site held, or should have held, must be processed again."""
-
-    site: str
-    chunks: ChunkSet = field(metadata=CHUNKS)
-
-
-@kind("Merged")
-@dataclass(frozen=True, slots=True)
-class OutputMerged(Line):
-    """The fetched partials were merged into the output."""
-
-    chunks: ChunkSet = field(metadata=CHUNKS)
-    partials: Mapping[str, int] = field(default_factory=dict)
-    """How many partials of each site."""
 
 
 # --- files between sites ---------------------------------------------------------------------------------------

@@ -24,6 +24,12 @@ STORES: dict[str, type[Store]] = {
 """The class for each kind of store, by what comes first in its name in the site table."""
 
 
+CACHE = "cache"
+"""In place of a run's name: what runs leave for later ones. Names of runs are hexadecimal numbers."""
+CACHE_DAYS = 90
+"""Days after which no run may reuse what is cached."""
+
+
 def store_class(kind: str) -> type[Store]:
     """Return the class of a kind of store: ``files``, ``memory``, or the URL of a server."""
     return STORES[kind.partition(":")[0]]
@@ -51,4 +57,4 @@ def get_shipped(kind: str, name: str) -> bytes | None:
 
 def leftovers(kind: str, root: Path) -> list[Leftover]:
     """Return what all runs of this user have in the store of a site."""
-    return store_class(kind).leftovers(kind, root)
+    return [leftover for leftover in store_class(kind).leftovers(kind, root) if leftover["run"] != CACHE]

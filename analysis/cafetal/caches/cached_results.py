@@ -1,0 +1,177 @@
+"""The index of the results cache: which site holds the partial result of which entries of a file."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import time
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cafetal.config import cache_folder
+from cafetal.worker.chunkset import ChunkSet
+from cafetal.worker.protocol import Reference
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS ranges (
+    file BLOB, start INTEGER, stop INTEGER, edges BLOB, place TEXT, name TEXT, size INTEGER, digest TEXT,
+    chunks TEXT, software TEXT, run TEXT, used REAL,
+    PRIMARY KEY (file, start, stop, edges, place)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS by_place ON ranges (place, used);
+CREATE TABLE IF NOT EXISTS runs (run TEXT PRIMARY KEY, about TEXT, began REAL);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class CachedRange:
+    """The partial result of neighbouring chunks of one file."""
+
+    file: bytes
+    """Key of the file, and of all else that the result depends on; see `shipping.cache_keys`."""
+    start: int
+    """First entry."""
+    stop: int
+    """One past the last entry."""
+    edges: bytes
+    """Digest of where the chunks begin and end."""
+    place: str
+    """The site that holds it, and its store; see `place_of`."""
+    name: str
+    """In the cache of the site."""
+    size: int
+    """Bytes."""
+    digest: str
+    chunks: str
+    """Their numbers in the run that computed it."""
+    software: str
+    """Digest of the software of the worker."""
+    run: str
+    """That computed it."""
+
+    @property
+    def reference(self) -> Reference:
+        """What the site is told of it."""
+        return {"name": self.name, "size": self.size, "digest": self.digest, "chunks": self.chunks}
+
+    @property
+    def length(self) -> int:
+        """The number of chunks."""
+        return len(ChunkSet.parse(self.chunks))
+
+
+@dataclass(frozen=True, slots=True)
+class CachedRun:
+    """What is cached of one run at one place."""
+
+    run: str
+    about: str
+    """Its processor, or its folder."""
+    place: str
+    ranges: int
+    bytes: int
+    used: float
+    """Seconds since 1970 when any of it was computed or reused last."""
+
+
+class CachedResults:
+    """One SQLite file that several runs may use at the same time.
+
+    An index that cannot be read or written (a full disk, a damaged file) costs time, and not the run.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._path = (folder or cache_folder()) / "results.sqlite"
+
+    def find(self, files: Iterable[bytes]) -> dict[bytes, list[CachedRange]]:
+        """Return what is cached of files, by their keys."""
+        ranges: dict[bytes, list[CachedRange]] = {}
+        query = (
+            "SELECT file, start, stop, edges, place, name, size, digest, chunks, software, run FROM ranges WHERE file=?"
+        )
+        with contextlib.suppress(sqlite3.Error, OSError), self._open() as database:
+            for file in files:
+                if rows := database.execute(query, (file,)).fetchall():
+                    ranges[file] = [CachedRange(*row) for row in rows]
+        return ranges
+
+    def add(self, ranges: Sequence[CachedRange]) -> None:
+        """Enter what a site has cached, in place of what it had of the same entries."""
+        now = time.time()
+        rows = [
+            (r.file, r.start, r.stop, r.edges, r.place, r.name, r.size, r.digest, r.chunks, r.software, r.run, now)
+            for r in ranges
+        ]
+        with contextlib.suppress(sqlite3.Error, OSError), self._open() as database:
+            database.executemany("INSERT OR REPLACE INTO ranges VALUES (?,?,?,?,?,?,?,?,?,?,?,?)", rows)
+            database.commit()
+
+    def note_run(self, run: str, about: str) -> None:
+        """Enter a run whose results may be cached."""
+        with contextlib.suppress(sqlite3.Error, OSError), self._open() as database:
+            database.execute("INSERT OR REPLACE INTO runs VALUES (?,?,?)", (run, about, time.time()))
+            database.commit()
+
+    def note_used(self, ranges: Iterable[CachedRange]) -> None:
+        """Enter that ranges were reused now."""
+        now = time.time()
+        keys = [(now, r.file, r.start, r.stop, r.edges, r.place) for r in ranges]
+        where = "file=? AND start=? AND stop=? AND edges=? AND place=?"
+        with contextlib.suppress(sqlite3.Error, OSError), self._open() as database:
+            database.executemany(f"UPDATE ranges SET used=? WHERE {where}", keys)
+            database.commit()
+
+    def forget(self, place: str, names: Iterable[str]) -> None:
+        """Remove ranges that a place does not hold any more."""
+        with contextlib.suppress(sqlite3.Error, OSError), self._open() as database:
+            doomed = [(place, name) for name in names]
+            database.executemany("DELETE FROM ranges WHERE place=? AND name=?", doomed)
+            database.execute("DELETE FROM runs WHERE run NOT IN (SELECT run FROM ranges) AND began<?", (_yesterday(),))
+            database.commit()
+
+    def beyond(self, place: str, size: int, days: float) -> list[str]:
+        """Return the names of ranges that are to be removed from a place.
+
+        These are the ones that nobody has used for so many days, and of the others the ones that nobody has used
+        longest, as long as all together have more than so many bytes.
+        """
+        oldest, total, doomed = time.time() - days * 86400, 0, list[str]()
+        with contextlib.suppress(sqlite3.Error, OSError), self._open() as database:
+            query = "SELECT name, size, used FROM ranges WHERE place=? ORDER BY used DESC, name"
+            for name, bytes_of_range, used in database.execute(query, (place,)):
+                total += bytes_of_range
+                if used < oldest or total > size:
+                    doomed.append(name)
+        return doomed
+
+    def runs(self) -> list[CachedRun]:
+        """Return what is cached of each run at each place, the latest first."""
+        query = (
+            "SELECT ranges.run, coalesce(about, ''), place, count(*), sum(size), max(used) FROM ranges "
+            "LEFT JOIN runs ON ranges.run = runs.run GROUP BY ranges.run, place ORDER BY max(used) DESC, place"
+        )
+        with contextlib.suppress(sqlite3.Error, OSError), self._open() as database:
+            return [CachedRun(*row) for row in database.execute(query)]
+        return []
+
+    def names(self, place: str, runs: Collection[str] | None = None) -> list[str]:
+        """Return the names of all ranges at a place, or of those that some runs have computed."""
+        with contextlib.suppress(sqlite3.Error, OSError), self._open() as database:
+            rows = database.execute("SELECT name, run FROM ranges WHERE place=?", (place,))
+            return [name for name, run in rows if runs is None or run in runs]
+        return []
+
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with contextlib.closing(sqlite3.connect(self._path, timeout=10)) as database:
+            self._path.chmod(0o600)
+            # Of an index that a power cut has damaged, a run believes nothing that its site does not confirm.
+            database.execute("PRAGMA synchronous=OFF")
+            database.executescript(_TABLES)
+            yield database
+
+
+def _yesterday() -> float:
+    return time.time() - 86400

@@ -1,0 +1,130 @@
+"""The results cache as one run sees it: cached results that fit its chunks, and those that it adds."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+
+from coffea.processor.executor import WorkItem
+
+from cafetal.caches.cached_results import CachedRange, CachedResults
+from cafetal.caches.range_choice import PlannedRange, choose
+from cafetal.config import SiteTable
+from cafetal.scheduling.chunks import Chunk
+from cafetal.shipping.cache_keys import FileKeys, edges_digest, place_of
+from cafetal.worker.cache.cache_protocol import RangeToReuse
+from cafetal.worker.chunkset import ChunkSet
+from cafetal.worker.protocol import Reference
+
+
+@dataclass(frozen=True, slots=True)
+class ReusableRange:
+    """A cached result that takes the place of some chunks of a run."""
+
+    cached: CachedRange
+    chunks: ChunkSet
+    position: int
+    """Of the file in the fileset."""
+
+    @property
+    def request(self) -> RangeToReuse:
+        """What the site is told of it."""
+        return {
+            "reference": self.cached.reference,
+            "software": self.cached.software,
+            "chunks": str(self.chunks),
+            "position": self.position,
+        }
+
+
+class RunCache:
+    """Finds and adds cached results for one run.
+
+    Args:
+        analysis: key of the code of the run; see `shipping.cache_keys`.
+        table: the sites.
+        run: name of the run.
+    """
+
+    def __init__(self, analysis: bytes, table: SiteTable, run: str, index: CachedResults | None = None) -> None:
+        self._keys, self._table, self._run = FileKeys(analysis), table, run
+        self._index = CachedResults() if index is None else index
+        self._places = {name: place_of(name, site) for name, site in table.sites.items()}
+
+    def find(
+        self, chunks: Iterable[Chunk], items: Mapping[int, WorkItem], sites: Collection[str]
+    ) -> dict[str, list[ReusableRange]]:
+        """Return cached results of chunks at some of the sites, by site; no chunk is in two of them."""
+        planned: defaultdict[bytes, list[PlannedRange]] = defaultdict(list)
+        positions: dict[bytes, int] = {}
+        trusted = {self._table.sites[site].trusted for site in sites}
+        for chunk in chunks:
+            for kind in trusted:
+                key = self._keys.of(items[chunk.id], trusted=kind)
+                planned[key].append((chunk.start, chunk.stop, chunk.id))
+                positions[key] = chunk.position
+        usable = {self._places[name]: name for name in self._table.sites if name in sites}
+        ranks = {place: rank for rank, place in enumerate(usable)}
+        reusable: dict[str, list[ReusableRange]] = {}
+        taken: set[int] = set()
+        for key, cached in self._index.find(planned).items():
+            free = [planned_range for planned_range in planned[key] if planned_range[2] not in taken]
+            for cached_range, ids in choose(free, cached, ranks):
+                taken.update(ids)
+                entry = ReusableRange(cached_range, ChunkSet.of(ids), positions[key])
+                reusable.setdefault(usable[cached_range.place], []).append(entry)
+        return reusable
+
+    def add(self, site: str, references: Iterable[Reference], software: str, items: Mapping[int, WorkItem]) -> None:
+        """Enter what a map task has left in the cache of its site; what does not name chunks of one file is ignored."""
+        trusted = self._table.sites[site].trusted
+        ranges: list[CachedRange] = []
+        for reference in references:
+            of_range = [items[i] for i in ChunkSet.parse(reference["chunks"]) if i in items]
+            of_range.sort(key=lambda item: item.entrystart)
+            keys = {self._keys.of(item, trusted=trusted) for item in of_range}
+            edges = [(item.entrystart, item.entrystop) for item in of_range]
+            gaps = any(stop != start for (_, stop), (start, _) in pairwise(edges))
+            if len(keys) == 1 and not gaps:
+                ranges.append(self._entry(site, keys.pop(), edges, reference, software))
+        if ranges:
+            self._index.add(ranges)
+
+    def _entry(
+        self, site: str, file: bytes, edges: list[tuple[int, int]], reference: Reference, software: str
+    ) -> CachedRange:
+        return CachedRange(
+            file=file,
+            start=edges[0][0],
+            stop=edges[-1][1],
+            edges=edges_digest(edges),
+            place=self._places[site],
+            name=reference["name"],
+            size=reference["size"],
+            digest=reference["digest"],
+            chunks=reference["chunks"],
+            software=software,
+            run=self._run,
+        )
+
+    def begin(self, about: str) -> None:
+        """Enter the run, for the list of what is cached."""
+        self._index.note_run(self._run, about)
+
+    def note_used(self, ranges: Iterable[ReusableRange]) -> None:
+        """Enter that ranges were reused."""
+        self._index.note_used(reused.cached for reused in ranges)
+
+    def forget(self, site: str, names: Iterable[str]) -> None:
+        """Remove from the index what a site does not hold any more."""
+        self._index.forget(self._places[site], names)
+
+    def beyond_bounds(self, site: str) -> list[str]:
+        """Return the names of cached results that a site is to remove, and remove them from the index."""
+        bounds = self._table.results_cache
+        names = self._index.beyond(self._places[site], bounds.size, bounds.days)
+        if names:
+            self.forget(site, names)
+        return names

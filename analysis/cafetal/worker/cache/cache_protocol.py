@@ -1,0 +1,42 @@
+"""What the user's machine asks of the cache of a site, and what the site answers; see `protocol`."""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+from ..protocol import ReduceRequest, Reference, Seconds
+
+
+class RangeToReuse(TypedDict):
+    """Neighbouring chunks of one file, whose sum an earlier run has left in the cache of the site."""
+
+    reference: Reference
+    """As that run has it, with its own numbers of the chunks."""
+    software: str
+    """That the sum was computed with."""
+    chunks: str
+    """Their numbers in this run, in the same order."""
+    position: int
+    """Of the file in this run."""
+
+
+class ReuseRequest(ReduceRequest):
+    """Arguments of ``reuse``."""
+
+    ranges: list[RangeToReuse]
+
+
+class ReuseReply(TypedDict):
+    """Cached results merged into a partial of this run."""
+
+    partial: Reference | None
+    lost: list[str]
+    """Names of cached results that are gone, damaged, or of other software."""
+    seconds: Seconds
+
+
+class ForgetRequest(TypedDict):
+    """Arguments of ``forget``."""
+
+    names: list[str]
+    """Of cached results that are not wanted any more."""
