@@ -25,6 +25,7 @@ from typing import Any, TextIO
 import click
 import psutil
 
+from tests.chaos.caches import disturb
 from tests.chaos.judge import Judge
 from tests.chaos.places import TAG, GlobusPlace, LocalPlace, SiteContext, wait_for
 from tests.chaos.schedule import Fault, Schedule, draw
@@ -88,6 +89,8 @@ class Campaign:
         """One run with all its attempts."""
         result, began = Result(schedule), time.monotonic()
         folder = self.folder / "runs" / str(schedule.seed)
+        if schedule.cache:
+            disturb(self.place.cached(), schedule.cache, schedule.seed)
         try:
             for faults in schedule.attempts:
                 result.attempts += 1
@@ -122,6 +125,7 @@ class Campaign:
             "fan_in": schedule.fan_in,
             "bundle_events": schedule.bundle_events,
             "seconds": 0.2,
+            "cache": bool(schedule.cache),
             "jumps": [(fault.after, fault.seconds) for fault in faults if fault.kind == "clock jumps"],
         }
         assert driver.stdin is not None

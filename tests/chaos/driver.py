@@ -47,6 +47,7 @@ def carry_out(campaign: Path, asked: dict[str, Any], held: MultiSiteExecutor) ->
         fileset=fileset,
         folder=folder,
         resume=asked["resume"],
+        cache=asked["cache"],
         policy=asked["policy"],
         fan_in=asked["fan_in"],
         bundle_events=asked["bundle_events"],

@@ -22,6 +22,7 @@ from cafetal.fileset import Fileset
 from cafetal.rehearsal.rehearsal import SITES as REHEARSAL_TABLE
 from cafetal.rehearsal.rehearsal import Rehearsal
 from cafetal.rehearsal.toy_data import Recipe, make_files, write_fileset
+from cafetal.worker.stores.store_kinds import CACHE
 from tests.chaos.schedule import REPLICA, Fault
 
 TAG = "CAFETAL_CHAOS"
@@ -41,6 +42,10 @@ class SiteContext(Protocol):
 
     def break_(self, fault: Fault) -> None:
         """Have it happen; what lasts a while mends itself."""
+
+    def cached(self) -> list[Path]:
+        """Return the cached results of all sites."""
+        ...
 
     def mend(self) -> None:
         """Everything is as at the beginning."""
@@ -82,6 +87,10 @@ class _Files:
         else:
             path.write_bytes(_HTML)
 
+    def cached(self) -> list[Path]:
+        """Return the cached results of all sites."""
+        return sorted(path for site in self.table.sites for path in self._scratch(site).glob(f"runs/{CACHE}/*"))
+
     def wipe(self, site: str) -> None:
         """What runs have left there, in the order in which a sweeper comes upon it."""
         for each in list(self._scratch(site).glob("runs/*/*")):
@@ -114,7 +123,8 @@ class _Files:
                     shutil.copyfile(self.pristine[file.lfn], path)
         for site in self.table.sites:
             for run in self._scratch(site).glob("runs/*"):
-                shutil.rmtree(run, ignore_errors=True)
+                if run.name != CACHE:
+                    shutil.rmtree(run, ignore_errors=True)
 
 
 class LocalPlace(_Files):

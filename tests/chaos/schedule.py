@@ -19,6 +19,8 @@ LENGTHS = {
     "broker away": (2.0, 6.0),
 }
 """Seconds from which the length of a fault is drawn."""
+CACHES = ("thinned", "damaged")
+"""What befalls some of the cached results before a run: they are removed, or their content is another one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +49,13 @@ class Schedule:
     bundle_events: int | None
     attempts: tuple[tuple[Fault, ...], ...]
     """The faults of each attempt, in the order of time; all but the last one end with one of `LAPTOP`."""
+    cache: str = ""
+    """Whether the run reuses what others have cached: of the `CACHES`, or not."""
 
     def __str__(self) -> str:
         attempts = "; then ".join(", ".join(map(str, attempt)) or "nothing" for attempt in self.attempts)
-        return f"seed {self.seed}: {self.policy}, fan-in {self.fan_in}, bundles {self.bundle_events}: {attempts}"
+        cache = f", cache {self.cache}" * bool(self.cache)
+        return f"seed {self.seed}: {self.policy}, fan-in {self.fan_in}, bundles {self.bundle_events}{cache}: {attempts}"
 
     @property
     def faults(self) -> list[Fault]:
@@ -83,7 +88,9 @@ def draw(seed: int, kinds: dict[str, Sequence[str]], replicas: Sequence[Sequence
         tuple(sorted(attempt, key=lambda fault: (fault.kind in LAPTOP, fault.after))) for attempt in attempts
     )
     policy = chance.choice(("balanced", "balanced", "round-robin"))
-    return Schedule(seed, policy, chance.choice((2, 3, 16)), chance.choice((None, 100, 400)), ordered)
+    fan_in, bundle_events = chance.choice((2, 3, 16)), chance.choice((None, 100, 400))
+    cache = random.Random(f"cache {seed}").choice(("", "", *CACHES))  # of its own: seeds keep their faults
+    return Schedule(seed, policy, fan_in, bundle_events, ordered, cache)
 
 
 def at_risk(schedule: Schedule, file: int, sites: Sequence[str]) -> bool:

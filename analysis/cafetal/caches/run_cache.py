@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 
 from coffea.processor.executor import WorkItem
 
@@ -46,11 +47,20 @@ class RunCache:
         analysis: key of the code of the run; see `shipping.cache_keys`.
         table: the sites.
         run: name of the run.
+        folder: of the run, by which the list of what is cached names it.
     """
 
-    def __init__(self, analysis: bytes, table: SiteTable, run: str, index: CachedResults | None = None) -> None:
+    def __init__(
+        self,
+        analysis: bytes,
+        table: SiteTable,
+        run: str,
+        folder: Path | None = None,
+        index: CachedResults | None = None,
+    ) -> None:
         self._keys, self._table, self._run = FileKeys(analysis), table, run
         self._index = CachedResults() if index is None else index
+        self._index.note_run(run, "" if folder is None else str(folder.absolute()))
         self._places = {name: place_of(name, site) for name, site in table.sites.items()}
 
     def find(
@@ -108,10 +118,6 @@ class RunCache:
             software=software,
             run=self._run,
         )
-
-    def begin(self, about: str) -> None:
-        """Enter the run, for the list of what is cached."""
-        self._index.note_run(self._run, about)
 
     def note_used(self, ranges: Iterable[ReusableRange]) -> None:
         """Enter that ranges were reused."""

@@ -15,6 +15,7 @@ from coffea.processor.accumulator import set_accumulator
 from coffea.processor.executor import ExecutorBase, FileMeta, WorkItem
 
 from cafetal.caches.file_entries import FileCache
+from cafetal.caches.run_cache import RunCache
 from cafetal.caches.site_rates import keep, load_site_rates
 from cafetal.config import SiteTable
 from cafetal.engine import user_messages
@@ -30,6 +31,7 @@ from cafetal.environments.lock_files import Lock, read_lock
 from cafetal.environments.requirements import lock_for
 from cafetal.errors import ConfigError, OutputError, RunInterrupted
 from cafetal.extensions import find_policy
+from cafetal.federation.worker_environment import hash_seed
 from cafetal.fileset import FileIdentities, Fileset, load
 from cafetal.fileset_sites import table_for
 from cafetal.plan import Plan, plan_fileset
@@ -44,13 +46,13 @@ from cafetal.results.run_folder import of_the_user, refuse_to_replace, save_merg
 from cafetal.results.run_lock import locked
 from cafetal.runner.arguments import check_arguments, check_sample
 from cafetal.runner.attempt import WITH_CHANGES, RunRequest, begin, earlier_attempts
-from cafetal.runner.cache_opening import open_cache
 from cafetal.runner.outcome import outcome
 from cafetal.runner.progress import show_counting, show_progress
 from cafetal.runner.session import Session, is_missing
 from cafetal.runner.shipment_check import comparing, warn_of_shipment
 from cafetal.sampling import items_of_sample
 from cafetal.scheduling.policies import RoutingPolicy
+from cafetal.shipping.cache_keys import analysis_key
 from cafetal.shipping.shipment import Shipment, check_aux, limits, pack_function, pack_worker
 from cafetal.worker.chunkset import ChunkSet
 from cafetal.worker.protocol import Failure
@@ -279,8 +281,7 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         accumulator: object,
     ) -> tuple[object, int | BaseException]:
         request = RunnerRequest.read(function)
-        self.session.record, self.session.merged, self.session.error = None, False, None
-        self.session.output = None
+        self.session.record, self.session.merged, self.session.error, self.session.output = None, False, None, None
         uncounted = Uncounted.none()
         if isinstance(items[0], Uncounted):  # there are no chunks yet, but files that will be cut into some
             uncounted, items = items[0], []
@@ -310,7 +311,8 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
             uncounted.chunksize,
             identify(items, allow_duplicates=self.allow_duplicates),
         )
-        merged, execution = self._execute(federation, request, plan, shipment, past, entries, missing, withheld)
+        key = analysis_key(shipment, request.inner, hash_seed()) if self.cache else None
+        merged, execution = self._execute(federation, request, plan, shipment, past, entries, missing, withheld, key)
         return self._hand_over(request, execution, merged, accumulator)
 
     def _execute(
@@ -323,6 +325,7 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         entries: EntryCounts,
         missing: Sequence[tuple[str, Failure]],
         withheld: ChunkSet,
+        key: bytes | None,
     ) -> tuple[object, Execution]:
         """Carry a plan out; return the merged output, and what has done it."""
         rates = load_site_rates()
@@ -345,7 +348,7 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
             replaced=attempt.replaced,
         )
         clock = 0.0 if past is None else past.clock
-        cache = open_cache(shipment, request.inner, self.sites, attempt.run, self.folder) if self.cache else None
+        cache = None if key is None else RunCache(key, self.sites, attempt.run, self.folder)
         context = RunContext(
             federation, shipment, plan, scheduler, settings, attempt.journal, record, clock=clock, cache=cache
         )

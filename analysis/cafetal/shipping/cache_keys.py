@@ -72,7 +72,9 @@ class FileKeys:
     def _digest(self, metadata: object) -> str:
         known = self._metadata.get(id(metadata))
         if known is None:
-            known = self._metadata[id(metadata)] = metadata, digest(metadata)
+            # Runner hands over the metadata of a dataset in another order in each process.
+            in_order = sorted(metadata.items(), key=repr) if isinstance(metadata, Mapping) else metadata
+            known = self._metadata[id(metadata)] = metadata, digest(in_order)
         return known[1]
 
 

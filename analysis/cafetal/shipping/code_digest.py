@@ -2,6 +2,7 @@
 
 A pickle will not do. Classes of a script or a notebook bear an id in it that is drawn by lot in each process, functions
 of a notebook the name of a file that is another one after each restart, and sets are in the order of that process.
+Functions that travel by value name the file that they come from, which lies elsewhere in another clone.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import hashlib
 import io
 import re
 from contextlib import suppress
-from types import CodeType
+from types import CodeType, FunctionType
 
 import cloudpickle
 import lz4.frame
@@ -66,4 +67,14 @@ class _Steady(cloudpickle.Pickler):  # type: ignore[misc]
                 None if isinstance(argument, str) and _DRAWN.fullmatch(argument) else argument for argument in arguments
             )
             return (make, steady, *more)
+        if isinstance(obj, FunctionType) and isinstance(reduced, tuple) and "__file__" not in obj.__code__.co_names:
+            make, arguments, *more = reduced
+            return (make, tuple(map(_without_file, arguments)), *more)
         return reduced
+
+
+def _without_file(argument: object) -> object:
+    """Return the globals of a function without the file that it comes from; other things as they are."""
+    if isinstance(argument, dict):
+        return {name: value for name, value in argument.items() if name != "__file__"}
+    return argument
