@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -60,8 +60,14 @@ class RunCache:
     ) -> None:
         self._keys, self._table, self._run = FileKeys(analysis), table, run
         self._index = CachedResults() if index is None else index
+        self._written: Counter[str] = Counter()
+        """Bytes that this run has left at each site."""
         self._index.note_run(run, "" if folder is None else str(folder.absolute()))
         self._places = {name: place_of(name, site) for name, site in table.sites.items()}
+
+    def has_room(self, site: str) -> bool:
+        """Tell whether a site may cache more of this run: it holds at most twice its bound until the run has ended."""
+        return self._written[site] < self._table.results_cache.size
 
     def find(
         self, chunks: Iterable[Chunk], items: Mapping[int, WorkItem], sites: Collection[str]
@@ -99,6 +105,7 @@ class RunCache:
             gaps = any(stop != start for (_, stop), (start, _) in pairwise(edges))
             if len(keys) == 1 and not gaps:
                 ranges.append(self._entry(site, keys.pop(), edges, reference, software))
+        self._written[site] += sum(cached.size for cached in ranges)
         if ranges:
             self._index.add(ranges)
 

@@ -85,7 +85,7 @@ class RunContext:
             run=settings.run,
             attempt=settings.attempt,
             keep_going=settings.keep_going,
-            caching=cache is not None,
+            caching=cache.has_room if cache is not None else lambda site: False,
             stop=lambda error: self.events.put(FatalError(error)),
         )
         self._began = time.monotonic() - clock

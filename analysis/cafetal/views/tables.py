@@ -285,6 +285,9 @@ def print_result(manifest: dict[str, Any], folder: str, console: Console) -> Non
         f"{size(home.get('references', 0))} of references",
         highlight=False,
     )
+    if manifest.get("ledger", {}).get("reused"):
+        count = manifest["events_reused"]
+        console.print(f"  reused: {count:,} events from the cache (`--no-cache` processes all)", highlight=False)
     if manifest["retries"]:
         console.print(f"  {manifest['retries']} tasks were retried; manifest.json has the reasons.", highlight=False)
     for remark in manifest["remarks"]:

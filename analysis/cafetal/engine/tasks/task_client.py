@@ -72,7 +72,7 @@ class TaskClient:
         attempt: its number in the run; names of partials bear it, so that those of an earlier attempt are not taken
             for its own.
         keep_going: whether a bundle goes on after the user's code has failed on a chunk.
-        caching: whether sites cache the partial results of single files.
+        caching: tells whether a site caches the partial results of single files.
         stop: called with an error that the user must mend, and no other site can help with.
     """
 
@@ -85,7 +85,7 @@ class TaskClient:
         run: str,
         attempt: int,
         keep_going: bool,
-        caching: bool,
+        caching: Callable[[str], bool],
         stop: Callable[[Exception], None],
     ) -> None:
         self.federation, self.shipment, self.plan = federation, shipment, plan
@@ -197,7 +197,7 @@ class TaskClient:
             "keep_going": self.keep_going,
             "patient": any(len(chunk.sites) == 1 or chunk.id in self._patient for chunk in assignment.chunks),
             "trusted": site in self.trusted,
-            "cache": self._caching,
+            "cache": self._caching(site),
             "checksums": plan.table.checksums,
             "adler32": {lfn: plan.adler32[lfn] for lfn in pfns if lfn in plan.adler32},
             "reading": self._reading,
