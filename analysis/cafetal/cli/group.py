@@ -18,6 +18,7 @@ from cafetal.cli.options import ERRORS
 from cafetal.cli.output_commands import diff, export, plot, replay, report, verify, why, yields
 from cafetal.cli.project_commands import doctor, init
 from cafetal.cli.rehearse_commands import rehearse
+from cafetal.cli.resident_commands import down, up
 from cafetal.cli.run_commands import cancel, clean, list_runs, logs, peek, status
 from cafetal.cli.site_commands import sites
 from cafetal.errors import CafetalError, RunInterrupted
@@ -26,7 +27,7 @@ SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "Run": (init, plan, run, resume, cancel, postprocess),
     "Inspect": (list_runs, status, logs, peek, why, replay, verify, diff, report, plot, yields, export),
     "Data": (datasets, cache),
-    "Sites": (doctor, sites, clean, rehearse),
+    "Sites": (doctor, sites, up, down, clean, rehearse),
     "Environments": (env, completion),
 }
 """The commands by what they are for, each section in the order in which they are needed."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -155,8 +155,13 @@ def open_federation(sites_path: str | None, *, equip: bool = True) -> Iterator[A
     from cafetal.environments.requirements import lock_for
     from cafetal.federation.federation import Federation
     from cafetal.fileset_sites import table_for
+    from cafetal.resident.kept_sites import kept_sites
 
     table = table_for(sites_path, None)
+    if equip and (kept := kept_sites(table)) is not None:
+        with closing(kept):
+            yield kept
+        return
     if not equip:
         existing = {name: site.model_copy(update={"env": "existing"}) for name, site in table.sites.items()}
         table = table.model_copy(update={"sites": existing})

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cafetal.caches.run_cache import RunCache
 from cafetal.engine.events import Event, FatalError
@@ -22,11 +21,9 @@ from cafetal.scheduling import messages
 from cafetal.scheduling.ledger import Ledger
 from cafetal.scheduling.scheduler import Scheduler
 from cafetal.shipping.shipment import Shipment
+from cafetal.site_access import SiteAccess
 from cafetal.worker.chunkset import ChunkSet
 from cafetal.worker.protocol import Failure
-
-if TYPE_CHECKING:  # which imports Parsl
-    from cafetal.federation.federation import Federation
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +59,7 @@ class RunContext:
 
     def __init__(
         self,
-        federation: Federation,
+        federation: SiteAccess,
         shipment: Shipment,
         plan: Plan,
         scheduler: Scheduler,

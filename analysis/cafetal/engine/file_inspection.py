@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cafetal.caches.file_entries import FileCache
 from cafetal.config import SiteTable
@@ -20,11 +20,9 @@ from cafetal.errors import LoginError
 from cafetal.fileset import DataFile
 from cafetal.scheduling.policies import RoutingPolicy, SiteLoad, Task, checked_choice
 from cafetal.shipping.shipment import Shipment
+from cafetal.site_access import SiteAccess
 from cafetal.worker.inputs.file_names import site_names
 from cafetal.worker.protocol import Failure, FileQuestion, InspectRequest
-
-if TYPE_CHECKING:  # which imports Parsl
-    from cafetal.federation.federation import Federation
 
 _FILES_A_TASK = 50
 _AHEAD = 4
@@ -273,7 +271,7 @@ def inspect_request(
 
 
 def inspect(
-    federation: Federation,
+    federation: SiteAccess,
     shipment: Shipment,
     make: Callable[..., Inspection],
     *,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import pickle
 import shutil
 import tempfile
 import threading
@@ -24,10 +23,12 @@ from cafetal.federation.apps import by_value, python_app
 from cafetal.federation.federated_executor import FederatedExecutor
 from cafetal.federation.pools import make_endpoint
 from cafetal.federation.site_environments import Equipment
+from cafetal.federation.telemetry import EndpointStatus
 from cafetal.federation.versions import LOOKED_AT, mismatch, versions_here
 from cafetal.federation.watched_endpoint import WatchedEndpoint
 from cafetal.futures import in_thread, then
 from cafetal.scheduling.policies import RoutingPolicy
+from cafetal.site_access import pack
 from cafetal.worker import bootstrap, site_logins
 from cafetal.worker.atomic_files import write_bytes
 from cafetal.worker.parts import TO_SITE, cut
@@ -163,9 +164,27 @@ class Federation:
         ``{"error": sentence}`` if the worker code is not at the site; it raises what Parsl raises if the task
         was lost.
         """
-        payload = pickle.dumps(dict(arguments), protocol=pickle.HIGHEST_PROTOCOL)
+        return self.call_packed(site, code, task, pack(arguments), *inputs)
+
+    def call_packed(
+        self, site: str, code: tuple[str, str], task: str, payload: bytes, *inputs: object
+    ) -> Future[object]:
+        """Run a task as `call`, with arguments that `pack` has packed; the inputs may be values too."""
         function = "call_with_server" if bootstrap.has_server(self.site(site).store) else "call"
         return self.submit(site, function, *code, task, payload, *inputs)
+
+    @property
+    def bundle(self) -> EnvironmentArchive | None:
+        """The environment that was sent to sites, if there is one."""
+        return self.equipment.bundle
+
+    def started(self) -> list[str]:
+        """Return the sites that were started."""
+        return list(self.executor.endpoints)
+
+    def endpoint_status(self, site: str) -> EndpointStatus:
+        """Return what is known of the endpoint of a site that was started."""
+        return self.executor.get_endpoint_status(site)
 
     def service_task(self, future: Future[object]) -> str | None:
         """Return the id that Globus Compute has given a task, by the future of `call`, once it has taken it."""

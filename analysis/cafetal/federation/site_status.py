@@ -12,6 +12,7 @@ from cafetal.errors import CafetalError, SiteError
 from cafetal.federation.federation import Federation
 from cafetal.federation.telemetry import EndpointStatus
 from cafetal.federation.versions import differences, versions_here
+from cafetal.site_access import SiteAccess
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ class SiteStatus:
         return self.alive and not self.error
 
 
-def ask_sites(federation: Federation, names: Sequence[str], timeout: float = 90) -> list[SiteStatus]:
+def ask_sites(federation: SiteAccess, names: Sequence[str], timeout: float = 90) -> list[SiteStatus]:
     """Start sites and have each answer one task; wait ``timeout`` seconds at most for all of them together.
 
     Raises:
@@ -86,7 +87,7 @@ def ask_versions(federation: Federation, name: str, packages: Sequence[str], tim
     return {package: str(versions.get(package, "")) for package in ("python", *packages)}
 
 
-def look_at_sites(federation: Federation, names: Sequence[str]) -> list[EndpointStatus]:
+def look_at_sites(federation: SiteAccess, names: Sequence[str]) -> list[EndpointStatus]:
     """Return what the agents of sites report, without sending a task; sites that only live with a run are not started.
 
     Raises:
@@ -94,16 +95,16 @@ def look_at_sites(federation: Federation, names: Sequence[str]) -> list[Endpoint
     """
     agents = [name for name in names if federation.site(name).endpoint.reports]
     federation.start(agents)
-    endpoints = federation.executor.endpoints
+    started = federation.started()
     return [
-        federation.executor.get_endpoint_status(name)
-        if name in endpoints
+        federation.endpoint_status(name)
+        if name in started
         else EndpointStatus(name, federation.site(name).endpoint.kind, alive=None, error="starts with a run")
         for name in names
     ]
 
 
-def _status(federation: Federation, name: str, answer: Future[Any] | Exception, timeout: float) -> SiteStatus:
+def _status(federation: SiteAccess, name: str, answer: Future[Any] | Exception, timeout: float) -> SiteStatus:
     site = federation.table.sites[name]
     versions: dict[str, Any] = {}
     try:
@@ -123,7 +124,7 @@ def _status(federation: Federation, name: str, answer: Future[Any] | Exception, 
         endpoint=site.endpoint.kind,
         alive=isinstance(answer, Future) and answer.done() and answer.exception() is None,
         workers=site.workers,
-        workers_connected=federation.executor.get_endpoint_status(name).workers if versions else None,
+        workers_connected=federation.endpoint_status(name).workers if versions else None,
         host=host,
         software=versions,
         remarks=tuple(differences(versions, versions_here())) if versions else (),

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cafetal.errors import OutputError
+from cafetal.resident.rendezvous import OWN_PROCESS
 from cafetal.results.run_lock import is_elsewhere, owner
 from cafetal.worker.atomic_files import private_folder
 
@@ -37,6 +38,7 @@ def detach(folder: Path, arguments: Sequence[str]) -> int:
             stdout=handle,
             stderr=handle,
             start_new_session=True,
+            env={**os.environ, OWN_PROCESS: "1"},  # the folder is to belong to this process
         )
     finally:
         os.close(handle)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from coffea.processor import accumulate
 from coffea.processor.accumulator import set_accumulator
@@ -36,6 +36,7 @@ from cafetal.fileset import FileIdentities, Fileset, load
 from cafetal.fileset_sites import table_for
 from cafetal.plan import Plan, plan_fileset
 from cafetal.replicas import FilesetCatalog
+from cafetal.resident.kept_sites import kept_sites
 from cafetal.results.explanation import explain
 from cafetal.results.history import History
 from cafetal.results.lines import journal_lines as lines
@@ -54,11 +55,9 @@ from cafetal.sampling import items_of_sample
 from cafetal.scheduling.policies import RoutingPolicy
 from cafetal.shipping.cache_keys import analysis_key
 from cafetal.shipping.shipment import Shipment, check_aux, limits, pack_function, pack_worker
+from cafetal.site_access import SiteAccess
 from cafetal.worker.chunkset import ChunkSet
 from cafetal.worker.protocol import Failure
-
-if TYPE_CHECKING:
-    from cafetal.federation.federation import Federation
 
 _LINGER = 120.0
 """Seconds for which sites are kept after files were counted: the work on them usually follows at once."""
@@ -233,7 +232,9 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
     def _catalog(self) -> FilesetCatalog:
         return FilesetCatalog(self.sites, self.fileset)
 
-    def _make_federation(self) -> Federation:
+    def _make_federation(self) -> SiteAccess:
+        if (kept := kept_sites(self.sites)) is not None:
+            return kept
         from cafetal.federation.federation import Federation  # imports Parsl, which a plan need not wait for
 
         return Federation(self.sites, policy=self.policy, logs=self.logs, environment=self._pack)
@@ -245,7 +246,7 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
 
     def _inspect(
         self,
-        federation: Federation,
+        federation: SiteAccess,
         metas: Sequence[FileMeta],
         function: Callable[[object], object],
         accumulator: object,
@@ -275,7 +276,7 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
 
     def _process(
         self,
-        federation: Federation,
+        federation: SiteAccess,
         items: Sequence[WorkItem],
         function: Callable[[object], object],
         accumulator: object,
@@ -317,7 +318,7 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
 
     def _execute(
         self,
-        federation: Federation,
+        federation: SiteAccess,
         request: RunnerRequest,
         plan: Plan,
         shipment: Shipment,
@@ -358,12 +359,11 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
             try:
                 return execution.execute(), execution
             except BaseException:
-                # Tasks that are under way would occupy the workers of a next run.
-                self.session.dirty = True
+                self.session.dirty = True  # tasks under way would occupy the workers of a next run
                 raise
             finally:
                 record.ended = time.time()
-                record.bundle = federation.equipment.bundle
+                record.bundle = federation.bundle
                 record.take(lines.ReplicasBad({lfn: sorted(sites) for lfn, sites in scheduler.bad.items()}))
                 rates = load_site_rates()  # other runs may have written meanwhile
                 rates.learn(shipment.code_hash, scheduler.state.rates, execution.sites.waits)

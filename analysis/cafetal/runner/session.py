@@ -6,7 +6,6 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from coffea.processor.executor import FileMeta, WorkItem
 
@@ -17,11 +16,9 @@ from cafetal.plan import Plan
 from cafetal.results.lines import journal_lines as lines
 from cafetal.results.record import RunRecord, failure_fields
 from cafetal.shipping.shipment import Shipment
+from cafetal.site_access import SiteAccess
 from cafetal.worker.failures import describe
 from cafetal.worker.protocol import Failure
-
-if TYPE_CHECKING:  # which imports Parsl
-    from cafetal.federation.federation import Federation
 
 _MISSING = b"cafetal: missing"
 """UUID of a file that could not be opened; 16 bytes. Runner needs metadata for each file, or it does nothing at all."""
@@ -64,7 +61,7 @@ class Session:
         """Files that each site could not open."""
         self._missing: dict[tuple[str, str], Failure] = {}
         self._stand_ins: list[FileMeta] = []
-        self._federation: Federation | None = None
+        self._federation: SiteAccess | None = None
         self._users = 0
         self._lock = threading.RLock()
         self._timer: threading.Timer | None = None
@@ -129,7 +126,7 @@ class Session:
         return failures
 
     @contextmanager
-    def use(self, make: Callable[[], Federation], linger: float = 0) -> Iterator[Federation]:
+    def use(self, make: Callable[[], SiteAccess], linger: float = 0) -> Iterator[SiteAccess]:
         """Yield the running federation, or a new one; without other users it stops ``linger`` seconds afterwards."""
         with self._lock:
             if self._timer is not None:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from cafetal.engine import user_messages
 from cafetal.environments.archive import EnvironmentArchive
 from cafetal.environments.requirements import detect
 from cafetal.results.record import RunRecord
 from cafetal.shipping.shipment import Shipment
-
-if TYPE_CHECKING:  # which imports Parsl
-    from cafetal.federation.federation import Federation
+from cafetal.site_access import SiteAccess
 
 
 def warn_of_shipment(shipment: Shipment) -> None:
@@ -27,14 +24,14 @@ def warn_of_shipment(shipment: Shipment) -> None:
 
 
 def comparing(
-    federation: Federation, shipment: Shipment, watch: Callable[[RunRecord], None]
+    federation: SiteAccess, shipment: Shipment, watch: Callable[[RunRecord], None]
 ) -> Callable[[RunRecord], None]:
     """Return what watches a run, and compares with the archive once there is one: sites that want it may come late."""
     compared = False
 
     def look(record: RunRecord) -> None:
         nonlocal compared
-        archive = federation.equipment.bundle
+        archive = federation.bundle
         if not compared and archive is not None:
             compared = True
             _compare(archive, shipment)

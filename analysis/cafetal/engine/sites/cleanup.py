@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cafetal.engine.sites.install import install
 from cafetal.engine.tasks import reply_checks
 from cafetal.engine.tasks.losses import settle_task
 from cafetal.shipping.shipment import pack_worker
-
-if TYPE_CHECKING:  # which imports Parsl
-    from cafetal.federation.federation import Federation
-
+from cafetal.site_access import SiteAccess
 
 _STAGED = ("leftovers", "clean")
 """Tasks that look at the folder for files that are copied from other sites."""
@@ -33,7 +30,7 @@ class Leftover:
     """Seconds since anything was written there."""
 
 
-def find_leftovers(federation: Federation, sites: Sequence[str]) -> tuple[list[Leftover], dict[str, str]]:
+def find_leftovers(federation: SiteAccess, sites: Sequence[str]) -> tuple[list[Leftover], dict[str, str]]:
     """Return what lies at sites, also of runs that go on; and why sites do not tell, by site."""
     leftovers: list[Leftover] = []
     silent: dict[str, str] = {}
@@ -47,13 +44,13 @@ def find_leftovers(federation: Federation, sites: Sequence[str]) -> tuple[list[L
     return leftovers, silent
 
 
-def remove_leftovers(federation: Federation, leftovers: Iterable[Leftover]) -> None:
+def remove_leftovers(federation: SiteAccess, leftovers: Iterable[Leftover]) -> None:
     """Remove them."""
     for leftover in leftovers:
         _ask(federation, [leftover.site], "clean", {"run": leftover.run, "attempt": None, "keep_days": 14})
 
 
-def forget_cached(federation: Federation, names: Mapping[str, list[str]]) -> dict[str, str]:
+def forget_cached(federation: SiteAccess, names: Mapping[str, list[str]]) -> dict[str, str]:
     """Have sites remove cached results, by site; return why some did not."""
     silent: dict[str, str] = {}
     for site, of_site in names.items():
@@ -64,7 +61,7 @@ def forget_cached(federation: Federation, names: Mapping[str, list[str]]) -> dic
 
 
 def _ask(
-    federation: Federation,
+    federation: SiteAccess,
     sites: Sequence[str],
     task: str,
     arguments: Mapping[str, object],

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cafetal.engine.file_inspection import Question, all_lost, contradiction, inspect_request
 from cafetal.engine.sites.install import install
@@ -16,9 +16,7 @@ from cafetal.fileset import Fileset
 from cafetal.replicas import FilesetCatalog
 from cafetal.results.record import reason
 from cafetal.shipping.shipment import pack_worker
-
-if TYPE_CHECKING:  # which imports Parsl
-    from cafetal.federation.federation import Federation
+from cafetal.site_access import SiteAccess
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +38,7 @@ class FileCheck:
 
 
 def check_files(
-    federation: Federation, fileset: Fileset, sites: Sequence[str], treename: str, most: int | None
+    federation: SiteAccess, fileset: Fileset, sites: Sequence[str], treename: str, most: int | None
 ) -> list[FileCheck]:
     """Have sites open files that they hold, ``most`` each, spread over the fileset; ``None``: all.
 

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from concurrent.futures import Future
-from typing import TYPE_CHECKING
 
 from cafetal.engine.tasks import reply_checks
 from cafetal.engine.tasks.losses import lost_task, settle_task
 from cafetal.futures import in_thread, retry, then
 from cafetal.scheduling.retries import TRIES
 from cafetal.shipping.shipment import Shipment
-
-if TYPE_CHECKING:  # which imports Parsl
-    from cafetal.federation.federation import Federation
+from cafetal.site_access import SiteAccess
 
 _BETWEEN_TRIES = 5.0
 """Seconds until a site that is away is asked again."""
 
 
-def install(federation: Federation, site: str, shipment: Shipment) -> Future[object]:
+def install(federation: SiteAccess, site: str, shipment: Shipment) -> Future[object]:
     """Put a shipment on a site's scratch; the future holds what the site tells of itself, or an exception.
 
     The site is started if it does not run. Where a worker was lost meanwhile, it is tried again; a site that is away is

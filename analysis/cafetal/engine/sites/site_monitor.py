@@ -8,11 +8,8 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # which imports Parsl
-    from cafetal.federation.federation import Federation
-
+from cafetal.site_access import SiteAccess
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +37,7 @@ class SiteMonitor:
             its job ends if known.
     """
 
-    def __init__(self, federation: Federation, report: Callable[[str, int, int, float | None], None]) -> None:
+    def __init__(self, federation: SiteAccess, report: Callable[[str, int, int, float | None], None]) -> None:
         self.federation, self.report = federation, report
         self._sites: dict[str, float] = {}
         self._stop = threading.Event()
@@ -69,7 +66,7 @@ class SiteMonitor:
 
     def _look_at(self, site: str) -> None:
         try:
-            status = self.federation.executor.get_endpoint_status(site)
+            status = self.federation.endpoint_status(site)
         except Exception:  # it is being started anew, or cannot be reached: who waits for a task there will be told
             logger.info("the status of %s cannot be read", site, exc_info=True)
             return

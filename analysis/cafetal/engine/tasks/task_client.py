@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cafetal.engine.file_inspection import all_lost
 from cafetal.engine.tasks import reply_checks
@@ -21,6 +21,7 @@ from cafetal.plan import Plan
 from cafetal.scheduling.messages import Assign
 from cafetal.scheduling.reduction_tree import Reduce
 from cafetal.shipping.shipment import Shipment
+from cafetal.site_access import SiteAccess
 from cafetal.worker import work_items
 from cafetal.worker.cache.cache_protocol import RangeToReuse, ReuseRequest
 from cafetal.worker.chunkset import ChunkSet
@@ -38,9 +39,6 @@ from cafetal.worker.protocol import (
     SurveyRequest,
 )
 from cafetal.worker.site_context import SiteContext
-
-if TYPE_CHECKING:  # which imports Parsl
-    from cafetal.federation.federation import Federation
 
 _KEEP_DAYS = 14
 """After so many days code that nobody has used, and runs that nobody has gone on with, are removed from a scratch."""
@@ -78,7 +76,7 @@ class TaskClient:
 
     def __init__(
         self,
-        federation: Federation,
+        federation: SiteAccess,
         shipment: Shipment,
         plan: Plan,
         *,
