@@ -35,18 +35,18 @@ def work_function(processor, schema):
     )
 
 
-def key(folder, processor, arguments=None, schema="NanoAODSchema", aux=None, item=None, setup="", hash_seed="0"):
+def key(folder, processor, arguments=None, schema="NanoAODSchema", aux=None, item=None, setup=""):
     os.chdir(folder)
     instance = load_processor(processor, arguments or {})
     exec(setup, {"processor": instance})
     function = work_function(instance, load_schema(schema))
     shipment = MultiSiteExecutor(status=False).ship(function, aux or {})
-    analysis = analysis_key(shipment, function, hash_seed)
+    analysis = analysis_key(shipment, function)
     if analysis is None:
         return None
     fields = ITEM | (item or {})
     work_item = WorkItem(entrystart=0, entrystop=1, **{**fields, "fileuuid": bytes.fromhex(fields["fileuuid"])})
-    return FileKeys(analysis).of(work_item, trusted=True).hex()
+    return FileKeys(analysis).of(work_item).hex()
 
 
 def in_child(request):

@@ -22,7 +22,7 @@ from cafetal.fileset import Fileset
 from cafetal.rehearsal.rehearsal import SITES as REHEARSAL_TABLE
 from cafetal.rehearsal.rehearsal import Rehearsal
 from cafetal.rehearsal.toy_data import Recipe, make_files, write_fileset
-from cafetal.worker.stores.store_kinds import CACHE
+from cafetal.worker.stores.store_base import CACHE
 from tests.chaos.schedule import REPLICA, Fault
 
 TAG = "CAFETAL_CHAOS"

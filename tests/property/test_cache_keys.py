@@ -138,7 +138,6 @@ CHANGES = [
     {"item": {**RUN["item"], "filename": "/store/b.root"}},
     {"item": {**RUN["item"], "treename": "Runs"}},
     {"item": {**RUN["item"], "fileuuid": "11" * 16}},
-    {"hash_seed": "1"},
     {"setup": "import helper; helper.LIMIT = 40"},
     {"setup": "import tools.unused; tools.unused.EXTRA = [1]"},
     {"setup": "processor.cut = 1"},
@@ -234,7 +233,7 @@ plain = st.recursive(
 
 def key_of(value):
     instance = Holder(value)
-    return analysis_key(shipment_of(instance), instance, "0")
+    return analysis_key(shipment_of(instance), instance)
 
 
 def shipment_of(instance):
@@ -256,7 +255,7 @@ def test_the_order_of_metadata_means_nothing(metadata):
     keys = FileKeys(b"0" * 16)
     turned = dict(reversed(metadata.items()))
     one, other = (WorkItem("d", "/a", "Events", 0, 1, b"0" * 16, each) for each in (metadata, turned))
-    assert keys.of(one, trusted=True) == keys.of(other, trusted=True)
+    assert keys.of(one) == keys.of(other)
 
 
 @settings(max_examples=60)
@@ -264,9 +263,9 @@ def test_the_order_of_metadata_means_nothing(metadata):
 def test_other_metadata_are_another_key(one, other):
     keys = FileKeys(b"0" * 16)
     first, second = (WorkItem("d", "/a", "Events", 0, 1, b"0" * 16, {"value": value}) for value in (one, other))
-    assert keys.of(first, trusted=True) != keys.of(first, trusted=False)
+    assert len({keys.of(first), keys.of(first, "always"), keys.of(first, "always 1234abcd")}) == 3
     if repr(one) != repr(other) and one != other:
-        assert keys.of(first, trusted=True) != keys.of(second, trusted=True)
+        assert keys.of(first) != keys.of(second)
 
 
 def test_arrays_are_compared_by_content():
@@ -291,7 +290,7 @@ def test_a_cache_key_that_fails_is_an_error():
 
     broken = Broken(1)
     with pytest.raises(ConfigError, match="The processor's cache_key failed: OSError: no such database"):
-        analysis_key(shipment_of(broken), broken, "0")
+        analysis_key(shipment_of(broken), broken)
 
 
 def test_another_scratch_is_another_place():

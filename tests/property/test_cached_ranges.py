@@ -159,11 +159,11 @@ def test_files_that_were_moved_give_the_bits_of_their_new_order(files, chance):
     assert (again["list"], again["text"]) == (reference["list"], reference["text"])
 
 
-@given(st.integers(0, 300), st.integers(2, 20), st.integers(1, 8))
+@given(st.integers(0, 3000), st.integers(2, 20), st.integers(1, 8))
 def test_ranges_are_divided_among_tasks(count, fan_in, workers):
     divided = batches(list(range(count)), fan_in, workers)
     assert list(itertools.chain(*divided)) == list(range(count))
-    assert len(divided) <= 2 * workers or all(len(batch) <= fan_in for batch in divided)
+    assert len(divided) <= 2 * workers or all(len(batch) in (fan_in, 500) for batch in divided[:-1])
     assert all(len(batch) >= min(fan_in, count) for batch in divided[:-1])
 
 
@@ -187,11 +187,28 @@ def test_the_index(tmp_path):
 
 
 def test_an_index_that_cannot_be_written(tmp_path):
-    (tmp_path / "results.sqlite").mkdir()
+    (tmp_path / "results-1.sqlite").mkdir()
     index = CachedResults(tmp_path)
     index.add([cached([(0, 1)])])
     index.note_run("run", "x")
     assert (index.find([b"key"]), index.runs(), index.names("a@1"), index.beyond("a@1", 0, 0)) == ({}, [], [], [])
+
+
+def test_a_damaged_index_is_begun_anew(tmp_path):
+    (tmp_path / "results-1.sqlite").write_bytes(b"no database" * 500)
+    index = CachedResults(tmp_path)
+    assert (index.find([b"key"]), index.usable) == ({}, False)
+    again = CachedResults(tmp_path)
+    again.add([cached([(0, 1)])])
+    assert (len(again.names("a@1")), again.size("a@1"), again.usable) == (1, 10, True)
+
+
+def test_values_that_the_index_does_not_take(tmp_path):
+    index = CachedResults(tmp_path)
+    index.note_run("run", "folder-\udcff")
+    assert not index.usable
+    index.add([cached([(0, 1)])])
+    assert CachedResults(tmp_path).names("a@1") == []
 
 
 @pytest.mark.parametrize(

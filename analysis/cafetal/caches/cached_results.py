@@ -5,14 +5,17 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 from cafetal.config import cache_folder
 from cafetal.worker.chunkset import ChunkSet
 from cafetal.worker.protocol import Reference
+from cafetal.worker.stores.store_kinds import CACHE_DAYS
 
+T = TypeVar("T")
 _TABLES = """
 CREATE TABLE IF NOT EXISTS ranges (
     file BLOB, start INTEGER, stop INTEGER, edges BLOB, place TEXT, name TEXT, size INTEGER, digest TEXT,
@@ -20,6 +23,7 @@ CREATE TABLE IF NOT EXISTS ranges (
     PRIMARY KEY (file, start, stop, edges, place)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS by_place ON ranges (place, used);
+CREATE INDEX IF NOT EXISTS by_name ON ranges (place, name);
 CREATE TABLE IF NOT EXISTS runs (run TEXT PRIMARY KEY, about TEXT, began REAL);
 """
 
@@ -75,26 +79,35 @@ class CachedRun:
     """Seconds since 1970 when any of it was computed or reused last."""
 
 
+_PATIENCE = 5.0
+"""Seconds for which another process may hold the index."""
+_FAILURES = (sqlite3.Error, OSError, ValueError, OverflowError)
+"""What SQLite, the disk, and values that SQLite does not take raise."""
+
+
 class CachedResults:
     """One SQLite file that several runs may use at the same time.
 
-    An index that cannot be read or written (a full disk, a damaged file) costs time, and not the run.
+    An index that cannot be read or written (a full disk, a lock) costs time once, and not the run: it is not used any
+    more. One that is damaged is begun anew.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        self._path = (folder or cache_folder()) / "results.sqlite"
+        self._path = (folder or cache_folder()) / "results-1.sqlite"
+        self.usable = True
+        """Whether nothing has failed yet."""
 
     def find(self, files: Iterable[bytes]) -> dict[bytes, list[CachedRange]]:
         """Return what is cached of files, by their keys."""
-        ranges: dict[bytes, list[CachedRange]] = {}
         query = (
             "SELECT file, start, stop, edges, place, name, size, digest, chunks, software, run FROM ranges WHERE file=?"
         )
-        with contextlib.suppress(sqlite3.Error, OSError), self._open() as database:
-            for file in files:
-                if rows := database.execute(query, (file,)).fetchall():
-                    ranges[file] = [CachedRange(*row) for row in rows]
-        return ranges
+
+        def read(database: sqlite3.Connection) -> dict[bytes, list[CachedRange]]:
+            rows = ((file, database.execute(query, (file,)).fetchall()) for file in files)
+            return {file: [CachedRange(*row) for row in rows_of_file] for file, rows_of_file in rows if rows_of_file}
+
+        return self._use(read, {})
 
     def add(self, ranges: Sequence[CachedRange]) -> None:
         """Enter what a site has cached, in place of what it had of the same entries."""
@@ -103,32 +116,30 @@ class CachedResults:
             (r.file, r.start, r.stop, r.edges, r.place, r.name, r.size, r.digest, r.chunks, r.software, r.run, now)
             for r in ranges
         ]
-        with contextlib.suppress(sqlite3.Error, OSError), self._open() as database:
-            database.executemany("INSERT OR REPLACE INTO ranges VALUES (?,?,?,?,?,?,?,?,?,?,?,?)", rows)
-            database.commit()
+        self._write("INSERT OR REPLACE INTO ranges VALUES (?,?,?,?,?,?,?,?,?,?,?,?)", rows)
 
     def note_run(self, run: str, about: str) -> None:
-        """Enter a run whose results may be cached."""
-        with contextlib.suppress(sqlite3.Error, OSError), self._open() as database:
-            database.execute("INSERT OR REPLACE INTO runs VALUES (?,?,?)", (run, about, time.time()))
-            database.commit()
+        """Enter a run whose results may be cached; forget runs of which nothing is."""
+        now = time.time()
+        # Places that no site table names any more.
+        self._write("DELETE FROM ranges WHERE used<?", [(now - CACHE_DAYS * 86400,)])
+        self._write("DELETE FROM runs WHERE run NOT IN (SELECT run FROM ranges) AND began<?", [(now - 86400,)])
+        self._write("INSERT OR REPLACE INTO runs VALUES (?,?,?)", [(run, about, now)])
 
     def note_used(self, ranges: Iterable[CachedRange]) -> None:
         """Enter that ranges were reused now."""
         now = time.time()
         keys = [(now, r.file, r.start, r.stop, r.edges, r.place) for r in ranges]
-        where = "file=? AND start=? AND stop=? AND edges=? AND place=?"
-        with contextlib.suppress(sqlite3.Error, OSError), self._open() as database:
-            database.executemany(f"UPDATE ranges SET used=? WHERE {where}", keys)
-            database.commit()
+        self._write("UPDATE ranges SET used=? WHERE file=? AND start=? AND stop=? AND edges=? AND place=?", keys)
 
     def forget(self, place: str, names: Iterable[str]) -> None:
         """Remove ranges that a place does not hold any more."""
-        with contextlib.suppress(sqlite3.Error, OSError), self._open() as database:
-            doomed = [(place, name) for name in names]
-            database.executemany("DELETE FROM ranges WHERE place=? AND name=?", doomed)
-            database.execute("DELETE FROM runs WHERE run NOT IN (SELECT run FROM ranges) AND began<?", (_yesterday(),))
-            database.commit()
+        self._write("DELETE FROM ranges WHERE place=? AND name=?", [(place, name) for name in names])
+
+    def size(self, place: str) -> int:
+        """Return the bytes of all ranges at a place."""
+        query = "SELECT coalesce(sum(size), 0) FROM ranges WHERE place=?"
+        return self._use(lambda database: int(database.execute(query, (place,)).fetchone()[0]), 0)
 
     def beyond(self, place: str, size: int, days: float) -> list[str]:
         """Return the names of ranges that are to be removed from a place.
@@ -136,13 +147,12 @@ class CachedResults:
         These are the ones that nobody has used for so many days, and of the others the ones that nobody has used
         longest, as long as all together have more than so many bytes.
         """
+        query = "SELECT name, size, used FROM ranges WHERE place=? ORDER BY used DESC, name"
         oldest, total, doomed = time.time() - days * 86400, 0, list[str]()
-        with contextlib.suppress(sqlite3.Error, OSError), self._open() as database:
-            query = "SELECT name, size, used FROM ranges WHERE place=? ORDER BY used DESC, name"
-            for name, bytes_of_range, used in database.execute(query, (place,)):
-                total += bytes_of_range
-                if used < oldest or total > size:
-                    doomed.append(name)
+        for name, bytes_of_range, used in self._rows(query, place):
+            total += bytes_of_range
+            if used < oldest or total > size:
+                doomed.append(name)
         return doomed
 
     def runs(self) -> list[CachedRun]:
@@ -151,27 +161,37 @@ class CachedResults:
             "SELECT ranges.run, coalesce(about, ''), place, count(*), sum(size), max(used) FROM ranges "
             "LEFT JOIN runs ON ranges.run = runs.run GROUP BY ranges.run, place ORDER BY max(used) DESC, place"
         )
-        with contextlib.suppress(sqlite3.Error, OSError), self._open() as database:
-            return [CachedRun(*row) for row in database.execute(query)]
-        return []
+        return [CachedRun(*row) for row in self._rows(query)]
 
     def names(self, place: str, runs: Collection[str] | None = None) -> list[str]:
         """Return the names of all ranges at a place, or of those that some runs have computed."""
-        with contextlib.suppress(sqlite3.Error, OSError), self._open() as database:
-            rows = database.execute("SELECT name, run FROM ranges WHERE place=?", (place,))
-            return [name for name, run in rows if runs is None or run in runs]
-        return []
+        rows = self._rows("SELECT name, run FROM ranges WHERE place=?", place)
+        return [name for name, run in rows if runs is None or run in runs]
 
-    @contextlib.contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
-        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with contextlib.closing(sqlite3.connect(self._path, timeout=10)) as database:
-            self._path.chmod(0o600)
-            # Of an index that a power cut has damaged, a run believes nothing that its site does not confirm.
-            database.execute("PRAGMA synchronous=OFF")
-            database.executescript(_TABLES)
-            yield database
+    def _rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        return self._use(lambda database: database.execute(query, values).fetchall(), [])
 
+    def _write(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
+        def execute(database: sqlite3.Connection) -> None:
+            database.executemany(statement, rows)
+            database.commit()
 
-def _yesterday() -> float:
-    return time.time() - 86400
+        self._use(execute, None)
+
+    def _use(self, act: Callable[[sqlite3.Connection], T], otherwise: T) -> T:
+        """Return what comes of an action, or something else if the index cannot be used."""
+        if not self.usable:
+            return otherwise
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with contextlib.closing(sqlite3.connect(self._path, timeout=_PATIENCE)) as database:
+                self._path.chmod(0o600)
+                # Of an index that a power cut has damaged, a run believes nothing that its site does not confirm.
+                database.execute("PRAGMA synchronous=OFF")
+                database.executescript(_TABLES)
+                return act(database)
+        except _FAILURES as error:
+            self.usable = False
+            if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
+                self._path.unlink(missing_ok=True)
+            return otherwise

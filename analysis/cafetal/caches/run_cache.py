@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,6 +18,9 @@ from cafetal.shipping.cache_keys import FileKeys, edges_digest, place_of
 from cafetal.worker.cache.cache_protocol import RangeToReuse
 from cafetal.worker.chunkset import ChunkSet
 from cafetal.worker.protocol import Reference
+
+_MOST_IN_MEMORY = 500_000_000
+"""Bytes of cached results in a store that keeps all in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,7 @@ class RunCache:
         table: the sites.
         run: name of the run.
         folder: of the run, by which the list of what is cached names it.
+        adler32: ``{lfn: checksum}`` of files with which their content is compared.
     """
 
     def __init__(
@@ -56,18 +60,29 @@ class RunCache:
         table: SiteTable,
         run: str,
         folder: Path | None = None,
+        adler32: Mapping[str, str] | None = None,
         index: CachedResults | None = None,
     ) -> None:
         self._keys, self._table, self._run = FileKeys(analysis), table, run
+        self._adler32 = adler32 or {}
         self._index = CachedResults() if index is None else index
-        self._written: Counter[str] = Counter()
-        """Bytes that this run has left at each site."""
+        self._held: dict[str, int] = {}
+        """Bytes at each place."""
         self._index.note_run(run, "" if folder is None else str(folder.absolute()))
         self._places = {name: place_of(name, site) for name, site in table.sites.items()}
 
     def has_room(self, site: str) -> bool:
-        """Tell whether a site may cache more of this run: it holds at most twice its bound until the run has ended."""
-        return self._written[site] < self._table.results_cache.size
+        """Tell whether a site may cache more: until a run has ended, it holds at most twice its bound."""
+        place = self._places[site]
+        if place not in self._held:
+            self._held[place] = self._index.size(place)
+        return self._index.usable and self._held[place] < 2 * self._bound(site)
+
+    def _bound(self, site: str) -> int:
+        """Return how many bytes a site may keep."""
+        size = int(self._table.results_cache.size)
+        in_memory = self._table.sites[site].store.startswith("redis:")
+        return min(size, _MOST_IN_MEMORY) if in_memory else size
 
     def find(
         self, chunks: Iterable[Chunk], items: Mapping[int, WorkItem], sites: Collection[str]
@@ -75,37 +90,36 @@ class RunCache:
         """Return cached results of chunks at some of the sites, by site; no chunk is in two of them."""
         planned: defaultdict[bytes, list[PlannedRange]] = defaultdict(list)
         positions: dict[bytes, int] = {}
-        trusted = {self._table.sites[site].trusted for site in sites}
         for chunk in chunks:
-            for kind in trusted:
-                key = self._keys.of(items[chunk.id], trusted=kind)
-                planned[key].append((chunk.start, chunk.stop, chunk.id))
-                positions[key] = chunk.position
+            key = self._key(items[chunk.id])
+            planned[key].append((chunk.start, chunk.stop, chunk.id))
+            positions[key] = chunk.position
         usable = {self._places[name]: name for name in self._table.sites if name in sites}
         ranks = {place: rank for rank, place in enumerate(usable)}
         reusable: dict[str, list[ReusableRange]] = {}
-        taken: set[int] = set()
         for key, cached in self._index.find(planned).items():
-            free = [planned_range for planned_range in planned[key] if planned_range[2] not in taken]
-            for cached_range, ids in choose(free, cached, ranks):
-                taken.update(ids)
+            for cached_range, ids in choose(planned[key], cached, ranks):
                 entry = ReusableRange(cached_range, ChunkSet.of(ids), positions[key])
                 reusable.setdefault(usable[cached_range.place], []).append(entry)
         return reusable
 
+    def _key(self, item: WorkItem) -> bytes:
+        checked = f"{self._table.checksums} {self._adler32.get(str(item.filename), '')}"
+        return self._keys.of(item, checked)
+
     def add(self, site: str, references: Iterable[Reference], software: str, items: Mapping[int, WorkItem]) -> None:
         """Enter what a map task has left in the cache of its site; what does not name chunks of one file is ignored."""
-        trusted = self._table.sites[site].trusted
         ranges: list[CachedRange] = []
         for reference in references:
             of_range = [items[i] for i in ChunkSet.parse(reference["chunks"]) if i in items]
             of_range.sort(key=lambda item: item.entrystart)
-            keys = {self._keys.of(item, trusted=trusted) for item in of_range}
+            keys = {self._key(item) for item in of_range}
             edges = [(item.entrystart, item.entrystop) for item in of_range]
             gaps = any(stop != start for (_, stop), (start, _) in pairwise(edges))
             if len(keys) == 1 and not gaps:
                 ranges.append(self._entry(site, keys.pop(), edges, reference, software))
-        self._written[site] += sum(cached.size for cached in ranges)
+        if self._places[site] in self._held:
+            self._held[self._places[site]] += sum(cached.size for cached in ranges)
         if ranges:
             self._index.add(ranges)
 
@@ -135,9 +149,5 @@ class RunCache:
         self._index.forget(self._places[site], names)
 
     def beyond_bounds(self, site: str) -> list[str]:
-        """Return the names of cached results that a site is to remove, and remove them from the index."""
-        bounds = self._table.results_cache
-        names = self._index.beyond(self._places[site], bounds.size, bounds.days)
-        if names:
-            self.forget(site, names)
-        return names
+        """Return the names of cached results that a site is to remove; once it has, they are to be forgotten."""
+        return self._index.beyond(self._places[site], self._bound(site), self._table.results_cache.days)

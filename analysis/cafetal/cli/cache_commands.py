@@ -41,7 +41,7 @@ def list_cached(as_json: bool) -> None:
 @click.option("--all", "everything", is_flag=True, help="Remove the results of all runs.")
 @click.argument("runs", nargs=-1)
 def remove(sites_path: str | None, everything: bool, runs: tuple[str, ...]) -> None:
-    """Remove the results that RUNS have cached at the sites of the site table."""
+    """Remove the results that RUNS have cached at the sites of the site table. The first digits of a run will do."""
     from cafetal.caches.cached_results import CachedResults
     from cafetal.engine.sites.cleanup import forget_cached
     from cafetal.shipping.cache_keys import places
@@ -49,9 +49,14 @@ def remove(sites_path: str | None, everything: bool, runs: tuple[str, ...]) -> N
     if bool(runs) == everything:
         raise ConfigError("Name the runs whose results are to be removed, or give --all.")
     index = CachedResults()
+    known = {one.run for one in index.runs()}
+    chosen = {run for run in known if everything or run.startswith(runs)}
+    for run in runs:
+        if not any(name.startswith(run) for name in known):
+            raise ConfigError(f"No results of a run {run} are cached; `cafetal cache list` shows those that are.")
     with phase("removing cached results"), open_federation(sites_path) as federation:
         sites = places(federation.table.sites)
-        names = {place: index.names(place, None if everything else list(runs)) for place in sites}
+        names = {place: index.names(place, chosen) for place in sites}
         silent = forget_cached(federation, {sites[place]: names[place] for place in sites if names[place]})
         removed = {place: names[place] for place in sites if sites[place] not in silent}
         for place in removed:

@@ -27,8 +27,7 @@ SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "Run": (init, plan, run, resume, cancel, postprocess),
     "Inspect": (list_runs, status, logs, peek, why, replay, verify, diff, report, plot, yields, export),
     "Data": (datasets, cache),
-    "Sites": (doctor, sites, up, down, clean, rehearse),
-    "Environments": (env, completion),
+    "Sites and environments": (doctor, sites, up, down, clean, rehearse, env, completion),
 }
 """The commands by what they are for, each section in the order in which they are needed."""
 

@@ -60,7 +60,7 @@ class Intake:
         """Files that were left out when they were counted, as the user allows."""
         self._salvage = Salvage(None, None, ChunkSet(), ())
         self._surveys: Counter[str] = Counter()
-        self._cached = CacheReuse(context, on_partial=self._reuse, process=self._add)
+        self._cached = CacheReuse(context, on_partial=self._reuse, process=self._process)
         self._inspection = Inspection(
             entries.questions,
             context.plan.table,
@@ -94,7 +94,7 @@ class Intake:
         self._leave_out(self.missing)
         self._sites.ask(list(salvage.held))
         self._inspection.begin()
-        self._process(salvage.free.minus(context.settings.withheld))
+        self._process_unless_cached(salvage.free.minus(context.settings.withheld))
 
     def stop(self) -> None:
         """Begin nothing more; the next attempt may find what is at the sites."""
@@ -162,11 +162,11 @@ class Intake:
         self._sites.ask(self._cached.sites_to_ask)
         return left
 
-    def _process(self, ids: ChunkSet) -> None:
+    def _process_unless_cached(self, ids: ChunkSet) -> None:
         """Have chunks processed of which no cached result is known."""
-        self._add(self._without_cached(ids))
+        self._process(self._without_cached(ids))
 
-    def _add(self, ids: ChunkSet) -> None:
+    def _process(self, ids: ChunkSet) -> None:
         """Have chunks processed, and give up those of files that no site may process."""
         context = self._context
         if not ids or context.record.interrupted:
@@ -197,7 +197,7 @@ class Intake:
         self._cached.site_lost(site)
         chunks = self._salvage.give_up(site)
         self._not_there(site, chunks)
-        self._process(chunks)
+        self._process_unless_cached(chunks)
         self._take(self._inspection.site_lost(site, failure))
 
     def prior_tasks_ended(self, event: PriorTasksEnded) -> None:
@@ -217,9 +217,13 @@ class Intake:
             context.note(partial_line(lines.PartialReused, site, reference))
             self._reuse(site, reference)
         self._not_there(site, left)
-        self._process(left)
+        self._process_unless_cached(left)
 
     # --- what earlier runs have cached -----------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Look at what sends no events."""
+        self._cached.tick()
 
     def ranges_reused(self, event: RangesReused) -> None:
         """Take what a site has merged of its cache."""

@@ -198,6 +198,7 @@ class Execution:
         """Look at what sends no events."""
         context = self.context
         self.sites.tick()
+        self.intake.tick()
         if name := self._snapshots.asked():
             ready = [site for site, it in context.scheduler.state.sites.items() if it.ready and it.lost is None]
             at_sites = {site: ids for site in context.in_order(ready) if (ids := self.maps.locations.at(site))}

@@ -31,7 +31,6 @@ from cafetal.environments.lock_files import Lock, read_lock
 from cafetal.environments.requirements import lock_for
 from cafetal.errors import ConfigError, OutputError, RunInterrupted
 from cafetal.extensions import find_policy
-from cafetal.federation.worker_environment import hash_seed
 from cafetal.fileset import FileIdentities, Fileset, load
 from cafetal.fileset_sites import table_for
 from cafetal.plan import Plan, plan_fileset
@@ -312,7 +311,7 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
             uncounted.chunksize,
             identify(items, allow_duplicates=self.allow_duplicates),
         )
-        key = analysis_key(shipment, request.inner, hash_seed()) if self.cache else None
+        key = analysis_key(shipment, request.inner) if self.cache else None
         merged, execution = self._execute(federation, request, plan, shipment, past, entries, missing, withheld, key)
         return self._hand_over(request, execution, merged, accumulator)
 
@@ -349,7 +348,7 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
             replaced=attempt.replaced,
         )
         clock = 0.0 if past is None else past.clock
-        cache = None if key is None else RunCache(key, self.sites, attempt.run, self.folder)
+        cache = None if key is None else RunCache(key, self.sites, attempt.run, self.folder, plan.adler32)
         context = RunContext(
             federation, shipment, plan, scheduler, settings, attempt.journal, record, clock=clock, cache=cache
         )

@@ -22,7 +22,7 @@ from cafetal.shipping.shipment import Shipment, processor_of
 CACHE_KEY = "cache_key"
 
 
-def analysis_key(shipment: Shipment, function: object, hash_seed: str) -> bytes | None:
+def analysis_key(shipment: Shipment, function: object) -> bytes | None:
     """Return the key of the code of a run; ``None`` if the processor does not want its results cached.
 
     A processor's ``cache_key`` is a value, or a method without arguments, that joins the key. ``None`` and ``False``
@@ -30,7 +30,6 @@ def analysis_key(shipment: Shipment, function: object, hash_seed: str) -> bytes 
 
     Args:
         function: that Runner has made; with its processor inside.
-        hash_seed: ``PYTHONHASHSEED`` of the workers.
 
     Raises:
         ConfigError: if ``cache_key`` fails.
@@ -45,7 +44,7 @@ def analysis_key(shipment: Shipment, function: object, hash_seed: str) -> bytes 
             raise ConfigError(f"The processor's {CACHE_KEY} failed: {type(error).__name__}: {error}.") from error
         if own is None or own is False:
             return None
-    return _hash([shipment.code_hash, shipment.package, hash_seed, digest(own)])
+    return _hash([shipment.code_hash, shipment.package, digest(own)])
 
 
 class FileKeys:
@@ -57,25 +56,24 @@ class FileKeys:
 
     def __init__(self, analysis: bytes) -> None:
         self._analysis = analysis
-        self._metadata: dict[int, tuple[object, str]] = {}
-        """``{id: (metadata, digest)}``: files of a dataset mostly share theirs."""
+        self._latest: tuple[object, str] = (None, digest(None))
+        """Metadata with their digest: the chunks of a file share theirs."""
 
-    def of(self, item: WorkItem, *, trusted: bool) -> bytes:
+    def of(self, item: WorkItem, checked: str = "") -> bytes:
         """Return the key of a file in its dataset; 16 bytes.
 
         Args:
-            trusted: whether the site may write pickles.
+            checked: how the content of the file is compared with its checksum, and which one that is.
         """
-        parts = [item.dataset, str(item.filename), bytes(item.fileuuid).hex(), str(item.treename)]
-        return _hash([self._analysis.hex(), *parts, self._digest(item.usermeta), str(trusted)])
+        parts = [item.dataset, str(item.filename), bytes(item.fileuuid).hex(), str(item.treename), checked]
+        return _hash([self._analysis.hex(), *parts, self._digest(item.usermeta)])
 
     def _digest(self, metadata: object) -> str:
-        known = self._metadata.get(id(metadata))
-        if known is None:
+        if metadata is not self._latest[0]:
             # Runner hands over the metadata of a dataset in another order in each process.
             in_order = sorted(metadata.items(), key=repr) if isinstance(metadata, Mapping) else metadata
-            known = self._metadata[id(metadata)] = metadata, digest(in_order)
-        return known[1]
+            self._latest = metadata, digest(in_order)
+        return self._latest[1]
 
 
 def _hash(parts: Iterable[str]) -> bytes:

@@ -43,6 +43,7 @@ def map_bundle(context: SiteContext, **request: Unpack[MapRequest]) -> MapReply:
     nor, unless ``patient``, from one that did not answer to another task of this process a moment ago.
     """
     began, computed = time.perf_counter(), time.process_time()
+    software = software_digest()  # before the user's code can change where Python looks for packages
     forwarded_logins.use(context.root, f"{request['run']}.{request['attempt']}")
     cache = open_cache(context) if request["cache"] else None
     bundle = _Bundle(context, request, RangeWriter(cache, f"{request['run']}.{request['name']}"))
@@ -63,7 +64,7 @@ def map_bundle(context: SiteContext, **request: Unpack[MapRequest]) -> MapReply:
         "modules": dict(sorted(bundle.modules.items())[:20]),
         "log": log.text,
         "cached": bundle.cached.written,
-        "software": software_digest(),
+        "software": software,
     }
 
 
@@ -241,10 +242,8 @@ class _Bundle:
         ended, self._range, self._encoded = self._range, None, None
         if ended is None:
             return
-        if self.cached.active:
-            encoded = codec.encode(ended.node, trusted=self._request["trusted"])
-            self.cached.write(ended.chunks, encoded)
-            self._encoded = encoded if self._total is None else None
+        encoded = self.cached.write(ended, trusted=self._request["trusted"])
+        self._encoded = encoded if self._total is None else None
         with _blaming(ended.last):
             self._total = ended.node if self._total is None else exact.merge(self._total, ended.node)
 
@@ -268,7 +267,11 @@ class _Bundle:
         try:
             self._end_range()
             content = self._encoded or codec.encode(self._total, trusted=request["trusted"])
-            return partials.write(store, request["name"], content, chunks)
+            try:
+                return partials.write(store, request["name"], content, chunks)
+            except OSError:
+                self.cached.remove_all()
+                return partials.write(store, request["name"], content, chunks)
         except Exception as error:
             cause = error.__cause__ or error if isinstance(error, _MergeFailed) else error
             kind: Kind = "site" if isinstance(cause, OSError) else "processor"

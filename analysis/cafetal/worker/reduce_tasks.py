@@ -33,8 +33,7 @@ from .protocol import (
 )
 from .site_context import CODE, MODULES, STOPS, SiteContext
 from .stores import store_kinds
-from .stores.store_base import Store
-from .stores.store_kinds import CACHE
+from .stores.store_base import CACHE, Store
 
 
 def reduce(

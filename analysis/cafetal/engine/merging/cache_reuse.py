@@ -39,6 +39,8 @@ class CacheReuse:
         self._sent: dict[int, tuple[str, Sequence[ReusableRange]]] = {}
         """By the number of the task."""
         self._tasks = 0
+        self._since = 0.0
+        """When chunks were held back last."""
 
     @property
     def waiting(self) -> bool:
@@ -59,9 +61,23 @@ class CacheReuse:
         for site, ranges in context.cache.find(chunks, context.plan.items, usable).items():
             ids = ids.minus(_chunks_of(ranges))
             self._held.setdefault(site, []).extend(ranges)
+            self._since = context.now()
             if states[site].ready:
                 self.send(site)
         return ids
+
+    def tick(self) -> None:
+        """Have chunks processed whose site has not answered for a while, if another one that could do so is idle."""
+        context, states = self._context, self._context.scheduler.state.sites
+        if not self._held or context.now() - self._since < _GRACE:
+            return
+        idle = {name for name, state in states.items() if state.open and state.ready and not state.running}
+        for site, ranges in list(self._held.items()):
+            late = [it for it in ranges if any(idle & {*context.ledger.chunks[i].sites} for i in it.chunks)]
+            self._held[site] = [reusable for reusable in ranges if reusable not in late]
+            if not self._held[site]:
+                del self._held[site]
+            self._process(_chunks_of(late))
 
     @property
     def sites_to_ask(self) -> list[str]:
@@ -108,9 +124,15 @@ class CacheReuse:
         self._held.clear()
 
 
+_GRACE = 10.0
+"""Seconds for which an idle site waits for cached results at one that has not answered yet."""
+_MOST = 500
+"""Ranges of a task."""
+
+
 def batches(ranges: Sequence[ReusableRange], fan_in: int, workers: int) -> list[Sequence[ReusableRange]]:
-    """Divide ranges among tasks: at least ``fan_in`` for each, and two tasks for each worker if there are many."""
-    size = max(fan_in, math.ceil(len(ranges) / (2 * workers)))
+    """Divide ranges among tasks: ``fan_in`` to 500 for each, and two tasks for each worker if there are many."""
+    size = min(max(fan_in, math.ceil(len(ranges) / (2 * workers))), max(fan_in, _MOST))
     return [ranges[first : first + size] for first in range(0, len(ranges), size)]
 
 

@@ -152,6 +152,8 @@ class SiteLifecycle:
         """Remove what this run left at the sites that answer within so many seconds."""
         sites = self._context.scheduler.state.sites.items()
         reachable = [name for name, state in sites if state.ready and state.lost is None]
-        cache = self._context.cache
-        forget = cache.beyond_bounds if cache is not None else lambda site: []
-        self._context.client.clean(reachable, patience, self._context.settings.replaced, forget)
+        client, cache = self._context.client, self._context.cache
+        doomed = {} if cache is None else {site: cache.beyond_bounds(site) for site in reachable}
+        for site in client.clean(reachable, patience, self._context.settings.replaced, doomed):
+            if cache is not None:
+                cache.forget(site, doomed[site])

@@ -285,6 +285,7 @@ class TaskClient:
             "name": f"{site}.{self.attempt}.reuse-{number}",
             "archive": self.shipment.modules or "",
             "trusted": site in self.trusted,
+            "attempt": self.attempt,
             "ranges": list(ranges),
         }
         return self._ask(site, "reuse", request, reply_checks.of_reuse(site, ranges))
@@ -303,22 +304,26 @@ class TaskClient:
         return self._ask(site, task, {"run": self.run, **arguments}, reply_checks.of_copying(site, task))
 
     def clean(
-        self, sites: Iterable[str], patience: float, replaced: str | None, forgotten: Callable[[str], list[str]]
-    ) -> None:
+        self, sites: Iterable[str], patience: float, replaced: str | None, cached: Mapping[str, Sequence[str]]
+    ) -> list[str]:
         """Remove what the run left on scratches, a run that it has replaced, and cached results.
 
         A site that does not answer in so many seconds keeps it.
 
         Args:
-            forgotten: returns the names of cached results that a site is to remove.
+            cached: by site, the names of cached results that it is to remove.
+
+        Returns:
+            The sites that have removed these.
         """
         targets: list[tuple[str, int | None]] = [(self.run, self.attempt), *([(replaced, None)] if replaced else [])]
-        table, futures = self.federation.table.sites, list[Future[object]]()
+        table, futures, forgetting = self.federation.table.sites, list[Future[object]](), dict[str, Future[object]]()
         for site in sites:
             for run, attempt in targets:
                 staging = table[site].staging
                 request: CleanRequest = {"run": run, "attempt": attempt, "keep_days": _KEEP_DAYS, "staging": staging}
                 futures.append(self._call(site, "clean", request, on_loss=lambda error: None))
-            if names := forgotten(site):
-                futures.append(self._call(site, "forget", {"names": names}, on_loss=lambda error: None))
-        wait(futures, timeout=patience)
+            if names := cached.get(site):
+                forgetting[site] = self._ask(site, "forget", {"names": list(names)}, lambda reply: reply)
+        wait([*futures, *forgetting.values()], timeout=patience)
+        return [site for site, future in forgetting.items() if future.done() and future.result() is None]

@@ -23,6 +23,8 @@ class RangeToReuse(TypedDict):
 class ReuseRequest(ReduceRequest):
     """Arguments of ``reuse``."""
 
+    attempt: int
+    """Once this attempt of the run is stopped, no further result is read."""
     ranges: list[RangeToReuse]
 
 
@@ -31,7 +33,7 @@ class ReuseReply(TypedDict):
 
     partial: Reference | None
     lost: list[str]
-    """Names of cached results that are gone, damaged, or of other software."""
+    """Names of cached results that are gone or damaged."""
     seconds: Seconds
 
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Unpack
 
 from coffea.processor.executor import WorkItem
 
 from .. import partials
-from ..accumulators import exact
+from ..accumulators import codec, exact
 from ..chunkset import ChunkSet
 from ..protocol import Reference
 from ..site_context import SiteContext
-from ..stores.store_base import Store
-from ..stores.store_kinds import CACHE, CACHE_DAYS, store_class
+from ..stores.store_base import CACHE, Store
+from ..stores.store_kinds import CACHE_DAYS, store_class
 from .cache_protocol import ForgetRequest
 
 
@@ -26,7 +27,12 @@ def open_cache(context: SiteContext) -> Store | None:
 def forget(context: SiteContext, **request: Unpack[ForgetRequest]) -> None:
     """Remove cached results."""
     if (cache := open_cache(context)) is not None:
-        for name in request["names"]:
+        _remove(cache, request["names"])
+
+
+def _remove(cache: Store, names: Iterable[str]) -> None:
+    for name in names:
+        with suppress(OSError):  # the others can be removed all the same
             cache.remove(name)
 
 
@@ -78,12 +84,24 @@ class RangeWriter:
         """Whether ranges are written."""
         return self._store is not None and not self.problem
 
-    def write(self, chunks: list[int], content: bytes) -> None:
-        """Write the encoded sum of the chunks of one file."""
+    def write(self, ended: FileRange, *, trusted: bool) -> bytes | None:
+        """Write the sum of the chunks of one file; return it, encoded, or ``None`` if nothing was written.
+
+        Nothing that goes wrong here may cost the sum.
+        """
         if self._store is None or self.problem:
-            return
+            return None
         try:
+            content = codec.encode(ended.node, trusted=trusted)
             name = f"{self._name}.{len(self.written)}"
-            self.written.append(partials.write(self._store, name, content, ChunkSet.of(chunks)))
-        except OSError as error:
+            self.written.append(partials.write(self._store, name, content, ChunkSet.of(ended.chunks)))
+        except Exception as error:
             self.problem = f"the cache takes no partial results ({type(error).__name__}: {error})"
+            return None
+        return content
+
+    def remove_all(self) -> None:
+        """Remove what was written, so that there is room for what the run cannot do without."""
+        if self._store is not None:
+            _remove(self._store, [reference["name"] for reference in self.written])
+        self.written, self.problem = [], self.problem or "the cache left its room to the run"

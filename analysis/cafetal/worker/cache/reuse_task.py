@@ -22,8 +22,8 @@ from .site_software import software_digest
 def reuse(context: SiteContext, **request: Unpack[ReuseRequest]) -> ReuseReply:
     """Merge cached results into one partial; leave out those that are not what the request says.
 
-    What is gone, damaged, or was computed with other software is removed. What cannot be read for the moment is left
-    out and stays.
+    What is gone or damaged is removed. What was computed with other software, or cannot be read for the moment, stays:
+    another worker may have that software.
     """
     began = time.perf_counter()
     activate(context, request["archive"])
@@ -31,15 +31,21 @@ def reuse(context: SiteContext, **request: Unpack[ReuseRequest]) -> ReuseReply:
     output = partials.find(store, request["name"])  # a task whose worker died may be run again
     lost: list[str] = []
     if output is None and cache is not None:
-        output, lost = _merge(cache, store, request)
+        output, lost = _merge(context, cache, store, request)
     return {"partial": output, "lost": lost, "seconds": time.perf_counter() - began}
 
 
-def _merge(cache: Store, store: Store, request: ReuseRequest) -> tuple[Reference | None, list[str]]:
+def _merge(
+    context: SiteContext, cache: Store, store: Store, request: ReuseRequest
+) -> tuple[Reference | None, list[str]]:
     """Return the partial that was written, and the names of cached results that were removed."""
     total: object = None
     chunks, lost = ChunkSet(), list[str]()
     for cached in request["ranges"]:
+        if cached["software"] != software_digest():
+            continue
+        if context.stopped(request["run"], request["attempt"]):
+            break
         try:
             node = _read(cache, cached, trusted=request["trusted"])
         except (partials.PartialLost, codec.Garbled):
@@ -61,10 +67,8 @@ def _read(cache: Store, cached: RangeToReuse, *, trusted: bool) -> object:
     """Return a cached result as nodes, at the position that its file has in this run.
 
     Raises:
-        PartialLost: if it is gone, has changed, or is of other software.
+        PartialLost: if it is gone or has changed.
         Garbled: if it cannot be read.
     """
-    if cached["software"] != software_digest():
-        raise partials.PartialLost(f"{cached['reference']['name']} was computed with other software.")
     content = partials.read_bytes(cache, cached["reference"])
     return moved(codec.decode(partials.body(content), trusted=trusted), cached["position"])

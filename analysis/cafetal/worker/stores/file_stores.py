@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from ..atomic_files import write_bytes
 from ..protocol import Leftover
-from .store_base import FILES
+from .store_base import CACHE, FILES
 
 
 class FileStore:
@@ -61,6 +61,8 @@ class FileStore:
     def leftovers(cls, kind: str, root: Path) -> list[Leftover]:  # noqa: D102
         leftovers: list[Leftover] = []
         for folder in sorted((root / "runs").glob("*")):
+            if folder.name == CACHE:  # of very many files
+                continue
             sizes = [path.stat().st_size for path in folder.glob("*")]
             age = time.time() - folder.stat().st_mtime
             leftovers.append({"run": folder.name, "partials": len(sizes), "files": 0, "bytes": sum(sizes), "age": age})

@@ -9,6 +9,8 @@ from typing import ClassVar, Protocol
 from ..protocol import Leftover
 
 FILES = "files"
+CACHE = "cache"
+"""In place of a run's name: what runs leave for later ones. Names of runs are hexadecimal numbers."""
 
 
 class StoreAway(OSError):

@@ -13,7 +13,7 @@ from ..protocol import Leftover
 from .file_stores import FileStore, MemoryStore
 from .redis_store import RedisStore
 from .server_store import ServerStore
-from .store_base import Store, StoreAway
+from .store_base import CACHE, Store, StoreAway
 
 STORES: dict[str, type[Store]] = {
     "files": FileStore,
@@ -24,8 +24,6 @@ STORES: dict[str, type[Store]] = {
 """The class for each kind of store, by what comes first in its name in the site table."""
 
 
-CACHE = "cache"
-"""In place of a run's name: what runs leave for later ones. Names of runs are hexadecimal numbers."""
 CACHE_DAYS = 90
 """Days after which no run may reuse what is cached."""
 
