@@ -48,9 +48,6 @@ def test_a_dataset_and_a_file_are_added(project):
     write(project, small)
     cafetal(*command, "-o", "out", cwd=project, check=0)
 
-    write(project, {"third": datasets["third"], **small})
-    refused = cafetal("resume", "out", "--with-changes", cwd=project, check=1)
-    assert "after the others" in refused.stderr
     write(project, datasets)
     refused = cafetal("resume", "out", cwd=project, check=1)
     assert "of third is new" in refused.stderr
@@ -65,6 +62,27 @@ def test_a_dataset_and_a_file_are_added(project):
     assert record["events"] == {"planned": 9 * 400, "counted": 9 * 400}
     cafetal("verify", "out", cwd=project, check=0)
 
+
+def test_files_and_code_change(project):
+    """The run is replaced, and takes what is still valid from the cache."""
+    table = write_table(project)
+    datasets = make_files(Recipe("first", files=4, events=400), table, copies=1).to_json()
+    write(project, datasets)
+    command = ["run", "met.py:Pt", "files.json", "--sites", "sites.json", "--chunksize", "100", "--no-plots"]
+    cafetal(*command, "-o", "out", cwd=project, check=0)
+    files = dict(list(datasets["first"]["files"].items())[:0:-1])  # one is gone, the others turn around
+    write(project, {"first": {**datasets["first"], "files": files}})
+    refused = cafetal("resume", "out", cwd=project, check=1)
+    assert "reuses the results that are still valid" in " ".join(refused.stderr.split())
+    changed = cafetal("resume", "out", "--with-changes", "--no-plots", cwd=project, check=0)
+    assert "begins a new run" in changed.stderr
+    assert manifest(project, "out")["events_reused"] == 3 * 400
+
     (project / "met.py").write_text(PROCESSOR.replace("0.1", "0.2"))
-    changed = cafetal("resume", "out", "--with-changes", cwd=project, check=1)
-    assert "has changed" in changed.stderr
+    cafetal("resume", "out", "--with-changes", "--no-plots", cwd=project, check=0)
+    assert (manifest(project, "out")["events_reused"], manifest(project, "out")["complete"]) == (0, True)
+    cafetal(*command, "--no-cache", "-o", "nothing", cwd=project, check=0)
+    for name in ("output.coffea", "histograms.json"):
+        assert (project / "out" / name).read_bytes() == (project / "nothing" / name).read_bytes()
+    cafetal("resume", "out", "--no-plots", cwd=project, check=0)  # the run knows how it was requested
+    cafetal("verify", "out", cwd=project, check=0)

@@ -95,7 +95,9 @@ def run(
 )
 @click.command()
 @folder_argument
-@click.option("--with-changes", "changed", is_flag=True, help="Also process files that were added to the fileset.")
+@click.option(
+    "--with-changes", "changed", is_flag=True, help="Also if fileset or code have changed: reuse what is still valid."
+)
 @quiet_option
 @plots_option
 @detach_option
@@ -106,7 +108,8 @@ def resume(folder: Path, changed: bool, quiet: bool, plots: bool, detach: bool) 
     if detach:
         _detach(folder)
         return
-    options = dict(History.load(folder).first_attempt.about)
+    about = History.load(folder).first_attempt.about
+    options = dict(about)
     if "processor" not in options:
         raise ResumeRefused(
             f"The run in {folder} was started from Python; resume it there with MultiSiteExecutor(..., resume=True)."
@@ -118,7 +121,8 @@ def resume(folder: Path, changed: bool, quiet: bool, plots: bool, detach: bool) 
         raise ResumeRefused(f"Cannot resume {folder}: its working folder is no longer accessible: {error}.") from None
     fan_in, accept = options.pop("fan_in"), options.pop("accept")
     how = "with changes" if changed else True
-    _carry_out(folder, options, status=not quiet, plots=plots, fan_in=fan_in, accept=accept, resume=how)
+    how_asked = {"fan_in": fan_in, "accept": accept, "about": about}
+    _carry_out(folder, options, status=not quiet, plots=plots, resume=how, **how_asked)
 
 
 def _detach(folder: Path) -> None:

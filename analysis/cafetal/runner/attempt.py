@@ -11,6 +11,7 @@ from uuid import uuid4
 from coffea.processor.executor import FileMeta, WorkItem
 
 from cafetal.engine.sites.site_monitor import forget_drained
+from cafetal.engine.user_messages import warn
 from cafetal.errors import OutputError, ResumeRefused
 from cafetal.federation.worker_environment import hash_seed
 from cafetal.plan import Plan
@@ -29,8 +30,11 @@ _ONLY_POSTPROCESS = (
     " Everything is processed: if only `postprocess` has changed, `cafetal postprocess {folder}` applies it."
 )
 WITH_CHANGES = "with changes"
-"""The value of ``resume`` with which files may be added."""
-_ONLY_NEW = " Or process the new files too, with `--with-changes` (in Python: resume='with changes')."
+"""The value of ``resume`` with which the fileset and the code may be others."""
+_CHANGED = (
+    " Or use `--with-changes` (in Python: resume='with changes'): it replaces the run, reuses the results that are "
+    "still valid, and processes the rest."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +62,14 @@ class Attempt:
 
 
 def earlier_attempts(
-    folder: Path, shipment: Shipment, items: Sequence[WorkItem], plan: Plan, *, may_add: bool, recut: bool
-) -> tuple[History, Sequence[WorkItem]]:
+    folder: Path, shipment: Shipment, items: Sequence[WorkItem], plan: Plan, *, changed: bool, recut: bool
+) -> tuple[History | None, Sequence[WorkItem]]:
     """Return the history of the run that is to be resumed, and the work items as it has cut them.
 
+    The history is ``None`` if a new run has to take its place.
+
     Args:
-        may_add: whether there may be files that it did not have.
+        changed: whether its files and its code may have changed. It goes on if files were only added at the end.
         recut: whether its chunks were cut in another way than Runner's, for a sample.
 
     Raises:
@@ -71,17 +77,21 @@ def earlier_attempts(
         ResumeRefused: if it was of other code, or of other files.
     """
     past = History.load(folder)
-    items = cut_as_before(past, items) if recut else items
-    compare = partial(differences, past, shipment.code_hash, items, plan.positions, shipment.parts)
-    if changes := compare(may_add=may_add):
+    as_cut = cut_as_before(past, items) if recut else items
+    compare = partial(differences, past, shipment.code_hash, as_cut, plan.positions, shipment.parts)
+    changes = compare(may_add=changed)
+    if changes and changed:
+        warn(f"{folder} begins a new run, which reuses the cached results that are still valid:\n{listed(changes)}")
+        return None, items
+    if changes:
         only_new = not compare(may_add=True)
         raise ResumeRefused(
             f"Cannot resume {folder}: the result would mix two versions of the analysis:\n"
             f"{listed(changes)}\nUndo the changes, or start a new run in another folder."
-            + _ONLY_NEW * only_new
+            + _CHANGED
             + _ONLY_POSTPROCESS.format(folder=folder) * (past.ended_as == "complete" and not only_new)
         )
-    return past, items
+    return past, as_cut
 
 
 def begin(

@@ -84,8 +84,8 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
             ``routing.bundle_seconds`` of the site table.
         folder: folder for the journal and the partial results of the run, so that it can be resumed; sites that the
             file ``drained`` in it names get no more tasks.
-        resume: resume the run in ``folder``, which must have the same processor and the same files. "with changes": the
-            fileset may have more files at its end, which alone are processed.
+        resume: resume the run in ``folder``, which must have the same processor and the same files. With "with
+            changes" they may differ: results that are still valid are reused.
         overwrite: replace another run in ``folder``, finished or not; by default that is refused.
         cache: leave the partial results of single files at the sites, and reuse those of earlier runs that fit.
         about: how the run was requested, in plain data; written to its journal.
@@ -297,7 +297,7 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         self.session.code_hash = shipment.code_hash
         past = None
         if self.resume and self.folder is not None:
-            how = {"may_add": self.resume == WITH_CHANGES, "recut": self.sample is not None}
+            how = {"changed": self.resume == WITH_CHANGES, "recut": self.sample is not None}
             past, items = earlier_attempts(self.folder, shipment, items, plan, **how)
         for first, group in [(0, items)] if past is None else numbered(past, items):
             plan.add(group, first)
@@ -331,7 +331,8 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         rates = load_site_rates()
         dispatcher = make_dispatcher(plan, self.policy, self.bundle_events, staging_limits(plan))
         scheduler = make_scheduler(plan, dispatcher, rates, shipment.code_hash, past, self.session.bad_replicas)
-        asked_for = RunRequest(type(self.policy).__name__, self.about, self.overwrite)
+        replace_it = self.overwrite or self.resume == WITH_CHANGES
+        asked_for = RunRequest(type(self.policy).__name__, self.about, replace_it)
         attempt = begin(self.folder, shipment, plan, past, entries.metas, asked_for)
         record = self.session.record = attempt.record
         for line in self.session.known_before(plan, shipment):

@@ -28,7 +28,6 @@ class World:
         self.sites = {name: SimpleNamespace(open=True, ready=False, running=set(), lost=None) for name in "ab"}
         self.found = {"b": [a_range("b", 0), a_range("b", 1)]}
         self.forgotten, self.used, self.notes, self.sent, self.counted = [], [], [], [], []
-        table = SimpleNamespace(sites=dict.fromkeys("ab", SimpleNamespace(workers=1)))
         places = {0: ("a", "b"), 1: ("b",), 2: ("a",)}
         chunks = {number: Chunk(number, "d", "/f", number, number + 1, sites) for number, sites in places.items()}
         cache = SimpleNamespace(
