@@ -281,7 +281,9 @@ def test_detached(project, undisturbed, slow):
 
 def test_leftovers_are_listed_and_removed(project, undisturbed, start, slow):
     folder = "results/left"
-    break_off(project, folder, start("run", *ARGUMENTS, "--arg", f"slow={slow}", "-o", folder, tag="left"), 3)
+    break_off(
+        project, folder, start("run", *ARGUMENTS, "--no-cache", "--arg", f"slow={slow}", "-o", folder, tag="left"), 3
+    )
     assert "interrupted" in cafetal("status", folder, cwd=project, check=0).stdout
     run = json.loads((project / folder / "journal.jsonl").read_text().splitlines()[0])["run"]
     listed = cafetal("clean", cwd=project, check=0).stdout
