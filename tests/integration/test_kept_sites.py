@@ -2,12 +2,14 @@
 
 import contextlib
 import json
+import multiprocessing.connection
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -116,7 +118,7 @@ def test_runs_and_their_code(home):
     up = home.up()
     assert "keeps the sites" in up.stdout
     sockets = next(Path(home.environment["XDG_RUNTIME_DIR"]).iterdir())
-    assert [path.stat().st_mode & 0o777 for path in (sockets, *sorted(sockets.iterdir()))] == [0o700, *[0o600] * 3]
+    assert [path.stat().st_mode & 0o777 for path in (sockets, *sorted(sockets.iterdir()))] == [0o700, *[0o600] * 4]
 
     first = home.run("first")
     parents = {int(line.split()[-1]) for line in first.stdout.splitlines() if line.startswith("postprocess")}
@@ -129,6 +131,7 @@ def test_runs_and_their_code(home):
     assert outputs[0]["workers"] & outputs[1]["workers"]
     home.cafetal("verify", "second")
     assert "Stopped." in home.cafetal("down").stdout
+    assert not home.resident()
     assert "No sites are kept" in home.cafetal("down").stdout
     wait_until(lambda: not home.processes(), 60)
     home.run("third")  # as without
@@ -195,6 +198,51 @@ def _owner(folder):
     return owner(folder)
 
 
+def test_a_run_that_is_killed_costs_no_other_one(home):
+    home.up()
+    first = home.begin("first", "--arg", "seconds=0.5")
+    second = home.begin("second", "--arg", "seconds=0.5")
+    psutil.Process(_owner(home.folder / "first")).kill()
+    first.communicate(timeout=60)
+    _, words = second.communicate(timeout=120)
+    assert second.returncode == 0, words
+
+
+def test_what_becomes_of_a_command_without_its_terminal(home):
+    """It is interrupted if its terminal has gone, unless it was started to outlive it."""
+    home.up()
+    begun = home.begin("out", "--arg", "seconds=0.5")
+    run = _owner(home.folder / "out")
+    begun.kill()
+    begun.communicate(timeout=60)
+    wait_until(lambda: not psutil.pid_exists(run), 60)
+    assert "interrupted" in home.cafetal("status", "out").stdout
+
+    command = ["nohup", sys.executable, "-m", "cafetal.cli", *home.command("nohup", "--arg", "seconds=0.3")]
+    begun = subprocess.Popen(
+        command, cwd=home.folder, env={**os.environ, **home.environment},
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    wait_until(lambda: _owner(home.folder / "nohup"))
+    begun.send_signal(signal.SIGHUP)
+    os.kill(_owner(home.folder / "nohup"), signal.SIGHUP)
+    _, words = begun.communicate(timeout=120)
+    assert begun.returncode == 0, words
+
+
+def test_two_at_a_time(home):
+    command = [sys.executable, "-m", "cafetal.cli", "up", "--sites", "sites.json"]
+    options = {"cwd": home.folder, "env": {**os.environ, **home.environment}, "text": True}
+    begun = [subprocess.Popen(command, **options, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(2)]
+    ended = [(process.communicate(timeout=120), process.returncode) for process in begun]
+    assert sorted(code for _, code in ended) == [0, 1]
+    assert any("are kept already, or are being started" in words for (_, words), _ in ended)
+    assert len({process.ppid() for process in home.resident()}) <= 2
+    home.run("out")
+    home.cafetal("down")
+    assert not home.resident()  # not before its processes have ended
+
+
 def test_what_dies_meanwhile(home):
     home.up()
     home.run("whole")
@@ -242,14 +290,24 @@ def test_from_python(home, monkeypatch):
         runner = processor.Runner(executor, schema=NanoAODSchema, chunksize=100, metadata_cache={})
         workers.append(runner(executor.fileset.for_runner(), names["Met"]())["workers"])
     assert workers[0] & workers[1]
+    assert "kept sites" not in {thread.name for thread in threading.enumerate()}
+    assert "Stopped." in home.cafetal("down").stdout  # nobody uses them
 
 
 def test_a_folder_that_others_can_enter(home):
     sockets = Path(home.environment["XDG_RUNTIME_DIR"]) / _name(home)
     sockets.mkdir(mode=0o755)
-    refused = home.cafetal("up", "--sites", "sites.json", check=1)
-    assert "is open to others" in refused.stderr
-    sockets.rmdir()
+    with multiprocessing.connection.Listener(str(sockets / "sites")):  # as somebody else might
+        refused = home.cafetal("up", "--sites", "sites.json", check=1)
+        assert "is open to others" in refused.stderr
+        assert "No sites are kept" in home.cafetal("down").stdout
+        home.run("out")
+    shutil.rmtree(sockets)
+    elsewhere = home.folder / "elsewhere"
+    elsewhere.mkdir(mode=0o700)
+    sockets.symlink_to(elsewhere)
+    assert "is open to others" in home.cafetal("up", "--sites", "sites.json", check=1).stderr
+    sockets.unlink()
 
 
 def _name(home):
@@ -260,6 +318,6 @@ def _name(home):
 
 def test_sites_that_cannot_be_kept(home):
     content = json.loads((home.folder / "sites.json").read_text())
-    content["sites"]["here"]["env"] = "bundle"
+    content["sites"]["here"]["env"] = "auto"
     (home.folder / "sites.json").write_text(json.dumps(content))
-    assert "cannot be kept" in home.cafetal("up", "--sites", "sites.json", check=1).stderr
+    assert "can be kept" in home.cafetal("up", "--sites", "sites.json", check=1).stderr

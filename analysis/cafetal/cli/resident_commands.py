@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -17,6 +18,8 @@ from cafetal.errors import ConfigError, SiteError
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _FRONT = "cafetal.cli.group:main"
+_PATIENCE = 10.0
+"""Seconds within which the resident process must answer."""
 
 
 class Duration(click.ParamType):
@@ -91,9 +94,8 @@ def _log() -> IO[bytes]:
     private_folder(folder())
     if not is_private(folder()):
         raise ConfigError(f"{folder()} is open to others; remove it, or set XDG_RUNTIME_DIR to a folder of your own.")
-    path = folder() / "log"
-    path.touch(mode=0o600)
-    return path.open("wb")
+    handle = os.open(folder() / "log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    return os.fdopen(handle, "wb")
 
 
 def _stop(*, now: bool = False, patience: float = 60.0) -> bool:
@@ -102,21 +104,28 @@ def _stop(*, now: bool = False, patience: float = 60.0) -> bool:
     Raises:
         SiteError: if a run uses the sites, or the process does not end in time.
     """
-    from cafetal.resident.rendezvous import NOW, SITES, STOP, folder
+    from cafetal.resident.kept_sites import is_peer_the_user
+    from cafetal.resident.rendezvous import NOW, SITES, STOP, folder, is_private, take_lock
 
     where = folder() / SITES
+    if not is_private(where.parent):
+        return False
     try:
         with Client(str(where)) as connection:
+            if not is_peer_the_user(connection):
+                return False
             connection.send((STOP, NOW if now else ""))
+            if not connection.poll(_PATIENCE):
+                raise SiteError("The process that keeps the sites does not answer. End it by its process id.")
             runs = connection.recv()
     except (OSError, EOFError):
-        where.unlink(missing_ok=True)
         return False
     if runs:
         raise SiteError(f"{runs} runs use the kept sites. Wait until they have ended, or stop the sites with `--now`.")
     end = time.monotonic() + patience
-    while where.exists():
+    while (lock := take_lock()) is None:
         if time.monotonic() > end:
             raise SiteError(f"The process that keeps the sites has not ended within {patience:.0f} s.")
         time.sleep(0.05)
+    os.close(lock)
     return True

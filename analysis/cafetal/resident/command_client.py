@@ -8,10 +8,14 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 
-from cafetal.resident.rendezvous import COMMANDS, OWN_PROCESS, fingerprint, folder, is_private
+from cafetal.resident.rendezvous import COMMANDS, OWN_PROCESS, fingerprint, folder, is_private, of_the_user
 
 _HANDED_OVER = ("run", "resume", "plan", "sites")
+_PATIENCE = 10.0
+"""Seconds within which the command must have begun."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
@@ -26,24 +30,46 @@ def hand_over(arguments: Sequence[str]) -> int | None:
     where = folder() / COMMANDS
     if not is_private(where.parent) or not where.exists():
         return None
+    try:
+        return _converse(where, arguments)
+    except (OSError, ValueError):
+        return None
+
+
+def _converse(where: Path, arguments: Sequence[str]) -> int | None:
+    """Send a command with the files of this terminal, and follow it.
+
+    Raises:
+        OSError, ValueError: if the command was not begun.
+    """
+    signals = [number for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    request = {
+        "fingerprint": fingerprint(),
+        "arguments": list(arguments),
+        "folder": os.getcwd(),
+        "environment": dict(os.environ),
+        "mask": _mask(),
+        "ignored": [int(number) for number in _SIGNALS if number not in signals],
+    }
+    content = json.dumps(request).encode()
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        try:
-            connection.connect(str(where))
-            request = {
-                "fingerprint": fingerprint(),
-                "arguments": list(arguments),
-                "folder": os.getcwd(),
-                "environment": dict(os.environ),
-                "mask": _mask(),
-            }
-            content = json.dumps(request).encode()
-            socket.send_fds(connection, [len(content).to_bytes(8, "big")], [0, 1, 2])
-            connection.sendall(content)
-            replies = connection.makefile("r")
-            process = int(replies.readline() or 0)
-        except (OSError, ValueError):
+        connection.settimeout(_PATIENCE)
+        connection.connect(str(where))
+        if connection.fileno() < 3 or not of_the_user(connection):  # a terminal without input or output
             return None
-        return _follow(process, replies) if process else None
+        socket.send_fds(connection, [len(content).to_bytes(8, "big")], [0, 1, 2])
+        connection.sendall(content)
+        replies = connection.makefile("r")
+        process = int(replies.readline() or 0)
+        if not process:
+            return None
+        for number in signals:
+            signal.signal(number, lambda number, _: _pass_on(process, number))
+        connection.settimeout(None)
+        ended = replies.readline()
+        if not ended:
+            print("error: the process of the command has ended unexpectedly.", file=sys.stderr)
+        return int(ended or 1)
 
 
 def _mask() -> int:
@@ -52,12 +78,6 @@ def _mask() -> int:
     return mask
 
 
-def _follow(process: int, replies: object) -> int:
-    """Pass signals on to the process of a command until it has ended; return its exit code."""
-    for number in _SIGNALS:
-        signal.signal(number, lambda number, _: os.kill(process, number))
-    ended = replies.readline()  # type: ignore[attr-defined]
-    if not ended:
-        print("error: the process of the command has ended unexpectedly.", file=sys.stderr)
-        return 1
-    return int(ended)
+def _pass_on(process: int, number: int) -> None:
+    with suppress(ProcessLookupError):  # it is ending
+        os.kill(process, number)

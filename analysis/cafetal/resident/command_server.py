@@ -13,12 +13,15 @@ import random
 import signal
 import socket
 import sys
+import tempfile
+import threading
+import time
 import traceback
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from cafetal.resident.rendezvous import fingerprint
+from cafetal.resident.rendezvous import fingerprint, of_the_user
 
 _IMPORTED = (
     "parsl.dataflow.dflow",
@@ -70,24 +73,36 @@ def serve(listener: socket.socket, front: str) -> None:
 
 def _carry_out(connection: socket.socket, own: list[str], front: str) -> None:
     """Carry out one command, and end this process."""
-    code = 1
+    code, ended = 1, threading.Event()
     try:
+        if not of_the_user(connection):
+            raise SystemExit(0)
         request = _receive(connection)
         if request["fingerprint"] != own:
             raise SystemExit(0)  # 0 instead of a process: the command must do without
         _become(request)
         connection.sendall(f"{os.getpid()}\n".encode())
+        threading.Thread(target=_end_with, args=[connection, ended], daemon=True, name="watches the terminal").start()
         code = _run(front, request["arguments"])
-    except SystemExit as ended:
-        code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    except SystemExit as exit_:
+        code = exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
     except BaseException:
         traceback.print_exc()
+    ended.set()
     with suppress(Exception):
         sys.stdout.flush()
         sys.stderr.flush()
     with suppress(OSError):
         connection.sendall(f"{code}\n".encode())
     raise SystemExit(code)  # what Python does at its end, nobody waits for
+
+
+def _end_with(connection: socket.socket, ended: threading.Event) -> None:
+    """Interrupt the command when the process at its terminal has gone before the command has ended."""
+    with suppress(OSError):
+        connection.recv(1)  # nothing more is sent
+    if not ended.is_set():
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _run(front: str, arguments: list[str]) -> int:
@@ -115,15 +130,21 @@ def _receive(connection: socket.socket) -> dict[str, Any]:
 def _become(request: dict[str, Any]) -> None:
     """Take the place of the process that has sent a request."""
     os.setsid()
-    for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    for number in (signal.SIGCHLD, signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for ignored in request["ignored"]:
+        signal.signal(ignored, signal.SIG_IGN)
     os.chdir(request["folder"])
     os.umask(request["mask"])
     os.environ.clear()
     os.environ.update(request["environment"])
     sys.argv = ["cafetal", *request["arguments"]]
     sys.stdin = os.fdopen(0, "r", closefd=False)
-    sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1, closefd=False) for number in (1, 2))
+    sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, errors="backslashreplace", closefd=False)
+    tempfile.tempdir = None
+    time.tzset()
     random.seed()
     if numpy := sys.modules.get("numpy"):
         numpy.random.seed()

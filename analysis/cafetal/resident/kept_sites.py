@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import logging
+import socket
 import threading
 import warnings
 from collections.abc import Iterable, Mapping
@@ -14,14 +16,25 @@ from typing import TYPE_CHECKING, Any
 from cafetal.config import Site, SiteTable
 from cafetal.errors import SiteError, UnknownEndpoint, nearest
 from cafetal.futures import all_of
-from cafetal.resident.rendezvous import SITES, fingerprint, folder, is_private
+from cafetal.resident.outbox import Outbox
+from cafetal.resident.rendezvous import SITES, fingerprint, folder, is_private, of_the_user
 from cafetal.site_access import pack
 
 if TYPE_CHECKING:  # which imports Parsl
     from cafetal.federation.telemetry import EndpointStatus
 
 
+logger = logging.getLogger(__name__)
+
 WELCOME = "welcome"
+_PATIENCE = 10.0
+"""Seconds within which the resident process must answer a greeting."""
+
+
+def is_peer_the_user(connection: Connection) -> bool:
+    """Tell whether the process at the other end is the user's; only then may its pickles be read."""
+    with socket.socket(fileno=socket.dup(connection.fileno())) as same:
+        return of_the_user(same)
 
 
 def sites_digest(table: SiteTable) -> str:
@@ -36,8 +49,11 @@ def kept_sites(table: SiteTable) -> KeptSites | None:
         return None
     try:
         connection = Client(str(where))
+        if not is_peer_the_user(connection):
+            connection.close()
+            return None
         connection.send((fingerprint(), sites_digest(table)))
-        answer = connection.recv()
+        answer = connection.recv() if connection.poll(_PATIENCE) else "the process that keeps them does not answer"
     except (OSError, EOFError):  # it is ending
         return None
     if answer != WELCOME:
@@ -58,48 +74,46 @@ class KeptSites:
 
     def __init__(self, table: SiteTable, connection: Connection) -> None:
         self.table = table
-        self._connection = connection
+        self._connection, self._outbox = connection, Outbox(connection)
         self._numbers = itertools.count()
         self._waiting: dict[int, Future[Any]] = {}
         self._tasks: dict[Future[object], int] = {}
         """Numbers of the tasks that have not come back."""
         self._lock = threading.Lock()
         self._gone = False
-        threading.Thread(target=self._receive, daemon=True, name="kept sites").start()
+        self._thread = threading.Thread(target=self._receive, daemon=True, name="kept sites")
+        self._thread.start()
 
     def _receive(self) -> None:
-        while True:
-            try:
+        try:
+            while True:
                 number, value, error = self._connection.recv()
-            except Exception:  # the other end is gone, or has sent what cannot be read
-                break
-            future = self._waiting.pop(number)
-            future.set_result(value) if error is None else future.set_exception(error)
-        with self._lock:
-            self._gone = True
-            waiting = list(self._waiting.values())
-            self._waiting.clear()
-        for future in waiting:
-            future.set_exception(_gone())
+                future = self._waiting.pop(number)
+                future.set_result(value) if error is None else future.set_exception(error)
+        except Exception:  # the other end is gone, or has sent what cannot be read
+            logger.info("the resident process has gone", exc_info=True)
+        finally:
+            with self._lock:
+                self._gone = True
+                waiting = list(self._waiting.values())
+                self._waiting.clear()
+            for future in waiting:
+                future.set_exception(_gone())
 
     def _ask(self, method: str, *arguments: object) -> Future[Any]:
         """Have the resident process call a method of its federation."""
         future: Future[Any] = Future()
-        number, sent = next(self._numbers), False
         with self._lock:
-            if not self._gone:
+            gone, number = self._gone, next(self._numbers)
+            if not gone:
                 self._waiting[number] = future
-                try:
-                    self._connection.send((number, method, arguments))
-                    sent = True
-                except OSError:  # the thread that receives finds out too
-                    del self._waiting[number]
-        if not sent:
+        if gone:
             future.set_exception(_gone())
             return future
         if method == "call_packed":
             self._tasks[future] = number
             future.add_done_callback(lambda ended: self._tasks.pop(ended, None))
+        self._outbox.put((number, method, arguments))
         return future
 
     def site(self, name: str) -> Site:
@@ -138,8 +152,9 @@ class KeptSites:
             except Exception as error:
                 outcome.set_exception(error)
                 return
-            if sent in self._tasks:
-                self._tasks[outcome] = self._tasks[sent]
+            number = self._tasks.get(sent)
+            if number is not None:
+                self._tasks[outcome] = number
             sent.add_done_callback(lambda ended: _pass_on(ended, outcome))
             outcome.add_done_callback(lambda ended: self._tasks.pop(ended, None))
 
@@ -174,6 +189,8 @@ class KeptSites:
 
     def close(self) -> None:
         """Give the sites back; tasks that are under way still are no longer wanted."""
+        self._outbox.close()
+        self._thread.join(_PATIENCE)
         self._connection.close()
 
 

@@ -18,7 +18,7 @@ from cafetal.config import SiteTable, load_sites
 from cafetal.errors import CafetalError, ConfigError
 from cafetal.fileset_sites import table_for
 from cafetal.resident import command_server
-from cafetal.resident.rendezvous import COMMANDS, SITES, folder
+from cafetal.resident.rendezvous import COMMANDS, SITES, folder, take_lock
 
 _DEATH = 1
 """PR_SET_PDEATHSIG of Linux's prctl."""
@@ -30,10 +30,14 @@ def main(arguments: Sequence[str]) -> None:
     try:
         table = table_for(None, None) if table_path == "-" else load_sites(table_path)
         _check(table)
+        lock = take_lock()
+        if lock is None:
+            raise ConfigError("Sites are kept already, or are being started. `cafetal down` stops them.")
         listener = command_server.listen(folder() / COMMANDS)
         command_server.preload()
         if not (child := os.fork()):
             _die_with_parent()
+            os.close(lock)  # commands would hold it
             command_server.serve(listener, front)
         listener.close()
         _keep(table, names or list(table.sites), float(idle), child)
@@ -44,9 +48,9 @@ def main(arguments: Sequence[str]) -> None:
 
 def _check(table: SiteTable) -> None:
     """Raise `ConfigError` if an environment must be made for each analysis at one of the sites."""
-    equipped = [name for name, site in table.sites.items() if site.env == "bundle"]
+    equipped = [name for name, site in table.sites.items() if site.env != "existing"]
     if equipped:
-        raise ConfigError(f"Sites with `env: bundle` cannot be kept, as each analysis has its own: {equipped[0]}.")
+        raise ConfigError(f"Only sites with `env: existing` can be kept, unlike {equipped[0]}.")
 
 
 def _die_with_parent() -> None:

@@ -15,7 +15,8 @@ from typing import Any
 from cafetal.errors import CafetalError, SiteError
 from cafetal.federation.federation import Federation
 from cafetal.futures import all_of, in_thread
-from cafetal.resident.kept_sites import WELCOME, sites_digest
+from cafetal.resident.kept_sites import WELCOME, is_peer_the_user, sites_digest
+from cafetal.resident.outbox import Outbox
 from cafetal.resident.rendezvous import NOW, STOP, fingerprint
 
 
@@ -33,7 +34,9 @@ class SiteServer:
         path.unlink(missing_ok=True)
         self._listener = Listener(str(path))
         path.chmod(0o600)
-        self._users = 0
+        self._loans: list[_Loan] = []
+        self.sending = threading.RLock()
+        """Held while tasks are sent, and while workers are stopped: no task is sent to workers that end."""
         self._used = time.monotonic()
         self._stopped = threading.Event()
         self._lock = threading.Lock()
@@ -42,8 +45,9 @@ class SiteServer:
     def wait(self) -> None:
         """Return when the user has stopped the process, or nobody has used the sites for so long."""
         while not self._stopped.wait(1):
-            if not self._users and time.monotonic() - self._used > self._idle:
-                return
+            with self._lock:
+                if not self._loans and time.monotonic() - self._used > self._idle:
+                    self._stopped.set()
 
     def stop(self) -> None:
         """Have `wait` return."""
@@ -59,34 +63,61 @@ class SiteServer:
 
     def _serve(self, connection: Connection) -> None:
         with suppress(OSError, EOFError), connection:
+            if not is_peer_the_user(connection):
+                return
             software, sites = connection.recv()
             if software == STOP:
-                busy = self._users and sites != NOW
-                connection.send(self._users if busy else 0)
-                if not busy:
-                    self.stop()
+                connection.send(self._stop_unless_busy(now=sites == NOW))
                 return
             if software != self._software or sites != self._sites:
                 what = "Python, packages or Cafetal" if software != self._software else "site table"
                 connection.send(f"they were started with another {what}")
                 return
             with self._lock:
-                self._users += 1
+                loan = None if self._stopped.is_set() else _Loan(self._federation, connection, self)
+                if loan is not None:
+                    self._loans.append(loan)
+            if loan is None:
+                connection.send("the process that keeps them is ending")
+                return
             try:
                 connection.send(WELCOME)
-                _Loan(self._federation, connection).serve()
+                loan.serve()
             finally:
-                with self._lock:
-                    self._users -= 1
-                    self._used = time.monotonic()
+                self._take_back(loan)
+
+    def _stop_unless_busy(self, *, now: bool) -> int:
+        """Stop; or return the number of runs that use the sites, if these are to go on."""
+        with self._lock:
+            busy = 0 if now else len(self._loans)
+            if not busy:
+                self._stopped.set()
+        return busy
+
+    def _take_back(self, loan: _Loan) -> None:
+        """Stop the workers that are still busy for a run that has gone, unless they work for another one too.
+
+        Tasks in jobs of batch systems, and at sites of several runs, end by themselves.
+        """
+        with self.sending:
+            with self._lock:
+                self._loans.remove(loan)
+                self._used = time.monotonic()
+                others = {site for other in self._loans for site in other.busy()}
+            idle_soon = [site for site in loan.busy() - others if self._federation.site(site).endpoint.starts_at_once]
+            for site in idle_soon:
+                if site in self._federation.started():
+                    self._federation.executor.retire(site)
+            with suppress(CafetalError):
+                self._federation.start(idle_soon)
 
 
 class _Loan:
     """What one run does with the sites."""
 
-    def __init__(self, federation: Federation, connection: Connection) -> None:
-        self._federation, self._connection = federation, connection
-        self._sending = threading.Lock()
+    def __init__(self, federation: Federation, connection: Connection, server: SiteServer) -> None:
+        self._federation, self._connection, self._server = federation, connection, server
+        self._outbox = Outbox(connection)
         self._tasks: dict[int, tuple[str, Future[object]]] = {}
         """Site and future of the tasks that have not come back."""
         self._methods: dict[str, Callable[..., Any]] = {
@@ -99,21 +130,23 @@ class _Loan:
 
     def serve(self) -> None:
         """Do what the run asks for until it goes."""
-        try:
-            while True:
-                number, method, arguments = self._connection.recv()
-                try:
-                    self._begin(number, method, arguments)
-                except Exception as error:
-                    self._reply(number, None, error)
-        finally:
-            self._take_back()
+        while True:
+            number, method, arguments = self._connection.recv()
+            try:
+                self._begin(number, method, arguments)
+            except Exception as error:
+                self._reply(number, None, error)
+
+    def busy(self) -> set[str]:
+        """Return the sites with tasks that have not come back."""
+        return {site for site, _ in list(self._tasks.values())}
 
     def _begin(self, number: int, method: str, arguments: tuple[Any, ...]) -> None:
         future: Future[Any]
         if method == "call_packed":
-            future = self._federation.call_packed(*arguments)
-            self._tasks[number] = arguments[0], future
+            with self._server.sending:
+                future = self._federation.call_packed(*arguments)
+                self._tasks[number] = arguments[0], future
         elif method == "install":
             future = self._federation.install(*arguments)
         elif method == "adopt":
@@ -129,22 +162,13 @@ class _Loan:
 
     def _reply(self, number: int, value: object, error: BaseException | None) -> None:
         try:
-            content = pickle.dumps((number, value, error))
-            pickle.loads(content) if error is not None else None
-        except Exception:
-            content = pickle.dumps((number, None, SiteError(f"{type(error).__name__}: {error}")))
-        with suppress(OSError), self._sending:  # the run may have gone
-            self._connection.send_bytes(content)
+            if error is not None:
+                pickle.loads(pickle.dumps(error))  # some can be pickled, but not read again
+            self._outbox.put((number, value, error))
+        except Exception as failure:
+            described = error if error is not None else failure
+            self._outbox.put((number, None, SiteError(f"{type(described).__name__}: {described}")))
 
     def _service_task(self, number: int) -> str | None:
         task = self._tasks.get(number)
         return None if task is None else self._federation.service_task(task[1])
-
-    def _take_back(self) -> None:
-        """Stop the workers that are still busy for a run that has gone; jobs of batch systems end their tasks."""
-        busy = {site for site, _ in list(self._tasks.values())}
-        for site in busy:
-            if self._federation.site(site).endpoint.starts_at_once and site in self._federation.executor.endpoints:
-                self._federation.executor.retire(site)
-        with suppress(CafetalError):
-            self._federation.start(busy)

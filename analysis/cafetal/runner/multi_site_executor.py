@@ -232,7 +232,7 @@ class MultiSiteExecutor(ExecutorBase):  # type: ignore[misc]  # coffea's classes
         return FilesetCatalog(self.sites, self.fileset)
 
     def _make_federation(self) -> SiteAccess:
-        if (kept := kept_sites(self.sites)) is not None:
+        if not (self.environment or self.logs) and (kept := kept_sites(self.sites)) is not None:
             return kept
         from cafetal.federation.federation import Federation  # imports Parsl, which a plan need not wait for
 
