@@ -25,7 +25,8 @@ def hand_over(arguments: Sequence[str]) -> int | None:
     ``None``: there is no such process, or it cannot do that; the caller must.
     """
     command = next((argument for argument in arguments if not argument.startswith("-")), "")
-    if command not in _HANDED_OVER or "--detach" in arguments or os.environ.get(OWN_PROCESS):
+    alone = not {"--detach", "login"}.isdisjoint(arguments)  # which outlives the command, or asks for something
+    if command not in _HANDED_OVER or alone or os.environ.get(OWN_PROCESS):
         return None
     where = folder() / COMMANDS
     if not is_private(where.parent) or not where.exists():
@@ -66,7 +67,9 @@ def _converse(where: Path, arguments: Sequence[str]) -> int | None:
         for number in signals:
             signal.signal(number, lambda number, _: _pass_on(process, number))
         connection.settimeout(None)
-        ended = replies.readline()
+        ended = ""
+        with suppress(OSError):  # that is no reason to begin it once more
+            ended = replies.readline()
         if not ended:
             print("error: the process of the command has ended unexpectedly.", file=sys.stderr)
         return int(ended or 1)

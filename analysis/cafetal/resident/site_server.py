@@ -84,6 +84,7 @@ class SiteServer:
                 connection.send(WELCOME)
                 loan.serve()
             finally:
+                loan.close()
                 self._take_back(loan)
 
     def _stop_unless_busy(self, *, now: bool) -> int:
@@ -104,16 +105,16 @@ class SiteServer:
                 self._loans.remove(loan)
                 self._used = time.monotonic()
                 others = {site for other in self._loans for site in other.busy()}
-            idle_soon = [site for site in loan.busy() - others if self._federation.site(site).endpoint.starts_at_once]
-            for site in idle_soon:
-                if site in self._federation.started():
-                    self._federation.executor.retire(site)
+            doomed = loan.busy() - others
+            doomed = {site for site in doomed if self._federation.site(site).endpoint.starts_at_once}
+            for site in doomed.intersection(self._federation.started()):
+                self._federation.executor.retire(site)
             with suppress(CafetalError):
-                self._federation.start(idle_soon)
+                self._federation.start(doomed)
 
 
 class _Loan:
-    """What one run does with the sites."""
+    """The sites in the hands of one run: does what the run asks for."""
 
     def __init__(self, federation: Federation, connection: Connection, server: SiteServer) -> None:
         self._federation, self._connection, self._server = federation, connection, server
@@ -136,6 +137,10 @@ class _Loan:
                 self._begin(number, method, arguments)
             except Exception as error:
                 self._reply(number, None, error)
+
+    def close(self) -> None:
+        """Answer no more."""
+        self._outbox.close()
 
     def busy(self) -> set[str]:
         """Return the sites with tasks that have not come back."""
