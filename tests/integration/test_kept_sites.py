@@ -320,4 +320,5 @@ def test_sites_that_cannot_be_kept(home):
     content = json.loads((home.folder / "sites.json").read_text())
     content["sites"]["here"]["env"] = "auto"
     (home.folder / "sites.json").write_text(json.dumps(content))
+    assert "There is no config/sites.yaml" in home.cafetal("up", check=1).stderr
     assert "can be kept" in home.cafetal("up", "--sites", "sites.json", check=1).stderr

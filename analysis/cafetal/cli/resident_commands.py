@@ -13,7 +13,7 @@ from typing import IO, Any
 
 import click
 
-from cafetal.cli.options import described, phase, sites_option
+from cafetal.cli.options import SITE_TABLE, described, phase, sites_option
 from cafetal.errors import ConfigError, SiteError
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -51,14 +51,16 @@ def up(sites_path: str | None, idle: float, names: tuple[str, ...]) -> None:
     """
     from cafetal.resident.rendezvous import SITES, folder
 
+    if sites_path is None:
+        raise ConfigError(f"There is no {SITE_TABLE}. `cafetal init --from FILESET` writes one for your files.")
     if (folder() / SITES).exists() and _stop():
         click.echo("Stopped the sites that were kept before.")
-    table = "-" if sites_path is None else str(Path(sites_path).absolute())
+    table = str(Path(sites_path).absolute())
     command = [sys.executable, "-P", "-m", "cafetal.resident.process", table, _FRONT, str(idle), *names]
     with phase("starting sites"), _log() as log:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log,
-            start_new_session=True, text=True, cwd="/" if sites_path is not None else None,
+            start_new_session=True, text=True, cwd="/",
         )  # fmt: skip
         lines = []
         for line in process.stdout or ():

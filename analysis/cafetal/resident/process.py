@@ -16,7 +16,6 @@ from contextlib import suppress
 
 from cafetal.config import SiteTable, load_sites
 from cafetal.errors import CafetalError, ConfigError
-from cafetal.fileset_sites import table_for
 from cafetal.resident import command_server
 from cafetal.resident.rendezvous import COMMANDS, SITES, folder, take_lock
 
@@ -28,7 +27,7 @@ def main(arguments: Sequence[str]) -> None:
     """Keep sites, and serve commands, until asked to stop."""
     table_path, front, idle, *names = arguments
     try:
-        table = table_for(None, None) if table_path == "-" else load_sites(table_path)
+        table = load_sites(table_path)
         _check(table)
         lock = take_lock()
         if lock is None:
