@@ -60,7 +60,7 @@ def up(sites_path: str | None, idle: float, names: tuple[str, ...]) -> None:
     with phase("starting sites"), _log() as log:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log,
-            start_new_session=True, text=True, cwd="/",
+            start_new_session=True, text=True,
         )  # fmt: skip
         lines = []
         for line in process.stdout or ():
@@ -68,7 +68,7 @@ def up(sites_path: str | None, idle: float, names: tuple[str, ...]) -> None:
                 break
             lines.append(line.rstrip())
         else:
-            raise SiteError("The sites cannot be kept: " + ("\n".join(lines) or f"exit code {process.wait()}."))
+            raise SiteError("The sites cannot be kept: " + ("\n".join(lines) or f"see {log.name}."))
     for line in lines:
         click.echo(line, err=True)
     click.echo(f"Process {process.pid} keeps the sites. `cafetal down` ends it, or {idle / 3600:g} h without a run.")
@@ -96,8 +96,11 @@ def _log() -> IO[bytes]:
     private_folder(folder())
     if not is_private(folder()):
         raise ConfigError(f"{folder()} is open to others; remove it, or set XDG_RUNTIME_DIR to a folder of your own.")
-    handle = os.open(folder() / "log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-    return os.fdopen(handle, "wb")
+    return open(folder() / "log", "wb", opener=_private)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
 
 
 def _stop(*, now: bool = False, patience: float = 60.0) -> bool:

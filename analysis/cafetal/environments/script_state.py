@@ -120,8 +120,15 @@ def _changed_in_module(module: ModuleType, tree: ast.Module) -> Iterator[tuple[s
         kind = vars(module).get(node.name) if isinstance(node, ast.ClassDef) else None
         if isinstance(kind, type) and isinstance(node, ast.ClassDef):
             for name, literal in _literals(node.body).items():
-                if name in vars(kind) and name not in own and _differs(vars(kind)[name], literal):
+                if name not in vars(kind) or name in own or _is_made_by_class(kind, vars(kind)[name]):
+                    continue
+                if _differs(vars(kind)[name], literal):
                     yield f"{module.__name__}:{node.name}", name, vars(kind)[name]
+
+
+def _is_made_by_class(kind: type, value: object) -> bool:
+    """Tell whether a class has made an attribute of the value in its body: a slot, an item of a tuple, an enum's member."""
+    return isinstance(value, kind) or hasattr(type(value), "__get__")
 
 
 def _is_replaced(tree: ast.Module, module: ModuleType, name: str, value: object) -> bool:

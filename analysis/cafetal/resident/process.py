@@ -39,7 +39,11 @@ def main(arguments: Sequence[str]) -> None:
             os.close(lock)  # commands would hold it
             command_server.serve(listener, front)
         listener.close()
-        _keep(table, names or list(table.sites), float(idle), child)
+        try:
+            _keep(table, names or list(table.sites), float(idle))
+        finally:
+            with suppress(ProcessLookupError):
+                os.kill(child, signal.SIGTERM)
     except CafetalError as error:
         print(error, flush=True)
         sys.exit(1)
@@ -58,7 +62,7 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(_DEATH, signal.SIGTERM)
 
 
-def _keep(table: SiteTable, names: Sequence[str], idle: float, child: int) -> None:
+def _keep(table: SiteTable, names: Sequence[str], idle: float) -> None:
     from cafetal.federation.federation import Federation  # starts threads, so it comes after the fork
     from cafetal.federation.site_status import ask_sites
     from cafetal.resident.site_server import SiteServer
@@ -78,8 +82,6 @@ def _keep(table: SiteTable, names: Sequence[str], idle: float, child: int) -> No
     finally:
         for name in (COMMANDS, SITES):
             (folder() / name).unlink(missing_ok=True)
-        with suppress(ProcessLookupError):
-            os.kill(child, signal.SIGTERM)
         federation.close()
 
 

@@ -206,3 +206,50 @@ def test_a_processor_that_makes_parts_of_itself_again():
     packed = lz4.frame.compress(cloudpickle.dumps(Remade()))
     parts = pack_function(partial(process, processor_instance=packed)).parts
     assert "the processor's `cut`" in parts
+
+
+CLASSES = b"""
+import enum
+from collections import namedtuple
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+@dataclass(frozen=True, slots=True)
+class Slots:
+    cut: float = 10.0
+    name: str = ""
+
+@dataclass
+class Plain:
+    cut: float = 10.0
+    names: list = field(default_factory=list)
+
+class Channel(enum.Enum):
+    EE = 1
+    MUMU = 2
+
+class Flags(enum.IntFlag):
+    LOOSE = 1
+
+class Point(NamedTuple):
+    x: int = 0
+
+class Written:
+    __slots__ = ("a",)
+    limit = 5
+"""
+
+
+def test_what_a_class_makes_of_its_body_was_not_set(tmp_path, monkeypatch):
+    """Slots, members of enumerations and items of named tuples take the places of the values in the source."""
+    (tmp_path / "classes_live.py").write_bytes(CLASSES)
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module("classes_live")
+    try:
+        assert script_state.find({"classes_live": CLASSES}, None) == script_state.LiveState()
+        module.Plain.cut = 20.0
+        module.Written.limit = 6
+        state = script_state.find({"classes_live": CLASSES}, None)
+        assert state.names == ["classes_live.Plain.cut", "classes_live.Written.limit"]
+    finally:
+        del sys.modules["classes_live"]
