@@ -127,7 +127,7 @@ def _changed_in_module(module: ModuleType, tree: ast.Module) -> Iterator[tuple[s
 
 
 def _is_made_by_class(kind: type, value: object) -> bool:
-    """Tell whether a class has made an attribute of the value in its body: a slot, an item of a tuple, an enum's member."""
+    """Tell whether a class has put its own into the place of a value in its body: a slot, or a member of an enum."""
     return isinstance(value, kind) or hasattr(type(value), "__get__")
 
 
