@@ -72,11 +72,14 @@ class CacheReuse:
         if not self._held or context.now() - self._since < _GRACE:
             return
         idle = {name for name, state in states.items() if state.open and state.ready and not state.running}
-        for site, ranges in list(self._held.items()):
-            late = [it for it in ranges if any(idle & {*context.ledger.chunks[i].sites} for i in it.chunks)]
-            self._held[site] = [reusable for reusable in ranges if reusable not in late]
-            if not self._held[site]:
-                del self._held[site]
+        for site in list(self._held):
+            late: list[ReusableRange] = []
+            patient: list[ReusableRange] = []
+            for reusable in self._held.pop(site):
+                could_do = any(idle & {*context.ledger.chunks[i].sites} for i in reusable.chunks)
+                (late if could_do else patient).append(reusable)
+            if patient:
+                self._held[site] = patient
             self._process(_chunks_of(late))
 
     @property
