@@ -108,6 +108,7 @@ class Far:
 
     def _command(self, table: str, out: str, *options: str, files: str = "files.json") -> list[str]:
         command = [*self.wan.inside("laptop"), sys.executable, "-m", "cafetal.cli", "run", "spectrum.py", files]
+        command.append("--no-cache")  # what is read, and from where, is what the tests are about
         return [*command, "--sites", table, "--chunksize", "500", "-o", out, *options]
 
     def result(self, out: str) -> Any:

@@ -170,7 +170,7 @@ def test_other_sites_and_other_software(home):
 def test_interrupted_runs(home):
     home.up()
     home.run("whole")
-    begun = home.begin("out", "--arg", "seconds=0.3")
+    begun = home.begin("out", "--arg", "seconds=2")
     assert "use the kept sites" in home.cafetal("down", check=1).stderr
     begun.send_signal(signal.SIGINT)
     _, words = begun.communicate(timeout=120)
@@ -200,7 +200,7 @@ def _owner(folder):
 
 def test_a_run_that_is_killed_costs_no_other_one(home):
     home.up()
-    first = home.begin("first", "--arg", "seconds=0.5")
+    first = home.begin("first", "--arg", "seconds=3")
     second = home.begin("second", "--arg", "seconds=0.5")
     psutil.Process(_owner(home.folder / "first")).kill()
     first.communicate(timeout=60)
@@ -211,7 +211,7 @@ def test_a_run_that_is_killed_costs_no_other_one(home):
 def test_what_becomes_of_a_command_without_its_terminal(home):
     """It is interrupted if its terminal has gone, unless it was started to outlive it."""
     home.up()
-    begun = home.begin("out", "--arg", "seconds=0.5")
+    begun = home.begin("out", "--arg", "seconds=3")
     run = _owner(home.folder / "out")
     begun.kill()
     begun.communicate(timeout=60)
@@ -251,7 +251,7 @@ def test_what_dies_meanwhile(home):
     home.run("after")  # the site is started anew
     assert home.output("after")["met"] == home.output("whole")["met"]
 
-    begun = home.begin("out", "--arg", "seconds=0.5")
+    begun = home.begin("out", "--arg", "seconds=3")
     resident = min(home.resident(), key=lambda process: process.create_time())
     resident.kill()
     _, words = begun.communicate(timeout=200)

@@ -51,7 +51,7 @@ def count(events):
 """
 EACH = 20_000
 """Events of each of six files."""
-RUN = ("run", "processors/count.py:Count", "datasets/dimuon.json")
+RUN = ("run", "processors/count.py:Count", "datasets/dimuon.json", "--no-cache")  # tests disturb what is processed
 
 
 @pytest.fixture(scope="module")

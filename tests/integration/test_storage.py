@@ -43,7 +43,8 @@ def far(base):
         left_out(reason)
     with three_servers(base / "far", Recipe("toys", files=6, events=6000)) as place:
         cafetal(
-            *("run", "spectrum.py", "files.json", "--sites", "local.json", "--chunksize", "500", "-o", "here"),
+            *("run", "spectrum.py", "files.json", "--sites", "local.json", "--chunksize", "500"),
+            *("-o", "here", "--no-cache"),
             cwd=place.folder,
             check=0,
         )
@@ -256,7 +257,9 @@ def test_http_needs_ranges(base, ranges):
     with Nginx(folder / "nginx", folder / "data", free_ports(1)[0], ranges=ranges) as server:
         table = {"sites": {"desy": {"pfn": server.http, "scratch": f"{folder}/scratch"}}}
         (folder / "sites.json").write_text(json.dumps(table))
-        done = cafetal("run", "spectrum.py", "files.json", "--sites", "sites.json", "-o", "out", cwd=folder)
+        done = cafetal(
+            "run", "spectrum.py", "files.json", "--no-cache", "--sites", "sites.json", "-o", "out", cwd=folder
+        )
     if ranges:
         assert done.returncode == 0, done.stderr
         assert coffea.util.load(str(folder / "out" / "output.coffea"))["n"] == 2000
