@@ -26,8 +26,7 @@ from cafetal.errors import CafetalError, RunInterrupted
 SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "Run": (init, plan, run, resume, cancel, postprocess),
     "Inspect": (list_runs, status, logs, peek, why, replay, verify, diff, report, plot, yields, export),
-    "Data": (datasets, cache),
-    "Sites and environments": (doctor, sites, up, down, clean, rehearse, env, completion),
+    "Data and sites": (datasets, cache, doctor, sites, up, down, clean, rehearse, env, completion),
 }
 """The commands by what they are for, each section in the order in which they are needed."""
 
