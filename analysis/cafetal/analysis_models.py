@@ -1,4 +1,4 @@
-"""What a site table says of the analysis: which code and packages travel, and how much of its results is kept."""
+"""Models of the site table for the analysis: the code and packages that are sent, the bounds of the results cache."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the engine needs of the sites, whichever process has started them."""
+"""The protocol by which the engine uses sites: started by its own process, or kept by the resident process."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ class CachedRange:
 
     @property
     def reference(self) -> Reference:
-        """What the site is told of it."""
+        """The reference by which the site finds the result."""
         return {"name": self.name, "size": self.size, "digest": self.digest, "chunks": self.chunks}
 
     @property
@@ -67,7 +67,7 @@ class CachedRange:
 
 @dataclass(frozen=True, slots=True)
 class CachedRun:
-    """What is cached of one run at one place."""
+    """The cached results of one run at one place."""
 
     run: str
     about: str
@@ -186,7 +186,7 @@ class CachedResults:
             self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             with contextlib.closing(sqlite3.connect(self._path, timeout=_PATIENCE)) as database:
                 self._path.chmod(0o600)
-                # Of an index that a power cut has damaged, a run believes nothing that its site does not confirm.
+                # A power cut may damage the index, but the site checks each result before a run reuses it.
                 database.execute("PRAGMA synchronous=OFF")
                 database.executescript(_TABLES)
                 return act(database)

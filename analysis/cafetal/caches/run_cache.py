@@ -30,11 +30,11 @@ class ReusableRange:
     cached: CachedRange
     chunks: ChunkSet
     position: int
-    """Of the file in the fileset."""
+    """Position of the file in the fileset."""
 
     @property
     def request(self) -> RangeToReuse:
-        """What the site is told of it."""
+        """The entry for the request to the site."""
         return {
             "reference": self.cached.reference,
             "software": self.cached.software,

@@ -121,8 +121,8 @@ def resume(folder: Path, changed: bool, quiet: bool, plots: bool, detach: bool) 
         raise ResumeRefused(f"Cannot resume {folder}: its working folder is no longer accessible: {error}.") from None
     fan_in, accept = options.pop("fan_in"), options.pop("accept")
     how = "with changes" if changed else True
-    how_asked = {"fan_in": fan_in, "accept": accept, "about": about}
-    _carry_out(folder, options, status=not quiet, plots=plots, resume=how, **how_asked)
+    run_options = {"fan_in": fan_in, "accept": accept, "about": about}
+    _carry_out(folder, options, status=not quiet, plots=plots, resume=how, **run_options)
 
 
 def _detach(folder: Path) -> None:

@@ -49,10 +49,10 @@ def remove(sites_path: str | None, everything: bool, runs: tuple[str, ...]) -> N
     if bool(runs) == everything:
         raise ConfigError("Name the runs whose results are to be removed, or give --all.")
     index = CachedResults()
-    known = {one.run for one in index.runs()}
-    chosen = {run for run in known if everything or run.startswith(runs)}
+    cached_runs = {one.run for one in index.runs()}
+    chosen = {run for run in cached_runs if everything or run.startswith(runs)}
     for run in runs:
-        if not any(name.startswith(run) for name in known):
+        if not any(name.startswith(run) for name in cached_runs):
             raise ConfigError(f"No results of a run {run} are cached; `cafetal cache list` shows those that are.")
     with phase("removing cached results"), open_federation(sites_path) as federation:
         sites = places(federation.table.sites)

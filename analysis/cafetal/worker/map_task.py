@@ -116,7 +116,7 @@ class _Bundle:
         self._encoded: bytes | None = None
         """The total, if that is all of one file and encoded already."""
         self._range: FileRange | None = None
-        """Of the chunks in the sum, the last ones, of one file; they are not in the total yet."""
+        """The sum of the latest chunks, all of one file, which is not in the total yet."""
 
     @property
     def problems(self) -> list[str]:

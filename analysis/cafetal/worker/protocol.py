@@ -232,7 +232,7 @@ class MapReply(TypedDict):
     log: Annotated[str, _at_most(100_000)]
     """What the user's code has printed."""
     cached: list[Reference]
-    """What is in the cache of the site now: the sums of neighbouring chunks of one file each."""
+    """References to the results that the task has cached, each of neighbouring chunks of one file."""
     software: SoftwareDigest
 
 

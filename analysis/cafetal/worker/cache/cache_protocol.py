@@ -1,4 +1,4 @@
-"""What the user's machine asks of the cache of a site, and what the site answers; see `protocol`."""
+"""Requests to the cache of a site, and its replies; see `protocol`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class RangeToReuse(TypedDict):
     chunks: str
     """Their numbers in this run, in the same order."""
     position: int
-    """Of the file in this run."""
+    """Position of the file in the fileset of this run."""
 
 
 class ReuseRequest(ReduceRequest):
@@ -41,4 +41,4 @@ class ForgetRequest(TypedDict):
     """Arguments of ``forget``."""
 
     names: list[str]
-    """Of cached results that are not wanted any more."""
+    """Names of the cached results to remove."""

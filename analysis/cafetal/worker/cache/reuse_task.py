@@ -22,8 +22,8 @@ from .site_software import software_digest
 def reuse(context: SiteContext, **request: Unpack[ReuseRequest]) -> ReuseReply:
     """Merge cached results into one partial; leave out those that are not what the request says.
 
-    What is gone or damaged is removed. What was computed with other software, or cannot be read for the moment, stays:
-    another worker may have that software.
+    The task removes results that are gone or damaged. It leaves results of other software, which another worker may
+    have, and results that the store cannot read for the moment.
     """
     began = time.perf_counter()
     activate(context, request["archive"])
