@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from cafetal.config import Site, SiteTable
+from cafetal.errors import UnknownEndpoint, nearest
 
 if TYPE_CHECKING:  # which import Parsl
     from cafetal.environments.archive import EnvironmentArchive
@@ -69,6 +70,17 @@ class SiteAccess(Protocol):
     def close(self) -> None:
         """Give the sites back."""
         ...
+
+
+def find_site(table: SiteTable, name: str) -> Site:
+    """Return a site of a table.
+
+    Raises:
+        UnknownEndpoint: if the table has no such site.
+    """
+    if name not in table.sites:
+        raise UnknownEndpoint(f"Unknown site {name!r}; {nearest(name, table.sites)}.", site=name)
+    return table.sites[name]
 
 
 def pack(arguments: Mapping[str, object]) -> bytes:

@@ -18,7 +18,6 @@ from parsl.dataflow.dflow import DataFlowKernel
 
 from cafetal.config import Site, SiteTable
 from cafetal.environments.archive import EnvironmentArchive
-from cafetal.errors import UnknownEndpoint, nearest
 from cafetal.federation.apps import by_value, python_app
 from cafetal.federation.federated_executor import FederatedExecutor
 from cafetal.federation.pools import make_endpoint
@@ -28,7 +27,7 @@ from cafetal.federation.versions import LOOKED_AT, mismatch, versions_here
 from cafetal.federation.watched_endpoint import WatchedEndpoint
 from cafetal.futures import in_thread, then
 from cafetal.scheduling.policies import RoutingPolicy
-from cafetal.site_access import pack
+from cafetal.site_access import find_site, pack
 from cafetal.worker import bootstrap, site_logins
 from cafetal.worker.atomic_files import write_bytes
 from cafetal.worker.parts import TO_SITE, cut
@@ -114,9 +113,7 @@ class Federation:
         Raises:
             UnknownEndpoint: if the table has no such site.
         """
-        if name not in self.table.sites:
-            raise UnknownEndpoint(f"Unknown site {name!r}; {nearest(name, self.table.sites)}.", site=name)
-        return self.table.sites[name]
+        return find_site(self.table, name)
 
     def install(self, site: str, files: Mapping[str, bytes]) -> Future[dict[str, object]]:
         """Put code on a site's scratch, and look what is installed there.

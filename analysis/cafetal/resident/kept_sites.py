@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cafetal.config import Site, SiteTable
-from cafetal.errors import SiteError, UnknownEndpoint, nearest
+from cafetal.errors import SiteError
 from cafetal.futures import all_of
 from cafetal.resident.outbox import Outbox
 from cafetal.resident.rendezvous import SITES, fingerprint, folder, is_private, of_the_user
-from cafetal.site_access import pack
+from cafetal.site_access import find_site, pack
 
 if TYPE_CHECKING:  # which imports Parsl
     from cafetal.federation.telemetry import EndpointStatus
@@ -122,9 +122,7 @@ class KeptSites:
         Raises:
             UnknownEndpoint: if the table has no such site.
         """
-        if name not in self.table.sites:
-            raise UnknownEndpoint(f"Unknown site {name!r}; {nearest(name, self.table.sites)}.", site=name)
-        return self.table.sites[name]
+        return find_site(self.table, name)
 
     def start(self, sites: Iterable[str]) -> None:
         """Start those of the sites that do not run any more.
